@@ -1,0 +1,1 @@
+"""Representations of the interfaces where molecules meet."""
