@@ -1,0 +1,109 @@
+"""A yes-or-no question about a complex: one logit from its embedding, cross-entropy loss."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atomica.encoder import EncoderConfig, Encoding
+from atomica.errors import DataError, SpecError
+from atomica.graph import GraphInputs
+from atomica.heads import ACTIVATIONS, Head, mlp, register
+
+__all__ = ["BinaryConfig", "BinaryHead"]
+
+
+@dataclass(frozen=True)
+class BinaryConfig:
+    """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
+
+    positive: str = field(default="1", metadata={"help": "label value that counts as yes"})
+    negative: str = field(
+        default="", metadata={"help": "label value that counts as no; empty: every other value"}
+    )
+    hidden: int = field(default=32, metadata={"help": "width of the prediction network"})
+    layers: int = field(default=3, metadata={"help": "linear layers of the prediction network"})
+    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.positive:
+            problems.append("positive is empty: give the label value that counts as yes")
+        if self.positive == self.negative:
+            problems.append(f"positive and negative are both {self.positive!r}")
+        for name in ("hidden", "layers"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.activation not in ACTIVATIONS:
+            problems.append(f"activation = {self.activation!r}: known are {', '.join(ACTIVATIONS)}")
+        if not 0.0 <= self.dropout < 1.0:
+            problems.append(f"dropout = {self.dropout}: must be at least 0 and below 1")
+        if problems:
+            raise SpecError("; ".join(problems))
+
+
+@register("binary")
+class BinaryHead(Head):
+    """[activation, dropout, linear] × layers on the complex's embedding; loss: binary cross-entropy.
+
+    `forward` gives logits [G]; `predict` the probability of the positive class [G].
+    """
+
+    Config = BinaryConfig
+    monitor = "auroc"
+    monitor_mode = "max"
+
+    def __init__(self, config: BinaryConfig, encoder: EncoderConfig) -> None:
+        super().__init__(config, encoder)
+        sizes = [encoder.block_hidden] + [config.hidden] * (config.layers - 1) + [1]
+        self.network = mlp(sizes, config.activation, config.dropout)
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        return self.network(encoding.graph).squeeze(1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output, target.to(output.dtype))
+
+    def predict(self, output: Tensor) -> Tensor:
+        return torch.sigmoid(output)
+
+    @classmethod
+    def encode_labels(cls, config: BinaryConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Texts → targets 0 or 1 [G] and known [G]. Raises DataError if no row is labelled yes or none no.
+
+        >>> target, known = BinaryHead.encode_labels(BinaryConfig("ZN", "CA"), ["ZN", "MG", None, "CA"])
+        >>> target.tolist(), known.tolist()
+        ([1, 0, 0, 0], [True, False, False, True])
+        """
+        yes = torch.tensor([text == config.positive for text in texts], dtype=torch.bool)
+        no = torch.tensor(
+            [
+                text not in (None, "", config.positive) and config.negative in ("", text)
+                for text in texts
+            ],
+            dtype=torch.bool,
+        )
+        if len(texts) and not yes.any() and not no.any():
+            met = Counter("no label" if text in (None, "") else repr(text) for text in texts)
+            listing = ", ".join(f"{value} ({count})" for value, count in met.most_common(8))
+            raise DataError(
+                f"no row is labelled {config.positive!r}"
+                + (f" or {config.negative!r}" if config.negative else "")
+                + f"; the values are: {listing}"
+            )
+        return yes.long(), yes | no
+
+    def metrics(self) -> Any:
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision
+
+        return MetricCollection(
+            {"auroc": BinaryAUROC(), "auprc": BinaryAveragePrecision(), "accuracy": BinaryAccuracy()}
+        )

@@ -1,0 +1,183 @@
+"""The model: one encoder and its heads, with a folder format to keep it in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from atomica import graph as graphs
+from atomica.encoder import Encoder, EncoderConfig, Encoding
+from atomica.errors import DataError
+from atomica.graph import GraphInputs
+from atomica.heads import Head, head_class
+
+__all__ = ["Losses", "Model", "load"]
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+class Losses(NamedTuple):
+    """total: weighted sum, a scalar; terms: each head's own loss."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Model(nn.Module):
+    """An encoder with any number of named heads.
+
+    `heads` maps names to heads; `weights` gives each head's share of the total loss (default 1).
+    `kinds` maps names to registered kinds (default: the name itself) and is needed only to save.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        heads: Mapping[str, Head] | None = None,
+        *,
+        kinds: Mapping[str, str] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.heads = nn.ModuleDict(dict(heads or {}))
+        self.kinds = {name: (kinds or {}).get(name, name) for name in self.heads}
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.heads}
+
+    def inputs(self, graph: Any) -> GraphInputs:
+        """The tensors of a batched DGL graph on the model's device and in its precision."""
+        if isinstance(graph, GraphInputs):
+            return graph
+        parameter = next(self.parameters())
+        return graphs.inputs(graph, parameter.device, parameter.dtype)
+
+    def encode(self, graph: Any) -> Encoding:
+        """Embeddings of a batched DGL graph (or `GraphInputs`): atom [A, H], block [B, H], graph [G, H]."""
+        return self.encoder(self.inputs(graph))
+
+    def outputs(self, graph: Any) -> dict[str, Tensor]:
+        """Raw output of every head."""
+        inputs = self.inputs(graph)
+        encoding = self.encoder(inputs)
+        return {name: head(encoding, inputs) for name, head in self.heads.items()}
+
+    def predict(self, graph: Any) -> dict[str, Tensor]:
+        """Prediction of every head, in the units a user reads, without gradients and without dropout."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                outputs = self.outputs(graph)
+                return {name: self._head(name).predict(output) for name, output in outputs.items()}
+        finally:
+            self.train(training)
+
+    def loss(self, graph: Any, targets: Mapping[str, Tensor]) -> Losses:
+        """Losses against `targets`, a dict from head name to labels as the head's `encode_labels` makes them."""
+        return self.loss_of(self.outputs(graph), targets)
+
+    def loss_of(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Losses:
+        """Losses of outputs that are already there. Raises DataError naming a head without targets."""
+        missing = sorted(set(outputs) - set(targets))
+        if missing:
+            raise DataError(f"no targets for head {', '.join(missing)}; given: {', '.join(sorted(targets)) or 'none'}")
+        terms = {
+            name: self._head(name).loss(output, targets[name].to(output.device))
+            for name, output in outputs.items()
+        }
+        total = sum((self.weights[name] * term for name, term in terms.items()), start=torch.zeros(()))
+        return Losses(total, terms)
+
+    def _head(self, name: str) -> Head:
+        head = self.heads[name]
+        assert isinstance(head, Head)
+        return head
+
+    def forward(self, graph: Any) -> dict[str, Tensor]:
+        """The same as `outputs`, under the name that wrappers such as DDP call."""
+        return self.outputs(graph)
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the weights, as plain data: what `model.json` holds."""
+        return {
+            "format": FORMAT,
+            "encoder": dataclasses.asdict(self.config),
+            "heads": [
+                {
+                    "name": name,
+                    "kind": self.kinds[name],
+                    "weight": self.weights[name],
+                    "config": dataclasses.asdict(self._head(name).config),
+                }
+                for name in self.heads
+            ],
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Model:
+        """A model with fresh weights from what `description` gives. Raises DataError on an unknown format."""
+        if description.get("format") != FORMAT:
+            raise DataError(
+                f"model format {description.get('format')!r} is not {FORMAT}, the one this version reads"
+            )
+        encoder = EncoderConfig(**description["encoder"])
+        heads, kinds, weights = {}, {}, {}
+        for entry in description["heads"]:
+            kind = head_class(entry["kind"])
+            heads[entry["name"]] = kind(kind.Config(**entry["config"]), encoder)
+            kinds[entry["name"]], weights[entry["name"]] = entry["kind"], entry["weight"]
+        return cls(encoder, heads, kinds=kinds, weights=weights)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `model.safetensors` and `model.json` into `folder`, each complete or not at all."""
+        from safetensors.torch import save
+
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        _write(target / WEIGHTS, save(weights))
+        _write(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: str | Path, device: str = "auto") -> Model:
+    """Read a model that `Model.save` or a run wrote: `path` is its folder.
+
+    device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … Raises DataError saying what is missing
+    or does not fit.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(path)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{folder / DESCRIPTION}: not valid JSON ({error})") from error
+    model = Model.from_description(description)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except Exception as error:
+        raise DataError(f"{folder / WEIGHTS}: weights do not fit the description ({error})") from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()

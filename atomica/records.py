@@ -1,0 +1,683 @@
+"""Shards → records: opening a data set, choosing its rows, sampling, batching, prefetching.
+
+A data set is a folder written by `atomica-prep build-graphs`: Arrow IPC files, memory-mapped, and a manifest.
+Numbers of a record are NumPy views of the mapped file. Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from atomica.errors import DataError, ShardError
+from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION
+from atomica.spec import Problems, setting
+
+if TYPE_CHECKING:
+    import dgl
+
+__all__ = [
+    "INPUTS",
+    "DataConfig",
+    "Dataset",
+    "Record",
+    "Rows",
+    "epoch_order",
+    "open_dataset",
+    "plan_batches",
+    "prefetch",
+    "select_rows",
+]
+
+INPUTS = ("complex", "segment0", "segment1")
+"""What of each record a model sees: both partners, or one of them with the other removed."""
+
+PARTS = ("train", "valid", "test")
+
+BASE_BLOCKS, BASE_ATOMS = 150, 121
+"""Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
+
+DEMO = "demo://"
+
+Indices = npt.NDArray[np.int64]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Section `[data]`: which complexes, what of them, and how they are batched."""
+
+    train: str = setting(doc="data set folder, or demo://NAME for one that comes with the package")
+    valid: str | None = setting(None, "validation set; absent: rows of `train` whose split is valid")
+    test: str | None = setting(None, "test set; absent: rows of `train` whose split is test, if any")
+    input: str = setting(
+        "complex",
+        "what the model sees: both partners, or one alone with the other removed",
+        choices=INPUTS,
+    )
+    fragments: str = setting("none", "fragment vocabulary the data must be built with")
+    batch_blocks: int = setting(1024, "blocks per step, at most; complexes are added until it is full", low=1)
+    max_item_blocks: int = setting(1024, "complexes with more blocks are skipped and counted", low=1)
+    sampler: str = setting(
+        "uniform",
+        "uniform: every complex once per epoch; balanced: every class equally often, the epoch as long",
+        choices=("uniform", "balanced"),
+    )
+    loader_threads: int = setting(
+        1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
+    )
+
+    def __post_init__(self) -> None:
+        """Check keys against each other."""
+        Problems.check(
+            (
+                self.max_item_blocks > self.batch_blocks,
+                "max_item_blocks",
+                f"must be at most data.batch_blocks ({self.batch_blocks}), which a step may not exceed; "
+                "raise batch_blocks or lower max_item_blocks",
+            ),
+        )
+
+
+# ------------------------------------------------------------------------------------------------ record
+
+
+class Texts(Sequence[str]):
+    """A read-only list of texts that stays in the mapped file until it is looked at."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self._array)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One text, or a list of them for a slice."""
+        picked = self._array[index]
+        return picked.to_pylist() if isinstance(index, slice) else picked.as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        """All texts, in order."""
+        return iter(self._array.to_pylist())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same texts."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """As the list it stands for."""
+        return repr(list(self))
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> Texts:
+        """The texts where `mask` is true."""
+        return Texts(self._array.filter(pa.array(mask)))
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One complex. Fields, shapes, dtypes and units are those of `keys.RECORD_FIELDS`.
+
+    Arrays are read-only views of the mapped shard; `positions` is [A, 3] in Å, the neighbour lists [A, K] and
+    [B, K] hold indices into this record's atoms or blocks.
+    """
+
+    id: str
+    modality: int
+    split: str | None
+    labels: Mapping[str, str]
+    metadata: Mapping[str, str]
+    block_types: npt.NDArray[np.uint16]
+    block_lengths: npt.NDArray[np.uint32]
+    segment_ids: npt.NDArray[np.uint8]
+    atom_types: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+    atom_intra: npt.NDArray[np.int32]
+    atom_inter: npt.NDArray[np.int32]
+    block_intra: npt.NDArray[np.int32]
+    block_inter: npt.NDArray[np.int32]
+    block_chains: Texts
+    block_resnums: npt.NDArray[np.int32]
+    block_icodes: Texts
+    block_components: Texts
+    atom_names: Texts
+    source_path: str
+    source_sha256: str
+    ligand_chemistry: str
+
+    def segment(self, s: int) -> Record:
+        """One partner alone, as a record of its own: the other partner's blocks and atoms are gone.
+
+        The segment id becomes 0, neighbours within the partner are kept, those in the other one dropped. The
+        modality, which tells what the other partner is, becomes -1. Raises DataError if the complex has no
+        block of segment `s`.
+        """
+        keep_blocks = self.segment_ids == s
+        if not keep_blocks.any():
+            raise DataError(f"{self.id}: has no segment {s}")
+        keep_atoms = np.repeat(keep_blocks, self.block_lengths)
+        blocks, atoms = int(keep_blocks.sum()), int(keep_atoms.sum())
+        k = self.atom_intra.shape[1]
+        return replace(
+            self,
+            modality=-1,
+            block_types=self.block_types[keep_blocks],
+            block_lengths=self.block_lengths[keep_blocks],
+            segment_ids=np.zeros(blocks, dtype=np.uint8),
+            atom_types=self.atom_types[keep_atoms],
+            positions=self.positions[keep_atoms],
+            atom_intra=_rebase(self.atom_intra, keep_atoms),
+            atom_inter=np.full((atoms, k), NO_NEIGHBOR, dtype=np.int32),
+            block_intra=_rebase(self.block_intra, keep_blocks),
+            block_inter=np.full((blocks, k), NO_NEIGHBOR, dtype=np.int32),
+            block_chains=self.block_chains.take(keep_blocks),
+            block_resnums=self.block_resnums[keep_blocks],
+            block_icodes=self.block_icodes.take(keep_blocks),
+            block_components=self.block_components.take(keep_blocks),
+            atom_names=self.atom_names.take(keep_atoms),
+        )
+
+    def view(self, input: str) -> Record:
+        """What a model with `data.input = input` sees of this complex."""
+        return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
+
+
+def _rebase(lists: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Rows `keep` of neighbour lists [N, K], with indices counted among the kept rows only."""
+    new_index = np.cumsum(keep, dtype=np.int32) - 1
+    new_index[~keep] = NO_NEIGHBOR
+    kept = lists[keep]
+    return np.where(kept < 0, np.int32(NO_NEIGHBOR), new_index[kept])
+
+
+# ----------------------------------------------------------------------------------------------- dataset
+
+
+def _arrow_type(dtype: str) -> pa.DataType:
+    fixed = {"utf8": pa.utf8(), "utf8?": pa.utf8(), "map<utf8,utf8>": pa.map_(pa.utf8(), pa.utf8())}
+    return fixed[dtype] if dtype in fixed else getattr(pa, dtype)()
+
+
+def _expected(name: str, shape: str, dtype: str) -> pa.DataType:
+    item = _arrow_type(dtype)
+    if name == "positions":
+        item = pa.list_(item, 3)
+    return pa.list_(item) if shape else item
+
+
+def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Equal but for the names and nullability of list items and map entries, which carry no meaning."""
+    if pa.types.is_map(wanted):
+        return pa.types.is_map(found) and found.key_type == pa.utf8() and found.item_type == pa.utf8()
+    if pa.types.is_fixed_size_list(wanted):
+        same = pa.types.is_fixed_size_list(found) and found.list_size == wanted.list_size
+        return same and _same_type(found.value_type, wanted.value_type)
+    if pa.types.is_list(wanted):
+        return pa.types.is_list(found) and _same_type(found.value_type, wanted.value_type)
+    return bool(found == wanted)
+
+
+class _Columns:
+    """The columns of one record batch, opened so that a row is a slice."""
+
+    def __init__(self, batch: pa.RecordBatch, where: str) -> None:
+        self.rows = batch.num_rows
+        self.plain: dict[str, pa.Array] = {}
+        self.values: dict[str, Any] = {}
+        self.offsets: dict[str, npt.NDArray[np.int32]] = {}
+        for field in RECORD_FIELDS:
+            column = batch.column(field.name)
+            if not field.shape:
+                self.plain[field.name] = column
+                continue
+            if column.null_count:
+                raise ShardError(f"{where}: column {field.name} holds missing values")
+            self.offsets[field.name] = column.offsets.to_numpy()
+            values = column.values
+            if field.dtype == "utf8":
+                self.values[field.name] = values
+                continue
+            if pa.types.is_fixed_size_list(values.type):
+                values = values.flatten()
+            if values.null_count:
+                raise ShardError(f"{where}: column {field.name} holds missing values")
+            self.values[field.name] = values.to_numpy(zero_copy_only=True)
+
+
+class _Shard:
+    """One Arrow file. Its number columns are opened when a row is first asked for."""
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.batches: dict[int, _Columns] = {}
+        if not path.is_file():
+            raise ShardError(f"{path}: the manifest names this shard, but there is no such file")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise ShardError(
+                f"{path}: has {size} bytes, the manifest says {entry['bytes']}; rebuild the data set"
+            )
+        try:
+            self.mapped = pa.memory_map(str(path))
+            self.reader = pa.ipc.open_file(self.mapped)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ShardError(f"{path}: not an Arrow IPC file: {error}") from None
+        self._check_schema()
+        light = self.read(["id"])
+        rows = light.num_rows
+        if rows != entry["rows"]:
+            raise ShardError(
+                f"{path}: has {rows} rows, the manifest says {entry['rows']}; rebuild the data set"
+            )
+        counts = [len(chunk) for chunk in light.column("id").chunks]
+        self.ends = np.cumsum([0, *counts])
+
+    def _check_schema(self) -> None:
+        found = self.reader.schema
+        wanted = [field.name for field in RECORD_FIELDS]
+        if found.names != wanted:
+            missing = [name for name in wanted if name not in found.names]
+            extra = [name for name in found.names if name not in wanted]
+            detail = "; ".join(
+                text
+                for text in (
+                    f"missing {', '.join(missing)}" if missing else "",
+                    f"unknown {', '.join(extra)}" if extra else "",
+                    "in another order" if not missing and not extra else "",
+                )
+                if text
+            )
+            raise ShardError(f"{self.path}: columns are not those of schema {SCHEMA_VERSION}: {detail}")
+        for field in RECORD_FIELDS:
+            expected = _expected(field.name, field.shape, field.dtype)
+            actual = found.field(field.name).type
+            if not _same_type(actual, expected):
+                raise ShardError(f"{self.path}: column {field.name} has type {actual}, expected {expected}")
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of the whole shard; the others are neither read nor decompressed."""
+        schema = self.reader.schema
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
+        try:
+            return pa.ipc.open_file(self.mapped, options=options).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ShardError(f"{self.path}: damaged: {error}") from None
+
+    def row(self, index: int) -> tuple[_Columns, int]:
+        batch = int(np.searchsorted(self.ends, index, side="right")) - 1
+        with self.lock:
+            if batch not in self.batches:
+                # Empty batches share their end with the next one, which searchsorted picks.
+                try:
+                    data = self.reader.get_batch(batch)
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise ShardError(f"{self.path}: damaged: {error}") from None
+                self.batches[batch] = _Columns(data, str(self.path))
+        return self.batches[batch], index - int(self.ends[batch])
+
+
+class Dataset(Sequence[Record]):
+    """The complexes of one folder of shards, memory-mapped; see `open_dataset`.
+
+    Uncompressed shards are read in place, so a data set may be larger than memory; compressed ones are
+    unpacked, shard by shard, when first used, and kept.
+    """
+
+    def __init__(self, folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.name = name
+        self.manifest = manifest
+        self._shards = [_Shard(folder / entry["file"], entry) for entry in manifest["shards"]]
+        self._ends = np.cumsum([0, *(int(entry["rows"]) for entry in manifest["shards"])])
+        self._cache: dict[str, Any] = {}
+        self.neighbors = int(manifest["neighbors"])
+
+    def __len__(self) -> int:
+        """Number of complexes."""
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        """Name, size and vocabulary."""
+        return f"Dataset({self.name!r}, {len(self)} complexes, fragments {self.fragments!r})"
+
+    def __getitem__(self, index: Any) -> Any:
+        """The record of one row; negative rows count from the end, a slice gives a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = int(index)
+        if row < 0:
+            row += len(self)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {index} of a data set of {len(self)} complexes")
+        which = int(np.searchsorted(self._ends, row, side="right")) - 1
+        columns, local = self._shards[which].row(row - int(self._ends[which]))
+        return self._record(columns, local, self._shards[which].path)
+
+    def _record(self, columns: _Columns, row: int, where: Path) -> Record:
+        found: dict[str, Any] = {}
+        for field in RECORD_FIELDS:
+            if field.shape:
+                offsets = columns.offsets[field.name]
+                start, end = int(offsets[row]), int(offsets[row + 1])
+                if field.name == "positions":
+                    start, end = 3 * start, 3 * end
+                values = columns.values[field.name]
+                if field.dtype == "utf8":
+                    found[field.name] = Texts(values.slice(start, end - start))
+                else:
+                    found[field.name] = values[start:end]
+            elif field.dtype.startswith("map"):
+                found[field.name] = dict(columns.plain[field.name][row].as_py() or ())
+            else:
+                found[field.name] = columns.plain[field.name][row].as_py()
+        atoms, blocks, k = len(found["atom_types"]), len(found["block_types"]), self.neighbors
+        shapes = {"positions": (atoms, 3), "atom_intra": (atoms, k), "atom_inter": (atoms, k)}
+        shapes |= {"block_intra": (blocks, k), "block_inter": (blocks, k)}
+        shapes |= {"block_lengths": (blocks,), "segment_ids": (blocks,)}
+        for name, shape in shapes.items():
+            if found[name].size != int(np.prod(shape)):
+                raise ShardError(
+                    f"{where}: {found['id']}: {name} holds {found[name].size} values, expected {shape} "
+                    f"for {atoms} atoms, {blocks} blocks and {k} neighbours"
+                )
+            found[name] = found[name].reshape(shape)
+        if int(found["block_lengths"].sum()) != atoms:
+            raise ShardError(f"{where}: {found['id']}: block_lengths do not add up to the {atoms} atoms")
+        return Record(**found)
+
+    @property
+    def fragments(self) -> str:
+        """Name of the fragment vocabulary the data were built with; "none" without."""
+        return str(self.manifest["vocabulary"]["fragments"])
+
+    @property
+    def block_types(self) -> int:
+        """Size of the block vocabulary."""
+        return int(self.manifest["vocabulary"]["blocks"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all shards: equal for equal data, wherever it lies."""
+        sums = "".join(str(entry["sha256"]) for entry in self.manifest["shards"])
+        return hashlib.sha256(sums.encode()).hexdigest()
+
+    @property
+    def ids(self) -> list[str]:
+        """Name of every complex, in row order."""
+        return self._texts("id")
+
+    @property
+    def splits(self) -> list[str | None]:
+        """The split column: train, valid, test, or None, per row."""
+        return self._texts("split")
+
+    def column(self, name: str) -> list[str | None]:
+        """Text of a label or metadata column for every row, None where a row has none.
+
+        Raises DataError, with the names there are, if no row has such a column.
+        """
+        found: list[str | None] = []
+        known: set[str] = set()
+        for labels, metadata in zip(self._maps("labels"), self._maps("metadata"), strict=True):
+            known.update(labels, metadata)
+            found.append(labels.get(name, metadata.get(name)))
+        if name not in known and len(self):
+            raise DataError(
+                f"{self.name}: has no column {name!r}; it has {', '.join(sorted(known)) or 'none'}"
+            )
+        return found
+
+    def block_counts(self, input: str = "complex") -> Indices:
+        """Blocks per complex [N] (global blocks included) that a model with `data.input = input` sees."""
+        key = f"blocks:{input}"
+        if key not in self._cache:
+            counts = [np.zeros(0, dtype=np.int64)]
+            for shard in self._shards:
+                for chunk in shard.read(["segment_ids"]).column(0).chunks:
+                    offsets = chunk.offsets.to_numpy().astype(np.int64)
+                    if input == "complex":
+                        counts.append(np.diff(offsets))
+                        continue
+                    segments = chunk.values.to_numpy(zero_copy_only=False)
+                    chosen = np.concatenate([[0], np.cumsum(segments == INPUTS.index(input) - 1)])
+                    counts.append(chosen[offsets[1:]] - chosen[offsets[:-1]])
+            self._cache[key] = np.concatenate(counts).astype(np.int64)
+        found: Indices = self._cache[key]
+        return found
+
+    def graphs(self, indices: Iterable[int], *, input: str = "complex", **options: Any) -> dgl.DGLGraph:
+        """One batched DGL graph of the complexes `indices`; options are those of `atomica.graph.batch`."""
+        from atomica import graph
+
+        return graph.batch([self[i].view(input) for i in indices], **options)
+
+    def verify(self) -> None:
+        """Compare every shard with its checksum; raises ShardError for the first that differs."""
+        for shard, entry in zip(self._shards, self.manifest["shards"], strict=True):
+            digest = hashlib.sha256()
+            with shard.path.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+            if digest.hexdigest() != entry["sha256"]:
+                raise ShardError(f"{shard.path}: SHA-256 differs from the manifest; rebuild the data set")
+
+    def _texts(self, name: str) -> list[Any]:
+        if name not in self._cache:
+            self._cache[name] = [
+                text for shard in self._shards for text in shard.read([name]).column(0).to_pylist()
+            ]
+        found: list[Any] = self._cache[name]
+        return found
+
+    def _maps(self, name: str) -> list[dict[str, str]]:
+        if name not in self._cache:
+            self._cache[name] = [
+                dict(pairs or ())
+                for shard in self._shards
+                for pairs in shard.read([name]).column(0).to_pylist()
+            ]
+        found: list[dict[str, str]] = self._cache[name]
+        return found
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a folder that `atomica-prep build-graphs` wrote, or `demo://NAME`, which comes with the package.
+
+    Raises DataError if there is none, or if its schema or vocabulary is one this version does not know;
+    ShardError if a shard is missing, damaged, or differs from the manifest in size or rows.
+    """
+    name = str(path)
+    folder = _demo(name) if name.startswith(DEMO) else Path(path)
+    if not folder.exists():
+        raise DataError(f"{name}: no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{name}: is a file; a data set is the folder that atomica-prep build-graphs wrote")
+    manifest_path = folder / "manifest.json"
+    if not manifest_path.is_file():
+        raise DataError(
+            f"{name}: holds no manifest.json, so it is no data set, or its build was interrupted; "
+            "see atomica-prep build-graphs --help"
+        )
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{manifest_path}: not valid JSON: {error}") from None
+    _check_manifest(manifest, name)
+    return Dataset(folder, name, manifest)
+
+
+def _demo(name: str) -> Path:
+    root = Path(__file__).parent / "demo"
+    wanted = name[len(DEMO) :]
+    there = sorted(entry.parent.name for entry in root.glob("*/manifest.json"))
+    if wanted not in there:
+        raise DataError(f"{name}: no such demo data set; there is {', '.join(there) or 'none'}")
+    return root / wanted
+
+
+def _check_manifest(manifest: Any, name: str) -> None:
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        writer = manifest.get("atomica_prep_version", "unknown") if isinstance(manifest, dict) else "unknown"
+        raise DataError(
+            f"{name}: schema version {version} (written by atomica-prep {writer}), but this version of "
+            f"atomica reads {SCHEMA_VERSION}; rebuild the data set, or use the release that wrote it"
+        )
+    try:
+        vocabulary = manifest["vocabulary"]
+        blocks, atoms = int(vocabulary["blocks"]), int(vocabulary["atoms"])
+        fragments = str(vocabulary["fragments"])
+        int(manifest["neighbors"])
+        for entry in manifest["shards"]:
+            str(entry["file"]), int(entry["rows"]), int(entry["bytes"]), str(entry["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{name}: manifest.json lacks or garbles {error}") from None
+    sizes_fit = blocks == BASE_BLOCKS if fragments == "none" else blocks > BASE_BLOCKS
+    if not sizes_fit or atoms != BASE_ATOMS:
+        raise DataError(
+            f"{name}: a vocabulary of {blocks} block and {atoms} atom types (fragments {fragments!r}) is not "
+            f"one this version knows: {BASE_BLOCKS} block types without fragments, {BASE_ATOMS} atom types"
+        )
+
+
+# ------------------------------------------------------------------------------- rows, sampling, batches
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The complexes of one part (train, valid or test) that a run uses.
+
+    rows [N]: row numbers in `dataset`; blocks [N]: blocks the model sees of each; skipped: reason → count of
+    complexes left out.
+    """
+
+    part: str
+    dataset: Dataset
+    rows: Indices
+    blocks: Indices
+    skipped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        """Number of complexes."""
+        return len(self.rows)
+
+    def keep(self, mask: npt.NDArray[np.bool_], reason: str) -> Rows:
+        """Only the complexes where `mask` is true; the others are counted under `reason`."""
+        lost = int((~mask).sum())
+        skipped = {**self.skipped, reason: lost} if lost else self.skipped
+        return replace(self, rows=self.rows[mask], blocks=self.blocks[mask], skipped=skipped)
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the complexes."""
+        ids = self.dataset.ids
+        return [ids[row] for row in self.rows]
+
+
+def select_rows(dataset: Dataset, part: str, config: DataConfig, *, own: bool) -> Rows:
+    """The complexes of one part of the data, those with too many blocks skipped and counted.
+
+    own: the data set was named for this part (`data.valid = ...`), so that all its rows belong to it if it
+    has no splits at all. In a data set with splits, only the rows of this part's split are used.
+    """
+    splits = np.array([split or "" for split in dataset.splits], dtype=object)
+    rows = np.arange(len(dataset)) if own and not any(splits) else np.flatnonzero(splits == part)
+    blocks = dataset.block_counts(config.input)[rows]
+    chosen = Rows(part, dataset, rows.astype(np.int64), blocks, {})
+    if config.input != "complex":
+        # One block is the global block alone, none a partner that is not there.
+        chosen = chosen.keep(chosen.blocks > 1, f"no {config.input}")
+    return chosen.keep(
+        chosen.blocks <= config.max_item_blocks,
+        f"more than {config.max_item_blocks} blocks (data.max_item_blocks)",
+    )
+
+
+def epoch_order(count: int, *, seed: int, epoch: int, classes: npt.NDArray[Any] | None = None) -> Indices:
+    """Order in which an epoch visits `count` complexes; depends on (seed, epoch) only.
+
+    Without `classes` a permutation. With `classes` [count], the epoch is as long, but every class fills the
+    same number of places (to within one): complexes of a small class come several times, each equally often
+    to within one, and of a large class a random part is left out.
+
+    >>> order = epoch_order(5, seed=0, epoch=0, classes=np.array([0, 0, 0, 0, 1]))
+    >>> len(order), int((order == 4).sum())
+    (5, 2)
+    """
+    generator = np.random.default_rng([seed, epoch])
+    if classes is None:
+        return generator.permutation(count)
+    values = np.unique(classes)
+    # The class that gets the odd places changes from epoch to epoch.
+    shares = np.full(len(values), count // len(values))
+    shares[(np.arange(count % len(values)) + epoch) % len(values)] += 1
+    picked = []
+    for value, share in zip(values, shares, strict=True):
+        members = np.flatnonzero(classes == value)
+        rounds = -(-int(share) // len(members))
+        picked.append(np.concatenate([generator.permutation(members) for _ in range(max(rounds, 1))])[:share])
+    return generator.permutation(np.concatenate(picked))
+
+
+def plan_batches(order: Indices, blocks: Indices, batch_blocks: int) -> list[Indices]:
+    """Cut `order` into batches of at most `batch_blocks` blocks, in order; blocks [N] are indexed by it.
+
+    A single complex that is larger makes a batch of its own.
+
+    >>> [batch.tolist() for batch in plan_batches(np.array([2, 0, 1]), np.array([3, 4, 5]), 8)]
+    [[2, 0], [1]]
+    """
+    ends = np.cumsum(blocks[order])
+    batches: list[Indices] = []
+    start = 0
+    while start < len(order):
+        filled = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, filled + batch_blocks, side="right")))
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def prefetch(jobs: Iterable[T], make: Callable[[T], R], *, threads: int = 1, ahead: int = 4) -> Iterator[R]:
+    """`map(make, jobs)`, prepared up to `ahead` results early by other threads, in order.
+
+    The order of the results does not depend on the number of threads; 0 threads prepare each result when it
+    is asked for. An exception in `make` is raised where its result would have come.
+
+    >>> list(prefetch([1, 2, 3], lambda x: x * x, threads=2))
+    [1, 4, 9]
+    """
+    if threads == 0:
+        yield from map(make, jobs)
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="atomica-prefetch")
+    waiting: deque[Future[R]] = deque()
+    source = iter(jobs)
+    try:
+        for job in source:
+            waiting.append(pool.submit(make, job))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=True, cancel_futures=True)

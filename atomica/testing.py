@@ -1,0 +1,244 @@
+"""Public checks that a model or head must pass: rigid motions, batches, order, gradients, precision.
+
+Each check takes a model and raises AssertionError saying how far off it is and under what transformation. They run
+on synthetic interfaces, so a head of another package can be checked without data:
+
+>>> from atomica.testing import check_model, small_model
+>>> check_model(small_model())
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from atomica import keys
+from atomica.encoder import EncoderConfig
+from atomica.graph import graph_from_arrays
+from atomica.irreps import Layout
+from atomica.model import Model
+
+__all__ = [
+    "check_batch_independence",
+    "check_gradients",
+    "check_model",
+    "check_permutations",
+    "check_precision",
+    "check_rigid_motions",
+    "graph_of",
+    "join",
+    "random_interface",
+    "random_motion",
+    "rotate_features",
+    "small_model",
+]
+
+Arrays = dict[str, npt.NDArray[Any]]
+"""One or several complexes as keyword arguments of `graph_from_arrays`."""
+
+
+def small_model(**settings: Any) -> Model:
+    """A model with a binary head, small enough for exhaustive checks, with fixed random weights."""
+    from atomica.heads.binary import BinaryConfig, BinaryHead
+
+    chosen: dict[str, Any] = {"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 3, "k_neighbors": 4}
+    config = EncoderConfig(**{**chosen, **settings})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Model(config, {"binary": BinaryHead(BinaryConfig(hidden=8), config)}).eval()
+
+
+def random_interface(seed: int, blocks: tuple[int, int] = (6, 5)) -> Arrays:
+    """A made-up complex of two segments with `blocks` ordinary blocks each (0: no second segment)."""
+    rng = np.random.default_rng(seed)
+    types, lengths, segments, atoms, positions = [], [], [], [], []
+    for segment, count in enumerate(blocks):
+        if not count:
+            continue
+        sizes = rng.integers(1, 9, count)
+        centers = rng.normal(0.0, 4.0, (count, 3)) + segment * np.array([7.0, 0.0, 0.0])
+        points = np.concatenate([center + rng.normal(0.0, 1.2, (n, 3)) for center, n in zip(centers, sizes, strict=True)])
+        types += [keys.GLOBAL_BLOCK, *rng.integers(4, 24, count)]
+        lengths += [1, *sizes]
+        segments += [segment] * (count + 1)
+        atoms += [keys.GLOBAL_ATOM, *rng.choice([8, 9, 10, 18], sizes.sum())]
+        positions += [points.mean(axis=0)[None], points]
+    return {
+        "X": np.concatenate(positions).astype(np.float32),
+        "B": np.array(types),
+        "A": np.array(atoms),
+        "block_lengths": np.array(lengths),
+        "segment_ids": np.array(segments),
+        "lengths": np.array([len(types)]),
+    }
+
+
+def join(complexes: Sequence[Arrays]) -> Arrays:
+    """Several complexes as one batch."""
+    return {name: np.concatenate([arrays[name] for arrays in complexes]) for name in complexes[0]}
+
+
+def random_motion(seed: int, *, reflect: bool = False) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """A rotation (or rotation with reflection) [3, 3] and a translation [3], Å."""
+    rng = np.random.default_rng(seed)
+    matrix, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    if (np.linalg.det(matrix) < 0) != reflect:
+        matrix[:, 0] *= -1
+    return matrix, rng.normal(0.0, 5.0, 3)
+
+
+def rotate_features(x: Tensor, layout: Layout, matrix: npt.NDArray[np.float64]) -> Tensor:
+    """Node features [N, D] as they must become when all coordinates are mapped by `matrix`."""
+    from e3nn import o3
+
+    irreps = "+".join(str(slot) for slot in layout.slots)
+    wigner = o3.Irreps(irreps).D_from_matrix(torch.from_numpy(matrix)).to(x)
+    return layout.from_e3nn(layout.to_e3nn(x) @ wigner.t())
+
+
+def graph_of(model: Model, arrays: Mapping[str, Any]) -> Any:
+    """The batched graph of `arrays` with the options that `model` expects."""
+    return graph_from_arrays(
+        arrays["X"],
+        arrays["B"],
+        arrays["A"],
+        arrays["block_lengths"],
+        arrays["segment_ids"],
+        arrays["lengths"],
+        **model.config.graph_options(),
+    )
+
+
+def _results(model: Model, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Embeddings and head outputs, without gradients."""
+    with torch.no_grad():
+        inputs = model.inputs(graph_of(model, arrays))
+        encoding = model.encoder(inputs)
+        found = {f"encoding.{name}": value for name, value in encoding._asdict().items()}
+        for name, head in model.heads.items():
+            found[f"head.{name}"] = head(encoding, inputs)
+    return found
+
+
+def _compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float, what: str) -> None:
+    for name, value in expected.items():
+        difference = float((found[name] - value).abs().max()) if value.numel() else 0.0
+        assert difference <= tolerance, f"{what}: {name} differs by {difference:.3g}, allowed {tolerance:.3g}"
+
+
+def _batch() -> list[Arrays]:
+    return [random_interface(1), random_interface(2, (9, 1)), random_interface(3, (4, 0))]
+
+
+def check_rigid_motions(model: Model, *, tolerance: float = 1e-5) -> None:
+    """Outputs do not change when all coordinates are rotated and shifted."""
+    arrays = join(_batch())
+    expected = _results(model, arrays)
+    for seed in range(3):
+        matrix, shift = random_motion(seed)
+        moved = {**arrays, "X": (arrays["X"] @ matrix.T + shift).astype(np.float32)}
+        what = f"rotation\n{matrix}\nand translation {shift}"
+        _compare(_results(model, moved), expected, tolerance, what)
+
+
+def check_batch_independence(model: Model, *, tolerance: float = 1e-5) -> None:
+    """A complex has the same outputs alone, in a batch, and in a batch in another order."""
+    complexes = _batch()
+    alone = [_results(model, arrays) for arrays in complexes]
+    for order in ((0, 1, 2), (2, 0, 1)):
+        together = {name: torch.cat([alone[i][name] for i in order]) for name in alone[0]}
+        batch = join([complexes[i] for i in order])
+        _compare(_results(model, batch), together, tolerance, f"batch of complexes {order} against each alone")
+
+
+def check_permutations(model: Model, *, tolerance: float = 1e-5) -> None:
+    """The order of atoms within their blocks does not matter."""
+    arrays = join(_batch())
+    rng = np.random.default_rng(0)
+    starts = np.cumsum(arrays["block_lengths"]) - arrays["block_lengths"]
+    order = np.concatenate(
+        [start + rng.permutation(n) for start, n in zip(starts, arrays["block_lengths"], strict=True)]
+    )
+    expected = _results(model, arrays)
+    expected["encoding.atom"] = expected["encoding.atom"][order]
+    shuffled = {**arrays, "X": arrays["X"][order], "A": arrays["A"][order]}
+    _compare(_results(model, shuffled), expected, tolerance, "atoms shuffled within their blocks")
+
+
+def check_precision(model: Model, *, tolerance: float = 1e-6) -> None:
+    """Float32 embeddings agree with float64."""
+    arrays = join(_batch())
+    single = _results(model, arrays)
+    double = _results(copy.deepcopy(model).double(), arrays)
+    embeddings = {name: value for name, value in single.items() if name.startswith("encoding.")}
+    _compare(double, embeddings, tolerance, "float32 against float64")
+
+
+def check_gradients(
+    model: Model,
+    objective: Callable[[Model, Any], Tensor] | None = None,
+    *,
+    tolerance: float = 1e-6,
+) -> None:
+    """Gradients in float64 agree with central differences along random directions, for parameters and coordinates.
+
+    objective: scalar function of model and graph inputs; by default a fixed random projection of all outputs.
+    """
+    exact = copy.deepcopy(model).double()
+    inputs = exact.inputs(graph_of(exact, random_interface(4)))
+
+    def default(of: Model, at: Any) -> Tensor:
+        encoding = of.encoder(at)
+        outputs = [*encoding, *(head(encoding, at) for head in of.heads.values())]
+        generator = torch.Generator().manual_seed(0)
+        return sum(
+            ((value * torch.randn(value.shape, generator=generator, dtype=value.dtype)).sum() for value in outputs),
+            start=torch.zeros((), dtype=torch.float64),
+        )
+
+    function = objective or default
+
+    def evaluate(x: Tensor) -> Tensor:
+        atoms = dataclasses.replace(inputs.atoms, x=x)
+        return function(exact, dataclasses.replace(inputs, atoms=atoms))
+
+    x = inputs.atoms.x.clone().requires_grad_()
+    parameters = {name: value for name, value in exact.named_parameters() if value.requires_grad}
+    gradients = torch.autograd.grad(evaluate(x), [x, *parameters.values()], allow_unused=True)
+    step = 1e-5
+    generator = torch.Generator().manual_seed(1)
+    for (name, value), gradient in zip(
+        [("coordinates", x), *parameters.items()], gradients, strict=True
+    ):
+        direction = torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        direction /= direction.norm()
+        slope = 0.0 if gradient is None else float((gradient * direction).sum())
+        with torch.no_grad():
+            value += step * direction
+            above = float(evaluate(x))
+            value -= 2 * step * direction
+            below = float(evaluate(x))
+            value += step * direction
+        numeric = (above - below) / (2 * step)
+        error = abs(slope - numeric)
+        assert error <= tolerance * max(1.0, abs(numeric)), (
+            f"gradient of {name}: {slope:.8g}, central difference {numeric:.8g}"
+        )
+
+
+def check_model(model: Model) -> None:
+    """All checks of this module. `model` must be in evaluation mode; batch checks need `reference_quirks` off."""
+    assert not model.training, "put the model in evaluation mode first: model.eval()"
+    check_rigid_motions(model)
+    check_permutations(model)
+    check_precision(model)
+    check_gradients(model)
+    if not model.config.reference_quirks:
+        check_batch_independence(model)

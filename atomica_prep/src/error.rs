@@ -1,0 +1,482 @@
+//! Everything that can go wrong, as one enum: what, in which file, at which line and columns.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// How many problems of one file are spelled out before the rest is only counted.
+pub const PROBLEMS_SHOWN: usize = 10;
+
+/// One unreadable place in a text file. Lines and columns start at 1; column 0 means the whole line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Line number.
+    pub line: u64,
+    /// First column.
+    pub column: u64,
+    /// Last column.
+    pub column_end: u64,
+    /// What is wrong there, with the text that was found.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.column, self.column_end) {
+            (0, _) => write!(f, "line {}: {}", self.line, self.what),
+            (a, b) if a == b => write!(f, "line {}, column {a}: {}", self.line, self.what),
+            (a, b) => write!(f, "line {}, columns {a}-{b}: {}", self.line, self.what),
+        }
+    }
+}
+
+/// The problems of one file: the first few in full, all of them counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems {
+    shown: Vec<Problem>,
+    total: usize,
+}
+
+impl Problems {
+    /// Adds one; beyond `PROBLEMS_SHOWN` only the count grows.
+    pub fn push(&mut self, problem: Problem) {
+        self.total += 1;
+        if self.shown.len() < PROBLEMS_SHOWN {
+            self.shown.push(problem);
+        }
+    }
+
+    /// None so far?
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// The first one, if any.
+    pub fn first(&self) -> Option<&Problem> {
+        self.shown.first()
+    }
+
+    /// All of them, those not kept included.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.shown.iter().enumerate() {
+            if i > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        if self.total > self.shown.len() {
+            write!(f, "; and {} more", self.total - self.shown.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// The part of the work in which an error arose; it decides the Python exception and the ledger's `stage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Arguments, before anything is read.
+    Usage,
+    /// The index file.
+    Index,
+    /// A structure file.
+    Read,
+    /// Cutting the interface out of a structure.
+    Interface,
+    /// Writing the output.
+    Shard,
+}
+
+/// Any error of this crate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// An option or argument that cannot be used.
+    #[error("{message}")]
+    Usage {
+        /// What and what to do about it.
+        message: String,
+    },
+    /// The output folder holds something already.
+    #[error("{path}: is not empty; give --resume to continue an interrupted build, --overwrite to replace it, or another --out")]
+    OutputExists {
+        /// The folder.
+        path: String,
+    },
+    /// `--resume` on a folder that another build made.
+    #[error("{path}: cannot be resumed: {reason}")]
+    ResumeMismatch {
+        /// The folder.
+        path: String,
+        /// What differs or is missing.
+        reason: String,
+    },
+    /// The fragment table is not usable.
+    #[error("{path}: not a fragment table: {reason}")]
+    FragmentTable {
+        /// The table.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// The index cannot be read as CSV at all.
+    #[error("{path}: cannot be read as an index: {reason}")]
+    IndexUnreadable {
+        /// The index.
+        path: String,
+        /// Line, if known.
+        line: Option<u64>,
+        /// What the reader says.
+        reason: String,
+    },
+    /// The header lacks columns.
+    #[error("{path}: the header lacks {missing}; it has: {present}")]
+    IndexColumns {
+        /// The index.
+        path: String,
+        /// Missing columns.
+        missing: String,
+        /// Columns that are there.
+        present: String,
+    },
+    /// One row is not usable.
+    #[error("{path}: line {line}: {reason}")]
+    IndexRow {
+        /// The index.
+        path: String,
+        /// Line of the row.
+        line: u64,
+        /// Column of the CSV (1-based), where one is to blame.
+        column: Option<u64>,
+        /// What is wrong, and the remedy.
+        reason: String,
+    },
+    /// Two rows (or a row and a repeated ligand of another) make the same id.
+    #[error("{path}: line {line}: id {id:?} is taken by line {other}; ids must be unique")]
+    DuplicateId {
+        /// The index.
+        path: String,
+        /// Line of the second row.
+        line: u64,
+        /// Line of the first row.
+        other: u64,
+        /// The id.
+        id: String,
+    },
+    /// A ligand given as a file of its own.
+    #[error("{path}: line {line}: ligand_path {ligand:?}: ligands from SDF and MOL2 files are not supported yet; put the ligand into the structure file and name it with lig_code")]
+    LigandFile {
+        /// The index.
+        path: String,
+        /// Line of the row.
+        line: u64,
+        /// The ligand file.
+        ligand: String,
+    },
+
+    /// A structure file cannot be opened or read.
+    #[error("{path}: cannot be read: {reason}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A compressed file is damaged.
+    #[error("{path}: cannot be decompressed: {reason}")]
+    Decompress {
+        /// The file.
+        path: String,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// The file's name does not say a known format.
+    #[error("{path}: unknown format; expected .pdb, .ent, .cif or .mmcif, plain or with .gz or .zst")]
+    UnknownFormat {
+        /// The file.
+        path: String,
+    },
+    /// No bytes.
+    #[error("{path}: is empty")]
+    EmptyFile {
+        /// The file.
+        path: String,
+    },
+    /// Readable, but without atoms.
+    #[error("{path}: holds no atoms ({expected})")]
+    NoAtoms {
+        /// The file.
+        path: String,
+        /// What was looked for.
+        expected: String,
+    },
+    /// Atom records that cannot be read.
+    #[error("{path}: {problems}")]
+    BadRecords {
+        /// The file.
+        path: String,
+        /// Each of them.
+        problems: Problems,
+    },
+    /// The atom table lacks columns.
+    #[error("{path}: line {line}: _atom_site lacks {missing}")]
+    MissingColumns {
+        /// The file.
+        path: String,
+        /// Where the table begins.
+        line: u64,
+        /// Missing items.
+        missing: String,
+    },
+    /// The file's structure is broken: an unclosed quote or text field, an incomplete row.
+    #[error("{path}: line {line}: {reason}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// Line.
+        line: u64,
+        /// Column, where one is to blame.
+        column: Option<u64>,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A chain that the index names is not in the file.
+    #[error("{path}: no chain {chain:?}; the file has: {present}")]
+    MissingChain {
+        /// The structure file.
+        path: String,
+        /// The chain.
+        chain: String,
+        /// The chains that are there.
+        present: String,
+    },
+    /// A partner without any residue that takes part.
+    #[error("{path}: chains {chains:?} hold no amino acid or nucleotide; for a small molecule or an ion name its component id in lig_code")]
+    EmptyPartner {
+        /// The structure file.
+        path: String,
+        /// The chains.
+        chains: String,
+    },
+    /// A ligand that the index names is not in the chain.
+    #[error("{path}: no ligand {ligand} in chain {chain:?}; it has: {present}")]
+    MissingLigand {
+        /// The structure file.
+        path: String,
+        /// Component id, with residue number and insertion code where given.
+        ligand: String,
+        /// The chain.
+        chain: String,
+        /// Other groups in that chain.
+        present: String,
+    },
+    /// The ligand has no atom but hydrogens.
+    #[error("{path}: ligand {ligand} has no atom heavier than hydrogen")]
+    HydrogenLigand {
+        /// The structure file.
+        path: String,
+        /// Component id and residue number.
+        ligand: String,
+    },
+    /// The partners do not meet.
+    #[error("{path}: no interface: no heavy atoms of the two partners closer than {cutoff} Å")]
+    NoInterface {
+        /// The structure file.
+        path: String,
+        /// The cutoff, in Å.
+        cutoff: String,
+    },
+    /// More blocks or atoms than a record can hold.
+    #[error("{path}: the complex has {atoms} atoms, more than the {limit} that a record can hold")]
+    TooLarge {
+        /// The structure file.
+        path: String,
+        /// Its atoms.
+        atoms: u64,
+        /// The limit.
+        limit: u64,
+    },
+
+    /// The output cannot be written.
+    #[error("{path}: cannot be written: {reason}")]
+    Write {
+        /// File or folder.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A shard or manifest cannot be read back.
+    #[error("{path}: not a data set of atomica-prep: {reason}")]
+    NotADataset {
+        /// File or folder.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Every code, in the order of the enum. Each has a case in `tests/errors.rs`, which checks this list against it.
+    pub const CODES: &'static [&'static str] = &[
+        "Usage",
+        "OutputExists",
+        "ResumeMismatch",
+        "FragmentTable",
+        "IndexUnreadable",
+        "IndexColumns",
+        "IndexRow",
+        "DuplicateId",
+        "LigandFile",
+        "Io",
+        "Decompress",
+        "UnknownFormat",
+        "EmptyFile",
+        "NoAtoms",
+        "BadRecords",
+        "MissingColumns",
+        "Syntax",
+        "MissingChain",
+        "EmptyPartner",
+        "MissingLigand",
+        "HydrogenLigand",
+        "NoInterface",
+        "TooLarge",
+        "Write",
+        "NotADataset",
+    ];
+
+    /// Name of the variant: the ledger's `code`. A new variant does not compile without one.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "Usage",
+            Self::OutputExists { .. } => "OutputExists",
+            Self::ResumeMismatch { .. } => "ResumeMismatch",
+            Self::FragmentTable { .. } => "FragmentTable",
+            Self::IndexUnreadable { .. } => "IndexUnreadable",
+            Self::IndexColumns { .. } => "IndexColumns",
+            Self::IndexRow { .. } => "IndexRow",
+            Self::DuplicateId { .. } => "DuplicateId",
+            Self::LigandFile { .. } => "LigandFile",
+            Self::Io { .. } => "Io",
+            Self::Decompress { .. } => "Decompress",
+            Self::UnknownFormat { .. } => "UnknownFormat",
+            Self::EmptyFile { .. } => "EmptyFile",
+            Self::NoAtoms { .. } => "NoAtoms",
+            Self::BadRecords { .. } => "BadRecords",
+            Self::MissingColumns { .. } => "MissingColumns",
+            Self::Syntax { .. } => "Syntax",
+            Self::MissingChain { .. } => "MissingChain",
+            Self::EmptyPartner { .. } => "EmptyPartner",
+            Self::MissingLigand { .. } => "MissingLigand",
+            Self::HydrogenLigand { .. } => "HydrogenLigand",
+            Self::NoInterface { .. } => "NoInterface",
+            Self::TooLarge { .. } => "TooLarge",
+            Self::Write { .. } => "Write",
+            Self::NotADataset { .. } => "NotADataset",
+        }
+    }
+
+    /// The part of the work that failed.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Usage { .. }
+            | Self::OutputExists { .. }
+            | Self::ResumeMismatch { .. }
+            | Self::FragmentTable { .. } => Stage::Usage,
+            Self::IndexUnreadable { .. }
+            | Self::IndexColumns { .. }
+            | Self::IndexRow { .. }
+            | Self::DuplicateId { .. }
+            | Self::LigandFile { .. } => Stage::Index,
+            Self::Io { .. }
+            | Self::Decompress { .. }
+            | Self::UnknownFormat { .. }
+            | Self::EmptyFile { .. }
+            | Self::NoAtoms { .. }
+            | Self::BadRecords { .. }
+            | Self::MissingColumns { .. }
+            | Self::Syntax { .. } => Stage::Read,
+            Self::MissingChain { .. }
+            | Self::EmptyPartner { .. }
+            | Self::MissingLigand { .. }
+            | Self::HydrogenLigand { .. }
+            | Self::NoInterface { .. }
+            | Self::TooLarge { .. } => Stage::Interface,
+            Self::Write { .. } | Self::NotADataset { .. } => Stage::Shard,
+        }
+    }
+
+    /// The file to blame, as it was named; `None` for arguments.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Usage { .. } => None,
+            Self::OutputExists { path }
+            | Self::ResumeMismatch { path, .. }
+            | Self::FragmentTable { path, .. }
+            | Self::IndexUnreadable { path, .. }
+            | Self::IndexColumns { path, .. }
+            | Self::IndexRow { path, .. }
+            | Self::DuplicateId { path, .. }
+            | Self::LigandFile { path, .. }
+            | Self::Io { path, .. }
+            | Self::Decompress { path, .. }
+            | Self::UnknownFormat { path }
+            | Self::EmptyFile { path }
+            | Self::NoAtoms { path, .. }
+            | Self::BadRecords { path, .. }
+            | Self::MissingColumns { path, .. }
+            | Self::Syntax { path, .. }
+            | Self::MissingChain { path, .. }
+            | Self::EmptyPartner { path, .. }
+            | Self::MissingLigand { path, .. }
+            | Self::HydrogenLigand { path, .. }
+            | Self::NoInterface { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::Write { path, .. }
+            | Self::NotADataset { path, .. } => Some(path),
+        }
+    }
+
+    /// Line in that file, from 1, where known.
+    pub fn line(&self) -> Option<u64> {
+        match self {
+            Self::IndexUnreadable { line, .. } => *line,
+            Self::IndexRow { line, .. }
+            | Self::DuplicateId { line, .. }
+            | Self::LigandFile { line, .. }
+            | Self::MissingColumns { line, .. }
+            | Self::Syntax { line, .. } => Some(*line),
+            Self::BadRecords { problems, .. } => problems.first().map(|p| p.line),
+            _ => None,
+        }
+    }
+
+    /// Column in that line, from 1, where known.
+    pub fn column(&self) -> Option<u64> {
+        match self {
+            Self::IndexRow { column, .. } | Self::Syntax { column, .. } => *column,
+            Self::BadRecords { problems, .. } => problems.first().map(|p| p.column).filter(|c| *c > 0),
+            _ => None,
+        }
+    }
+}
+
+/// The text of an unreadable field for a message: quoted, shortened, without control characters.
+pub fn quote(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut short: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().count() > 40 {
+        short.push('…');
+    }
+    format!("{short:?}")
+}

@@ -1,0 +1,460 @@
+//! Index files: CSV rows → what to build.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use csv::{ByteRecord, ReaderBuilder};
+
+use crate::error::{Error, Result};
+use crate::vocab;
+
+/// A ligand inside the structure file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ligand {
+    /// Component id.
+    pub code: String,
+    /// Only the copy with this residue number.
+    pub resnum: Option<i32>,
+    /// Only the copy with this insertion code.
+    pub icode: Option<String>,
+}
+
+/// One usable row of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Line in the CSV, from 1.
+    pub line: u64,
+    /// Name of the complex, before the suffix of a repeated ligand.
+    pub id: String,
+    /// Structure file as the index names it.
+    pub path: String,
+    /// Structure file to open.
+    pub file: PathBuf,
+    /// Chains of the first partner.
+    pub chain1: Vec<String>,
+    /// Chains of the second partner, or the ligand's chain.
+    pub chain2: Vec<String>,
+    /// The ligand, if the second partner is one.
+    pub ligand: Option<Ligand>,
+    /// `label` and `label_*` columns that are not empty.
+    pub labels: Vec<(String, String)>,
+    /// Split, if given.
+    pub split: Option<String>,
+    /// Index into the modalities, if given.
+    pub modality: Option<i8>,
+    /// Every other column that is not empty.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// A row that cannot be used: its line, its id as far as it is known, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Line in the CSV, from 1.
+    pub line: u64,
+    /// Id, empty if there is none.
+    pub id: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// Where the columns are.
+#[derive(Debug, Clone, Default)]
+struct Columns {
+    id: usize,
+    path: usize,
+    chain1: Option<usize>,
+    chain2: Option<usize>,
+    lig_code: Option<usize>,
+    lig_resnum: Option<usize>,
+    lig_icode: Option<usize>,
+    ligand_path: Option<usize>,
+    split: Option<usize>,
+    modality: Option<usize>,
+    labels: Vec<usize>,
+    metadata: Vec<usize>,
+}
+
+/// An index in memory, read row by row.
+#[derive(Debug)]
+pub struct Index {
+    shown: String,
+    folder: PathBuf,
+    text: Vec<u8>,
+    header: Vec<String>,
+    columns: Columns,
+    rows: u64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+}
+
+impl Index {
+    /// Reads the file and its header.
+    ///
+    /// # Errors
+    /// The file is missing or empty, or its header lacks columns.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display().to_string();
+        let unreadable =
+            |line, reason: String| Error::IndexUnreadable { path: shown.clone(), line, reason };
+        let text = std::fs::read(path).map_err(|e| unreadable(None, e.to_string()))?;
+        let sha256 = crate::shard::sha256_hex(&text);
+        let mut reader = ReaderBuilder::new().from_reader(body(&text));
+        let header: Vec<String> = match reader.headers() {
+            Ok(header) => header.iter().map(|h| h.trim().to_owned()).collect(),
+            Err(error) => return Err(unreadable(Some(1), error.to_string())),
+        };
+        if header.iter().all(String::is_empty) {
+            return Err(unreadable(None, "the file is empty".to_owned()));
+        }
+        for (i, name) in header.iter().enumerate() {
+            if header.get(..i).unwrap_or_default().contains(name) {
+                return Err(unreadable(Some(1), format!("the column {name:?} is there twice")));
+            }
+        }
+        let columns = columns(&header).map_err(|missing| Error::IndexColumns {
+            path: shown.clone(),
+            missing,
+            present: header.join(", "),
+        })?;
+        let mut rows = 0;
+        let mut reader = Self::reader(&text);
+        let mut record = ByteRecord::new();
+        while reader.read_byte_record(&mut record).map_err(|e| unreadable(None, e.to_string()))? {
+            rows += 1;
+        }
+        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(Self { shown, folder, text, header, columns, rows, sha256 })
+    }
+
+    fn reader(text: &[u8]) -> csv::Reader<&[u8]> {
+        // Rows of another length are reported one by one instead of ending the file.
+        ReaderBuilder::new().flexible(true).from_reader(body(text))
+    }
+
+    /// Rows below the header.
+    pub fn len(&self) -> u64 {
+        self.rows
+    }
+
+    /// No rows?
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The file as it was named.
+    pub fn path(&self) -> &str {
+        &self.shown
+    }
+
+    /// The rows in order.
+    pub fn rows<'a>(&'a self, ids: &'a mut Ids) -> impl Iterator<Item = std::result::Result<Row, BadRow>> + 'a {
+        let mut reader = Self::reader(&self.text);
+        std::iter::from_fn(move || {
+            let mut record = ByteRecord::new();
+            match reader.read_byte_record(&mut record) {
+                Ok(true) => {
+                    let line = record.position().map_or(0, csv::Position::line);
+                    Some(self.row(&record, line, ids))
+                }
+                // `open` has read the text to its end without an error.
+                Ok(false) | Err(_) => None,
+            }
+        })
+    }
+
+    fn row(&self, record: &ByteRecord, line: u64, ids: &mut Ids) -> std::result::Result<Row, BadRow> {
+        let mut id = String::new();
+        self.usable_row(record, line, ids, &mut id).map_err(|error| BadRow { line, id, error })
+    }
+
+    fn wrong(&self, line: u64, column: Option<usize>, reason: String) -> Error {
+        Error::IndexRow { path: self.shown.clone(), line, column: column.map(|c| c as u64 + 1), reason }
+    }
+
+    fn usable_row(&self, record: &ByteRecord, line: u64, ids: &mut Ids, id: &mut String) -> Result<Row> {
+        let mut fields: Vec<&str> = Vec::with_capacity(record.len());
+        for (i, field) in record.iter().enumerate() {
+            match std::str::from_utf8(field) {
+                Ok(text) => fields.push(text.trim()),
+                Err(_) => return Err(self.wrong(line, Some(i), "is not UTF-8 text".to_owned())),
+            }
+        }
+        let get = |column: Option<usize>| column.and_then(|c| fields.get(c)).copied().filter(|f| !f.is_empty());
+        *id = get(Some(self.columns.id)).unwrap_or_default().to_owned();
+        if fields.len() != self.header.len() {
+            let reason = format!("has {} fields, the header {}", fields.len(), self.header.len());
+            return Err(self.wrong(line, None, reason));
+        }
+        let need = |column: Option<usize>, name: &str| {
+            get(column).ok_or_else(|| self.wrong(line, column, format!("{name} is empty")))
+        };
+        need(Some(self.columns.id), "id")?;
+        let path = need(Some(self.columns.path), "path")?.to_owned();
+        if let Some(ligand) = get(self.columns.ligand_path) {
+            return Err(Error::LigandFile { path: self.shown.clone(), line, ligand: ligand.to_owned() });
+        }
+        let chain1 = self.chains(line, self.columns.chain1, need(self.columns.chain1, "chain1")?)?;
+        let code = get(self.columns.lig_code);
+        let chain2 = self.chains(line, self.columns.chain2, need(self.columns.chain2, "chain2")?)?;
+        let ligand = match code {
+            Some(code) => {
+                if chain2.len() != 1 {
+                    let reason = "with lig_code, chain2 is the one chain of the ligand".to_owned();
+                    return Err(self.wrong(line, self.columns.chain2, reason));
+                }
+                let resnum = match get(self.columns.lig_resnum) {
+                    None => None,
+                    Some(text) => Some(text.parse::<i32>().map_err(|_| {
+                        let reason = format!("lig_resnum {text:?} is not a whole number");
+                        self.wrong(line, self.columns.lig_resnum, reason)
+                    })?),
+                };
+                // A residue number without an insertion code means the residue that has none.
+                let icode = match (get(self.columns.lig_icode), resnum, self.columns.lig_icode) {
+                    (Some(icode), _, _) => Some(icode.to_owned()),
+                    (None, Some(_), Some(_)) => Some(String::new()),
+                    _ => None,
+                };
+                Some(Ligand { code: code.to_owned(), resnum, icode })
+            }
+            None => {
+                if let Some(both) = chain1.iter().find(|c| chain2.contains(c)) {
+                    let reason = format!("chain {both:?} is in chain1 and in chain2");
+                    return Err(self.wrong(line, self.columns.chain2, reason));
+                }
+                None
+            }
+        };
+        let modality = match get(self.columns.modality) {
+            None => None,
+            Some(text) => Some(modality(text).ok_or_else(|| {
+                let known = vocab::MODALITIES.join(", ");
+                self.wrong(line, self.columns.modality, format!("modality {text:?} is none of {known}"))
+            })?),
+        };
+        let pairs = |columns: &[usize]| -> Vec<(String, String)> {
+            columns
+                .iter()
+                .filter_map(|c| Some((self.header.get(*c)?.clone(), get(Some(*c))?.to_owned())))
+                .collect()
+        };
+        let repeats = ligand.as_ref().is_some_and(|l| l.resnum.is_none());
+        if let Some(other) = ids.take(id, line, repeats) {
+            return Err(Error::DuplicateId { path: self.shown.clone(), line, other, id: id.clone() });
+        }
+        Ok(Row {
+            line,
+            id: id.clone(),
+            file: self.folder.join(&path),
+            path,
+            chain1,
+            chain2,
+            ligand,
+            labels: pairs(&self.columns.labels),
+            split: get(self.columns.split).map(str::to_owned),
+            modality,
+            metadata: pairs(&self.columns.metadata),
+        })
+    }
+
+    fn chains(&self, line: u64, column: Option<usize>, text: &str) -> Result<Vec<String>> {
+        let mut chains: Vec<String> = Vec::new();
+        for chain in text.split('_').map(str::trim) {
+            if chain.is_empty() {
+                let reason = format!("{text:?} is not a list of chains joined with _");
+                return Err(self.wrong(line, column, reason));
+            }
+            if chains.iter().any(|c| c == chain) {
+                return Err(self.wrong(line, column, format!("chain {chain:?} is there twice")));
+            }
+            chains.push(chain.to_owned());
+        }
+        Ok(chains)
+    }
+}
+
+/// The text without a byte-order mark.
+fn body(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+fn modality(text: &str) -> Option<i8> {
+    let at = vocab::MODALITIES.iter().position(|m| m.eq_ignore_ascii_case(text))?;
+    i8::try_from(at).ok()
+}
+
+fn columns(header: &[String]) -> std::result::Result<Columns, String> {
+    let find = |name: &str| header.iter().position(|h| h == name);
+    let mut missing = Vec::new();
+    let id = find("id").or_else(|| find("pdb_id"));
+    let path = find("path").or_else(|| find("pdb_path"));
+    if id.is_none() {
+        missing.push("id (or pdb_id)");
+    }
+    if path.is_none() {
+        missing.push("path (or pdb_path)");
+    }
+    if find("chain1").is_none() {
+        missing.push("chain1");
+    }
+    // A ligand file needs no second chain.
+    if find("chain2").is_none() && find("ligand_path").is_none() {
+        missing.push("chain2");
+    }
+    let (Some(id), Some(path), []) = (id, path, missing.as_slice()) else { return Err(missing.join(", ")) };
+    let split = find("split");
+    let labels: Vec<usize> = header
+        .iter()
+        .enumerate()
+        .filter(|(_, h)| *h == "label" || h.starts_with("label_"))
+        .map(|(i, _)| i)
+        .collect();
+    let metadata = (0..header.len())
+        .filter(|i| *i != id && *i != path && Some(*i) != split && !labels.contains(i))
+        .collect();
+    Ok(Columns {
+        id,
+        path,
+        chain1: find("chain1"),
+        chain2: find("chain2"),
+        lig_code: find("lig_code"),
+        lig_resnum: find("lig_resnum"),
+        lig_icode: find("lig_icode"),
+        ligand_path: find("ligand_path"),
+        split,
+        modality: find("modality"),
+        labels,
+        metadata,
+    })
+}
+
+/// The ids of a build and the lines that took them.
+///
+/// Copies of a repeated ligand are numbered `_0`, `_1`, …; how many there are is known only once the structure is
+/// read. So that ids never depend on it, a name `X_1` beside a row `X` whose ligand may repeat counts as taken.
+#[derive(Debug, Default)]
+pub struct Ids {
+    taken: HashMap<String, (u64, bool)>,
+    /// Names before a numeric suffix.
+    stems: HashMap<String, u64>,
+}
+
+impl Ids {
+    /// Takes an id, or gives the line that has taken it.
+    fn take(&mut self, id: &str, line: u64, repeats: bool) -> Option<u64> {
+        if let Some((other, _)) = self.taken.get(id) {
+            return Some(*other);
+        }
+        let stem = id
+            .rsplit_once('_')
+            .filter(|(_, number)| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+            .map(|(stem, _)| stem);
+        if let Some((other, true)) = stem.and_then(|s| self.taken.get(s)) {
+            return Some(*other);
+        }
+        if repeats {
+            if let Some(other) = self.stems.get(id) {
+                return Some(*other);
+            }
+        }
+        if let Some(stem) = stem {
+            self.stems.entry(stem.to_owned()).or_insert(line);
+        }
+        self.taken.insert(id.to_owned(), (line, repeats));
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<std::result::Result<Row, BadRow>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.csv");
+        std::fs::write(&path, text).unwrap();
+        let index = Index::open(&path).unwrap();
+        let rows: Vec<_> = index.rows(&mut Ids::default()).collect();
+        assert_eq!(rows.len() as u64, index.len());
+        rows
+    }
+
+    fn open_error(text: &str) -> Error {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.csv");
+        std::fs::write(&path, text).unwrap();
+        Index::open(&path).unwrap_err()
+    }
+
+    #[test]
+    fn a_full_row() {
+        let rows = read(
+            "\u{feff}split,id,path,chain1,chain2,lig_code,lig_resnum,lig_icode,label,label_site,note,modality\n\
+             train,x,a/b.pdb,A_B,C,ZN,301,,-1.5,hot,\"a, b\",pion\n",
+        );
+        let row = rows[0].as_ref().unwrap();
+        assert_eq!((row.line, row.id.as_str(), row.path.as_str()), (2, "x", "a/b.pdb"));
+        assert_eq!((row.chain1.as_slice(), row.chain2.as_slice()), (&["A".to_owned(), "B".into()][..], &["C".into()][..]));
+        let ligand = row.ligand.as_ref().unwrap();
+        assert_eq!((ligand.code.as_str(), ligand.resnum, ligand.icode.as_deref()), ("ZN", Some(301), Some("")));
+        assert_eq!(row.labels, [("label".into(), "-1.5".into()), ("label_site".into(), "hot".into())]);
+        assert!(row.metadata.contains(&("note".into(), "a, b".into())));
+        assert!(row.metadata.contains(&("lig_code".into(), "ZN".into())));
+        assert_eq!((row.split.as_deref(), row.modality), (Some("train"), Some(2)));
+        assert!(row.file.ends_with("a/b.pdb"));
+    }
+
+    #[test]
+    fn texts_stay_texts() {
+        // Chain 1, ligand NA and an empty label are what they look like.
+        let rows = read("pdb_id,pdb_path,chain1,chain2,lig_code,label\nx,a.pdb,1,2,NA,\n");
+        let row = rows[0].as_ref().unwrap();
+        assert_eq!(row.chain1, ["1"]);
+        assert_eq!(row.ligand.as_ref().unwrap().code, "NA");
+        assert!(row.labels.is_empty());
+    }
+
+    #[test]
+    fn bad_rows_name_line_and_column() {
+        let header = "id,path,chain1,chain2,lig_code,lig_resnum,modality,ligand_path\n";
+        for (row, column, text) in [
+            (",a.pdb,A,B,,,,", Some(1), "id is empty"),
+            ("x,,A,B,,,,", Some(2), "path is empty"),
+            ("x,a.pdb,,B,,,,", Some(3), "chain1 is empty"),
+            ("x,a.pdb,A,,,,,", Some(4), "chain2 is empty"),
+            ("x,a.pdb,A_,B,,,,", Some(3), "joined with _"),
+            ("x,a.pdb,A_A,B,,,,", Some(3), "twice"),
+            ("x,a.pdb,A,A_B,,,,", Some(4), "in chain1 and in chain2"),
+            ("x,a.pdb,A,A_B,ZN,,,", Some(4), "one chain of the ligand"),
+            ("x,a.pdb,A,A,ZN,1x,,", Some(6), "not a whole number"),
+            ("x,a.pdb,A,B,,,PQ,", Some(7), "none of PP"),
+            ("x,a.pdb,A,B", None, "has 4 fields"),
+            ("x,a.pdb,A,B,,,,l.sdf", None, "not supported yet"),
+        ] {
+            let rows = read(&format!("{header}ok,a.pdb,A,B,,,,\n{row}\n"));
+            assert!(rows[0].is_ok());
+            let bad = rows[1].as_ref().unwrap_err();
+            assert_eq!((bad.line, bad.error.line(), bad.error.column()), (3, Some(3), column), "{}", bad.error);
+            assert!(bad.error.to_string().contains(text), "{}", bad.error);
+        }
+    }
+
+    #[test]
+    fn ids_are_unique_with_their_suffixes() {
+        let header = "id,path,chain1,chain2,lig_code,lig_resnum\n";
+        let fails = |rows: &str| -> Vec<bool> { read(&format!("{header}{rows}")).iter().map(Result::is_err).collect() };
+        assert_eq!(fails("x,a,A,B,,\nx,a,A,B,,\ny,a,A,B,,\n"), [false, true, false]);
+        assert_eq!(fails("x,a,A,B,ZN,\nx_1,a,A,B,,\n"), [false, true]);
+        assert_eq!(fails("x_1,a,A,B,,\nx,a,A,B,ZN,\n"), [false, true]);
+        assert_eq!(fails("x_1,a,A,B,,\nx,a,A,B,ZN,7\nx_a,a,A,B,,\n"), [false, false, false]);
+    }
+
+    #[test]
+    fn unusable_headers() {
+        assert_eq!(open_error("").code(), "IndexUnreadable");
+        assert_eq!(open_error("id,id,path\n").code(), "IndexUnreadable");
+        let error = open_error("name,path,chain2\n");
+        assert_eq!(error.code(), "IndexColumns");
+        assert!(error.to_string().contains("lacks id (or pdb_id), chain1;"), "{error}");
+    }
+}

@@ -1,0 +1,854 @@
+//! From a structure to the interface of two partners: who belongs to them, which blocks meet, and the record.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::index::{Ligand, Row};
+use crate::neighbors::{nearest_in_complex, Cells};
+use crate::read::{Name, Residue, Source, Structure};
+use crate::vocab;
+
+/// Which pairs of atoms decide whether two blocks meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Any heavy atom of one with any of the other; small molecules are kept whole.
+    AllPairs,
+    /// Atom number k of one with atom number k of the other only, and ligands are cut as well: the rule under
+    /// which the released weights were trained.
+    Reference,
+}
+
+/// How to cut an interface.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Blocks meet when heavy atoms are closer than this, in Å.
+    pub cutoff: f64,
+    /// Which atoms are compared.
+    pub rule: Rule,
+    /// Stored nearest neighbours of each atom and block; may be 0.
+    pub neighbors: usize,
+    /// Ligands cut into fragments, if any.
+    pub fragments: Option<FragmentTable>,
+}
+
+/// Fragments of ligands by component id.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FragmentTable {
+    /// The vocabulary that the block types refer to.
+    pub vocabulary: FragmentVocabulary,
+    /// Fragments of each component, in the order in which they are written.
+    pub components: HashMap<String, Vec<Fragment>>,
+}
+
+/// Name and extent of a fragment vocabulary.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FragmentVocabulary {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its file, hex.
+    pub sha256: String,
+    /// Lines in that file.
+    pub entries: u64,
+    /// Block types with it.
+    pub block_types: u64,
+}
+
+/// One fragment of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fragment {
+    /// Index into the block vocabulary.
+    pub block_type: u16,
+    /// Names of its atoms, in the order in which they are written.
+    pub atoms: Vec<String>,
+}
+
+impl FragmentTable {
+    /// Reads a table and checks that it fits its own vocabulary.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no table, or names block types outside its vocabulary.
+    pub fn read(path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::FragmentTable { path: path.display().to_string(), reason };
+        let text = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+        let table: Self = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
+        let types = table.vocabulary.block_types;
+        if types < vocab::BLOCKS as u64 || types > u64::from(u16::MAX) {
+            return Err(wrong(format!("block_types is {types}; expected {} to {}", vocab::BLOCKS, u16::MAX)));
+        }
+        let mut ids: Vec<&String> = table.components.keys().collect();
+        ids.sort_unstable();
+        for id in ids {
+            for fragment in table.components.get(id).into_iter().flatten() {
+                if u64::from(fragment.block_type) >= types || fragment.block_type <= vocab::GLOBAL_BLOCK {
+                    return Err(wrong(format!(
+                        "component {id}: block type {} is not between {} and {}",
+                        fragment.block_type,
+                        vocab::GLOBAL_BLOCK + 1,
+                        types - 1
+                    )));
+                }
+                if fragment.atoms.is_empty() {
+                    return Err(wrong(format!("component {id}: a fragment without atoms")));
+                }
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// What a residue is, once its atoms have been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Left out everywhere.
+    Water,
+    /// Part of a polymer, with its block type; `UNKNOWN_BLOCK` for a modified residue.
+    Polymer(u16),
+    /// A ligand, a cofactor, an ion, a sugar.
+    Small,
+}
+
+impl Role {
+    fn recognised(self) -> bool {
+        matches!(self, Self::Polymer(block) if block != vocab::UNKNOWN_BLOCK)
+    }
+}
+
+/// A structure with the roles of its residues. Made once per file, used by all of its rows.
+#[derive(Debug)]
+pub struct Subject {
+    source: Source,
+    roles: Vec<Role>,
+}
+
+/// What the atoms of a residue say.
+#[derive(Debug, Clone, Copy, Default)]
+struct Backbone {
+    n: Option<[f64; 3]>,
+    c: Option<[f64; 3]>,
+    ca: Option<[f64; 3]>,
+    p: Option<[f64; 3]>,
+    o3: Option<[f64; 3]>,
+    ribose: bool,
+    sugar: bool,
+}
+
+impl Backbone {
+    fn of(structure: &Structure, residue: &Residue) -> Self {
+        let mut backbone = Self::default();
+        let atoms = structure
+            .names_of(residue)
+            .iter()
+            .zip(structure.elements_of(residue))
+            .zip(structure.positions_of(residue));
+        for ((name, &element), &position) in atoms {
+            match (name.as_bytes(), element) {
+                (b"N", 7) => backbone.n = Some(position),
+                (b"C", 6) => backbone.c = Some(position),
+                (b"CA", 6) => backbone.ca = Some(position),
+                (b"P", 15) => backbone.p = Some(position),
+                (b"O3'" | b"O3*", 8) => backbone.o3 = Some(position),
+                (b"O2'" | b"O2*", 8) => backbone.ribose = true,
+                (b"C1'" | b"C2'" | b"C3'" | b"C4'" | b"C1*" | b"C2*" | b"C3*" | b"C4*", 6) => backbone.sugar = true,
+                _ => {}
+            }
+        }
+        backbone
+    }
+
+    /// Bonded to another residue as the members of a polymer are.
+    fn linked(&self, other: &Self) -> bool {
+        /// Å; peptide and phosphodiester bonds are 1.3 to 1.6.
+        const BOND: f64 = 2.0;
+        let bonded = |a: Option<[f64; 3]>, b: Option<[f64; 3]>| match (a, b) {
+            (Some(a), Some(b)) => distance_squared(a, b) < BOND * BOND,
+            _ => false,
+        };
+        bonded(self.n, other.c) || bonded(self.c, other.n) || bonded(self.p, other.o3) || bonded(self.o3, other.p)
+    }
+
+    /// Nothing but the trace of a chain was written, so bonds cannot show.
+    fn trace_linked(&self, other: &Self) -> bool {
+        /// Å; neighbouring alpha carbons are 3.8 apart, 2.9 in cis.
+        const STEP: f64 = 4.3;
+        match (self.ca, other.ca) {
+            (Some(a), Some(b)) => {
+                self.n.is_none() && self.c.is_none() && distance_squared(a, b) < STEP * STEP
+            }
+            _ => false,
+        }
+    }
+}
+
+fn distance_squared(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+}
+
+impl Subject {
+    /// Finds the role of every residue.
+    pub fn new(source: Source) -> Self {
+        let roles = roles(&source.structure);
+        Self { source, roles }
+    }
+
+    /// The structure.
+    pub fn structure(&self) -> &Structure {
+        &self.source.structure
+    }
+
+    /// Roles, one per residue.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+}
+
+fn roles(structure: &Structure) -> Vec<Role> {
+    // Some programs number ligands and water along the sequence, too; then the number says nothing.
+    let numbers_mean_polymer = !structure.residues.iter().any(|r| {
+        r.polymer == Some(true)
+            && (vocab::name(r.name.as_bytes()) == vocab::Name::Water || (r.hetero && r.end - r.start == 1))
+    });
+    // An undecided base: block types as DNA and as RNA.
+    let mut open: Vec<(usize, u16, u16)> = Vec::new();
+    let mut out: Vec<Role> = Vec::with_capacity(structure.residues.len());
+    // Bonds are looked for only around residues whose name does not settle the matter.
+    let mut backbones: Option<Vec<(usize, Backbone)>> = None;
+    for (i, residue) in structure.residues.iter().enumerate() {
+        let name = vocab::name(residue.name.as_bytes());
+        if name == vocab::Name::Water {
+            out.push(Role::Water);
+            continue;
+        }
+        let elements = structure.elements_of(residue);
+        let lone = elements.len() == 1
+            && elements.first().is_some_and(|e| *e != 0 && *e == vocab::element(residue.name.as_bytes()));
+        let stated = residue.polymer.filter(|_| numbers_mean_polymer);
+        let block = match name {
+            _ if lone => None,
+            vocab::Name::AminoAcid(block) => Some(block),
+            vocab::Name::Dna(_) | vocab::Name::Rna(_) | vocab::Name::Base { .. } => {
+                nucleotide(name, &Backbone::of(structure, residue), i, &mut open)
+            }
+            vocab::Name::Water | vocab::Name::Other => None,
+        };
+        let role = match (block, stated) {
+            // A free amino acid or nucleotide is a ligand.
+            (Some(_), Some(false)) if residue.hetero => Role::Small,
+            (Some(block), None) if residue.hetero && residue.after_ter => {
+                if in_polymer(structure, &mut backbones, i) {
+                    Role::Polymer(block)
+                } else {
+                    Role::Small
+                }
+            }
+            (Some(block), _) => Role::Polymer(block),
+            (None, Some(true)) => Role::Polymer(vocab::UNKNOWN_BLOCK),
+            (None, _) if lone => Role::Small,
+            (None, _) => {
+                if in_polymer(structure, &mut backbones, i) {
+                    Role::Polymer(vocab::UNKNOWN_BLOCK)
+                } else {
+                    Role::Small
+                }
+            }
+        };
+        out.push(role);
+    }
+    settle_open_bases(structure, &open, &mut out);
+    out
+}
+
+/// Block type of a nucleotide by name and sugar. `None` if it is none; undecided ones are noted in `open`.
+fn nucleotide(name: vocab::Name, backbone: &Backbone, at: usize, open: &mut Vec<(usize, u16, u16)>) -> Option<u16> {
+    match name {
+        // A ribose is positive evidence; a missing oxygen is not.
+        vocab::Name::Dna(27) if backbone.ribose => Some(vocab::UNKNOWN_BLOCK),
+        vocab::Name::Dna(block) if backbone.ribose => Some(block + 4),
+        vocab::Name::Dna(block) | vocab::Name::Rna(block) => Some(block),
+        vocab::Name::Base { rna, .. } if backbone.ribose => Some(rna),
+        vocab::Name::Base { dna, .. } if backbone.sugar => Some(dna),
+        vocab::Name::Base { dna, rna } if backbone.p.is_some() => {
+            open.push((at, dna, rna));
+            Some(if dna == vocab::UNKNOWN_BLOCK { rna } else { dna })
+        }
+        _ => None,
+    }
+}
+
+/// Bases without a sugar follow the other nucleotides of their chain; without any, T tells DNA and else it is RNA.
+fn settle_open_bases(structure: &Structure, open: &[(usize, u16, u16)], roles: &mut [Role]) {
+    for &(at, dna, rna) in open {
+        let chain = structure.residues.get(at).map(|r| r.chain);
+        let (mut votes_dna, mut votes_rna) = (0usize, 0usize);
+        for (i, residue) in structure.residues.iter().enumerate().filter(|(_, r)| Some(r.chain) == chain) {
+            match roles.get(i) {
+                _ if open.iter().any(|o| o.0 == i) => match vocab::name(residue.name.as_bytes()) {
+                    vocab::Name::Base { dna: vocab::UNKNOWN_BLOCK, .. } => votes_rna += 1,
+                    vocab::Name::Base { rna: vocab::UNKNOWN_BLOCK, .. } => votes_dna += 1,
+                    _ => {}
+                },
+                Some(Role::Polymer(24..=27)) => votes_dna += 1,
+                Some(Role::Polymer(28..=31)) => votes_rna += 1,
+                _ => {}
+            }
+        }
+        let block = match (dna, rna) {
+            (dna, vocab::UNKNOWN_BLOCK) => dna,
+            (vocab::UNKNOWN_BLOCK, rna) => rna,
+            _ if votes_dna > votes_rna => dna,
+            _ => rna,
+        };
+        if let Some(role) = roles.get_mut(at) {
+            *role = Role::Polymer(block);
+        }
+    }
+}
+
+/// Bonded, as a member of a polymer is, to another residue of its chain.
+fn in_polymer(structure: &Structure, cache: &mut Option<Vec<(usize, Backbone)>>, at: usize) -> bool {
+    let all = cache.get_or_insert_with(|| {
+        structure
+            .residues
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| vocab::name(r.name.as_bytes()) != vocab::Name::Water)
+            .map(|(i, r)| (i, Backbone::of(structure, r)))
+            .collect()
+    });
+    let Some(residue) = structure.residues.get(at) else { return false };
+    let own = Backbone::of(structure, residue);
+    if own.n.is_none() && own.c.is_none() && own.p.is_none() && own.o3.is_none() && own.ca.is_none() {
+        return false;
+    }
+    all.iter().any(|(i, other)| {
+        *i != at
+            && structure.residues.get(*i).is_some_and(|r| r.chain == residue.chain)
+            && (own.linked(other) || (!residue.hetero && own.trace_linked(other)))
+    })
+}
+
+/// A block before it is decided whether it is kept.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    kind: u16,
+    residue: usize,
+    /// Its atoms, as a range of [`Side::atoms`].
+    start: usize,
+    end: usize,
+}
+
+/// One partner: blocks, and the structure's indices of their atoms.
+#[derive(Debug, Default)]
+struct Side {
+    blocks: Vec<Block>,
+    atoms: Vec<usize>,
+    positions: Vec<[f64; 3]>,
+}
+
+impl Side {
+    fn push(&mut self, structure: &Structure, kind: u16, residue: usize, atoms: impl Iterator<Item = usize>) {
+        let start = self.atoms.len();
+        for atom in atoms {
+            if let Some(&position) = structure.positions.get(atom) {
+                self.atoms.push(atom);
+                self.positions.push(position);
+            }
+        }
+        let end = self.atoms.len();
+        if end > start {
+            self.blocks.push(Block { kind, residue, start, end });
+        }
+    }
+
+    fn positions_of(&self, block: &Block) -> &[[f64; 3]] {
+        self.positions.get(block.start..block.end).unwrap_or_default()
+    }
+}
+
+fn heavy(structure: &Structure, atom: usize) -> bool {
+    structure.elements.get(atom).is_some_and(|e| *e != 1)
+}
+
+/// Blocks of the polymers of some chains, without one residue (the ligand, where it is part of the chain).
+fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: Option<usize>) -> Side {
+    let structure = subject.structure();
+    let mut side = Side::default();
+    for &chain in chains {
+        let members = structure
+            .residues
+            .iter()
+            .zip(&subject.roles)
+            .enumerate()
+            .filter(|(_, (r, _))| r.chain == chain);
+        // The original keeps everything before the last residue that it knows, hetero groups included.
+        let last = match rule {
+            Rule::AllPairs => None,
+            Rule::Reference => members.clone().filter(|(_, (_, role))| role.recognised()).map(|(i, _)| i).last(),
+        };
+        for (i, (residue, role)) in members {
+            let kind = match (rule, role) {
+                (_, Role::Water) => continue,
+                _ if without == Some(i) => continue,
+                (Rule::AllPairs, Role::Small) => continue,
+                (Rule::Reference, _) if last.is_none_or(|last| i > last) => continue,
+                (_, Role::Polymer(kind)) => *kind,
+                (Rule::Reference, Role::Small) => vocab::UNKNOWN_BLOCK,
+            };
+            let mut atoms = (residue.start..residue.end).filter(|a| heavy(structure, *a));
+            let kind = match (kind, atoms.clone().count()) {
+                (vocab::UNKNOWN_BLOCK, 1) => atoms
+                    .clone()
+                    .next()
+                    .and_then(|a| structure.elements.get(a))
+                    .map_or(kind, |e| vocab::element_block(*e)),
+                _ => kind,
+            };
+            side.push(structure, kind, i, &mut atoms);
+        }
+    }
+    side
+}
+
+/// Blocks of a small molecule: fragments if the table knows exactly its atoms, else one block per atom.
+/// The second value says which.
+fn ligand_side(structure: &Structure, at: usize, table: Option<&FragmentTable>) -> (Side, &'static str) {
+    let mut side = Side::default();
+    let Some(residue) = structure.residues.get(at) else { return (side, "none") };
+    let atoms: Vec<usize> = (residue.start..residue.end).filter(|a| heavy(structure, *a)).collect();
+    let entry = table.and_then(|t| t.components.get(residue.name.as_str()));
+    if let Some(fragments) = entry.and_then(|f| match_fragments(structure, &atoms, f)) {
+        for (kind, members) in fragments {
+            side.push(structure, kind, at, members.into_iter());
+        }
+        return (side, "components");
+    }
+    for atom in atoms {
+        let kind = structure.elements.get(atom).map_or(vocab::UNKNOWN_BLOCK, |e| vocab::element_block(*e));
+        side.push(structure, kind, at, std::iter::once(atom));
+    }
+    (side, "atoms")
+}
+
+/// Atoms of each fragment, if names of atoms and table are the same set.
+fn match_fragments(structure: &Structure, atoms: &[usize], fragments: &[Fragment]) -> Option<Vec<(u16, Vec<usize>)>> {
+    let mut by_name: HashMap<&[u8], usize> = HashMap::with_capacity(atoms.len());
+    for &atom in atoms {
+        let name = structure.atom_names.get(atom)?;
+        if by_name.insert(name.as_bytes(), atom).is_some() {
+            return None;
+        }
+    }
+    let mut out = Vec::with_capacity(fragments.len());
+    for fragment in fragments {
+        let members: Option<Vec<usize>> = fragment.atoms.iter().map(|a| by_name.remove(a.as_bytes())).collect();
+        out.push((fragment.block_type, members?));
+    }
+    by_name.is_empty().then_some(out)
+}
+
+/// Which blocks of either side meet the other.
+fn contacts(a: &Side, b: &Side, cutoff: f64, rule: Rule) -> (Vec<bool>, Vec<bool>) {
+    /// Å; about the size of a residue, so that a cell holds few of them.
+    const CELL: f64 = 8.0;
+    let (spheres_a, spheres_b) = (spheres(a), spheres(b));
+    let widest = spheres_b.iter().map(|s| s.1).fold(0.0, f64::max);
+    let centers: Vec<[f64; 3]> = spheres_b.iter().map(|s| s.0).collect();
+    let cells = Cells::new(&centers, CELL);
+    let mut kept_a = vec![false; a.blocks.len()];
+    let mut kept_b = vec![false; b.blocks.len()];
+    for ((block_a, (center, radius)), keep_a) in a.blocks.iter().zip(&spheres_a).zip(&mut kept_a) {
+        // A hair of slack, so that rounding never hides a pair that the exact test would keep.
+        let reach = cutoff + radius + 1e-9;
+        cells.near(*center, reach + widest, |j| {
+            let (Some(block_b), Some((other, r)), Some(keep_b)) =
+                (b.blocks.get(j), spheres_b.get(j), kept_b.get_mut(j))
+            else {
+                return;
+            };
+            let limit = reach + r;
+            if (*keep_a && *keep_b) || distance_squared(*center, *other) > limit * limit {
+                return;
+            }
+            if meet(a.positions_of(block_a), b.positions_of(block_b), cutoff * cutoff, rule) {
+                *keep_a = true;
+                *keep_b = true;
+            }
+        });
+    }
+    (kept_a, kept_b)
+}
+
+/// Middle and radius of each block.
+fn spheres(side: &Side) -> Vec<([f64; 3], f64)> {
+    side.blocks
+        .iter()
+        .map(|block| {
+            let positions = side.positions_of(block);
+            let center = mean(positions);
+            let radius = positions.iter().map(|p| distance_squared(*p, center)).fold(0.0, f64::max).sqrt();
+            (center, radius)
+        })
+        .collect()
+}
+
+fn meet(a: &[[f64; 3]], b: &[[f64; 3]], squared: f64, rule: Rule) -> bool {
+    match rule {
+        Rule::AllPairs => a.iter().any(|p| b.iter().any(|q| distance_squared(*p, *q) < squared)),
+        Rule::Reference => a.iter().zip(b).any(|(p, q)| distance_squared(*p, *q) < squared),
+    }
+}
+
+fn mean(positions: &[[f64; 3]]) -> [f64; 3] {
+    let count = positions.len().max(1) as f64;
+    let sum = positions.iter().fold([0.0; 3], |[x, y, z], [a, b, c]| [x + a, y + b, z + c]);
+    sum.map(|s| s / count)
+}
+
+/// One complex, ready to be written. Fields as in the schema.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[allow(missing_docs, reason = "named and explained by the schema")]
+pub struct Record {
+    pub id: String,
+    pub modality: i8,
+    pub split: Option<String>,
+    pub labels: Vec<(String, String)>,
+    pub metadata: Vec<(String, String)>,
+    pub block_types: Vec<u16>,
+    pub block_lengths: Vec<u32>,
+    pub segment_ids: Vec<u8>,
+    pub atom_types: Vec<u8>,
+    pub positions: Vec<[f32; 3]>,
+    pub atom_intra: Vec<i32>,
+    pub atom_inter: Vec<i32>,
+    pub block_intra: Vec<i32>,
+    pub block_inter: Vec<i32>,
+    pub block_chains: Vec<String>,
+    pub block_resnums: Vec<i32>,
+    pub block_icodes: Vec<Name>,
+    pub block_components: Vec<Name>,
+    pub atom_names: Vec<Name>,
+    pub source_path: String,
+    pub source_sha256: String,
+    pub ligand_chemistry: &'static str,
+}
+
+/// Most atoms of one complex, so that neither a neighbour list nor a shard outgrows its indices.
+pub const MAX_ATOMS: usize = 1 << 22;
+
+/// Makes the complexes of one row: one, or one for every copy of its ligand that matches.
+pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String, Result<Record>)> {
+    let one = |error: Error| vec![(row.id.clone(), Err(error))];
+    let chains = |names: &[String]| -> Result<Vec<usize>> {
+        names.iter().map(|name| chain_of(subject.structure(), name, &row.path)).collect()
+    };
+    let first = match chains(&row.chain1) {
+        Ok(first) => first,
+        Err(error) => return one(error),
+    };
+    let second = match chains(&row.chain2) {
+        Ok(second) => second,
+        Err(error) => return one(error),
+    };
+    let Some(ligand) = &row.ligand else {
+        let record = two_polymers(subject, row, &first, &second, options);
+        return vec![(row.id.clone(), record)];
+    };
+    let copies: Vec<usize> = subject
+        .structure()
+        .residues
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| second.contains(&r.chain) && matches(r, ligand))
+        .map(|(i, _)| i)
+        .collect();
+    match copies.as_slice() {
+        [] => one(missing_ligand(subject, row, ligand, &second)),
+        [only] => vec![(row.id.clone(), with_ligand(subject, row, row.id.clone(), &first, *only, options))],
+        several => several
+            .iter()
+            .enumerate()
+            .map(|(i, copy)| {
+                let id = format!("{}_{i}", row.id);
+                (id.clone(), with_ligand(subject, row, id, &first, *copy, options))
+            })
+            .collect(),
+    }
+}
+
+fn chain_of(structure: &Structure, name: &str, path: &str) -> Result<usize> {
+    structure.chains.iter().position(|c| c == name).ok_or_else(|| Error::MissingChain {
+        path: path.to_owned(),
+        chain: name.to_owned(),
+        present: listed(structure.chains.iter().map(|c| if c.is_empty() { "(blank)" } else { c.as_str() })),
+    })
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 30;
+    let names: Vec<&str> = names.collect();
+    let shown = names.get(..SHOWN).unwrap_or(&names).join(", ");
+    match names.len() {
+        0 => "nothing".to_owned(),
+        n if n > SHOWN => format!("{shown} and {} more", n - SHOWN),
+        _ => shown,
+    }
+}
+
+fn matches(residue: &Residue, ligand: &Ligand) -> bool {
+    residue.name.as_bytes().eq_ignore_ascii_case(ligand.code.as_bytes())
+        && ligand.resnum.is_none_or(|n| n == residue.resnum)
+        && ligand.icode.as_deref().is_none_or(|c| c == residue.icode.as_str())
+}
+
+fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[usize]) -> Error {
+    let residues = &subject.structure().residues;
+    let mut present: Vec<String> = Vec::new();
+    for (residue, role) in residues.iter().zip(&subject.roles) {
+        if chains.contains(&residue.chain) && *role == Role::Small {
+            let text = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
+            if !present.contains(&text) {
+                present.push(text);
+            }
+        }
+    }
+    let mut wanted = ligand.code.clone();
+    if let Some(number) = ligand.resnum {
+        wanted = format!("{wanted} {number}{}", ligand.icode.as_deref().unwrap_or(""));
+    }
+    Error::MissingLigand {
+        path: row.path.clone(),
+        ligand: wanted,
+        chain: row.chain2.join("_"),
+        present: listed(present.iter().map(String::as_str)),
+    }
+}
+
+fn two_polymers(
+    subject: &Subject,
+    row: &Row,
+    first: &[usize],
+    second: &[usize],
+    options: &Options,
+) -> Result<Record> {
+    let a = polymer_side(subject, first, options.rule, None);
+    let b = polymer_side(subject, second, options.rule, None);
+    for (side, chains) in [(&a, &row.chain1), (&b, &row.chain2)] {
+        if side.blocks.is_empty() {
+            return Err(Error::EmptyPartner { path: row.path.clone(), chains: chains.join("_") });
+        }
+    }
+    let modality = row.modality.unwrap_or_else(|| polymer_modality(&a, &b));
+    let keep = contacts(&a, &b, options.cutoff, options.rule);
+    let metadata = row.metadata.clone();
+    assemble(subject, row, row.id.clone(), [(&a, keep.0), (&b, keep.1)], modality, "none", metadata, options)
+}
+
+fn with_ligand(
+    subject: &Subject,
+    row: &Row,
+    id: String,
+    first: &[usize],
+    copy: usize,
+    options: &Options,
+) -> Result<Record> {
+    let structure = subject.structure();
+    let Some(residue) = structure.residues.get(copy) else {
+        return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain2.join("_") });
+    };
+    let a = polymer_side(subject, first, options.rule, Some(copy));
+    if a.blocks.is_empty() {
+        return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
+    }
+    let (b, chemistry) = ligand_side(structure, copy, options.fragments.as_ref());
+    if b.blocks.is_empty() {
+        let ligand = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
+        return Err(Error::HydrogenLigand { path: row.path.clone(), ligand });
+    }
+    let (keep_a, mut keep_b) = contacts(&a, &b, options.cutoff, options.rule);
+    if options.rule == Rule::AllPairs && keep_b.contains(&true) {
+        keep_b.fill(true);
+    }
+    let modality = row.modality.unwrap_or_else(|| match (Polymer::of(&a), b.atoms.len()) {
+        (Polymer::Protein, 1) => 2,
+        (Polymer::Protein, _) => 1,
+        (Polymer::Rna, _) => 6,
+        (Polymer::Dna, _) => -1,
+    });
+    let mut metadata = row.metadata.clone();
+    for (key, value) in [
+        ("lig_code", residue.name.as_str().to_owned()),
+        ("lig_resnum", residue.resnum.to_string()),
+        ("lig_icode", residue.icode.as_str().to_owned()),
+    ] {
+        metadata.retain(|(k, _)| k != key);
+        if !value.is_empty() {
+            metadata.push((key.to_owned(), value));
+        }
+    }
+    assemble(subject, row, id, [(&a, keep_a), (&b, keep_b)], modality, chemistry, metadata, options)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Polymer {
+    Protein,
+    Dna,
+    Rna,
+}
+
+impl Polymer {
+    fn of(side: &Side) -> Self {
+        let count = |range: std::ops::RangeInclusive<u16>| side.blocks.iter().filter(|b| range.contains(&b.kind)).count();
+        let (protein, dna, rna) = (count(4..=23), count(24..=27), count(28..=31));
+        if protein >= dna + rna {
+            Self::Protein
+        } else if dna >= rna {
+            Self::Dna
+        } else {
+            Self::Rna
+        }
+    }
+}
+
+/// Index into [`vocab::MODALITIES`], or -1 for pairs that it does not have.
+fn polymer_modality(a: &Side, b: &Side) -> i8 {
+    /// Residues of a partner, up to which it is called a peptide.
+    const PEPTIDE: usize = 30;
+    match (Polymer::of(a), Polymer::of(b)) {
+        (Polymer::Protein, Polymer::Protein) if a.blocks.len().min(b.blocks.len()) <= PEPTIDE => 3,
+        (Polymer::Protein, Polymer::Protein) => 0,
+        (Polymer::Protein, Polymer::Rna) | (Polymer::Rna, Polymer::Protein) => 4,
+        (Polymer::Protein, Polymer::Dna) | (Polymer::Dna, Polymer::Protein) => 5,
+        _ => -1,
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the one place where all parts of a record meet")]
+fn assemble(
+    subject: &Subject,
+    row: &Row,
+    id: String,
+    sides: [(&Side, Vec<bool>); 2],
+    modality: i8,
+    chemistry: &'static str,
+    metadata: Vec<(String, String)>,
+    options: &Options,
+) -> Result<Record> {
+    if !sides.iter().all(|(_, keep)| keep.contains(&true)) {
+        return Err(Error::NoInterface { path: row.path.clone(), cutoff: format!("{}", options.cutoff) });
+    }
+    let structure = subject.structure();
+    let kept = |side: &Side, keep: &[bool]| -> usize {
+        side.blocks.iter().zip(keep).filter(|(_, k)| **k).map(|(b, _)| b.end - b.start).sum()
+    };
+    let atoms: usize = sides.iter().map(|(side, keep)| kept(side, keep) + 1).sum();
+    if atoms > MAX_ATOMS {
+        return Err(Error::TooLarge { path: row.path.clone(), atoms: atoms as u64, limit: MAX_ATOMS as u64 });
+    }
+    let blocks: usize = sides.iter().map(|(_, keep)| keep.iter().filter(|k| **k).count() + 1).sum();
+    let mut record = Record {
+        id,
+        modality,
+        split: row.split.clone(),
+        labels: row.labels.clone(),
+        metadata,
+        block_types: Vec::with_capacity(blocks),
+        block_lengths: Vec::with_capacity(blocks),
+        segment_ids: Vec::with_capacity(blocks),
+        atom_types: Vec::with_capacity(atoms),
+        positions: Vec::with_capacity(atoms),
+        block_chains: Vec::with_capacity(blocks),
+        block_resnums: Vec::with_capacity(blocks),
+        block_icodes: Vec::with_capacity(blocks),
+        block_components: Vec::with_capacity(blocks),
+        atom_names: Vec::with_capacity(atoms),
+        source_path: row.path.clone(),
+        source_sha256: subject.source.sha256.clone(),
+        ligand_chemistry: chemistry,
+        ..Record::default()
+    };
+    for (segment, (side, keep)) in (0u8..).zip(&sides) {
+        let global = record.positions.len();
+        record.block_types.push(vocab::GLOBAL_BLOCK);
+        record.block_lengths.push(1);
+        record.segment_ids.push(segment);
+        record.block_chains.push(String::new());
+        record.block_resnums.push(0);
+        record.block_icodes.push(Name::default());
+        record.block_components.push(Name::default());
+        record.atom_types.push(vocab::GLOBAL_ATOM);
+        record.atom_names.push(Name::default());
+        record.positions.push([0.0; 3]);
+        let mut members: Vec<[f64; 3]> = Vec::new();
+        for (block, _) in side.blocks.iter().zip(keep).filter(|(_, k)| **k) {
+            let Some(residue) = structure.residues.get(block.residue) else { continue };
+            let range = block.start..block.end;
+            record.block_types.push(block.kind);
+            record.block_lengths.push(u32::try_from(range.len()).unwrap_or(u32::MAX));
+            record.segment_ids.push(segment);
+            record.block_chains.push(structure.chains.get(residue.chain).cloned().unwrap_or_default());
+            record.block_resnums.push(residue.resnum);
+            record.block_icodes.push(residue.icode);
+            record.block_components.push(residue.name);
+            for &atom in side.atoms.get(range.clone()).unwrap_or_default() {
+                record.atom_types.push(structure.elements.get(atom).map_or(vocab::UNKNOWN_ATOM, |e| vocab::atom_type(*e)));
+                record.atom_names.push(structure.atom_names.get(atom).copied().unwrap_or_default());
+            }
+            let positions = side.positions.get(range).unwrap_or_default();
+            members.extend_from_slice(positions);
+            record.positions.extend(positions.iter().map(|p| p.map(|c| c as f32)));
+        }
+        if let Some(slot) = record.positions.get_mut(global) {
+            *slot = mean(&members).map(|c| c as f32);
+        }
+    }
+    neighbor_lists(&mut record, options.neighbors);
+    Ok(record)
+}
+
+/// Fills the neighbour lists of a record from its coordinates.
+fn neighbor_lists(record: &mut Record, k: usize) {
+    let mut segment_of_atom = Vec::with_capacity(record.positions.len());
+    let mut atom_eligible = Vec::with_capacity(record.positions.len());
+    let mut centers: Vec<[f32; 3]> = Vec::with_capacity(record.block_types.len());
+    let mut start = 0;
+    for ((&kind, &length), &segment) in record.block_types.iter().zip(&record.block_lengths).zip(&record.segment_ids) {
+        let length = length as usize;
+        segment_of_atom.resize(start + length, segment);
+        atom_eligible.resize(start + length, kind != vocab::GLOBAL_BLOCK);
+        let members = record.positions.get(start..start + length).unwrap_or_default();
+        let sum = members.iter().fold([0.0f64; 3], |[x, y, z], [a, b, c]| {
+            [x + f64::from(*a), y + f64::from(*b), z + f64::from(*c)]
+        });
+        centers.push(sum.map(|s| (s / length.max(1) as f64) as f32));
+        start += length;
+    }
+    let block_eligible: Vec<bool> = record.block_types.iter().map(|kind| *kind != vocab::GLOBAL_BLOCK).collect();
+    let (atoms, blocks) = (record.positions.len() * k, centers.len() * k);
+    record.atom_intra = vec![0; atoms];
+    record.atom_inter = vec![0; atoms];
+    record.block_intra = vec![0; blocks];
+    record.block_inter = vec![0; blocks];
+    nearest_in_complex(
+        &record.positions,
+        &segment_of_atom,
+        &atom_eligible,
+        k,
+        0,
+        &mut record.atom_intra,
+        &mut record.atom_inter,
+    );
+    nearest_in_complex(
+        &centers,
+        &record.segment_ids,
+        &block_eligible,
+        k,
+        0,
+        &mut record.block_intra,
+        &mut record.block_inter,
+    );
+}

@@ -1,0 +1,26 @@
+//! Reads molecular structures, cuts out their interfaces and writes them as Arrow shards.
+//!
+//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`] → [`shard`], put together by
+//! [`pipeline`] and started by [`cli`]. With the feature `python` the crate is also the module `atomica._prep`.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")
+)]
+
+pub mod cli;
+pub mod error;
+pub mod index;
+pub mod interface;
+pub mod neighbors;
+pub mod pipeline;
+#[cfg(feature = "python")]
+mod py;
+pub mod read;
+pub mod shard;
+pub mod vocab;
+
+/// Version of the shard schema that this crate writes.
+pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the crate, written into every manifest.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,474 @@
+//! Exact nearest neighbours: a balanced k-d tree per segment, ties to the lower index.
+#![allow(clippy::indexing_slicing, reason = "indices are made here, from lengths checked at the entrance")]
+
+use rayon::prelude::*;
+
+/// Filler of a list with fewer than k neighbours.
+pub const NO_NEIGHBOR: i32 = -1;
+
+const LEAF: usize = 12;
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    low: [f32; 3],
+    high: [f32; 3],
+    start: u32,
+    end: u32,
+    /// Index of the left child; the right one follows it. 0 in a leaf.
+    left: u32,
+}
+
+/// A k-d tree over some rows of an array of points.
+#[derive(Debug, Default)]
+struct Tree {
+    nodes: Vec<Node>,
+    points: Vec<[f32; 3]>,
+    rows: Vec<u32>,
+}
+
+impl Tree {
+    fn build(positions: &[[f32; 3]], rows: Vec<u32>) -> Self {
+        let mut tree = Self { nodes: Vec::with_capacity(rows.len() / 4 + 1), points: Vec::new(), rows };
+        if tree.rows.is_empty() {
+            return tree;
+        }
+        let end = tree.rows.len() as u32;
+        tree.nodes.push(Node { low: [0.0; 3], high: [0.0; 3], start: 0, end, left: 0 });
+        let mut next = 0;
+        while next < tree.nodes.len() {
+            let Node { start, end, .. } = tree.nodes[next];
+            let rows = &mut tree.rows[start as usize..end as usize];
+            let (mut low, mut high) = ([f32::INFINITY; 3], [f32::NEG_INFINITY; 3]);
+            for &row in rows.iter() {
+                let p = positions[row as usize];
+                for axis in 0..3 {
+                    low[axis] = low[axis].min(p[axis]);
+                    high[axis] = high[axis].max(p[axis]);
+                }
+            }
+            let mut left = 0;
+            if rows.len() > LEAF {
+                let mut axis = 0;
+                for other in 1..3 {
+                    if high[other] - low[other] > high[axis] - low[axis] {
+                        axis = other;
+                    }
+                }
+                let middle = rows.len() / 2;
+                rows.select_nth_unstable_by(middle, |a, b| {
+                    positions[*a as usize][axis].total_cmp(&positions[*b as usize][axis])
+                });
+                left = tree.nodes.len() as u32;
+                let split = start + middle as u32;
+                tree.nodes.push(Node { low, high, start, end: split, left: 0 });
+                tree.nodes.push(Node { low, high, start: split, end, left: 0 });
+            }
+            let node = &mut tree.nodes[next];
+            (node.low, node.high, node.left) = (low, high, left);
+            next += 1;
+        }
+        tree.points = tree.rows.iter().map(|row| positions[*row as usize]).collect();
+        tree
+    }
+
+    fn search(&self, point: [f32; 3], without: u32, best: &mut Best<'_>) {
+        let Some(root) = self.nodes.first() else { return };
+        // Depth is at most 32, and each level leaves one sibling waiting.
+        let mut waiting = [(0.0f64, 0u32); 40];
+        waiting[0] = (box_distance(root, point), 0);
+        let mut count = 1;
+        while count > 0 {
+            count -= 1;
+            let (distance, at) = waiting[count];
+            // At equal distance a lower index may still be found.
+            if distance > best.worst {
+                continue;
+            }
+            let node = &self.nodes[at as usize];
+            if node.left == 0 {
+                let range = node.start as usize..node.end as usize;
+                for (p, &row) in self.points[range.clone()].iter().zip(&self.rows[range]) {
+                    let d = distance_squared(*p, point);
+                    if d <= best.worst && row != without {
+                        best.offer(d, row);
+                    }
+                }
+                continue;
+            }
+            let (left, right) = (node.left, node.left + 1);
+            let near = (box_distance(&self.nodes[left as usize], point), left);
+            let far = (box_distance(&self.nodes[right as usize], point), right);
+            let (near, far) = if far.0 < near.0 { (far, near) } else { (near, far) };
+            waiting[count] = far;
+            waiting[count + 1] = near;
+            count += 2;
+        }
+    }
+}
+
+#[inline]
+fn distance_squared(a: [f32; 3], b: [f32; 3]) -> f64 {
+    let mut sum = 0.0;
+    for axis in 0..3 {
+        let d = f64::from(a[axis]) - f64::from(b[axis]);
+        sum += d * d;
+    }
+    sum
+}
+
+/// Never more than `distance_squared` to a point inside: every step rounds the same way.
+#[inline]
+fn box_distance(node: &Node, p: [f32; 3]) -> f64 {
+    let mut sum = 0.0;
+    for axis in 0..3 {
+        let d = f64::from(node.low[axis].max(p[axis].min(node.high[axis]))) - f64::from(p[axis]);
+        sum += d * d;
+    }
+    sum
+}
+
+/// The k nearest so far, ascending by (distance, row).
+struct Best<'a> {
+    found: &'a mut [(f64, u32)],
+    count: usize,
+    /// Beyond this distance nothing is of interest.
+    worst: f64,
+}
+
+impl<'a> Best<'a> {
+    fn new(space: &'a mut [(f64, u32)]) -> Self {
+        Self { found: space, count: 0, worst: f64::INFINITY }
+    }
+
+    #[inline]
+    fn offer(&mut self, distance: f64, row: u32) {
+        let k = self.found.len();
+        let mut at = if self.count < k {
+            self.count += 1;
+            self.count - 1
+        } else {
+            let last = self.found[k - 1];
+            if (distance, row) >= last {
+                return;
+            }
+            k - 1
+        };
+        while at > 0 && (distance, row) < self.found[at - 1] {
+            self.found[at] = self.found[at - 1];
+            at -= 1;
+        }
+        self.found[at] = (distance, row);
+        if self.count == k {
+            self.worst = self.found[k - 1].0;
+        }
+    }
+}
+
+/// Nearest neighbours within one complex, as rows of its own arrays plus `offset`, into `intra` and `inter`
+/// (rows × k each, filled with [`NO_NEIGHBOR`]). The three inputs have one length, which is below 2³¹.
+pub fn nearest_in_complex(
+    positions: &[[f32; 3]],
+    segments: &[u8],
+    eligible: &[bool],
+    k: usize,
+    offset: usize,
+    intra: &mut [i32],
+    inter: &mut [i32],
+) {
+    intra.fill(NO_NEIGHBOR);
+    inter.fill(NO_NEIGHBOR);
+    if k == 0 {
+        return;
+    }
+    assert!(segments.len() == positions.len() && eligible.len() == positions.len(), "one length");
+    assert!(intra.len() == positions.len() * k && inter.len() == intra.len(), "rows × k");
+    let mut rows: Vec<(u8, Vec<u32>)> = Vec::new();
+    for (row, (&segment, _)) in segments.iter().zip(eligible).enumerate().filter(|(_, (_, e))| **e) {
+        match rows.iter_mut().find(|(s, _)| *s == segment) {
+            Some((_, list)) => list.push(row as u32),
+            None => rows.push((segment, vec![row as u32])),
+        }
+    }
+    let trees: Vec<(u8, Tree)> = rows.into_iter().map(|(s, list)| (s, Tree::build(positions, list))).collect();
+    let mut space = vec![(0.0, 0u32); k];
+    let write = |found: &[(f64, u32)], out: &mut [i32]| {
+        for (slot, (_, row)) in out.iter_mut().zip(found) {
+            *slot = (*row as usize + offset) as i32;
+        }
+    };
+    for (segment, own) in &trees {
+        // In tree order, so that one search finds the nodes of the last in the cache.
+        for &row in &own.rows {
+            let point = positions[row as usize];
+            let slots = row as usize * k..row as usize * k + k;
+            let mut best = Best::new(&mut space);
+            own.search(point, row, &mut best);
+            write(&best.found[..best.count], &mut intra[slots.clone()]);
+            let mut best = Best::new(&mut space);
+            for (_, tree) in trees.iter().filter(|(other, _)| other != segment) {
+                tree.search(point, u32::MAX, &mut best);
+            }
+            write(&best.found[..best.count], &mut inter[slots]);
+        }
+    }
+}
+
+/// Nearest neighbours of many complexes in parallel: two arrays of rows × k, indices over all rows.
+///
+/// `complexes` must not decrease. Only `eligible` rows have neighbours and are neighbours.
+///
+/// # Errors
+/// Lengths differ, `complexes` decreases, or there are more rows than an i32 can count.
+pub fn nearest(
+    positions: &[[f32; 3]],
+    complexes: &[i64],
+    segments: &[u8],
+    eligible: &[bool],
+    k: usize,
+) -> Result<(Vec<i32>, Vec<i32>), String> {
+    let n = positions.len();
+    if complexes.len() != n || segments.len() != n || eligible.len() != n {
+        return Err(format!(
+            "positions has {n} rows, complexes {}, segments {}, eligible {}; they must have the same number",
+            complexes.len(),
+            segments.len(),
+            eligible.len()
+        ));
+    }
+    if i32::try_from(n).is_err() {
+        return Err(format!("{n} rows are more than an int32 can count"));
+    }
+    if let Some(at) = complexes.windows(2).position(|w| w[1] < w[0]) {
+        return Err(format!("complexes decreases at row {}; rows of a complex must follow one another", at + 1));
+    }
+    let size = n.checked_mul(k).ok_or_else(|| format!("k = {k} is too large"))?;
+    let (mut intra, mut inter) = (vec![NO_NEIGHBOR; size], vec![NO_NEIGHBOR; size]);
+    if k == 0 {
+        return Ok((intra, inter));
+    }
+    let mut jobs = Vec::new();
+    let (mut rest_intra, mut rest_inter) = (intra.as_mut_slice(), inter.as_mut_slice());
+    let mut start = 0;
+    for group in complexes.chunk_by(|a, b| a == b) {
+        let end = start + group.len();
+        let (a, tail_a) = rest_intra.split_at_mut(group.len() * k);
+        let (b, tail_b) = rest_inter.split_at_mut(group.len() * k);
+        (rest_intra, rest_inter) = (tail_a, tail_b);
+        jobs.push((start, end, a, b));
+        start = end;
+    }
+    jobs.into_par_iter().for_each(|(start, end, intra, inter)| {
+        let range = start..end;
+        nearest_in_complex(
+            &positions[range.clone()],
+            &segments[range.clone()],
+            &eligible[range],
+            k,
+            start,
+            intra,
+            inter,
+        );
+    });
+    Ok((intra, inter))
+}
+
+/// Boxes over points for radius search among the blocks of one partner.
+#[derive(Debug)]
+pub struct Cells {
+    origin: [f64; 3],
+    size: f64,
+    counts: [usize; 3],
+    /// Where each cell's points begin in `points`.
+    starts: Vec<u32>,
+    points: Vec<u32>,
+}
+
+impl Cells {
+    /// Sorts points into cells of about `size` Å; cells grow where there would be too many.
+    pub fn new(points: &[[f64; 3]], size: f64) -> Self {
+        let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
+        for p in points {
+            for axis in 0..3 {
+                low[axis] = low[axis].min(p[axis]);
+                high[axis] = high[axis].max(p[axis]);
+            }
+        }
+        if points.is_empty() {
+            (low, high) = ([0.0; 3], [0.0; 3]);
+        }
+        let widest = (0..3).map(|a| high[a] - low[a]).fold(0.0, f64::max);
+        // At most 64 cells along an axis bound the memory, whatever the coordinates.
+        let size = size.max(1e-3).max(widest / 64.0);
+        let counts = [0, 1, 2].map(|a| ((high[a] - low[a]) / size) as usize + 1);
+        let mut cells = Self { origin: low, size, counts, starts: Vec::new(), points: vec![0; points.len()] };
+        let keys: Vec<usize> = points.iter().map(|p| cells.cell(*p)).collect();
+        let mut starts = vec![0u32; counts.iter().product::<usize>() + 1];
+        for key in &keys {
+            starts[key + 1] += 1;
+        }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut next = starts.clone();
+        for (i, key) in keys.iter().enumerate() {
+            cells.points[next[*key] as usize] = i as u32;
+            next[*key] += 1;
+        }
+        cells.starts = starts;
+        cells
+    }
+
+    fn coordinate(&self, value: f64, axis: usize) -> usize {
+        // A saturating cast: left of the origin is cell 0.
+        (((value - self.origin[axis]) / self.size) as usize).min(self.counts[axis] - 1)
+    }
+
+    fn cell(&self, p: [f64; 3]) -> usize {
+        let [x, y, z] = [0, 1, 2].map(|a| self.coordinate(p[a], a));
+        (x * self.counts[1] + y) * self.counts[2] + z
+    }
+
+    /// Calls `visit` with every point that may lie within `radius` of `p`, and some others.
+    pub fn near(&self, p: [f64; 3], radius: f64, mut visit: impl FnMut(usize)) {
+        for axis in 0..3 {
+            let far = self.origin[axis] + self.size * self.counts[axis] as f64;
+            if p[axis] + radius < self.origin[axis] || p[axis] - radius > far {
+                return;
+            }
+        }
+        let low = [0, 1, 2].map(|a| self.coordinate(p[a] - radius, a));
+        let high = [0, 1, 2].map(|a| self.coordinate(p[a] + radius, a));
+        for x in low[0]..=high[0] {
+            for y in low[1]..=high[1] {
+                let row = (x * self.counts[1] + y) * self.counts[2];
+                let (start, end) = (self.starts[row + low[2]], self.starts[row + high[2] + 1]);
+                for &point in &self.points[start as usize..end as usize] {
+                    visit(point as usize);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The slow twin: all distances, sorted.
+    fn naive(
+        positions: &[[f32; 3]],
+        complexes: &[i64],
+        segments: &[u8],
+        eligible: &[bool],
+        k: usize,
+    ) -> (Vec<i32>, Vec<i32>) {
+        let n = positions.len();
+        let mut out = [vec![NO_NEIGHBOR; n * k], vec![NO_NEIGHBOR; n * k]];
+        for (which, list) in out.iter_mut().enumerate() {
+            for i in (0..n).filter(|i| eligible[*i]) {
+                let mut all: Vec<(f64, usize)> = (0..n)
+                    .filter(|j| {
+                        eligible[*j]
+                            && *j != i
+                            && complexes[i] == complexes[*j]
+                            && (segments[i] == segments[*j]) == (which == 0)
+                    })
+                    .map(|j| (distance_squared(positions[i], positions[j]), j))
+                    .collect();
+                all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+                for (slot, (_, j)) in list[i * k..i * k + k].iter_mut().zip(all) {
+                    *slot = j as i32;
+                }
+            }
+        }
+        let [a, b] = out;
+        (a, b)
+    }
+
+    /// A small generator of numbers in [0, 1), so that tests need no crate for it.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> f64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((self.0 >> 33) as f64) / f64::from(1u32 << 31)
+        }
+
+        fn below(&mut self, n: usize) -> usize {
+            (self.next() * n as f64) as usize
+        }
+    }
+
+    fn check(positions: &[[f32; 3]], complexes: &[i64], segments: &[u8], eligible: &[bool], k: usize) {
+        let fast = nearest(positions, complexes, segments, eligible, k).unwrap();
+        assert_eq!(fast, naive(positions, complexes, segments, eligible, k));
+    }
+
+    #[test]
+    fn random_complexes_agree_with_the_slow_twin() {
+        let mut random = Random(7);
+        for round in 0..60 {
+            let n = random.below(400) + 1;
+            // Coarse coordinates make many ties; every third round is fine-grained.
+            let grain = if round % 3 == 0 { 1e-3 } else { 2.0 };
+            let positions: Vec<[f32; 3]> = (0..n)
+                .map(|_| [0; 3].map(|_| ((random.next() * 20.0 / grain).floor() * grain) as f32))
+                .collect();
+            let mut complexes: Vec<i64> = (0..n).map(|_| random.below(4) as i64 - 1).collect();
+            complexes.sort_unstable();
+            let segments: Vec<u8> = (0..n).map(|_| random.below(3) as u8).collect();
+            let eligible: Vec<bool> = (0..n).map(|_| random.next() > 0.1).collect();
+            for k in [1, 8, 30] {
+                check(&positions, &complexes, &segments, &eligible, k);
+            }
+        }
+    }
+
+    #[test]
+    fn degenerate_inputs() {
+        check(&[], &[], &[], &[], 8);
+        check(&[[0.0; 3]], &[0], &[0], &[true], 8);
+        check(&[[1.0; 3]; 50], &[0; 50], &[0; 50], &[true; 50], 8);
+        check(&[[1.0; 3]; 50], &[0; 50], &[0; 50], &[false; 50], 8);
+        let line: Vec<[f32; 3]> = (0..100).map(|i| [i as f32, 0.0, 0.0]).collect();
+        let halves: Vec<u8> = (0..100).map(|i| u8::from(i >= 50)).collect();
+        check(&line, &[5; 100], &halves, &[true; 100], 3);
+        let far: Vec<[f32; 3]> = (0..30).map(|i| [1e6 + i as f32, -1e6, 3e5]).collect();
+        check(&far, &[0; 30], &[0; 30], &[true; 30], 4);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_index() {
+        let (intra, _) =
+            nearest(&[[0.0; 3], [1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]], &[0; 3], &[0; 3], &[true; 3], 1).unwrap();
+        assert_eq!(intra, [1, 0, 0]);
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        assert!(nearest(&[[0.0; 3]], &[0, 0], &[0], &[true], 1).is_err());
+        let error = nearest(&[[0.0; 3]; 2], &[1, 0], &[0; 2], &[true; 2], 1).unwrap_err();
+        assert!(error.contains("decreases at row 1"), "{error}");
+        assert_eq!(nearest(&[[0.0; 3]; 2], &[0, 0], &[0; 2], &[true; 2], 0).unwrap(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn cells_miss_nothing() {
+        let mut random = Random(11);
+        for scale in [1.0, 30.0, 5000.0] {
+            let points: Vec<[f64; 3]> = (0..300).map(|_| [0; 3].map(|_| (random.next() - 0.5) * scale)).collect();
+            let cells = Cells::new(&points, 4.0);
+            for _ in 0..50 {
+                let p = [0; 3].map(|_| (random.next() - 0.5) * 1.5 * scale);
+                let radius = random.next() * 12.0;
+                let mut seen = vec![0; points.len()];
+                cells.near(p, radius, |i| seen[i] += 1);
+                for (q, times) in points.iter().zip(&seen) {
+                    let d = (0..3).map(|a| (p[a] - q[a]).powi(2)).sum::<f64>().sqrt();
+                    assert!(*times <= 1 && (d > radius || *times == 1));
+                }
+            }
+        }
+        Cells::new(&[], 4.0).near([0.0; 3], 1.0, |_| panic!("nothing to find"));
+    }
+}

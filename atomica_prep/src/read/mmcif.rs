@@ -1,0 +1,602 @@
+//! mmCIF: a tokenizer for the whole syntax, and the `_atom_site` table of the first block that has one.
+
+use memchr::{memchr, memchr2};
+
+use super::{infer_element, Builder, Name, ResidueKey, Structure};
+use crate::error::{quote, Error, Problem, Problems, Result};
+use crate::vocab;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `data_…` or `global_`
+    Block,
+    /// `save_…`
+    Save,
+    /// `loop_`
+    Loop,
+    /// `_category.item`
+    Tag,
+    /// A value; `quoted` ones are never `.` or `?`.
+    Value { quoted: bool },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Token<'a> {
+    kind: Kind,
+    text: &'a [u8],
+    line: u64,
+    column: u64,
+}
+
+/// A place in the text and the words from there on.
+struct Tokens<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u64,
+    line_start: usize,
+}
+
+enum Broken {
+    Quote { line: u64, column: u64 },
+    TextField { line: u64 },
+}
+
+impl Broken {
+    fn into_error(self, shown: &str) -> Error {
+        let (line, column, reason) = match self {
+            Self::Quote { line, column } => (line, Some(column), "a quoted value does not end on its line"),
+            Self::TextField { line } => (line, Some(1), "a text field that begins here does not end"),
+        };
+        Error::Syntax { path: shown.to_owned(), line, column, reason: reason.to_owned() }
+    }
+}
+
+impl<'a> Tokens<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        Self { text, at: 0, line: 1, line_start: 0 }
+    }
+
+    #[inline]
+    fn next(&mut self) -> std::result::Result<Option<Token<'a>>, Broken> {
+        loop {
+            let Some(&c) = self.text.get(self.at) else { return Ok(None) };
+            match c {
+                b'\n' => {
+                    self.at += 1;
+                    self.line += 1;
+                    self.line_start = self.at;
+                }
+                b' ' | b'\t' | b'\r' => self.at += 1,
+                b'#' => self.at = self.line_end(),
+                b';' if self.at == self.line_start => return self.text_field().map(Some),
+                b'\'' | b'"' => return self.quoted(c).map(Some),
+                _ => return Ok(Some(self.bare())),
+            }
+        }
+    }
+
+    fn line_end(&self) -> usize {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        self.at + memchr(b'\n', rest).unwrap_or(rest.len())
+    }
+
+    fn column(&self) -> u64 {
+        (self.at - self.line_start) as u64 + 1
+    }
+
+    fn text_field(&mut self) -> std::result::Result<Token<'a>, Broken> {
+        let line = self.line;
+        let begin = self.at + 1;
+        let mut at = begin;
+        loop {
+            let rest = self.text.get(at..).unwrap_or_default();
+            let Some(end) = memchr(b'\n', rest) else { return Err(Broken::TextField { line }) };
+            at += end + 1;
+            self.line += 1;
+            self.line_start = at;
+            if self.text.get(at) == Some(&b';') {
+                let text = self.text.get(begin..at - 1).unwrap_or_default();
+                self.at = at + 1;
+                return Ok(Token { kind: Kind::Value { quoted: true }, text, line, column: 1 });
+            }
+        }
+    }
+
+    fn quoted(&mut self, mark: u8) -> std::result::Result<Token<'a>, Broken> {
+        let (line, column) = (self.line, self.column());
+        let begin = self.at + 1;
+        let mut at = begin;
+        loop {
+            let rest = self.text.get(at..).unwrap_or_default();
+            let Some(step) = memchr2(mark, b'\n', rest) else { return Err(Broken::Quote { line, column }) };
+            at += step;
+            if self.text.get(at) == Some(&b'\n') {
+                return Err(Broken::Quote { line, column });
+            }
+            // A quote ends the value only before white space: 'a dog's life' is one value.
+            if self.text.get(at + 1).is_none_or(u8::is_ascii_whitespace) {
+                let text = self.text.get(begin..at).unwrap_or_default();
+                self.at = at + 1;
+                return Ok(Token { kind: Kind::Value { quoted: true }, text, line, column });
+            }
+            at += 1;
+        }
+    }
+
+    #[inline]
+    fn bare(&mut self) -> Token<'a> {
+        let column = self.column();
+        let begin = self.at;
+        let rest = self.text.get(begin..).unwrap_or_default();
+        let length = rest.iter().position(|c| matches!(c, b' ' | b'\n' | b'\t' | b'\r')).unwrap_or(rest.len());
+        self.at = begin + length;
+        let text = rest.get(..length).unwrap_or_default();
+        let is = |word: &[u8]| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word));
+        let kind = match text.first() {
+            Some(b'_') => Kind::Tag,
+            Some(b'l' | b'L') if length == 5 && is(b"loop_") => Kind::Loop,
+            Some(b'd' | b'D') if is(b"data_") => Kind::Block,
+            Some(b'g' | b'G') if length == 7 && is(b"global_") => Kind::Block,
+            Some(b's' | b'S') if is(b"save_") => Kind::Save,
+            _ => Kind::Value { quoted: false },
+        };
+        Token { kind, text, line: self.line, column }
+    }
+}
+
+/// Items of `_atom_site` that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Item {
+    X,
+    Y,
+    Z,
+    Group,
+    Symbol,
+    AuthAtom,
+    LabelAtom,
+    AltLoc,
+    AuthComp,
+    LabelComp,
+    AuthChain,
+    LabelChain,
+    AuthSeq,
+    LabelSeq,
+    Icode,
+    Occupancy,
+    Model,
+}
+
+const ITEMS: [(&[u8], Item); 17] = [
+    (b"cartn_x", Item::X),
+    (b"cartn_y", Item::Y),
+    (b"cartn_z", Item::Z),
+    (b"group_pdb", Item::Group),
+    (b"type_symbol", Item::Symbol),
+    (b"auth_atom_id", Item::AuthAtom),
+    (b"label_atom_id", Item::LabelAtom),
+    (b"label_alt_id", Item::AltLoc),
+    (b"auth_comp_id", Item::AuthComp),
+    (b"label_comp_id", Item::LabelComp),
+    (b"auth_asym_id", Item::AuthChain),
+    (b"label_asym_id", Item::LabelChain),
+    (b"auth_seq_id", Item::AuthSeq),
+    (b"label_seq_id", Item::LabelSeq),
+    (b"pdbx_pdb_ins_code", Item::Icode),
+    (b"occupancy", Item::Occupancy),
+    (b"pdbx_pdb_model_num", Item::Model),
+];
+
+/// Name of an item of `_atom_site`, in lower case; `None` for a tag of another category.
+fn atom_site_item(tag: &[u8]) -> Option<Vec<u8>> {
+    const CATEGORY: &[u8] = b"_atom_site.";
+    let head = tag.get(..CATEGORY.len())?;
+    head.eq_ignore_ascii_case(CATEGORY).then(|| tag.get(CATEGORY.len()..).unwrap_or_default().to_ascii_lowercase())
+}
+
+fn known(item: &[u8]) -> Option<Item> {
+    ITEMS.iter().find(|(name, _)| *name == item).map(|(_, item)| *item)
+}
+
+pub(super) fn parse(text: &[u8], shown: &str) -> Result<Structure> {
+    let mut tokens = Tokens::new(text);
+    let mut pending: Option<Token<'_>> = None;
+    // An `_atom_site` written item by item, as for a single atom.
+    let mut single: Vec<(Vec<u8>, Token<'_>)> = Vec::new();
+    loop {
+        let token = match pending.take() {
+            Some(token) => Some(token),
+            None => tokens.next().map_err(|e| e.into_error(shown))?,
+        };
+        let Some(token) = token else { break };
+        match token.kind {
+            Kind::Block if !single.is_empty() => break,
+            Kind::Block | Kind::Save => {}
+            Kind::Loop => {
+                let mut tags = Vec::new();
+                let mut next = tokens.next().map_err(|e| e.into_error(shown))?;
+                while let Some(tag) = next.filter(|t| t.kind == Kind::Tag) {
+                    tags.push(tag);
+                    next = tokens.next().map_err(|e| e.into_error(shown))?;
+                }
+                if tags.first().is_some_and(|t| atom_site_item(t.text).is_some()) {
+                    return read_loop(&mut tokens, token.line, &tags, next, text.len(), shown);
+                }
+                pending = next;
+            }
+            Kind::Tag => {
+                let value = tokens.next().map_err(|e| e.into_error(shown))?;
+                match value {
+                    Some(value) if matches!(value.kind, Kind::Value { .. }) => {
+                        if let Some(item) = atom_site_item(token.text) {
+                            single.push((item, value));
+                        }
+                    }
+                    other => {
+                        if atom_site_item(token.text).is_some() {
+                            return Err(Error::Syntax {
+                                path: shown.to_owned(),
+                                line: token.line,
+                                column: Some(token.column),
+                                reason: format!("{} has no value", quote(token.text)),
+                            });
+                        }
+                        pending = other;
+                    }
+                }
+            }
+            // Values of other tables, and stray ones.
+            Kind::Value { .. } => {}
+        }
+    }
+    if let Some((_, first)) = single.first() {
+        let items: Vec<Option<Item>> = single.iter().map(|(item, _)| known(item)).collect();
+        let line = first.line;
+        let mut table = Table::new(&items, 1, line, shown)?;
+        let row: Vec<Token<'_>> = single.iter().map(|(_, value)| *value).collect();
+        table.row(&row);
+        return table.finish(shown);
+    }
+    Err(Error::NoAtoms { path: shown.to_owned(), expected: "an _atom_site table".to_owned() })
+}
+
+fn read_loop<'a>(
+    tokens: &mut Tokens<'a>,
+    line: u64,
+    tags: &[Token<'a>],
+    first: Option<Token<'a>>,
+    bytes: usize,
+    shown: &str,
+) -> Result<Structure> {
+    let items: Vec<Option<Item>> =
+        tags.iter().map(|t| atom_site_item(t.text).as_deref().and_then(known)).collect();
+    let mut table = Table::new(&items, bytes / 90, line, shown)?;
+    let width = items.len();
+    let mut row: Vec<Token<'a>> = Vec::with_capacity(width);
+    let mut next = first;
+    while let Some(token) = next {
+        if !matches!(token.kind, Kind::Value { .. }) {
+            break;
+        }
+        row.push(token);
+        if row.len() == width {
+            table.row(&row);
+            row.clear();
+        }
+        next = tokens.next().map_err(|e| e.into_error(shown))?;
+    }
+    if let Some(start) = row.first() {
+        return Err(Error::Syntax {
+            path: shown.to_owned(),
+            line: start.line,
+            column: Some(start.column),
+            reason: format!("the last row of _atom_site has {} of {width} values", row.len()),
+        });
+    }
+    table.finish(shown)
+}
+
+/// Positions of the items in a row.
+#[derive(Debug, Default)]
+struct Columns {
+    xyz: [usize; 3],
+    atom: [Option<usize>; 2],
+    comp: [Option<usize>; 2],
+    chain: [Option<usize>; 2],
+    seq: [Option<usize>; 2],
+    group: Option<usize>,
+    symbol: Option<usize>,
+    altloc: Option<usize>,
+    icode: Option<usize>,
+    occupancy: Option<usize>,
+    model: Option<usize>,
+}
+
+struct Table<'a> {
+    columns: Columns,
+    builder: Builder,
+    problems: Problems,
+    model: Option<Vec<u8>>,
+    /// The texts that told the last residue from the one before, to skip reading them again.
+    last: [&'a [u8]; 7],
+    has_last: bool,
+    component: Name,
+}
+
+/// The text of a value, or nothing for `.` and `?`.
+#[inline]
+fn given<'a>(row: &[Token<'a>], column: Option<usize>) -> Option<&'a [u8]> {
+    let token = row.get(column?)?;
+    match (token.kind, token.text) {
+        (Kind::Value { quoted: false }, b"." | b"?") => None,
+        (_, text) => Some(text),
+    }
+}
+
+/// Author's value, else the label.
+#[inline]
+fn either<'a>(row: &[Token<'a>], columns: [Option<usize>; 2]) -> Option<&'a [u8]> {
+    let [author, label] = columns;
+    given(row, author).or_else(|| given(row, label))
+}
+
+impl<'a> Table<'a> {
+    fn new(items: &[Option<Item>], atoms: usize, line: u64, shown: &str) -> Result<Self> {
+        let find = |item: Item| items.iter().position(|i| *i == Some(item));
+        let mut missing: Vec<&str> = Vec::new();
+        let mut xyz = [0; 3];
+        for (out, (item, name)) in
+            xyz.iter_mut().zip([(Item::X, "Cartn_x"), (Item::Y, "Cartn_y"), (Item::Z, "Cartn_z")])
+        {
+            match find(item) {
+                Some(column) => *out = column,
+                None => missing.push(name),
+            }
+        }
+        let mut pair = |author: Item, label: Item, name: &'static str| {
+            let pair = [find(author), find(label)];
+            if pair == [None, None] {
+                missing.push(name);
+            }
+            pair
+        };
+        let columns = Columns {
+            xyz,
+            atom: pair(Item::AuthAtom, Item::LabelAtom, "auth_atom_id or label_atom_id"),
+            comp: pair(Item::AuthComp, Item::LabelComp, "auth_comp_id or label_comp_id"),
+            chain: pair(Item::AuthChain, Item::LabelChain, "auth_asym_id or label_asym_id"),
+            seq: pair(Item::AuthSeq, Item::LabelSeq, "auth_seq_id or label_seq_id"),
+            group: find(Item::Group),
+            symbol: find(Item::Symbol),
+            altloc: find(Item::AltLoc),
+            icode: find(Item::Icode),
+            occupancy: find(Item::Occupancy),
+            model: find(Item::Model),
+        };
+        if !missing.is_empty() {
+            return Err(Error::MissingColumns { path: shown.to_owned(), line, missing: missing.join(", ") });
+        }
+        Ok(Self {
+            columns,
+            builder: Builder::with_capacity(atoms),
+            problems: Problems::default(),
+            model: None,
+            last: [b""; 7],
+            has_last: false,
+            component: Name::default(),
+        })
+    }
+
+    fn problem(&mut self, row: &[Token<'a>], column: Option<usize>, what: String) {
+        let token = column.and_then(|c| row.get(c)).or_else(|| row.first());
+        let (line, first, length) = token.map_or((0, 0, 1), |t| (t.line, t.column, t.text.len().max(1) as u64));
+        self.problems.push(Problem { line, column: first, column_end: first + length - 1, what });
+    }
+
+    #[inline]
+    fn row(&mut self, row: &[Token<'a>]) {
+        if let Some(model) = given(row, self.columns.model) {
+            match &self.model {
+                None => self.model = Some(model.to_vec()),
+                Some(first) if first.as_slice() != model => return,
+                Some(_) => {}
+            }
+        }
+        let text = |column: Option<usize>| column.and_then(|c| row.get(c)).map_or(&b""[..], |t| t.text);
+        let place = [
+            either(row, self.columns.comp).unwrap_or_default(),
+            either(row, self.columns.chain).unwrap_or_default(),
+            text(self.columns.seq[0]),
+            text(self.columns.seq[1]),
+            given(row, self.columns.icode).unwrap_or_default(),
+            text(self.columns.group),
+            text(self.columns.chain[1]),
+        ];
+        if (!self.has_last || place != self.last) && !self.begin_residue(row, &place) {
+            return;
+        }
+        let mut position = [0.0; 3];
+        for (out, (column, axis)) in position.iter_mut().zip(self.columns.xyz.into_iter().zip(["x", "y", "z"])) {
+            let field = text(Some(column));
+            match fast_float2::parse::<f64, _>(field).ok().filter(|v| v.is_finite()) {
+                Some(value) => *out = value,
+                None => {
+                    let what = format!("Cartn_{axis} {} is not a number", quote(field));
+                    return self.problem(row, Some(column), what);
+                }
+            }
+        }
+        let atom = either(row, self.columns.atom).unwrap_or_default();
+        let Some(name) = Name::new(atom) else {
+            let what = format!("atom name {} is longer than {} bytes", quote(atom), Name::CAPACITY);
+            return self.problem(row, self.columns.atom[0].or(self.columns.atom[1]), what);
+        };
+        let altloc = given(row, self.columns.altloc).and_then(|a| a.first().copied()).unwrap_or(0);
+        let occupancy = given(row, self.columns.occupancy)
+            .and_then(|o| fast_float2::parse::<f64, _>(o).ok())
+            .filter(|o| o.is_finite())
+            .unwrap_or(1.0);
+        let stated = given(row, self.columns.symbol).map_or(0, vocab::element);
+        let element = if stated == 0 && given(row, self.columns.symbol).is_none() {
+            infer_element(atom, false, self.component)
+        } else {
+            stated
+        };
+        self.builder.atom(name, element, position, occupancy, altloc);
+    }
+
+    fn begin_residue(&mut self, row: &[Token<'a>], place: &[&'a [u8]; 7]) -> bool {
+        let [comp, chain, ..] = *place;
+        let Some(name) = Name::new(comp) else {
+            let what = format!("component id {} is longer than {} bytes", quote(comp), Name::CAPACITY);
+            self.problem(row, self.columns.comp[0].or(self.columns.comp[1]), what);
+            return false;
+        };
+        let Ok(chain) = std::str::from_utf8(chain) else {
+            let what = format!("chain id {} is not text", quote(chain));
+            self.problem(row, self.columns.chain[0].or(self.columns.chain[1]), what);
+            return false;
+        };
+        let number = either(row, self.columns.seq);
+        let resnum = match number {
+            // Neither the author nor the entity has a number for it.
+            None => 0,
+            Some(text) => match std::str::from_utf8(text).ok().and_then(|t| t.parse::<i32>().ok()) {
+                Some(resnum) => resnum,
+                None => {
+                    let what = format!("residue number {} is not a whole number", quote(text));
+                    self.problem(row, self.columns.seq[0].or(self.columns.seq[1]), what);
+                    return false;
+                }
+            },
+        };
+        let icode = given(row, self.columns.icode).unwrap_or_default();
+        let Some(icode) = Name::new(icode) else {
+            let what = format!("insertion code {} is longer than {} bytes", quote(icode), Name::CAPACITY);
+            self.problem(row, self.columns.icode, what);
+            return false;
+        };
+        let group = given(row, self.columns.group).unwrap_or_default();
+        // Only polymers are numbered along an entity's sequence. Programs that number everything say nothing.
+        let polymer = self.columns.seq[1].map(|c| given(row, Some(c)).is_some());
+        let hetero = group.eq_ignore_ascii_case(b"HETATM");
+        self.builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false });
+        self.last = *place;
+        self.has_last = true;
+        self.component = name;
+        true
+    }
+
+    fn finish(self, shown: &str) -> Result<Structure> {
+        if !self.problems.is_empty() {
+            return Err(Error::BadRecords { path: shown.to_owned(), problems: self.problems });
+        }
+        let structure = self.builder.finish();
+        if structure.positions.is_empty() {
+            return Err(Error::NoAtoms { path: shown.to_owned(), expected: "rows of _atom_site".to_owned() });
+        }
+        Ok(structure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Structure> {
+        super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif")
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        let mut tokens = Tokens::new(text.as_bytes());
+        let mut out = Vec::new();
+        while let Some(token) = tokens.next().ok().flatten() {
+            out.push(String::from_utf8_lossy(token.text).into_owned());
+        }
+        out
+    }
+
+    const TABLE: &str = "data_x\nloop_\n_atom_site.group_PDB\n_atom_site.id\n_atom_site.type_symbol\n\
+        _atom_site.label_atom_id\n_atom_site.label_alt_id\n_atom_site.label_comp_id\n_atom_site.label_asym_id\n\
+        _atom_site.label_seq_id\n_atom_site.pdbx_PDB_ins_code\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n\
+        _atom_site.Cartn_z\n_atom_site.occupancy\n_atom_site.auth_seq_id\n_atom_site.auth_asym_id\n\
+        _atom_site.pdbx_PDB_model_num\n";
+
+    #[test]
+    fn all_ways_to_quote() {
+        assert_eq!(
+            words("a 'b c' \"d 'e' f\" 'a dog's life' # comment\n;text\nmore\n; z\n\"\"\n;;\n;\n"),
+            ["a", "b c", "d 'e' f", "a dog's life", "text\nmore", "z", "", ";"]
+        );
+        // Only at the start of a line does a semicolon begin a text field, and only there does it end.
+        assert_eq!(words("a ;b\n"), ["a", ";b"]);
+        assert_eq!(words(";a\n b ;\n;\n"), ["a\n b ;"]);
+        assert_eq!(words("O5' \"O5'\" 'N\"'"), ["O5'", "O5'", "N\""]);
+        assert_eq!(words("a\r\n'b'\r\n"), ["a", "b"]);
+    }
+
+    #[test]
+    fn unclosed_values_name_their_line() {
+        for (text, line) in [("data_x\n_a.b 'c\n", 2), ("data_x\n_a.b\n;c\nd\n", 3), ("_a.b \"c", 1)] {
+            let error = read(text).unwrap_err();
+            assert_eq!((error.code(), error.line()), ("Syntax", Some(line)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_table_with_author_and_label_ids() {
+        let s = read(&format!(
+            "{TABLE}ATOM 1 C CA . ALA X 5 ? 1.5 2 -3.25 1.0 105 A 1\n\
+             HETATM 2 ZN ZN . ZN Y . ? 0 0 0 1.0 201 A 1\n\
+             ATOM 3 N N . GLY X 6 B 1 1 1 0.5 106 ? 1\n\
+             ATOM 4 C CA . ALA X 5 ? 9 9 9 1.0 105 A 2\n#\nloop_\n_x.y\n1\n"
+        ))
+        .unwrap();
+        assert_eq!(s.positions.len(), 3);
+        assert_eq!(s.chains, ["A", "X"]);
+        assert_eq!(s.elements, [6, 30, 7]);
+        let r = &s.residues;
+        assert_eq!((r[0].resnum, r[0].polymer, r[0].hetero), (105, Some(true), false));
+        assert_eq!((r[1].resnum, r[1].polymer, r[1].hetero), (201, Some(false), true));
+        assert_eq!(r[2].icode.as_str(), "B");
+    }
+
+    #[test]
+    fn any_column_order_and_a_single_row_without_loop() {
+        let s = read(
+            "data_x\n_atom_site.Cartn_z 3\n_ATOM_SITE.Cartn_x 1\n_atom_site.Cartn_y 2\n\
+             _atom_site.label_atom_id \"O5'\"\n_atom_site.label_comp_id DA\n_atom_site.label_asym_id A\n\
+             _atom_site.label_seq_id 1\n",
+        )
+        .unwrap();
+        assert_eq!(s.positions, [[1.0, 2.0, 3.0]]);
+        assert_eq!(s.elements, [8]);
+        assert_eq!(s.atom_names[0].as_str(), "O5'");
+    }
+
+    #[test]
+    fn missing_columns_are_named() {
+        let error = read("data_x\nloop_\n_atom_site.Cartn_x\n_atom_site.label_atom_id\n1 CA\n").unwrap_err();
+        let text = error.to_string();
+        assert_eq!((error.code(), error.line()), ("MissingColumns", Some(2)));
+        assert!(text.contains("Cartn_y, Cartn_z, auth_comp_id or label_comp_id"), "{text}");
+    }
+
+    #[test]
+    fn bad_values_and_ragged_tables_name_line_and_column() {
+        let error = read(&format!("{TABLE}ATOM 1 C CA . ALA X 5 ? 1.5 two -3.25 1.0 105 A 1\n")).unwrap_err();
+        assert_eq!((error.code(), error.line(), error.column()), ("BadRecords", Some(19), Some(29)), "{error}");
+        let error = read(&format!("{TABLE}ATOM 1 C CA . ALA X 5 ? 1.5\n")).unwrap_err();
+        assert_eq!((error.code(), error.line()), ("Syntax", Some(19)));
+        assert!(error.to_string().contains("10 of 16"), "{error}");
+        let error = read(&format!("{TABLE}ATOM 1 C CA . ALA X 5 ? 1 1 1 1.0 1x A 1\n")).unwrap_err();
+        assert!(error.to_string().contains("\"1x\" is not a whole number"), "{error}");
+    }
+
+    #[test]
+    fn nothing_to_read() {
+        assert_eq!(read("data_x\n_a.b c\n").unwrap_err().code(), "NoAtoms");
+        assert_eq!(read(TABLE).unwrap_err().code(), "NoAtoms");
+        assert_eq!(read("").unwrap_err().code(), "EmptyFile");
+    }
+}

@@ -1,0 +1,564 @@
+//! Structure files: bytes → [`Structure`], flat columns without an allocation per atom.
+
+mod mmcif;
+mod pdb;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Name {
+    bytes: [u8; 15],
+    length: u8,
+}
+
+impl Name {
+    /// Most bytes a name can have.
+    pub const CAPACITY: usize = 15;
+
+    /// Copies the bytes; `None` if they are too many or not UTF-8.
+    ///
+    /// ```
+    /// use atomica_prep::read::Name;
+    /// assert_eq!(Name::new(b"CA").map(|n| n.as_str().to_owned()).as_deref(), Some("CA"));
+    /// assert!(Name::new(b"sixteen bytes it is").is_none());
+    /// ```
+    pub fn new(text: &[u8]) -> Option<Self> {
+        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+            return None;
+        }
+        let mut bytes = [0u8; Self::CAPACITY];
+        bytes.get_mut(..text.len())?.copy_from_slice(text);
+        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// No bytes?
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+impl std::fmt::Debug for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// One residue: a run of atoms, and who it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Residue {
+    /// Its first atom.
+    pub start: usize,
+    /// One past its last atom.
+    pub end: usize,
+    /// Component id.
+    pub name: Name,
+    /// Index into [`Structure::chains`].
+    pub chain: usize,
+    /// Author's residue number.
+    pub resnum: i32,
+    /// Insertion code, mostly empty.
+    pub icode: Name,
+    /// Written as a hetero group.
+    pub hetero: bool,
+    /// What the file says about being part of a polymer, if it says it.
+    pub polymer: Option<bool>,
+    /// Follows the record that ends its chain.
+    pub after_ter: bool,
+}
+
+/// The first model of a structure after the choice of alternate locations. Coordinates are in Å.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Structure {
+    /// Coordinates.
+    pub positions: Vec<[f64; 3]>,
+    /// Atomic numbers; deuterium is 1, unknown 0.
+    pub elements: Vec<u8>,
+    /// Atom names.
+    pub atom_names: Vec<Name>,
+    /// Residues, in file order; their atom runs follow one another without a gap.
+    pub residues: Vec<Residue>,
+    /// Author's chain ids in order of appearance.
+    pub chains: Vec<String>,
+}
+
+impl Structure {
+    /// Coordinates of one residue's atoms.
+    pub fn positions_of(&self, residue: &Residue) -> &[[f64; 3]] {
+        self.positions.get(residue.start..residue.end).unwrap_or_default()
+    }
+
+    /// Atomic numbers of one residue's atoms.
+    pub fn elements_of(&self, residue: &Residue) -> &[u8] {
+        self.elements.get(residue.start..residue.end).unwrap_or_default()
+    }
+
+    /// Names of one residue's atoms.
+    pub fn names_of(&self, residue: &Residue) -> &[Name] {
+        self.atom_names.get(residue.start..residue.end).unwrap_or_default()
+    }
+}
+
+/// A structure file that has been read: what it holds, and the checksum of its bytes.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The structure.
+    pub structure: Structure,
+    /// SHA-256 of the file as it is on disk, hex.
+    pub sha256: String,
+}
+
+/// Text formats of structures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Columns of the Protein Data Bank.
+    Pdb,
+    /// Macromolecular CIF.
+    Mmcif,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+fn kind_of(path: &Path) -> Option<(Format, Packing)> {
+    let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
+    let mut packing = Packing::Plain;
+    for (suffix, kind) in [(".gz", Packing::Gzip), (".zst", Packing::Zstd)] {
+        if let Some(stem) = name.strip_suffix(suffix) {
+            name = stem.to_owned();
+            packing = kind;
+        }
+    }
+    let format = match name.rsplit_once('.')?.1 {
+        "pdb" | "ent" => Format::Pdb,
+        "cif" | "mmcif" => Format::Mmcif,
+        _ => return None,
+    };
+    Some((format, packing))
+}
+
+/// Reads a structure file; `shown` is its name in messages.
+///
+/// # Errors
+/// The file is missing, damaged, of an unknown format, or holds no readable atoms.
+pub fn read_file(path: &Path, shown: &str) -> Result<Source> {
+    let path_text = || shown.to_owned();
+    let (format, packing) = kind_of(path).ok_or_else(|| Error::UnknownFormat { path: path_text() })?;
+    let raw = std::fs::read(path).map_err(|e| Error::Io { path: path_text(), reason: e.to_string() })?;
+    let sha256 = crate::shard::sha256_hex(&raw);
+    if raw.is_empty() {
+        return Err(Error::EmptyFile { path: path_text() });
+    }
+    let text = match packing {
+        Packing::Plain => raw,
+        Packing::Gzip => unpack(flate2::read::MultiGzDecoder::new(raw.as_slice()), raw.len(), shown)?,
+        Packing::Zstd => {
+            let decoder = zstd::stream::read::Decoder::new(raw.as_slice())
+                .map_err(|e| Error::Decompress { path: path_text(), reason: e.to_string() })?;
+            unpack(decoder, raw.len(), shown)?
+        }
+    };
+    if text.is_empty() {
+        return Err(Error::EmptyFile { path: path_text() });
+    }
+    Ok(Source { structure: parse(&text, format, shown)?, sha256 })
+}
+
+fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(packed.saturating_mul(6).min(1 << 28));
+    decoder
+        .read_to_end(&mut out)
+        .map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
+    Ok(out)
+}
+
+/// Reads a structure from text; `shown` is its name in messages.
+///
+/// # Errors
+/// Nothing but white space, no atoms, or records that cannot be read.
+pub fn parse(text: &[u8], format: Format, shown: &str) -> Result<Structure> {
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::EmptyFile { path: shown.to_owned() });
+    }
+    match format {
+        Format::Pdb => pdb::parse(text, shown),
+        Format::Mmcif => mmcif::parse(text, shown),
+    }
+}
+
+/// Who a residue is, as a parser sees it.
+#[derive(Debug, Clone, Copy)]
+struct ResidueKey<'a> {
+    name: Name,
+    chain: &'a str,
+    resnum: i32,
+    icode: Name,
+    hetero: bool,
+    polymer: Option<bool>,
+    after_ter: bool,
+}
+
+/// Collects atoms in file order and settles alternate locations at the end.
+#[derive(Debug, Default)]
+struct Builder {
+    structure: Structure,
+    altlocs: Vec<u8>,
+    /// Occupancies in units of 1e-4, so that sums are exact and ties are ties.
+    occupancies: Vec<i64>,
+    has_altlocs: bool,
+}
+
+impl Builder {
+    fn with_capacity(atoms: usize) -> Self {
+        let mut builder = Self::default();
+        builder.structure.positions.reserve(atoms);
+        builder.structure.elements.reserve(atoms);
+        builder.structure.atom_names.reserve(atoms);
+        builder.altlocs.reserve(atoms);
+        builder.occupancies.reserve(atoms);
+        builder
+    }
+
+    /// Begins a residue, or goes on with the last one if it is the same.
+    fn residue(&mut self, key: ResidueKey<'_>) {
+        let chain = match self.structure.residues.last() {
+            Some(last) if self.structure.chains.get(last.chain).is_some_and(|c| c == key.chain) => last.chain,
+            _ => self.structure.chains.iter().position(|c| c == key.chain).unwrap_or_else(|| {
+                self.structure.chains.push(key.chain.to_owned());
+                self.structure.chains.len() - 1
+            }),
+        };
+        let start = self.structure.positions.len();
+        if let Some(last) = self.structure.residues.last() {
+            if last.chain == chain
+                && last.resnum == key.resnum
+                && last.icode == key.icode
+                && last.name == key.name
+                && last.after_ter == key.after_ter
+            {
+                return;
+            }
+        }
+        self.structure.residues.push(Residue {
+            start,
+            end: start,
+            name: key.name,
+            chain,
+            resnum: key.resnum,
+            icode: key.icode,
+            hetero: key.hetero,
+            polymer: key.polymer,
+            after_ter: key.after_ter,
+        });
+    }
+
+    /// Adds an atom to the last residue. `altloc` is 0 without one.
+    #[inline]
+    fn atom(&mut self, name: Name, element: u8, position: [f64; 3], occupancy: f64, altloc: u8) {
+        self.structure.atom_names.push(name);
+        self.structure.elements.push(element);
+        self.structure.positions.push(position);
+        self.altlocs.push(altloc);
+        self.has_altlocs |= altloc != 0;
+        // Saturating cast: absurd occupancies stay absurd, but finite.
+        self.occupancies.push((occupancy.clamp(-1e6, 1e6) * 1e4).round() as i64);
+        if let Some(last) = self.structure.residues.last_mut() {
+            last.end = self.structure.positions.len();
+        }
+    }
+
+    fn finish(self) -> Structure {
+        if self.has_altlocs {
+            self.choose_altlocs()
+        } else {
+            let mut structure = self.structure;
+            structure.residues.retain(|r| r.end > r.start);
+            structure
+        }
+    }
+
+    /// Runs of residues that share one place: alternate locations of one residue, possibly of different
+    /// components, possibly written apart.
+    fn places(&self) -> Vec<Vec<usize>> {
+        let mut places: Vec<Vec<usize>> = Vec::with_capacity(self.structure.residues.len());
+        let mut known: HashMap<(usize, i32, Name), usize> = HashMap::new();
+        for (i, residue) in self.structure.residues.iter().enumerate() {
+            let altlocs = self.altlocs.get(residue.start..residue.end).unwrap_or_default();
+            let any = altlocs.iter().any(|a| *a != 0);
+            let key = (residue.chain, residue.resnum, residue.icode);
+            if any {
+                if let Some(place) = known.get(&key).and_then(|p| places.get_mut(*p)) {
+                    let adjacent = place.last().is_some_and(|last| last + 1 == i);
+                    if adjacent || altlocs.iter().all(|a| *a != 0) {
+                        place.push(i);
+                        continue;
+                    }
+                }
+                known.insert(key, places.len());
+            }
+            places.push(vec![i]);
+        }
+        places
+    }
+
+    fn choose_altlocs(self) -> Structure {
+        let mut out = Structure { chains: self.structure.chains.clone(), ..Structure::default() };
+        for place in self.places() {
+            let runs: Vec<&Residue> = place.iter().filter_map(|i| self.structure.residues.get(*i)).collect();
+            let Some(first) = runs.first() else { continue };
+            let mixed = runs.iter().any(|r| r.name != first.name);
+            // Per alternate location: letter, atoms, summed occupancy.
+            let mut tally: Vec<(u8, i64, i64)> = Vec::new();
+            for atom in runs.iter().flat_map(|r| r.start..r.end) {
+                let (Some(&altloc), Some(&occupancy)) = (self.altlocs.get(atom), self.occupancies.get(atom)) else {
+                    continue;
+                };
+                if altloc == 0 {
+                    continue;
+                }
+                match tally.iter_mut().find(|t| t.0 == altloc) {
+                    Some(t) => {
+                        t.1 += 1;
+                        t.2 += occupancy;
+                    }
+                    None => tally.push((altloc, 1, occupancy)),
+                }
+            }
+            // Within one component the sum decides, so that a location with a single stray atom does not win.
+            // Between components the mean does, or the larger residue would.
+            let mut chosen: Option<(u8, i64, i64)> = None;
+            for candidate in tally {
+                let better = match chosen {
+                    None => true,
+                    Some(best) if mixed => candidate.2 * best.1 > best.2 * candidate.1,
+                    Some(best) => candidate.2 > best.2,
+                };
+                if better {
+                    chosen = Some(candidate);
+                }
+            }
+            let letter = chosen.map_or(0, |c| c.0);
+            let component = runs
+                .iter()
+                .find(|r| self.altlocs.get(r.start..r.end).unwrap_or_default().contains(&letter))
+                .map_or(first.name, |r| r.name);
+            let start = out.positions.len();
+            for run in runs.iter().filter(|r| r.name == component) {
+                for atom in run.start..run.end {
+                    let (Some(&altloc), Some(&position), Some(&element), Some(&name)) = (
+                        self.altlocs.get(atom),
+                        self.structure.positions.get(atom),
+                        self.structure.elements.get(atom),
+                        self.structure.atom_names.get(atom),
+                    ) else {
+                        continue;
+                    };
+                    if altloc == 0 || altloc == letter {
+                        out.positions.push(position);
+                        out.elements.push(element);
+                        out.atom_names.push(name);
+                    }
+                }
+            }
+            let end = out.positions.len();
+            if end > start {
+                let kept = runs.iter().find(|r| r.name == component).copied().unwrap_or(first);
+                out.residues.push(Residue { start, end, ..*kept });
+            }
+        }
+        out
+    }
+}
+
+/// Element of an atom whose file does not say it. `padded` is the four-column name of a PDB file (blanks
+/// included), or the bare name from elsewhere; `component` is its residue.
+///
+/// In the PDB's columns a two-letter symbol begins in the first, a one-letter symbol in the second.
+fn infer_element(padded: &[u8], columns: bool, component: Name) -> u8 {
+    use crate::vocab::{element, name, Name as Known};
+
+    let bare = padded.trim_ascii();
+    let letters = bare.iter().position(u8::is_ascii_alphabetic).and_then(|i| bare.get(i..)).unwrap_or_default();
+    let Some(&first) = letters.first() else { return 0 };
+    let single = element(&[first]);
+    if matches!(name(component.as_bytes()), Known::Water) {
+        return if first.eq_ignore_ascii_case(&b'H') || first.eq_ignore_ascii_case(&b'D') { 1 } else { 8 };
+    }
+    if !matches!(name(component.as_bytes()), Known::Other) {
+        // Amino acids and nucleotides hold no two-letter elements but selenium.
+        let selenium = component.as_bytes().eq_ignore_ascii_case(b"MSE") && bare.eq_ignore_ascii_case(b"SE");
+        return if selenium { 34 } else { single };
+    }
+    let two = letters.get(..2).map_or(0, element);
+    if two == 0 {
+        return single;
+    }
+    if single == 0 || bare.eq_ignore_ascii_case(component.as_bytes()) {
+        return two; // an ion bears the name of its element
+    }
+    let begins_in_first_column = if columns { padded.first().is_some_and(u8::is_ascii_alphabetic) } else { true };
+    if !begins_in_first_column {
+        return single;
+    }
+    let rest = letters.get(2..).unwrap_or_default();
+    let halogen = letters.get(..2).is_some_and(|l| l.eq_ignore_ascii_case(b"CL") || l.eq_ignore_ascii_case(b"BR"));
+    // Names that fill all columns (HG11, CAA1) or come without columns say little: halogens, and metals that no
+    // letter of organic chemistry begins.
+    let organic = matches!(single, 1 | 6 | 7 | 8 | 15 | 16);
+    let certain = halogen || !organic || (columns && single != 1 && bare.len() < 4 && rest.iter().all(u8::is_ascii_digit));
+    if certain {
+        two
+    } else {
+        single
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn elements_from_names() {
+        for (padded, component, expected) in [
+            (" CA ", "ALA", 6),
+            ("CA  ", "ALA", 6),
+            ("CA  ", " CA", 20),
+            ("CA  ", "CA", 20),
+            ("HG11", "VAL", 1),
+            ("1HG1", "VAL", 1),
+            ("SE  ", "MSE", 34),
+            (" SD ", "MET", 16),
+            ("FE  ", "HEM", 26),
+            (" CHA", "HEM", 6),
+            ("CL1 ", "LIG", 17),
+            ("BR12", "LIG", 35),
+            ("CAA1", "LIG", 6),
+            ("ZN  ", "ZN", 30),
+            (" O5'", "DA", 8),
+            ("HO5'", "DA", 1),
+            ("HG  ", "HG", 80),
+            ("HG  ", "LIG", 1),
+            (" OH2", "TIP3", 8),
+            ("    ", "LIG", 0),
+            ("1234", "LIG", 0),
+        ] {
+            assert_eq!(infer_element(padded.as_bytes(), true, name(component.trim())), expected, "{padded:?} {component}");
+        }
+        assert_eq!(infer_element(b"CA", false, name("ALA")), 6);
+        assert_eq!(infer_element(b"CD", false, name("LIG")), 6);
+        assert_eq!(infer_element(b"CL3", false, name("LIG")), 17);
+        assert_eq!(infer_element(b"ZN", false, name("ZN")), 30);
+    }
+
+    #[test]
+    fn formats_by_file_name() {
+        let kind = |p: &str| kind_of(Path::new(p));
+        assert_eq!(kind("x.PDB"), Some((Format::Pdb, Packing::Plain)));
+        assert_eq!(kind("a/x.ent.gz"), Some((Format::Pdb, Packing::Gzip)));
+        assert_eq!(kind("x.mmcif.zst"), Some((Format::Mmcif, Packing::Zstd)));
+        assert_eq!(kind("x.sdf"), None);
+        assert_eq!(kind("pdb"), None);
+    }
+
+    fn with_altlocs(atoms: &[(&str, i32, &str, u8, f64)]) -> Structure {
+        let mut builder = Builder::default();
+        for (i, (component, resnum, atom, altloc, occupancy)) in atoms.iter().enumerate() {
+            builder.residue(ResidueKey {
+                name: name(component),
+                chain: "A",
+                resnum: *resnum,
+                icode: Name::default(),
+                hetero: false,
+                polymer: None,
+                after_ter: false,
+            });
+            builder.atom(name(atom), 6, [i as f64, 0.0, 0.0], *occupancy, *altloc);
+        }
+        builder.finish()
+    }
+
+    fn kept(structure: &Structure) -> Vec<i64> {
+        structure.positions.iter().map(|p| p[0] as i64).collect()
+    }
+
+    #[test]
+    fn highest_occupancy_wins_and_ties_go_to_the_first() {
+        let s = with_altlocs(&[
+            ("SER", 1, "N", 0, 1.0),
+            ("SER", 1, "CB", b'A', 0.4),
+            ("SER", 1, "CB", b'B', 0.6),
+            ("SER", 1, "OG", b'A', 0.4),
+            ("SER", 1, "OG", b'B', 0.6),
+            ("SER", 2, "CB", b'A', 0.5),
+            ("SER", 2, "CB", b'B', 0.5),
+        ]);
+        assert_eq!(kept(&s), [0, 2, 4, 5]);
+        assert_eq!(s.residues.len(), 2);
+    }
+
+    #[test]
+    fn a_residue_is_chosen_as_a_whole() {
+        // Atom by atom, CB would come from B and OG from A.
+        let s = with_altlocs(&[
+            ("SER", 1, "CB", b'A', 0.4),
+            ("SER", 1, "CB", b'B', 0.6),
+            ("SER", 1, "OG", b'A', 0.9),
+            ("SER", 1, "OG", b'B', 0.1),
+        ]);
+        assert_eq!(kept(&s), [0, 2]);
+    }
+
+    #[test]
+    fn two_components_at_one_place() {
+        let s = with_altlocs(&[
+            ("SER", 1, "CB", b'A', 0.6),
+            ("SER", 1, "OG", b'A', 0.6),
+            ("THR", 1, "CB", b'B', 0.4),
+            ("THR", 1, "OG1", b'B', 0.4),
+            ("THR", 1, "CG2", b'B', 0.4),
+            ("THR", 1, "X", b'B', 0.4),
+            ("GLY", 2, "N", 0, 1.0),
+        ]);
+        assert_eq!(kept(&s), [0, 1, 6]);
+        assert_eq!(s.residues[0].name.as_str(), "SER");
+    }
+
+    #[test]
+    fn alternate_locations_written_apart() {
+        let s = with_altlocs(&[
+            ("SER", 1, "CB", b'A', 0.4),
+            ("GLY", 2, "N", 0, 1.0),
+            ("SER", 1, "CB", b'B', 0.6),
+        ]);
+        assert_eq!(kept(&s), [2, 1]);
+    }
+
+    #[test]
+    fn one_number_twice_without_alternate_locations_is_two_residues() {
+        let s = with_altlocs(&[("SER", 1, "CB", 0, 1.0), ("THR", 1, "CB", 0, 1.0)]);
+        assert_eq!(s.residues.len(), 2);
+    }
+}

@@ -1,0 +1,227 @@
+//! Block and atom vocabularies. The order is part of trained weights and never changes.
+
+/// Index of a block whose residue is not in the vocabulary.
+pub const UNKNOWN_BLOCK: u16 = 2;
+/// Index of the global block of a segment.
+pub const GLOBAL_BLOCK: u16 = 3;
+/// Index of the first element block.
+pub const FIRST_ELEMENT_BLOCK: u16 = 32;
+/// Blocks without a fragment vocabulary.
+pub const BLOCKS: usize = 150;
+/// Index of an atom whose element is not known.
+pub const UNKNOWN_ATOM: u8 = 1;
+/// Index of the global atom of a segment.
+pub const GLOBAL_ATOM: u8 = 2;
+/// Atom types.
+pub const ATOMS: usize = 121;
+
+/// Kinds of interface, in the order of the modality embedding.
+pub const MODALITIES: [&str; 8] = ["PP", "PL", "Pion", "Ppeptide", "PRNA", "PDNA", "RNAL", "CSD"];
+
+const RESIDUES: [&str; 28] = [
+    "GLY", "ALA", "VAL", "LEU", "ILE", "PHE", "TRP", "TYR", "ASP", "HIS", "ASN", "GLU", "LYS", "GLN", "MET", "ARG",
+    "SER", "THR", "CYS", "PRO", "DA", "DG", "DC", "DT", "RA", "RG", "RC", "RU",
+];
+
+/// Element symbols by atomic number, hydrogen first.
+pub const ELEMENTS: [&str; 118] = [
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
+    "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y",
+    "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce",
+    "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir",
+    "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm",
+    "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr", "Rf", "Db", "Sg", "Bh", "Hs", "Mt", "Ds", "Rg", "Cn", "Nh", "Fl", "Mc",
+    "Lv", "Ts", "Og",
+];
+
+/// The block vocabulary in index order.
+pub fn block_symbols() -> Vec<&'static str> {
+    ["PAD", "MASK", "UNK", "GLOBAL"].into_iter().chain(RESIDUES).chain(ELEMENTS).collect()
+}
+
+/// The atom vocabulary in index order.
+pub fn atom_symbols() -> Vec<&'static str> {
+    ["PAD", "MASK", "GLOBAL"].into_iter().chain(ELEMENTS).collect()
+}
+
+/// Atomic number of a symbol in any case; deuterium and tritium count as hydrogen; 0 if it is none.
+///
+/// ```
+/// assert_eq!(atomica_prep::vocab::element(b"ZN"), 30);
+/// assert_eq!(atomica_prep::vocab::element(b"D"), 1);
+/// assert_eq!(atomica_prep::vocab::element(b"Xx"), 0);
+/// ```
+pub fn element(symbol: &[u8]) -> u8 {
+    let slot = match *symbol {
+        [a] => slot_of(a, b' '),
+        [a, b] => slot_of(a, b),
+        _ => None,
+    };
+    slot.and_then(|s| ELEMENT_OF.get(s)).copied().unwrap_or(0)
+}
+
+fn slot_of(first: u8, second: u8) -> Option<usize> {
+    let first = first.to_ascii_uppercase();
+    let second = second.to_ascii_uppercase();
+    if !first.is_ascii_uppercase() {
+        return None;
+    }
+    let row = usize::from(first - b'A') * 27;
+    match second {
+        b' ' => Some(row),
+        b'A'..=b'Z' => Some(row + 1 + usize::from(second - b'A')),
+        _ => None,
+    }
+}
+
+/// Atomic numbers by first letter (rows of 27) and second letter (blank first), made at compile time.
+static ELEMENT_OF: [u8; 26 * 27] = element_table();
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler on constants only")]
+const fn element_table() -> [u8; 26 * 27] {
+    let mut table = [0u8; 26 * 27];
+    let mut i = 0;
+    while i < ELEMENTS.len() {
+        let bytes = ELEMENTS[i].as_bytes();
+        let mut slot = (bytes[0] - b'A') as usize * 27;
+        if bytes.len() == 2 {
+            slot += 1 + (bytes[1] - b'a') as usize;
+        }
+        table[slot] = (i + 1) as u8;
+        i += 1;
+    }
+    table[3 * 27] = 1; // D
+    if table[19 * 27] == 0 {
+        table[19 * 27] = 1; // T
+    }
+    table
+}
+
+/// Atom type of an atomic number.
+pub fn atom_type(atomic_number: u8) -> u8 {
+    match atomic_number {
+        1..=118 => atomic_number + 2,
+        _ => UNKNOWN_ATOM,
+    }
+}
+
+/// Block type of a single atom.
+pub fn element_block(atomic_number: u8) -> u16 {
+    match atomic_number {
+        1..=118 => FIRST_ELEMENT_BLOCK + u16::from(atomic_number) - 1,
+        _ => UNKNOWN_BLOCK,
+    }
+}
+
+/// What a component id says about a residue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// An amino acid, with its block type.
+    AminoAcid(u16),
+    /// A nucleotide of DNA by name, with its block type.
+    Dna(u16),
+    /// A nucleotide of RNA by name, with its block type.
+    Rna(u16),
+    /// A nucleotide whose sugar decides: block types as DNA and as RNA (`UNKNOWN_BLOCK` where there is none).
+    Base {
+        /// With a deoxyribose.
+        dna: u16,
+        /// With a ribose.
+        rna: u16,
+    },
+    /// Water.
+    Water,
+    /// Anything else.
+    Other,
+}
+
+/// Looks a component id up, in any case. Usual names of protonation states and of other programs are known.
+pub fn name(component: &[u8]) -> Name {
+    let mut upper = [0u8; 4];
+    let Some(target) = upper.get_mut(..component.len()) else { return Name::Other };
+    target.copy_from_slice(component);
+    target.make_ascii_uppercase();
+    let amino_acid = |i: u16| Name::AminoAcid(4 + i);
+    match &*target {
+        b"GLY" => amino_acid(0),
+        b"ALA" => amino_acid(1),
+        b"VAL" => amino_acid(2),
+        b"LEU" => amino_acid(3),
+        b"ILE" => amino_acid(4),
+        b"PHE" => amino_acid(5),
+        b"TRP" => amino_acid(6),
+        b"TYR" => amino_acid(7),
+        b"ASP" | b"ASH" => amino_acid(8),
+        b"HIS" | b"HIE" | b"HID" | b"HIP" | b"HSD" | b"HSE" | b"HSP" => amino_acid(9),
+        b"ASN" => amino_acid(10),
+        b"GLU" | b"GLH" => amino_acid(11),
+        b"LYS" | b"LYN" => amino_acid(12),
+        b"GLN" => amino_acid(13),
+        b"MET" | b"MSE" => amino_acid(14),
+        b"ARG" => amino_acid(15),
+        b"SER" => amino_acid(16),
+        b"THR" => amino_acid(17),
+        b"CYS" | b"CYX" | b"CYM" => amino_acid(18),
+        b"PRO" => amino_acid(19),
+        b"DA" | b"DA5" | b"DA3" => Name::Dna(24),
+        b"DG" | b"DG5" | b"DG3" => Name::Dna(25),
+        b"DC" | b"DC5" | b"DC3" => Name::Dna(26),
+        b"DT" | b"DT5" | b"DT3" => Name::Dna(27),
+        b"RA" | b"RA5" | b"RA3" => Name::Rna(28),
+        b"RG" | b"RG5" | b"RG3" => Name::Rna(29),
+        b"RC" | b"RC5" | b"RC3" => Name::Rna(30),
+        b"RU" | b"RU5" | b"RU3" => Name::Rna(31),
+        b"A" | b"ADE" => Name::Base { dna: 24, rna: 28 },
+        b"G" | b"GUA" => Name::Base { dna: 25, rna: 29 },
+        b"C" | b"CYT" => Name::Base { dna: 26, rna: 30 },
+        b"T" | b"THY" => Name::Base { dna: 27, rna: UNKNOWN_BLOCK },
+        b"U" | b"URA" => Name::Base { dna: UNKNOWN_BLOCK, rna: 31 },
+        b"HOH" | b"WAT" | b"DOD" | b"H2O" | b"TIP" | b"TIP3" | b"TIP2" | b"TIP4" | b"TP3" | b"SOL" | b"SPC" => {
+            Name::Water
+        }
+        _ => Name::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_sizes() {
+        let blocks = block_symbols();
+        assert_eq!(blocks.len(), BLOCKS);
+        assert_eq!(blocks[4], "GLY");
+        assert_eq!(blocks[23], "PRO");
+        assert_eq!(blocks[31], "RU");
+        assert_eq!(blocks[usize::from(element_block(1))], "H");
+        assert_eq!(blocks[usize::from(element_block(20))], "Ca");
+        let atoms = atom_symbols();
+        assert_eq!(atoms.len(), ATOMS);
+        assert_eq!(atoms[usize::from(atom_type(6))], "C");
+    }
+
+    #[test]
+    fn every_element_is_found_in_any_case() {
+        for (i, symbol) in ELEMENTS.iter().enumerate() {
+            assert_eq!(usize::from(element(symbol.as_bytes())), i + 1);
+            assert_eq!(usize::from(element(symbol.to_uppercase().as_bytes())), i + 1);
+        }
+        for wrong in [&b""[..], b"1", b"Zz", b"C1", b"CAA", b" C"] {
+            assert_eq!(element(wrong), 0, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_residue_name_maps_to_its_own_index() {
+        for (i, symbol) in RESIDUES.iter().enumerate() {
+            let index = match name(symbol.as_bytes()) {
+                Name::AminoAcid(i) | Name::Dna(i) | Name::Rna(i) => i,
+                other => panic!("{symbol}: {other:?}"),
+            };
+            assert_eq!(usize::from(index), 4 + i);
+        }
+        assert_eq!(name(b"hoh"), Name::Water);
+        assert_eq!(name(b"TOOLONG"), Name::Other);
+    }
+}
