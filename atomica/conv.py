@@ -31,11 +31,17 @@ _CHUNK_FLOATS = 1 << 21
 amortise the calls; measured on two CPU cores."""
 
 
+_PADDING = 64
+"""Blank edges that one call less is worth; receivers of nearly equal degree are then treated as equal."""
+
+
 @dataclass(frozen=True)
 class EdgePlan:
     """Edges of one level, ordered so that receivers with equally many edges lie together.
 
-    sender, receiver, kind: [E] int64 node indices and edge-type index, in plan order.
+    sender, receiver, kind: [E] int64 node indices and edge-type index, in plan order. Receivers of nearly equal
+    degree are padded to one degree with blank edges from a node to itself.
+    mean: [E] float64, one over the receiver's number of edges, 0 for blank edges.
     rows: [M] int64, the nodes that receive anything, in plan order.
     buckets: (first row, number of rows, edges per row) for each run of equal degree.
     num_nodes: number of nodes of the level.
@@ -44,6 +50,7 @@ class EdgePlan:
     sender: Tensor
     receiver: Tensor
     kind: Tensor
+    mean: Tensor
     rows: Tensor
     buckets: tuple[tuple[int, int, int], ...]
     num_nodes: int
@@ -55,18 +62,35 @@ def plan_edges(sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int) -
     sender, receiver, kind: [E] int64. Done once per graph and level; every layer reuses it.
 
     >>> plan = plan_edges(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 1]), torch.zeros(3, dtype=int), 3)
-    >>> plan.buckets, plan.rows.tolist()
-    (((0, 1, 1), (1, 1, 2)), [1, 0])
+    >>> plan.buckets, plan.rows.tolist(), plan.mean.tolist()
+    (((0, 2, 2),), [1, 0], [1.0, 0.0, 0.5, 0.5])
     """
     degree = torch.bincount(receiver, minlength=num_nodes)
-    order = torch.argsort(degree[receiver] * num_nodes + receiver, stable=True)
     rows = torch.argsort(degree, stable=True)[int((degree == 0).sum()) :]
-    degrees, counts = torch.unique_consecutive(degree[rows], return_counts=True)
-    buckets, first = [], 0
-    for per_row, count in zip(degrees.tolist(), counts.tolist(), strict=True):
-        buckets.append((first, count, per_row))
-        first += count
-    return EdgePlan(sender[order], receiver[order], kind[order], rows, tuple(buckets), num_nodes)
+    found, counts = torch.unique_consecutive(degree[rows], return_counts=True)
+    buckets: list[tuple[int, int, int]] = []
+    for per_row, count in zip(found.tolist(), counts.tolist(), strict=True):
+        if buckets:
+            first, rows_before, narrower = buckets[-1]
+            if rows_before * (per_row - narrower) <= _PADDING:
+                buckets[-1] = (first, rows_before + count, per_row)
+                continue
+        buckets.append((buckets[-1][0] + buckets[-1][1] if buckets else 0, count, per_row))
+    wide = torch.zeros_like(degree)
+    for first, count, per_row in buckets:
+        wide[rows[first : first + count]] = per_row
+    blank = torch.repeat_interleave(torch.arange(num_nodes, device=degree.device), wide - degree)
+    real = torch.ones(len(sender), dtype=torch.bool, device=degree.device)
+    real = torch.cat([real, torch.zeros_like(blank, dtype=torch.bool)])
+    sender, receiver = torch.cat([sender, blank]), torch.cat([receiver, blank])
+    kind = torch.cat([kind, torch.zeros_like(blank)])
+    rank = torch.empty_like(degree)
+    rank[rows] = torch.arange(len(rows), device=degree.device)
+    order = torch.argsort(rank[receiver], stable=True)
+    mean = torch.where(real, 1.0 / degree[receiver].double(), 0.0)
+    return EdgePlan(
+        sender[order], receiver[order], kind[order], mean[order], rows, tuple(buckets), num_nodes
+    )
 
 
 @dataclass(frozen=True)
@@ -322,9 +346,8 @@ class FullyConnected(nn.Module):
         [N, D_out]; nodes without edges get 0. With `scalars_only` the output holds the degree-0 run alone.
         """
         tables = self._scalar_tables if scalars_only else self.tables
-        degree = torch.bincount(plan.receiver, minlength=plan.num_nodes)
-        mean = 1.0 / degree[plan.receiver].to(hidden.dtype)
-        hidden = torch.cat([hidden * mean[:, None], mean[:, None]], dim=1)
+        mean = plan.mean.to(hidden.dtype)[:, None]
+        hidden = torch.cat([hidden * mean, mean], dim=1)
         weights = [self.weights[slot.name] for slot in tables.targets]
         rows = _Contract.apply(tables, plan, x, y, hidden, *weights)
         return x.new_zeros(plan.num_nodes, rows.shape[1]).index_copy(0, plan.rows, rows)
@@ -334,9 +357,8 @@ class FullyConnected(nn.Module):
 
         Arguments and result as in `forward`. Differentiable to any order.
         """
-        out = x.new_zeros(plan.num_nodes, self.outputs.dim)
         neighbors = x[plan.sender]
-        degree = torch.bincount(plan.receiver, minlength=plan.num_nodes).clamp(min=1).to(x.dtype)
+        mean = plan.mean.to(x.dtype)[:, None, None]
         runs: list[list[Tensor]] = [[], [], []]
         for slot in self.outputs.slots:
             per_edge = x.new_zeros(plan.sender.shape[0], COMPONENTS[slot.l], slot.channels)
@@ -354,7 +376,6 @@ class FullyConnected(nn.Module):
                 per_edge = per_edge + torch.einsum("eku,euv->ekv", coupled, per_edge_weight)
             if slot in self.tables.scale:
                 per_edge = per_edge * self.tables.scale[slot]
-            total = x.new_zeros(plan.num_nodes, *per_edge.shape[1:]).index_add(0, plan.receiver, per_edge)
-            runs[slot.l].append(total / degree[:, None, None])
-        out = torch.cat([torch.cat(parts, dim=2).flatten(1) for parts in runs if parts], dim=1)
-        return out
+            total = x.new_zeros(plan.num_nodes, *per_edge.shape[1:])
+            runs[slot.l].append(total.index_add(0, plan.receiver, per_edge * mean))
+        return torch.cat([torch.cat(parts, dim=2).flatten(1) for parts in runs if parts], dim=1)

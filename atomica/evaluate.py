@@ -219,7 +219,9 @@ def format_comparison(result: Mapping[str, Any], positive: str) -> str:
         )
 
     def cell(value: Mapping[str, float], sign: str = "") -> str:
-        return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+        # Adding 0 turns a rounded -0 into 0.
+        middle, low, high = (round(value[name], 3) + 0.0 for name in ("value", "low", "high"))
+        return f"{middle:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
     rate = result["base_rate"]
     table = [

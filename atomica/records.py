@@ -388,7 +388,11 @@ class Dataset(Sequence[Record]):
             else:
                 found[field.name] = columns.plain[field.name][row].as_py()
         atoms, blocks, k = len(found["atom_types"]), len(found["block_types"]), self.neighbors
-        shapes = {"positions": (atoms, 3), "atom_intra": (atoms, k), "atom_inter": (atoms, k)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "positions": (atoms, 3),
+            "atom_intra": (atoms, k),
+            "atom_inter": (atoms, k),
+        }
         shapes |= {"block_intra": (blocks, k), "block_inter": (blocks, k)}
         shapes |= {"block_lengths": (blocks,), "segment_ids": (blocks,)}
         for name, shape in shapes.items():

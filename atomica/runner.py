@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -376,6 +377,8 @@ def _make_parts(
     parts: dict[str, Part] = {}
     texts: dict[str, dict[str, list[str | None]]] = {}
     for name in PARTS:
+        if name != "train" and issues.found:
+            break  # what is wrong with the training rows is wrong with the others: say it once
         dataset = data.get(name, data["train"])
         rows = select_rows(dataset, name, checked.data, own=name in data)
         if not len(rows):
@@ -807,10 +810,17 @@ class _Signals:
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
+        self.before: dict[int, Any] = {}
 
     def install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may handle signals
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
+            self.before[number] = signal.signal(number, self.receive)
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         if self.stop is None or self.stop.requested:
@@ -827,7 +837,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # The heavy imports start here, after the arguments are known to be right.
         from atomica.errors import AtomicaError
-        from atomica.train.loop import Interrupted, Stop, _StopRequested
+        from atomica.train.loop import Interrupted, Stop, StopRequested
 
         try:
             source = spec.load(arguments.spec, arguments.overrides)
@@ -840,7 +850,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signals.stop = Stop()
             _train(job, signals.stop)
             return DONE
-        except (Interrupted, _StopRequested) as error:
+        except (Interrupted, StopRequested) as error:
             reason = str(error) or "stopped during evaluation; the checkpoints are written"
             print(f"atomica-run: {reason}; go on with --resume", file=sys.stderr)
             return INTERRUPTED
@@ -854,6 +864,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         after = "the last checkpoint stands; go on with --resume" if started else "nothing was written"
         print(f"atomica-run: interrupted; {after}", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        signals.restore()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import json
 import math
+import operator
 import re
 import sys
 import types
@@ -131,11 +132,11 @@ def _doc(field: dataclasses.Field[Any]) -> str:
 
 
 def _limits(field: dataclasses.Field[Any]) -> str:
-    get = field.metadata.get
-    if get("choices"):
-        return "one of " + ", ".join(_show(c) for c in get("choices"))
+    limits = field.metadata
+    if limits.get("choices"):
+        return "one of " + ", ".join(_show(choice) for choice in limits["choices"])
     words = (("low", "at least"), ("above", "more than"), ("high", "at most"), ("below", "less than"))
-    return ", ".join(f"{word} {get(name):g}" for name, word in words if get(name) is not None)
+    return ", ".join(f"{word} {limits[name]:g}" for name, word in words if limits.get(name) is not None)
 
 
 # ------------------------------------------------------------------------------------------------ issues
@@ -331,7 +332,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     parsed before and checks nothing.
 
     >>> key_lines('a = 1\\n[[head]]\\nkind = "binary"')
-    {('a',): 1, ('head', 0): 2, ('head', 0, 'kind'): 3}
+    {('a',): 1, ('head',): 2, ('head', 0): 2, ('head', 0, 'kind'): 3}
     """
     return _KeyScanner(text).scan()
 
@@ -378,6 +379,7 @@ class _KeyScanner:
         path: KeyPath = ()
         for depth, name in enumerate(names):
             path += (name,)
+            self.note(path, start)
             last = depth == len(names) - 1
             if last and repeated:
                 self.arrays[path] = self.arrays.get(path, -1) + 1
@@ -610,19 +612,14 @@ def _parses_as(text: str, annotation: type) -> bool:
 
 
 def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
-    get = field.metadata.get
-    if get("choices") and value not in get("choices"):
-        raise ValueError(not_among(value, get("choices")))
+    limits = field.metadata
+    if limits.get("choices") and value not in limits["choices"]:
+        raise ValueError(not_among(value, limits["choices"]))
+    holds = {"low": operator.ge, "high": operator.le, "above": operator.gt, "below": operator.lt}
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, bool) or not isinstance(item, int | float):
             continue
-        wrong = (
-            (get("low") is not None and item < get("low"))
-            or (get("high") is not None and item > get("high"))
-            or (get("above") is not None and item <= get("above"))
-            or (get("below") is not None and item >= get("below"))
-        )
-        if wrong:
+        if not all(test(item, limits[name]) for name, test in holds.items() if limits.get(name) is not None):
             raise ValueError(f"must be {_limits(field)}")
 
 

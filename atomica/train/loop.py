@@ -34,6 +34,7 @@ __all__ = [
     "Outcome",
     "Part",
     "Stop",
+    "StopRequested",
     "TrainConfig",
     "TrainingError",
     "fit",
@@ -73,7 +74,7 @@ class Interrupted(AtomicaError):
     """Training was asked to stop and has written a checkpoint to go on from."""
 
 
-class _StopRequested(Exception):
+class StopRequested(Exception):
     """Leaves the loop at a point where the state is consistent, unlike a KeyboardInterrupt."""
 
 
@@ -186,7 +187,7 @@ def predict(
     with torch.no_grad():
         for batch in part.batches(part.plan(), model):
             if stop is not None and stop.requested:
-                raise _StopRequested
+                raise StopRequested
             outputs = model.outputs(batch.graph)
             loss_sum += float(model.loss_of(outputs, batch.targets).total) * len(batch.ids)
             for name, output in outputs.items():
@@ -310,7 +311,7 @@ def fit(
             state.train_seconds += seconds
             state.trained_complexes += seen
             if stop.requested:
-                raise _StopRequested
+                raise StopRequested
 
             train_loss = state.loss_sum / state.complexes
             _, valid_loss, metrics = predict(model, valid, stop)
@@ -346,7 +347,7 @@ def fit(
                 progress = {"epoch": epoch + 1, "step": state.step, "monitor": monitor, "value": value}
                 checkpoint.write(folder / BEST, model.save, {"progress": progress, "identity": identity}, {})
             save_last()
-    except _StopRequested:
+    except StopRequested:
         save_last()
         raise Interrupted(f"stopped after step {state.step} of {total_steps}; checkpoint written") from None
     finally:

@@ -94,8 +94,7 @@ impl Index {
     /// The file is missing or empty, or its header lacks columns.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display().to_string();
-        let unreadable =
-            |line, reason: String| Error::IndexUnreadable { path: shown.clone(), line, reason };
+        let unreadable = |line, reason: String| Error::IndexUnreadable { path: shown.clone(), line, reason };
         let text = std::fs::read(path).map_err(|e| unreadable(None, e.to_string()))?;
         let sha256 = crate::shard::sha256_hex(&text);
         let mut reader = ReaderBuilder::new().from_reader(body(&text));
@@ -147,7 +146,7 @@ impl Index {
     }
 
     /// The rows in order.
-    pub fn rows<'a>(&'a self, ids: &'a mut Ids) -> impl Iterator<Item = std::result::Result<Row, BadRow>> + 'a {
+    pub fn rows<'a>(&'a self, ids: &'a mut Ids) -> impl Iterator<Item = std::result::Result<Row, Box<BadRow>>> + 'a {
         let mut reader = Self::reader(&self.text);
         std::iter::from_fn(move || {
             let mut record = ByteRecord::new();
@@ -162,9 +161,9 @@ impl Index {
         })
     }
 
-    fn row(&self, record: &ByteRecord, line: u64, ids: &mut Ids) -> std::result::Result<Row, BadRow> {
+    fn row(&self, record: &ByteRecord, line: u64, ids: &mut Ids) -> std::result::Result<Row, Box<BadRow>> {
         let mut id = String::new();
-        self.usable_row(record, line, ids, &mut id).map_err(|error| BadRow { line, id, error })
+        self.usable_row(record, line, ids, &mut id).map_err(|error| Box::new(BadRow { line, id, error }))
     }
 
     fn wrong(&self, line: u64, column: Option<usize>, reason: String) -> Error {
@@ -233,10 +232,7 @@ impl Index {
             })?),
         };
         let pairs = |columns: &[usize]| -> Vec<(String, String)> {
-            columns
-                .iter()
-                .filter_map(|c| Some((self.header.get(*c)?.clone(), get(Some(*c))?.to_owned())))
-                .collect()
+            columns.iter().filter_map(|c| Some((self.header.get(*c)?.clone(), get(Some(*c))?.to_owned()))).collect()
         };
         let repeats = ligand.as_ref().is_some_and(|l| l.resnum.is_none());
         if let Some(other) = ids.take(id, line, repeats) {
@@ -303,15 +299,10 @@ fn columns(header: &[String]) -> std::result::Result<Columns, String> {
     }
     let (Some(id), Some(path), []) = (id, path, missing.as_slice()) else { return Err(missing.join(", ")) };
     let split = find("split");
-    let labels: Vec<usize> = header
-        .iter()
-        .enumerate()
-        .filter(|(_, h)| *h == "label" || h.starts_with("label_"))
-        .map(|(i, _)| i)
-        .collect();
-    let metadata = (0..header.len())
-        .filter(|i| *i != id && *i != path && Some(*i) != split && !labels.contains(i))
-        .collect();
+    let labels: Vec<usize> =
+        header.iter().enumerate().filter(|(_, h)| *h == "label" || h.starts_with("label_")).map(|(i, _)| i).collect();
+    let metadata =
+        (0..header.len()).filter(|i| *i != id && *i != path && Some(*i) != split && !labels.contains(i)).collect();
     Ok(Columns {
         id,
         path,
@@ -369,7 +360,7 @@ impl Ids {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<std::result::Result<Row, BadRow>> {
+    fn read(text: &str) -> Vec<std::result::Result<Row, Box<BadRow>>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index.csv");
         std::fs::write(&path, text).unwrap();
@@ -394,7 +385,10 @@ mod tests {
         );
         let row = rows[0].as_ref().unwrap();
         assert_eq!((row.line, row.id.as_str(), row.path.as_str()), (2, "x", "a/b.pdb"));
-        assert_eq!((row.chain1.as_slice(), row.chain2.as_slice()), (&["A".to_owned(), "B".into()][..], &["C".into()][..]));
+        assert_eq!(
+            (row.chain1.as_slice(), row.chain2.as_slice()),
+            (&["A".to_owned(), "B".into()][..], &["C".into()][..])
+        );
         let ligand = row.ligand.as_ref().unwrap();
         assert_eq!((ligand.code.as_str(), ligand.resnum, ligand.icode.as_deref()), ("ZN", Some(301), Some("")));
         assert_eq!(row.labels, [("label".into(), "-1.5".into()), ("label_site".into(), "hot".into())]);
@@ -442,7 +436,7 @@ mod tests {
     #[test]
     fn ids_are_unique_with_their_suffixes() {
         let header = "id,path,chain1,chain2,lig_code,lig_resnum\n";
-        let fails = |rows: &str| -> Vec<bool> { read(&format!("{header}{rows}")).iter().map(Result::is_err).collect() };
+        let fails = |rows: &str| -> Vec<bool> { read(&format!("{header}{rows}")).iter().map(|r| r.is_err()).collect() };
         assert_eq!(fails("x,a,A,B,,\nx,a,A,B,,\ny,a,A,B,,\n"), [false, true, false]);
         assert_eq!(fails("x,a,A,B,ZN,\nx_1,a,A,B,,\n"), [false, true]);
         assert_eq!(fails("x_1,a,A,B,,\nx,a,A,B,ZN,\n"), [false, true]);

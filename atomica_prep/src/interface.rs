@@ -141,11 +141,8 @@ struct Backbone {
 impl Backbone {
     fn of(structure: &Structure, residue: &Residue) -> Self {
         let mut backbone = Self::default();
-        let atoms = structure
-            .names_of(residue)
-            .iter()
-            .zip(structure.elements_of(residue))
-            .zip(structure.positions_of(residue));
+        let atoms =
+            structure.names_of(residue).iter().zip(structure.elements_of(residue)).zip(structure.positions_of(residue));
         for ((name, &element), &position) in atoms {
             match (name.as_bytes(), element) {
                 (b"N", 7) => backbone.n = Some(position),
@@ -177,9 +174,7 @@ impl Backbone {
         /// Å; neighbouring alpha carbons are 3.8 apart, 2.9 in cis.
         const STEP: f64 = 4.3;
         match (self.ca, other.ca) {
-            (Some(a), Some(b)) => {
-                self.n.is_none() && self.c.is_none() && distance_squared(a, b) < STEP * STEP
-            }
+            (Some(a), Some(b)) => self.n.is_none() && self.c.is_none() && distance_squared(a, b) < STEP * STEP,
             _ => false,
         }
     }
@@ -379,16 +374,11 @@ fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: Option
     let structure = subject.structure();
     let mut side = Side::default();
     for &chain in chains {
-        let members = structure
-            .residues
-            .iter()
-            .zip(&subject.roles)
-            .enumerate()
-            .filter(|(_, (r, _))| r.chain == chain);
+        let members = structure.residues.iter().zip(&subject.roles).enumerate().filter(|(_, (r, _))| r.chain == chain);
         // The original keeps everything before the last residue that it knows, hetero groups included.
         let last = match rule {
             Rule::AllPairs => None,
-            Rule::Reference => members.clone().filter(|(_, (_, role))| role.recognised()).map(|(i, _)| i).last(),
+            Rule::Reference => members.clone().filter(|(_, (_, role))| role.recognised()).map(|(i, _)| i).next_back(),
         };
         for (i, (residue, role)) in members {
             let kind = match (rule, role) {
@@ -628,13 +618,7 @@ fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[usize
     }
 }
 
-fn two_polymers(
-    subject: &Subject,
-    row: &Row,
-    first: &[usize],
-    second: &[usize],
-    options: &Options,
-) -> Result<Record> {
+fn two_polymers(subject: &Subject, row: &Row, first: &[usize], second: &[usize], options: &Options) -> Result<Record> {
     let a = polymer_side(subject, first, options.rule, None);
     let b = polymer_side(subject, second, options.rule, None);
     for (side, chains) in [(&a, &row.chain1), (&b, &row.chain2)] {
@@ -702,7 +686,8 @@ enum Polymer {
 
 impl Polymer {
     fn of(side: &Side) -> Self {
-        let count = |range: std::ops::RangeInclusive<u16>| side.blocks.iter().filter(|b| range.contains(&b.kind)).count();
+        let count =
+            |range: std::ops::RangeInclusive<u16>| side.blocks.iter().filter(|b| range.contains(&b.kind)).count();
         let (protein, dna, rna) = (count(4..=23), count(24..=27), count(28..=31));
         if protein >= dna + rna {
             Self::Protein
@@ -795,7 +780,9 @@ fn assemble(
             record.block_icodes.push(residue.icode);
             record.block_components.push(residue.name);
             for &atom in side.atoms.get(range.clone()).unwrap_or_default() {
-                record.atom_types.push(structure.elements.get(atom).map_or(vocab::UNKNOWN_ATOM, |e| vocab::atom_type(*e)));
+                record
+                    .atom_types
+                    .push(structure.elements.get(atom).map_or(vocab::UNKNOWN_ATOM, |e| vocab::atom_type(*e)));
                 record.atom_names.push(structure.atom_names.get(atom).copied().unwrap_or_default());
             }
             let positions = side.positions.get(range).unwrap_or_default();
@@ -821,9 +808,9 @@ fn neighbor_lists(record: &mut Record, k: usize) {
         segment_of_atom.resize(start + length, segment);
         atom_eligible.resize(start + length, kind != vocab::GLOBAL_BLOCK);
         let members = record.positions.get(start..start + length).unwrap_or_default();
-        let sum = members.iter().fold([0.0f64; 3], |[x, y, z], [a, b, c]| {
-            [x + f64::from(*a), y + f64::from(*b), z + f64::from(*c)]
-        });
+        let sum = members
+            .iter()
+            .fold([0.0f64; 3], |[x, y, z], [a, b, c]| [x + f64::from(*a), y + f64::from(*b), z + f64::from(*c)]);
         centers.push(sum.map(|s| (s / length.max(1) as f64) as f32));
         start += length;
     }

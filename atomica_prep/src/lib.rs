@@ -5,12 +5,19 @@
 
 #![cfg_attr(
     test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "tests may panic"
+    )
 )]
 
 pub mod cli;
 pub mod error;
 pub mod index;
+mod inspect;
 pub mod interface;
 pub mod neighbors;
 pub mod pipeline;

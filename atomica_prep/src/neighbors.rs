@@ -1,5 +1,9 @@
 //! Exact nearest neighbours: a balanced k-d tree per segment, ties to the lower index.
-#![allow(clippy::indexing_slicing, reason = "indices are made here, from lengths checked at the entrance")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::needless_range_loop,
+    reason = "indices are made here, from lengths checked at the entrance"
+)]
 
 use rayon::prelude::*;
 
@@ -411,9 +415,8 @@ mod tests {
             let n = random.below(400) + 1;
             // Coarse coordinates make many ties; every third round is fine-grained.
             let grain = if round % 3 == 0 { 1e-3 } else { 2.0 };
-            let positions: Vec<[f32; 3]> = (0..n)
-                .map(|_| [0; 3].map(|_| ((random.next() * 20.0 / grain).floor() * grain) as f32))
-                .collect();
+            let positions: Vec<[f32; 3]> =
+                (0..n).map(|_| [0; 3].map(|_| ((random.next() * 20.0 / grain).floor() * grain) as f32)).collect();
             let mut complexes: Vec<i64> = (0..n).map(|_| random.below(4) as i64 - 1).collect();
             complexes.sort_unstable();
             let segments: Vec<u8> = (0..n).map(|_| random.below(3) as u8).collect();

@@ -20,8 +20,10 @@ def case(dtype, hidden=8, depth=3, nodes=30, edges=260, radial=12, seed=0):
     torch.manual_seed(seed)
     layer = FullyConnected(inputs, outputs, radial).to(dtype)
     x = torch.randn(nodes, inputs.dim, generator=generator, dtype=dtype).requires_grad_()
-    vectors = torch.randn(edges, 3, generator=generator, dtype=dtype)
-    hidden_features = torch.randn(edges, radial, generator=generator, dtype=dtype).requires_grad_()
+    vectors, hidden_features = [
+        torch.randn(len(plan.sender), width, generator=generator, dtype=dtype) for width in (3, radial)
+    ]
+    hidden_features.requires_grad_()
     return layer, plan, x, vectors, hidden_features
 
 
@@ -79,8 +81,10 @@ def test_equals_e3nn():
         rows = layer.weights[path.target.name][path.first_channel : path.first_channel + path.source.channels]
         weights.append((torch.einsum("en,unv->euv", hidden, rows[:, :-1]) + rows[:, -1]).flatten(1))
     messages = product(layer.inputs.to_e3nn(x)[plan.sender], y, torch.cat(weights, 1))
-    total = torch.zeros(len(x), messages.shape[1], dtype=x.dtype).index_add(0, plan.receiver, messages)
-    degree = torch.bincount(plan.receiver, minlength=len(x)).clamp(min=1)
+    real = plan.mean > 0
+    total = torch.zeros(len(x), messages.shape[1], dtype=x.dtype)
+    total = total.index_add(0, plan.receiver[real], messages[real])
+    degree = torch.bincount(plan.receiver[real], minlength=len(x)).clamp(min=1)
     ours = layer.outputs.to_e3nn(layer(plan, x, y, hidden))
     # e3nn keeps its constants in float32
     torch.testing.assert_close(ours, total / degree[:, None], atol=1e-7, rtol=0)
@@ -114,11 +118,24 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(run, (x, y, hidden, *weights))
 
 
-def test_plan_keeps_every_edge_once():
-    _, plan, *_ = case(torch.float32)
+@pytest.mark.parametrize("padding", [0, 64, 10**6])
+def test_plan_keeps_every_edge_once(monkeypatch, padding):
+    monkeypatch.setattr(conv, "_PADDING", padding)
+    generator = torch.Generator().manual_seed(0)
+    sender, receiver, kind = torch.randint(0, 20, (3, 200), generator=generator)
+    receiver = receiver.clamp(max=11)
+    plan = plan_edges(sender, receiver, kind, 20)
+    real = plan.mean > 0
+    before = sorted(zip(receiver.tolist(), sender.tolist(), kind.tolist(), strict=True))
+    columns = (plan.receiver[real], plan.sender[real], plan.kind[real])
+    assert sorted(zip(*map(torch.Tensor.tolist, columns), strict=True)) == before
+    assert torch.equal(plan.sender[~real], plan.receiver[~real])
+    sums = torch.zeros(20, dtype=torch.float64).index_add(0, plan.receiver, plan.mean)
+    torch.testing.assert_close(sums[plan.rows], torch.ones(12, dtype=torch.float64))
     edge = 0
     for first, count, per_row in plan.buckets:
         for row in plan.rows[first : first + count]:
             assert (plan.receiver[edge : edge + per_row] == row).all()
             edge += per_row
     assert edge == len(plan.sender)
+    assert (padding > 0) or real.all()

@@ -268,8 +268,7 @@ fn read_loop<'a>(
     bytes: usize,
     shown: &str,
 ) -> Result<Structure> {
-    let items: Vec<Option<Item>> =
-        tags.iter().map(|t| atom_site_item(t.text).as_deref().and_then(known)).collect();
+    let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_item(t.text).as_deref().and_then(known)).collect();
     let mut table = Table::new(&items, bytes / 90, line, shown)?;
     let width = items.len();
     let mut row: Vec<Token<'a>> = Vec::with_capacity(width);

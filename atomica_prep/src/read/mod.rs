@@ -185,9 +185,7 @@ pub fn read_file(path: &Path, shown: &str) -> Result<Source> {
 
 fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(packed.saturating_mul(6).min(1 << 28));
-    decoder
-        .read_to_end(&mut out)
-        .map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
+    decoder.read_to_end(&mut out).map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
     Ok(out)
 }
 
@@ -424,7 +422,8 @@ fn infer_element(padded: &[u8], columns: bool, component: Name) -> u8 {
     // Names that fill all columns (HG11, CAA1) or come without columns say little: halogens, and metals that no
     // letter of organic chemistry begins.
     let organic = matches!(single, 1 | 6 | 7 | 8 | 15 | 16);
-    let certain = halogen || !organic || (columns && single != 1 && bare.len() < 4 && rest.iter().all(u8::is_ascii_digit));
+    let certain =
+        halogen || !organic || (columns && single != 1 && bare.len() < 4 && rest.iter().all(u8::is_ascii_digit));
     if certain {
         two
     } else {
@@ -465,7 +464,11 @@ mod tests {
             ("    ", "LIG", 0),
             ("1234", "LIG", 0),
         ] {
-            assert_eq!(infer_element(padded.as_bytes(), true, name(component.trim())), expected, "{padded:?} {component}");
+            assert_eq!(
+                infer_element(padded.as_bytes(), true, name(component.trim())),
+                expected,
+                "{padded:?} {component}"
+            );
         }
         assert_eq!(infer_element(b"CA", false, name("ALA")), 6);
         assert_eq!(infer_element(b"CD", false, name("LIG")), 6);
@@ -548,11 +551,7 @@ mod tests {
 
     #[test]
     fn alternate_locations_written_apart() {
-        let s = with_altlocs(&[
-            ("SER", 1, "CB", b'A', 0.4),
-            ("GLY", 2, "N", 0, 1.0),
-            ("SER", 1, "CB", b'B', 0.6),
-        ]);
+        let s = with_altlocs(&[("SER", 1, "CB", b'A', 0.4), ("GLY", 2, "N", 0, 1.0), ("SER", 1, "CB", b'B', 0.6)]);
         assert_eq!(kept(&s), [2, 1]);
     }
 

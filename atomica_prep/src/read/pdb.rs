@@ -57,35 +57,25 @@ impl Reader {
 
     /// Takes one line; false when nothing after it matters.
     fn line(&mut self, line: &[u8], number: u64) -> bool {
-        let Some(record) = line.get(..4) else { return true };
-        match record {
-            b"ATOM" => self.atom(line, number, false),
-            b"HETA" => self.atom(line, number, true),
-            b"TER " | b"TER\t" => self.ter(),
-            b"MODE" => {
-                // A second model ends the first. Numbers may be missing, repeated, or begin anywhere.
-                if self.has_last && self.in_model {
-                    return false;
-                }
-                self.in_model = true;
-            }
-            b"ENDM" if self.has_last => return false,
-            _ => match *line.first().unwrap_or(&b' ') {
-                b'a' | b'h' | b't' | b'm' | b'e' | b'A' | b'H' | b'T' | b'M' | b'E' => return self.odd_record(line, number),
-                _ => {}
-            },
+        match line.get(..6) {
+            Some(b"ATOM  ") => self.atom(line, number, false),
+            Some(b"HETATM") => self.atom(line, number, true),
+            _ => return self.other_record(line, number),
         }
         true
     }
 
-    /// Record names in lower or mixed case, and TER without a following blank.
-    #[cold]
-    fn odd_record(&mut self, line: &[u8], number: u64) -> bool {
+    /// Everything but plain atom lines: the ends of chains and models, and record names in lower case.
+    fn other_record(&mut self, line: &[u8], number: u64) -> bool {
+        if !matches!(line.first().map(u8::to_ascii_uppercase), Some(b'A' | b'H' | b'T' | b'M' | b'E')) {
+            return true;
+        }
         let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
         match record.trim_ascii_end() {
             b"ATOM" => self.atom(line, number, false),
             b"HETATM" => self.atom(line, number, true),
             b"TER" => self.ter(),
+            // A second model ends the first. Numbers may be missing, repeated, or begin anywhere.
             b"MODEL" if self.has_last && self.in_model => return false,
             b"MODEL" => self.in_model = true,
             b"ENDMDL" if self.has_last => return false,
@@ -101,13 +91,9 @@ impl Reader {
                     self.ended.push(*chain);
                 }
             }
-            self.has_last_residue_ended();
+            // The next line begins a new residue, whatever its columns say.
+            self.last = [0; 10];
         }
-    }
-
-    /// The next line begins a new residue, whatever its columns say.
-    fn has_last_residue_ended(&mut self) {
-        self.last = [0; 10];
     }
 
     #[inline]
@@ -266,8 +252,7 @@ fn fixed(field: &[u8]) -> Option<f64> {
     Some(if negative { -value } else { value })
 }
 
-const POWERS: [f64; 16] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 #[cold]
 fn general(field: &[u8]) -> Option<f64> {

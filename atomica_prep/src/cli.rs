@@ -1,0 +1,262 @@
+//! `atomica-prep`: arguments, progress, summary, exit codes. One `run` for the binary and for Python.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::error::{Error, Result};
+use crate::interface::{FragmentTable, Options, Rule};
+use crate::pipeline::{Build, Existing, Stop, Summary};
+use crate::shard::Compression;
+
+/// Everything was done.
+pub const DONE: u8 = 0;
+/// The work itself failed.
+pub const FAILED: u8 = 1;
+/// Wrong arguments; nothing was written.
+pub const USAGE: u8 = 2;
+/// Done, but some inputs failed; the ledger lists them.
+pub const SOME_FAILED: u8 = 3;
+/// Stopped on request.
+pub const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "atomica-prep",
+    version,
+    about = "Turn structure files into the graphs of their interfaces",
+    after_help = "Example:\n  atomica-prep build-graphs complexes.csv --out graphs",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Cut the interfaces that an index lists and write them as Arrow shards
+    #[command(
+        after_help = "Exit codes: 0 all written, 3 some inputs failed (see failures.jsonl), 2 wrong usage, 130 interrupted.\n\n\
+        Example:\n  atomica-prep build-graphs complexes.csv --out graphs --threads 8\n\n\
+        The index is a CSV with a header: id, path, chain1, chain2, and where they apply lig_code, lig_resnum,\n\
+        lig_icode, label, label_*, split, modality. Other columns are kept as metadata."
+    )]
+    BuildGraphs(BuildGraphs),
+    /// Show what a folder of graphs holds, or one complex as a table
+    #[command(after_help = "Example:\n  atomica-prep inspect graphs\n  atomica-prep inspect graphs 1igy_A_B")]
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RuleName {
+    /// Any heavy atom of one block with any of the other; small molecules are kept whole
+    AllPairs,
+    /// Atom k with atom k only, ligands cut as well: how the released weights were trained
+    Reference,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CompressionName {
+    None,
+    Zstd,
+    Lz4,
+}
+
+#[derive(Debug, Args)]
+struct BuildGraphs {
+    /// Index files (CSV); paths in them are relative to the file
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// Folder for the shards, manifest.json and failures.jsonl
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Blocks belong to the interface when heavy atoms are closer than this, in Å
+    #[arg(long, default_value_t = 8.0, value_name = "Å")]
+    cutoff: f64,
+    /// Nearest neighbours to store for each atom and block
+    #[arg(long, default_value_t = 8, value_name = "K")]
+    neighbors: usize,
+    /// Which atoms decide whether two blocks meet
+    #[arg(long, value_enum, default_value = "all-pairs")]
+    interface_rule: RuleName,
+    /// Fragments of ligands by component id (JSON, made by `--fragments` of the Python command)
+    #[arg(long, value_name = "FILE")]
+    fragment_table: Option<PathBuf>,
+    /// Packing of the shards; unpacked ones are read without copying
+    #[arg(long, value_enum, default_value = "none")]
+    compression: CompressionName,
+    /// Complexes per shard
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    shard_rows: usize,
+    /// Threads; 0 for one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+    /// Continue an interrupted build
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
+    /// Replace the graphs in --out
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+struct Inspect {
+    /// Folder made by build-graphs
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Complex to show
+    id: Option<String>,
+}
+
+/// Runs the command line (arguments without the program's name) and gives the exit code.
+pub fn run(arguments: &[String], stop: &Stop) -> u8 {
+    let words = std::iter::once("atomica-prep").chain(arguments.iter().map(String::as_str));
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => DONE,
+                _ => USAGE,
+            };
+        }
+    };
+    let outcome = match cli.command {
+        Command::BuildGraphs(arguments) => build_graphs(&arguments, stop),
+        Command::Inspect(arguments) => crate::inspect::run(&arguments.folder, arguments.id.as_deref()),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("atomica-prep: {error}");
+        match error.stage() {
+            crate::error::Stage::Usage | crate::error::Stage::Index => USAGE,
+            _ => FAILED,
+        }
+    })
+}
+
+/// Names and help texts of every command, for tests.
+pub fn help_texts() -> Vec<(String, String)> {
+    let mut command = Cli::command();
+    let mut texts = vec![(String::new(), command.render_long_help().to_string())];
+    for sub in command.get_subcommands_mut() {
+        texts.push((sub.get_name().to_owned(), sub.render_long_help().to_string()));
+    }
+    texts
+}
+
+fn usage(message: String) -> Error {
+    Error::Usage { message }
+}
+
+impl BuildGraphs {
+    /// Checks everything that can be checked before anything is written.
+    fn checked(&self) -> Result<Build> {
+        if !self.cutoff.is_finite() || self.cutoff <= 0.0 || self.cutoff > 100.0 {
+            return Err(usage(format!("--cutoff {}: expected a distance above 0 and up to 100 Å", self.cutoff)));
+        }
+        if self.neighbors > 256 {
+            return Err(usage(format!("--neighbors {}: expected 0 to 256", self.neighbors)));
+        }
+        if self.shard_rows == 0 {
+            return Err(usage("--shard-rows 0: expected at least 1".to_owned()));
+        }
+        if self.threads > 1024 {
+            return Err(usage(format!("--threads {}: expected 0 to 1024", self.threads)));
+        }
+        for input in &self.inputs {
+            if !input.is_file() {
+                let what = if input.exists() { "is not a file" } else { "does not exist" };
+                return Err(usage(format!("{}: {what}; expected an index (CSV)", input.display())));
+            }
+            if input.extension().is_none_or(|e| !e.eq_ignore_ascii_case("csv")) {
+                return Err(usage(format!("{}: expected an index whose name ends in .csv", input.display())));
+            }
+        }
+        if self.out.exists() && !self.out.is_dir() {
+            return Err(usage(format!("--out {}: is not a folder", self.out.display())));
+        }
+        let fragments = self.fragment_table.as_deref().map(FragmentTable::read).transpose()?;
+        Ok(Build {
+            inputs: self.inputs.clone(),
+            out: self.out.clone(),
+            interface: Options {
+                cutoff: self.cutoff,
+                rule: match self.interface_rule {
+                    RuleName::AllPairs => Rule::AllPairs,
+                    RuleName::Reference => Rule::Reference,
+                },
+                neighbors: self.neighbors,
+                fragments,
+            },
+            compression: match self.compression {
+                CompressionName::None => Compression::None,
+                CompressionName::Zstd => Compression::Zstd,
+                CompressionName::Lz4 => Compression::Lz4,
+            },
+            shard_rows: self.shard_rows,
+            existing: match (self.resume, self.overwrite) {
+                (true, _) => Existing::Resume,
+                (false, true) => Existing::Overwrite,
+                (false, false) => Existing::Refuse,
+            },
+        })
+    }
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} inputs, {per_sec}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn build_graphs(arguments: &BuildGraphs, stop: &Stop) -> Result<u8> {
+    let build = arguments.checked()?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(arguments.threads)
+        .build()
+        .map_err(|e| usage(format!("--threads {}: {e}", arguments.threads)))?;
+    let bar = progress_bar();
+    let begin = Instant::now();
+    let summary = pool.install(|| {
+        build.run(stop, &|rows, total| {
+            bar.set_length(total);
+            bar.set_position(rows);
+        })
+    });
+    bar.finish_and_clear();
+    let summary = summary?;
+    report(&summary, &build, begin.elapsed());
+    Ok(if summary.interrupted {
+        INTERRUPTED
+    } else if summary.counts.failures > 0 {
+        SOME_FAILED
+    } else {
+        DONE
+    })
+}
+
+fn report(summary: &Summary, build: &Build, elapsed: Duration) {
+    let seconds = elapsed.as_secs_f64();
+    let rate = summary.complexes_now as f64 / seconds.max(1e-9);
+    let out = build.out.display();
+    if summary.interrupted {
+        eprintln!("interrupted; the same command with --resume continues after the last complete shard in {out}");
+        return;
+    }
+    let counts = &summary.counts;
+    eprintln!(
+        "{} complexes written to {out}, {} failed; {seconds:.1} s, {rate:.0} complexes/s",
+        counts.complexes, counts.failures
+    );
+    for (code, count) in &summary.failures {
+        eprintln!("  {count} {code}");
+    }
+    if counts.failures > 0 {
+        eprintln!("  see {}", build.out.join(crate::shard::FAILURES).display());
+    }
+}

@@ -1,0 +1,403 @@
+"""Whole runs of `atomica-run`: what is written, what is refused, interrupted and resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import atomica
+from atomica.runner import main
+
+ROOT = Path(__file__).parents[2]
+
+SPEC = """\
+[run]
+name = "tiny"
+out = "{out}"
+
+[data]
+train = "{data}"
+input = "segment0"
+batch_blocks = 64
+max_item_blocks = 64
+
+[model]
+atom_hidden = 8
+block_hidden = 8
+edge_size = 4
+layers = 1
+dropout = 0.1
+
+[[head]]
+kind = "binary"
+positive = "yes"
+negative = "no"
+hidden = 8
+
+[train]
+epochs = 4
+learning_rate = 3e-3
+[train.schedule]
+kind = "cosine"
+warmup_steps = 3
+
+[device]
+kind = "cpu"
+threads = 1
+
+[log]
+every_steps = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def write_spec(tiny_set, tmp_path_factory):
+    """Writes the spec of a small run; returns its path and the run's folder."""
+
+    def write(**changes):
+        folder = tmp_path_factory.mktemp("run")
+        text = SPEC.format(out=folder / "out", data=tiny_set)
+        for old, new in changes.get("replace", {}).items():
+            assert old in text
+            text = text.replace(old, new)
+        (folder / "spec.toml").write_text(text + changes.get("more", ""))
+        return folder / "spec.toml", folder / "out"
+
+    return write
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "atomica.runner", *map(str, arguments)]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def run(*arguments):
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(), timeout=120, check=False
+    )
+
+
+def events(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(out):
+    """Everything in metrics.jsonl that must not depend on the machine's mood."""
+    return [{k: v for k, v in event.items() if k != "complexes_per_s"} for event in events(out)]
+
+
+@pytest.fixture(scope="module")
+def finished(write_spec):
+    """An undisturbed run."""
+    path, out = write_spec()
+    result = run(path)
+    assert result.returncode == 0, result.stderr
+    return path, out, result
+
+
+# --------------------------------------------------------------------------------------------- a whole run
+
+
+def test_a_run_writes_everything(finished):
+    _, out, result = finished
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {"spec.toml", "metrics.jsonl", "evaluation.json", "predictions.csv"} <= names
+    for name in ("best", "last"):
+        assert {f"checkpoints/{name}/{file}" for file in ("model.safetensors", "model.json", "state.json")} <= names
+    assert not [name for name in names if name.endswith((".tmp", ".new", ".old", ".pkl", ".pt"))]
+    # Not on a terminal: one plain line per epoch, no bar and no control characters.
+    lines = [line for line in result.stderr.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert "\x1b" not in result.stderr + result.stdout
+    assert "valid auroc" in lines[0]
+    assert "complexes/s in training" in result.stdout
+    assert "peak memory" in result.stdout
+
+
+def test_metrics_are_recorded(finished):
+    _, out, _ = finished
+    records = events(out)
+    steps = [record for record in records if record["event"] == "step"]
+    epochs = [record for record in records if record["event"] == "epoch"]
+    assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
+    assert [record["epoch"] for record in epochs] == [1, 2, 3, 4]
+    assert {"train_loss", "valid_loss", "valid_auroc", "valid_auprc", "complexes_per_s"} <= set(epochs[0])
+    rates = [record["learning_rate"] for record in steps]
+    assert rates[:3] == pytest.approx([1e-3, 2e-3, 3e-3])
+    assert rates[-1] == 0.0
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    assert records[-1]["event"] == "test"
+
+
+def test_tensorboard_shows_the_same_numbers(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, out, _ = finished
+    reader = EventAccumulator(str(out / "tensorboard"))
+    reader.Reload()
+    written = [(record["step"], record["loss"]) for record in events(out) if record["event"] == "step"]
+    read = [(event.step, event.value) for event in reader.Scalars("step/loss")]
+    assert [step for step, _ in read] == [step for step, _ in written]
+    assert [value for _, value in read] == pytest.approx([value for _, value in written], rel=1e-6)
+    assert len(reader.Scalars("epoch/valid_auroc")) == 4
+
+
+def test_evaluation_and_predictions_belong_together(finished, tiny_set):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    _, out, result = finished
+    report = json.loads((out / "evaluation.json").read_text())
+    head = report["heads"]["binary"]
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    dataset = atomica.open_dataset(tiny_set)
+    test = [i for i, split in enumerate(dataset.splits) if split == "test"]
+    assert [row["id"] for row in rows] == [dataset.ids[i] for i in test]
+    assert [row["label"] for row in rows] == [dataset.column("label")[i] for i in test]
+    truth = [row["label"] == "yes" for row in rows]
+    for column, who in (("probability", "model"), ("baseline", "baseline")):
+        scores = [float(row[column]) for row in rows]
+        assert head[who]["auroc"]["value"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
+        assert head[who]["auprc"]["value"] == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
+        assert head[who]["auroc"]["low"] <= head[who]["auroc"]["value"] <= head[who]["auroc"]["high"]
+    assert head["base_rate"] == pytest.approx(sum(truth) / len(truth))
+    assert head["resamples"] == 1000
+    assert head["classes"]["test"] == {"no": truth.count(False), "yes": truth.count(True)}
+    assert report["run"]["training_complexes_per_s"] > 0
+    assert report["run"]["peak_memory_mib"] > 50
+    for conclusion in head["conclusions"]:
+        assert re.search("(includes|does not include) the baseline's", conclusion)
+        assert conclusion in result.stdout
+
+
+def test_the_best_checkpoint_gives_the_predictions(finished, tiny_set):
+    _, out, _ = finished
+    model = atomica.load(out / "checkpoints" / "best", device="cpu")
+    dataset = atomica.open_dataset(tiny_set)
+    for row in csv.DictReader((out / "predictions.csv").open()):
+        index = dataset.ids.index(row["id"])
+        graph = dataset.graphs([index], input="segment0", **model.config.graph_options())
+        assert float(model.predict(graph)["binary"][0]) == pytest.approx(float(row["probability"]), abs=2e-5)
+
+
+def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path, monkeypatch):
+    from atomica.runner import settings
+
+    path, out, _ = finished
+    tree = tomllib.loads((out / "spec.toml").read_text())
+    absent = {"data.valid", "data.test", "train.schedule.min_factor"}
+    for row in settings():
+        section, *keys = row.key.split(".")
+        node = tree[section]
+        if section == "head":
+            node, keys = node[0], keys[1:]
+        for key in keys[:-1]:
+            node = node[key]
+        assert keys[-1] in node or row.key in absent, row.key
+    assert tree["run"]["out"] == str(out)
+    # Other folder, other current directory, other number of loader threads: the same losses, bit for bit.
+    again = tmp_path / "again"
+    monkeypatch.chdir(tmp_path)
+    assert main([str(out / "spec.toml"), "--set", f"run.out={again}", "--set", "data.loader_threads=2"]) == 0
+    assert losses(again) == losses(out)
+    assert (again / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
+    weights = [(folder / "checkpoints/last/model.safetensors").read_bytes() for folder in (out, again)]
+    assert weights[0] == weights[1]
+
+
+# --------------------------------------------------------------------------------- interrupted and resumed
+
+
+def interrupt(path, out, number, after):
+    """Start a run and send it a signal once `after` steps are recorded; returns its exit code and stderr."""
+    with subprocess.Popen(
+        command(path), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            file = out / "metrics.jsonl"
+            if file.is_file() and file.read_text().count('"step",') >= after:
+                process.send_signal(number)
+                break
+            time.sleep(0.005)
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
+
+
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGTERM, 9), (signal.SIGINT, 2)])
+def test_an_interrupted_run_goes_on_as_if_undisturbed(finished, write_spec, number, after):
+    _, undisturbed, _ = finished
+    path, out = write_spec()
+    code, errors = interrupt(path, out, number, after)
+    assert code == 130, errors
+    assert "checkpoint written; go on with --resume" in errors
+    assert not (out / "evaluation.json").exists()
+    # As after a crash: records that the checkpoint knows nothing of, the last one cut short.
+    with (out / "metrics.jsonl").open("a") as stream:
+        stream.write('{"event": "step", "epoch": 9, "step": 10000, "loss": 0}\n{"event": "st')
+    assert main([str(path), "--resume"]) == 0
+    assert losses(out) == losses(undisturbed)
+    for name in ("last", "best"):
+        one, two = (folder / "checkpoints" / name / "model.safetensors" for folder in (out, undisturbed))
+        assert one.read_bytes() == two.read_bytes()
+    assert (out / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
+
+
+def test_a_finished_run_can_be_trained_longer_but_not_otherwise(finished, write_spec, capsys):
+    path, out = write_spec(replace={'kind = "cosine"': 'kind = "constant"', "epochs = 4": "epochs = 1"})
+    assert main([str(path)]) == 0
+    assert main([str(path)]) == 2
+    assert "holds a run already; add --resume" in capsys.readouterr().err
+    assert main([str(path), "--resume", "--set", "train.learning_rate=0.5"]) == 2
+    assert "train.learning_rate: 0.003 then, 0.5 now" in capsys.readouterr().err
+    before = events(out)
+    assert main([str(path), "--resume", "--set", "train.epochs=2"]) == 0
+    after = events(out)
+    assert [r["epoch"] for r in after if r["event"] == "epoch"] == [1, 2]
+    kept = [record for record in before if record["event"] != "test"]
+    assert after[: len(kept)] == kept
+
+
+def test_resume_without_a_checkpoint(write_spec, capsys):
+    path, out = write_spec()
+    assert main([str(path), "--resume"]) == 2
+    assert "holds no checkpoint to resume" in capsys.readouterr().err
+    assert not out.exists()
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+
+
+def test_a_misspelt_key_on_the_command_line(write_spec):
+    path, out = write_spec(replace={"epochs = 4": "epoch = 4"})
+    result = run(path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == f"atomica-run: {path}:25: train.epoch = 4: unknown key; did you mean train.epochs?\n"
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"replace": {"epochs = 4": 'epochs = "4"'}}, r'spec.toml:25: train.epochs = "4": expected a whole number'),
+        ({"replace": {'input = "segment0"': 'test = "/nowhere"'}}, r'toml:7: data.test = "/nowhere": no such folder'),
+        ({"replace": {'input = "segment0"': 'fragments = "ps_300"'}}, r"built with fragment vocabulary 'none', but .*'ps_300'"),
+        ({"replace": {'"binary"': '"binry"'}}, r'head.0.kind = "binry": must be one of .*; did you mean "binary"\?'),
+        ({"replace": {"hidden = 8\n\n": "hiden = 8\n\n"}}, r"head.0.hiden = 8: unknown key; did you mean head.0.hidden\?"),
+        ({"replace": {'positive = "yes"': 'positive = "maybe"\nlabel = "lable"'}}, r"head.0.label = \"lable\": .*has no column"),
+        ({"replace": {'positive = "yes"\nnegative = "no"': 'positive = "maybe"\nnegative = "perhaps"'}}, r"head.0.positive = \"maybe\": .*'yes' \("),
+        ({"replace": {"atom_hidden = 8": "atom_hidden = 7"}}, r"spec.toml:12: model.atom_hidden = 7: must be"),
+        ({"replace": {"dropout = 0.1": "modality_embedding = true"}}, r"model.modality_embedding = true: has no effect"),
+        ({"replace": {"epochs = 4": 'epochs = 4\nmonitor = "rmse"'}}, r'train.monitor = "rmse": must be one of loss, '),
+        ({"replace": {"max_item_blocks = 64": "max_item_blocks = 65"}}, r"max_item_blocks = 65: must be at most data.batch_blocks"),
+        ({"replace": {"max_item_blocks = 64": "max_item_blocks = 2"}}, r"data.train = .*has no complexes .*more than 2 blocks"),
+        ({"more": "[trian]\nepochs = 3\n"}, r"spec.toml:37: trian: unknown key; did you mean train\?"),
+        ({"replace": {"[[head]]": "[head]"}}, r"spec.toml:18: head: a model needs a head: write \[\[head\]\]"),
+        ({"more": "[broken\n"}, r"spec.toml:37: not valid TOML"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_nothing_is_written(write_spec, capsys, change, message):
+    path, out = write_spec(**change)
+    assert main([str(path)]) == 2
+    captured = capsys.readouterr()
+    assert re.search(message, captured.err), captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not out.exists()
+
+
+def test_all_that_is_wrong_is_reported_at_once(write_spec, capsys):
+    replace = {"epochs = 4": 'epochs = "4"', "atom_hidden = 8": "atom_hiden = 8", 'input = "segment0"': 'valid = "/no"'}
+    path, out = write_spec(replace=replace)
+    assert main([str(path)]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"atomica-run: 3 errors in {path}\n")
+    for key in ("data.valid", "model.atom_hiden", "train.epochs"):
+        assert key in text
+    assert not out.exists()
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(write_spec, capsys):
+    path, out = write_spec()
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    assert main([str(path)]) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    assert [entry.name for entry in out.iterdir()] == ["thesis.txt"]
+
+
+def test_usage(capsys):
+    for arguments in ([], ["a.toml", "--no-such-option"], ["a.toml", "b.toml"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+    assert main(["/nowhere/spec.toml"]) == 2
+    assert "no such spec file" in capsys.readouterr().err
+
+
+def test_help_is_immediate():
+    code = "import sys, atomica.runner as r\ntry: r.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    began = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert time.perf_counter() - began < 2  # half a second on an idle machine
+    assert result.stdout.endswith("False\n")
+    assert "--set head.0.positive=ZN" in result.stdout
+
+
+def test_the_command_line_stays_small(capsys):
+    """A new option needs a reason: what belongs to a run belongs into its spec."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    options = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE))
+    assert options == {"--help", "--set", "--dry-run", "--resume"}
+
+
+# -------------------------------------------------------------------------------------------------- the rest
+
+
+def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
+    path, out = write_spec()
+    assert main([str(path), "--dry-run", "--set", "head.0.name=answer"]) == 0
+    text = capsys.readouterr().out
+    for pattern in (
+        r"model +[\d,]+ parameters, heads: answer",
+        r"steps +\d+ per epoch of \d+ blocks \([\d.]+ complexes\) on average, 4 epochs",
+        r"train +\d+ complexes .*\(\d+ no, \d+ yes\)",
+        r"test +\d+ complexes .*\(\d+ no, \d+ yes\)",
+        r"batch +\d+ complexes, \d+ blocks: loss \d",
+        r"nothing was written",
+    ):
+        assert re.search(pattern, text), pattern
+    assert not out.exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(write_spec, capsys):
+    path, out = write_spec()
+    # `weight_decay` times `learning_rate` above 2 makes the weights grow without bound.
+    code = main([str(path), "--set", "train.learning_rate=1e20", "--set", "train.weight_decay=1e18"])
+    text = capsys.readouterr().err
+    assert code == 1
+    assert re.search(r"the (loss|gradient norm) is (nan|inf) in step \d+ .*; complexes of this step: \w+", text)
+    assert (out / "checkpoints" / "last" / "state.json").is_file()
+    assert not (out / "evaluation.json").exists()
+
+
+def test_early_stopping_and_balanced_sampling(write_spec, capsys):
+    path, out = write_spec(replace={'input = "segment0"': 'input = "complex"\nsampler = "balanced"'})
+    changes = ("train.learning_rate=1e-30", "train.patience=2", "train.epochs=9", "train.monitor=auroc")
+    assert main([str(path), *(word for change in changes for word in ("--set", change))]) == 0
+    assert "best    epoch 1 of 3, stopped early: valid auroc" in capsys.readouterr().out
+    assert [record["epoch"] for record in events(out) if record["event"] == "epoch"] == [1, 2, 3]

@@ -1,0 +1,323 @@
+"""Data sets: opening, refusing, zero copies, one partner alone, sampling, batching, prefetching."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from atomica import records
+from atomica.errors import DataError, ShardError
+from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS
+from atomica.records import DataConfig, epoch_order, open_dataset, plan_batches, prefetch, select_rows
+
+
+@pytest.fixture
+def copy(tiny_set, tmp_path):
+    """A copy of the tiny data set that may be damaged."""
+    return shutil.copytree(tiny_set, tmp_path / "copy")
+
+
+def edit(folder, change):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def shard(folder):
+    return folder / json.loads((folder / "manifest.json").read_text())["shards"][0]["file"]
+
+
+# ------------------------------------------------------------------------------------------------ opening
+
+
+def test_reads_what_the_shards_hold(tiny_set):
+    dataset = open_dataset(tiny_set)
+    assert len(dataset) == dataset.manifest["counts"]["complexes"] == len(dataset.ids) == len(dataset.splits)
+    assert len(dataset.manifest["shards"]) > 1
+    rows = []
+    for entry in dataset.manifest["shards"]:
+        with pa.memory_map(str(tiny_set / entry["file"])) as mapped:
+            rows += pa.ipc.open_file(mapped).read_all().to_pylist()
+    k = dataset.neighbors
+    for index, row in enumerate(rows):
+        record = dataset[index]
+        for field in RECORD_FIELDS:
+            value, wanted = getattr(record, field.name), row[field.name]
+            if field.dtype.startswith("map"):
+                assert value == dict(wanted)
+            elif field.name in ("atom_intra", "atom_inter", "block_intra", "block_inter"):
+                assert value.shape == (len(wanted) // k, k)
+                assert value.ravel().tolist() == wanted
+            elif field.shape and field.dtype != "utf8":
+                assert value.dtype == field.dtype
+                assert value.tolist() == wanted
+            else:
+                assert value == wanted
+    assert [row["id"] for row in rows] == dataset.ids
+    assert dataset[-1].id == dataset.ids[-1]
+    assert [record.id for record in dataset[1:3]] == dataset.ids[1:3]
+    assert dataset.column("label") == [dict(row["labels"]).get("label") for row in rows]
+    assert dataset.block_counts().tolist() == [len(row["block_types"]) for row in rows]
+    with pytest.raises(IndexError, match="row 1000000 of a data set of"):
+        dataset[1_000_000]
+    dataset.verify()
+
+
+def test_numbers_are_views_of_the_mapped_file(tiny_set):
+    before = pa.total_allocated_bytes()
+    dataset = open_dataset(tiny_set)
+    record = dataset[3]
+    arrays = [getattr(record, field.name) for field in RECORD_FIELDS if field.shape and field.dtype != "utf8"]
+    assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
+    assert pa.total_allocated_bytes() - before < 20_000  # ids only
+
+
+def test_all_columns_there_are_named(tiny_set):
+    with pytest.raises(DataError, match=r"has no column 'lable'; it has .*label"):
+        open_dataset(tiny_set).column("lable")
+
+
+def test_segment_counts(tiny_set):
+    dataset = open_dataset(tiny_set)
+    for s in (0, 1):
+        counts = dataset.block_counts(f"segment{s}")
+        assert counts.tolist() == [int((record.segment_ids == s).sum()) for record in dataset]
+
+
+def test_compressed_shards_read_the_same(copy):
+    plain = open_dataset(copy)
+    expected = [record.positions.copy() for record in plain]
+    ids = plain.ids
+
+    def recompress(manifest):
+        for entry in manifest["shards"]:
+            path = copy / entry["file"]
+            table = pa.ipc.open_file(path.read_bytes()).read_all()
+            with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+                out.write_table(table, max_chunksize=7)
+            entry["bytes"] = path.stat().st_size
+
+    edit(copy, recompress)
+    dataset = open_dataset(copy)
+    assert dataset.ids == ids
+    for index in np.random.default_rng(0).permutation(len(dataset)):
+        assert np.array_equal(dataset[index].positions, expected[index])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda m: m.update(schema_version=7, atomica_prep_version="9.9"), DataError, "schema version 7 .*9.9.*reads 1"),
+        (lambda m: m["vocabulary"].update(blocks=151), DataError, "vocabulary of 151 block and 121 atom types"),
+        (lambda m: m["vocabulary"].update(atoms=99), DataError, "vocabulary of 150 block and 99 atom types"),
+        (lambda m: m.pop("shards"), DataError, "lacks or garbles 'shards'"),
+        (lambda m: m["shards"][0].update(rows=1), ShardError, "rows, the manifest says 1"),
+        (lambda m: m["shards"][0].update(bytes=1), ShardError, "bytes, the manifest says 1"),
+        (lambda m: m["shards"][0].update(file="gone.arrow"), ShardError, "there is no such file"),
+    ],
+)
+def test_manifests_that_do_not_fit_are_refused(copy, change, error, message):
+    edit(copy, change)
+    with pytest.raises(error, match=message):
+        open_dataset(copy)
+
+
+def test_shards_that_do_not_fit_are_refused(copy):
+    path = shard(copy)
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+
+    def rewrite(changed):
+        with pa.ipc.new_file(path, changed.schema) as out:
+            out.write_table(changed)
+        edit(copy, lambda m: m["shards"][0].update(bytes=path.stat().st_size))
+
+    rewrite(table.drop_columns(["atom_types"]))
+    with pytest.raises(ShardError, match="columns are not those of schema 1: missing atom_types"):
+        open_dataset(copy)
+    rewrite(table.set_column(1, "modality", table.column("modality").cast(pa.int64())))
+    with pytest.raises(ShardError, match="column modality has type int64, expected int8"):
+        open_dataset(copy)
+    path.write_bytes(b"no arrow file at all")
+    edit(copy, lambda m: m["shards"][0].update(bytes=path.stat().st_size))
+    with pytest.raises(ShardError, match="not an Arrow IPC file"):
+        open_dataset(copy)
+
+
+def test_a_changed_byte_is_found_by_verify(copy):
+    path = shard(copy)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ShardError, match="SHA-256 differs"):
+        open_dataset(copy).verify()
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        open_dataset(tmp_path / "none")
+    with pytest.raises(DataError, match=r"holds no manifest\.json"):
+        open_dataset(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        open_dataset(tmp_path)
+    with pytest.raises(DataError, match="is a file"):
+        open_dataset(tmp_path / "manifest.json")
+    with pytest.raises(DataError, match="no such demo data set; there is"):
+        open_dataset("demo://none")
+
+
+# ------------------------------------------------------------------------------------------- one partner
+
+
+@pytest.mark.parametrize("s", [0, 1])
+def test_segment_is_the_partner_alone(tiny_set, s):
+    record = open_dataset(tiny_set)[5]
+    alone = record.segment(s)
+    blocks = np.flatnonzero(record.segment_ids == s)
+    lengths = record.block_lengths.astype(np.int64)
+    first = np.cumsum(lengths) - lengths
+    atoms = np.concatenate([np.arange(first[b], first[b] + lengths[b]) for b in blocks])
+    assert alone.block_types.tolist() == record.block_types[blocks].tolist()
+    assert alone.block_types[0] == GLOBAL_BLOCK
+    assert alone.positions.tolist() == record.positions[atoms].tolist()
+    assert list(alone.atom_names) == [list(record.atom_names)[a] for a in atoms]
+    assert alone.block_resnums.tolist() == record.block_resnums[blocks].tolist()
+    assert (alone.id, alone.labels, alone.modality) == (record.id, record.labels, -1)
+    assert not alone.segment_ids.any()
+    assert (alone.atom_inter == -1).all()
+    assert (alone.block_inter == -1).all()
+    for name, kept in (("atom_intra", atoms), ("block_intra", blocks)):
+        original = getattr(record, name)[kept]
+        back = np.append(kept, -1)[getattr(alone, name)]
+        assert back.tolist() == original.tolist()
+
+
+def test_the_graph_of_a_segment_is_that_of_its_arrays(tiny_set):
+    import torch
+
+    from atomica.graph import batch, graph_from_arrays
+
+    alone = open_dataset(tiny_set)[5].segment(1)
+    stored = batch([alone], k_neighbors=4)
+    computed = graph_from_arrays(
+        alone.positions,
+        alone.block_types.astype(int),
+        alone.atom_types.astype(int),
+        alone.block_lengths.astype(int),
+        alone.segment_ids.astype(int),
+        [len(alone.block_types)],
+        k_neighbors=4,
+    )
+    for relation in stored.canonical_etypes:
+        one, other = (
+            set(zip(*(ends.tolist() for ends in graph.edges(etype=relation)), strict=True))
+            for graph in (stored, computed)
+        )
+        assert one == other, relation
+    assert torch.equal(stored.nodes["atom"].data["x"], computed.nodes["atom"].data["x"])
+
+
+def test_a_segment_that_is_not_there(tiny_set):
+    alone = open_dataset(tiny_set)[0].segment(0)
+    with pytest.raises(DataError, match="has no segment 1"):
+        alone.segment(1)
+
+
+# ------------------------------------------------------------------------------- rows, sampling, batches
+
+
+def test_rows_of_each_part(tiny_set):
+    dataset = open_dataset(tiny_set)
+    config = DataConfig(train=str(tiny_set))
+    parts = {name: select_rows(dataset, name, config, own=name == "train") for name in records.PARTS}
+    assert sum(len(rows) for rows in parts.values()) == len(dataset)
+    for name, rows in parts.items():
+        assert {dataset.splits[row] for row in rows.rows} == {name}
+        assert rows.skipped == {}
+
+
+def test_large_complexes_are_skipped_and_counted(tiny_set):
+    dataset = open_dataset(tiny_set)
+    every = select_rows(dataset, "train", DataConfig(train="x"), own=True)
+    limit = int(np.median(every.blocks))
+    rows = select_rows(dataset, "train", DataConfig(train="x", max_item_blocks=limit), own=True)
+    assert rows.blocks.max() <= limit
+    assert list(rows.skipped.values()) == [len(every) - len(rows)]
+    assert "data.max_item_blocks" in next(iter(rows.skipped))
+
+
+def test_batches_are_full_in_order_and_complete():
+    generator = np.random.default_rng(0)
+    blocks = generator.integers(1, 50, 200)
+    order = generator.permutation(200)
+    batches = plan_batches(order, blocks, 100)
+    assert np.concatenate(batches).tolist() == order.tolist()
+    sums = [int(blocks[batch].sum()) for batch in batches]
+    assert max(sums) <= 100
+    for batch, following in zip(batches, batches[1:], strict=False):
+        assert blocks[batch].sum() + blocks[following[0]] > 100
+    assert [b.tolist() for b in plan_batches(np.arange(3), np.array([1, 500, 1]), 100)] == [[0], [1], [2]]
+    assert plan_batches(np.arange(0), np.array([], dtype=int), 5) == []
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    one = epoch_order(100, seed=1, epoch=2)
+    assert sorted(one.tolist()) == list(range(100))
+    assert np.array_equal(one, epoch_order(100, seed=1, epoch=2))
+    assert not np.array_equal(one, epoch_order(100, seed=1, epoch=3))
+    assert not np.array_equal(one, epoch_order(100, seed=2, epoch=2))
+
+
+@pytest.mark.parametrize("minority", [1, 3, 20, 50])
+def test_balanced_order(minority):
+    classes = np.array([1] * minority + [0] * (100 - minority))
+    for epoch in range(3):
+        order = epoch_order(100, seed=0, epoch=epoch, classes=classes)
+        assert len(order) == 100
+        assert int(classes[order].sum()) == 50
+        times = np.bincount(order, minlength=100)[:minority]
+        assert times.max() - times.min() <= 1
+        assert np.array_equal(order, epoch_order(100, seed=0, epoch=epoch, classes=classes))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 3])
+def test_prefetch_keeps_the_order(threads):
+    def make(job):
+        time.sleep(0.002 * (job % 3))
+        return job * job
+
+    assert list(prefetch(range(30), make, threads=threads)) == [job * job for job in range(30)]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_prefetch_raises_where_the_result_would_come(threads):
+    def make(job):
+        if job == 3:
+            raise DataError("three")
+        return job
+
+    results = prefetch(range(10), make, threads=threads)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="three"):
+        next(results)
+
+
+def test_prefetch_is_bounded_and_leaves_no_thread():
+    made = []
+    results = prefetch(range(100), lambda job: made.append(job) or job, threads=1, ahead=3)
+    next(results)
+    time.sleep(0.05)
+    assert len(made) <= 5
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("atomica-prefetch")]
+
+
+def test_limits_of_the_section_are_checked_together():
+    with pytest.raises(ValueError, match="must be at most data.batch_blocks"):
+        DataConfig(train="x", batch_blocks=10, max_item_blocks=20)
