@@ -102,7 +102,10 @@ def to_reference(
     out: dict[str, Tensor | None] = {}
     for name, parameter in _direct(model).items():
         out[name] = value(parameter)
-    for prefix, level in (("encoder.encoder", model.encoder.atoms), ("top_encoder.encoder", model.encoder.blocks)):
+    for prefix, level in (
+        ("encoder.encoder", model.encoder.atoms),
+        ("top_encoder.encoder", model.encoder.blocks),
+    ):
         for index, layer in enumerate(level.layers):
             assert isinstance(layer, Interaction)
             name = f"{prefix}.layers.{index}"
@@ -164,17 +167,23 @@ def _direct(model: Model) -> dict[str, Tensor]:
     pair("atom_block_attn_norm", attention.norm)
     pooling = encoder.pooling
     for index, (mixer, norm) in enumerate(zip(pooling.rounds, pooling.norms, strict=True)):
+        assert isinstance(mixer, torch.nn.MultiheadAttention)
         name = f"attention_pooling.attention_layers.{index}"
-        named[f"{name}.in_proj_weight"], named[f"{name}.in_proj_bias"] = mixer.in_proj_weight, mixer.in_proj_bias
+        named[f"{name}.in_proj_weight"], named[f"{name}.in_proj_bias"] = (
+            mixer.in_proj_weight,
+            mixer.in_proj_bias,
+        )
         pair(f"{name}.out_proj", mixer.out_proj)
         pair(f"attention_pooling.norms.{index}", norm)
     pair("attention_pooling.graph_repr_fc", pooling.output)
     if encoder.modalities is not None:
         named["modality_embedding.weight"] = encoder.modalities.weight
     if "binary" in model.heads:
-        for index, module in enumerate(model.heads["binary"].network):
-            if isinstance(module, torch.nn.Linear):
-                pair(f"classifier_ffn.{index}", module)
+        head = model.heads["binary"]
+        assert isinstance(head, BinaryHead)
+        for index, part in enumerate(head.network):
+            if isinstance(part, torch.nn.Linear):
+                pair(f"classifier_ffn.{index}", part)
     return named
 
 
@@ -225,7 +234,10 @@ def _fill(model: Model, state: dict[str, Tensor]) -> None:
         tensor = take(name, parameter.shape)
         if tensor is not None:
             parameter.copy_(tensor)
-    for prefix, level in (("encoder.encoder", model.encoder.atoms), ("top_encoder.encoder", model.encoder.blocks)):
+    for prefix, level in (
+        ("encoder.encoder", model.encoder.atoms),
+        ("top_encoder.encoder", model.encoder.blocks),
+    ):
         for index, layer in enumerate(level.layers):
             assert isinstance(layer, Interaction)
             name = f"{prefix}.layers.{index}"
@@ -246,5 +258,7 @@ def _fill(model: Model, state: dict[str, Tensor]) -> None:
     left = [name for name in state if not any(part in name for part in constants)]
     problems += [f"{name} has no place in this model type" for name in left]
     if problems:
-        listing = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
+        listing = "\n  ".join(problems[:20]) + (
+            f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        )
         raise DataError(f"{_FROM} weights do not fit its settings:\n  {listing}")

@@ -88,9 +88,7 @@ def plan_edges(sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int) -
     rank[rows] = torch.arange(len(rows), device=degree.device)
     order = torch.argsort(rank[receiver], stable=True)
     mean = torch.where(real, 1.0 / degree[receiver].double(), 0.0)
-    return EdgePlan(
-        sender[order], receiver[order], kind[order], mean[order], rows, tuple(buckets), num_nodes
-    )
+    return EdgePlan(sender[order], receiver[order], kind[order], mean[order], rows, tuple(buckets), num_nodes)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,9 @@ class EncoderConfig:
     block_hidden: int = _setting(32, "width of block features; divisible by 4, the number of attention heads")
     edge_size: int = _setting(16, "width of edge features and number of distance Gaussians on 0 to 5 Å")
     layers: int = _setting(3, "equivariant layers at each level")
-    dropout: float = _setting(0.0, "dropout in edge networks, outputs, attention and pooling, from 0 to below 1")
+    dropout: float = _setting(
+        0.0, "dropout in edge networks, outputs, attention and pooling, from 0 to below 1"
+    )
     k_neighbors: int = _setting(8, "nearest neighbours of a node within its segment, and as many across")
     atom_global: bool = _setting(False, "edges between global and ordinary atoms")
     block_global: bool = _setting(True, "edges between global and ordinary blocks")
@@ -153,9 +155,7 @@ class Interaction(nn.Module):
         scalars_only: bool = False,
     ) -> Tensor:
         """x [N, D_in]; y [E, 9]; length [E, edge_size]; kinds [4, edge_size], one row per edge type."""
-        hidden = F.dropout(
-            F.relu(self._radial_features(plan, x, length, kinds)), self.dropout, self.training
-        )
+        hidden = F.dropout(F.relu(self._radial_features(plan, x, length, kinds)), self.dropout, self.training)
         update = self.norm(self.product(plan, x, y, hidden, scalars_only=scalars_only))
         runs, first = [], 0
         for l in range(1 if scalars_only else 3):  # noqa: E741
@@ -194,6 +194,7 @@ class LevelEncoder(nn.Module):
         self.out = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, hidden)
         )
+        self.centers: Tensor
         self.register_buffer("centers", torch.linspace(0.0, RADIAL_CUTOFF, edge_size), persistent=False)
 
     def forward(self, level: Level, x: Tensor) -> Tensor:
@@ -290,6 +291,7 @@ class AttentionPooling(nn.Module):
         mask = None if self.quirks else present[:, None, None, :]
         for attention, norm in zip(self.rounds, self.norms, strict=True):
             shape = (inputs.num_graphs, longest, 3, ATTENTION_HEADS, -1)
+            assert isinstance(attention, nn.MultiheadAttention)
             qkv = F.linear(x_GLH, attention.in_proj_weight, attention.in_proj_bias).view(shape)
             q, k, v = qkv.permute(2, 0, 3, 1, 4)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -30,7 +30,7 @@ FIRST_FRAGMENT_BLOCK = 150
 """Block types below are specials, residues and elements; fragments of several atoms follow in file order."""
 _FIRST_ELEMENT_BLOCK = 32
 _HYDROGENS = ("H", "D", "T")
-_ORGANIC = frozenset("B Br C Cl F I N O P S Se Si".split())
+_ORGANIC = frozenset(["B", "Br", "C", "Cl", "F", "I", "N", "O", "P", "S", "Se", "Si"])
 """Elements with a fixed valence. Molecules with others (haem, chlorophyll) stay one block per atom, as in the
 data that the released weights were trained on."""
 
@@ -103,8 +103,7 @@ def component(code: str) -> Molecule | None:
     >>> component("MPD").names
     ('C1', 'C2', 'O2', 'CM', 'C3', 'C4', 'O4', 'C5')
     """
-    from biotite.structure import BondType
-    from biotite.structure import info
+    from biotite.structure import BondType, info
 
     orders = {
         BondType.SINGLE: 1,
@@ -189,7 +188,9 @@ def fragment(molecule: Molecule, vocabulary: Vocabulary) -> list[Fragment] | Non
             if len(key) == 1:
                 written[key] = molecule.elements[atoms[0]]
             else:
-                inside = [b.GetIdx() for b in built.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= key]
+                inside = [
+                    b.GetIdx() for b in built.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= key
+                ]
                 written[key] = Chem.MolToSmiles(Chem.PathToSubmol(built, inside))
         return written[key]
 
@@ -200,7 +201,9 @@ def fragment(molecule: Molecule, vocabulary: Vocabulary) -> list[Fragment] | Non
     while True:
         unions: dict[str, list[tuple[int, int]]] = {}
         for number, atoms in pieces.items():
-            touching = {piece_of[other] for atom in atoms for other in neighbors[atom] if piece_of[other] != number}
+            touching = {
+                piece_of[other] for atom in atoms for other in neighbors[atom] if piece_of[other] != number
+            }
             # not sorted: among equal unions the original's choice follows the order of a set of small integers
             for other in touching:
                 smiles = smiles_of(atoms + pieces[other])

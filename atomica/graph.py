@@ -16,7 +16,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,10 @@ def _graphbolt_fits() -> bool:
     return any(folder.glob(f"*pytorch_{version}.*"))
 
 
-dgl = _import_dgl()
+if TYPE_CHECKING:
+    import dgl
+else:
+    dgl = _import_dgl()
 
 __all__ = ["GraphInputs", "Level", "batch", "graph_from_arrays", "inputs", "load_graphs", "save_graphs"]
 
@@ -108,7 +111,9 @@ def batch(
                 for kind in ("intra", "inter")
             ),
             BLOCK: tuple(
-                _rebase([getattr(record, f"block_{kind}")[:, :k_neighbors] for record in records], block_counts)
+                _rebase(
+                    [getattr(record, f"block_{kind}")[:, :k_neighbors] for record in records], block_counts
+                )
                 for kind in ("intra", "inter")
             ),
         }
@@ -129,9 +134,9 @@ def batch(
 
 
 def graph_from_arrays(
-    X: npt.ArrayLike | Tensor,  # noqa: N803 - the field's names
-    B: npt.ArrayLike | Tensor,  # noqa: N803
-    A: npt.ArrayLike | Tensor,  # noqa: N803
+    X: npt.ArrayLike | Tensor,
+    B: npt.ArrayLike | Tensor,
+    A: npt.ArrayLike | Tensor,
     block_lengths: npt.ArrayLike | Tensor,
     segment_ids: npt.ArrayLike | Tensor,
     lengths: npt.ArrayLike | Tensor,
@@ -182,7 +187,9 @@ def graph_from_arrays(
     if not np.isin(arrays["segment_ids"], (0, 1)).all():
         raise DataError("segment_ids: only 0 and 1 are segments")
     complexes = len(arrays["lengths"])
-    kinds = np.full(complexes, -1, dtype=np.int64) if modality is None else np.asarray(modality, dtype=np.int64)
+    kinds = (
+        np.full(complexes, -1, dtype=np.int64) if modality is None else np.asarray(modality, dtype=np.int64)
+    )
     if kinds.shape != (complexes,):
         raise DataError(f"modality: expected {complexes} values, one per complex, got shape {kinds.shape}")
     return _build(
@@ -233,13 +240,23 @@ def _build(
     routed_global = is_global | (block_types == keys.UNKNOWN_BLOCK) if reference_quirks else is_global
 
     per_level = {
-        ATOM: (positions, block_complex[atom_block], segments[atom_block], routed_global[atom_block], atom_global),
+        ATOM: (
+            positions,
+            block_complex[atom_block],
+            segments[atom_block],
+            routed_global[atom_block],
+            atom_global,
+        ),
         BLOCK: (centers, block_complex, segments, routed_global, block_global),
     }
     edges: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
     edge_counts: dict[tuple[str, str, str], Tensor] = {}
     for level, (where, complex_of, segment_of, global_of, with_global) in per_level.items():
-        near = lists[level] if lists is not None else _nearest(where, complex_of, segment_of, global_of, k_neighbors)
+        near = (
+            lists[level]
+            if lists is not None
+            else _nearest(where, complex_of, segment_of, global_of, k_neighbors)
+        )
         found = [_from_lists(near[0]), _from_lists(near[1])]
         if with_global:
             found += _global_edges(complex_of, segment_of, global_of)
@@ -295,13 +312,21 @@ def _global_edges(
     distinct = one != other
     one, other = one[distinct], other[distinct]
     same = segment_of[one] == segment_of[other]
-    return [
+    found = [
         (np.concatenate([hub, spoke, one[same]]), np.concatenate([spoke, hub, other[same]])),
         (one, other),
     ]
+    # DGL's unbatch expects the edges of one complex to lie together
+    ordered = []
+    for sender, receiver in found:
+        order = np.argsort(complex_of[receiver], kind="stable")
+        ordered.append((sender[order], receiver[order]))
+    return ordered
 
 
-def _pairs(left: IntArray, left_group: IntArray, right: IntArray, right_group: IntArray) -> tuple[IntArray, IntArray]:
+def _pairs(
+    left: IntArray, left_group: IntArray, right: IntArray, right_group: IntArray
+) -> tuple[IntArray, IntArray]:
     """All pairs (l, r) of the same group."""
     order = np.argsort(left_group, kind="stable")
     left, left_group = left[order], left_group[order]

@@ -9,7 +9,7 @@ matrix product. Within a run the channels of the parity that appears first in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -143,7 +143,7 @@ def spherical_harmonics(vectors: Tensor) -> Tensor:
     [E, 3] → [E, 9]; e3nn's axis order, component normalisation. A zero vector has no direction: its
     harmonics of degree 1 and 2 are 0.
 
-    >>> spherical_harmonics(torch.tensor([[0.0, 2.0, 0.0]]))[0, :4].round(decimals=3).tolist()
+    >>> [round(y, 3) for y in spherical_harmonics(torch.tensor([[0.0, 2.0, 0.0]]))[0, :4].tolist()]
     [1.0, 0.0, 1.732, 0.0]
     """
     from e3nn import o3
@@ -151,7 +151,7 @@ def spherical_harmonics(vectors: Tensor) -> Tensor:
     return o3.spherical_harmonics([0, 1, 2], vectors, normalize=True, normalization="component")
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupling(l_in: int, l_sh: int, l_out: int) -> Tensor:
     """Wigner 3j coefficients of `l_in` ⊗ `l_sh` → `l_out`, float64 [2·l_in+1, 2·l_sh+1, 2·l_out+1]."""
     from e3nn import o3

@@ -56,7 +56,9 @@ RECORD_FIELDS: tuple[Field, ...] = (
     Field("id", "", "utf8", "", "name of the complex, unique in its data set"),
     Field("modality", "", "int8", "", "index into MODALITIES, -1 if none of them"),
     Field("split", "", "utf8?", "", "train, valid, test, or null"),
-    Field("labels", "", "map<utf8,utf8>", "", "label columns of the index (label, label_*), as written there"),
+    Field(
+        "labels", "", "map<utf8,utf8>", "", "label columns of the index (label, label_*), as written there"
+    ),
     Field("metadata", "", "map<utf8,utf8>", "", "all other columns of the index, as written there"),
     Field("block_types", "B", "uint16", "", "index into the block vocabulary"),
     Field("block_lengths", "B", "uint32", "", "atoms of each block"),

@@ -89,7 +89,9 @@ class Model(nn.Module):
         """Losses of outputs that are already there. Raises DataError naming a head without targets."""
         missing = sorted(set(outputs) - set(targets))
         if missing:
-            raise DataError(f"no targets for head {', '.join(missing)}; given: {', '.join(sorted(targets)) or 'none'}")
+            raise DataError(
+                f"no targets for head {', '.join(missing)}; given: {', '.join(sorted(targets)) or 'none'}"
+            )
         terms = {
             name: self._head(name).loss(output, targets[name].to(output.device))
             for name, output in outputs.items()

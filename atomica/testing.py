@@ -48,7 +48,13 @@ def small_model(**settings: Any) -> Model:
     """A model with a binary head, small enough for exhaustive checks, with fixed random weights."""
     from atomica.heads.binary import BinaryConfig, BinaryHead
 
-    chosen: dict[str, Any] = {"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 3, "k_neighbors": 4}
+    chosen: dict[str, Any] = {
+        "atom_hidden": 8,
+        "block_hidden": 8,
+        "edge_size": 6,
+        "layers": 3,
+        "k_neighbors": 4,
+    }
     config = EncoderConfig(**{**chosen, **settings})
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -64,7 +70,9 @@ def random_interface(seed: int, blocks: tuple[int, int] = (6, 5)) -> Arrays:
             continue
         sizes = rng.integers(1, 9, count)
         centers = rng.normal(0.0, 4.0, (count, 3)) + segment * np.array([7.0, 0.0, 0.0])
-        points = np.concatenate([center + rng.normal(0.0, 1.2, (n, 3)) for center, n in zip(centers, sizes, strict=True)])
+        points = np.concatenate(
+            [center + rng.normal(0.0, 1.2, (n, 3)) for center, n in zip(centers, sizes, strict=True)]
+        )
         types += [keys.GLOBAL_BLOCK, *rng.integers(4, 24, count)]
         lengths += [1, *sizes]
         segments += [segment] * (count + 1)
@@ -85,7 +93,9 @@ def join(complexes: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([arrays[name] for arrays in complexes]) for name in complexes[0]}
 
 
-def random_motion(seed: int, *, reflect: bool = False) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def random_motion(
+    seed: int, *, reflect: bool = False
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """A rotation (or rotation with reflection) [3, 3] and a translation [3], Å."""
     rng = np.random.default_rng(seed)
     matrix, _ = np.linalg.qr(rng.normal(size=(3, 3)))
@@ -127,7 +137,9 @@ def _results(model: Model, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def _compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float, what: str) -> None:
+def _compare(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float, what: str
+) -> None:
     for name, value in expected.items():
         difference = float((found[name] - value).abs().max()) if value.numel() else 0.0
         assert difference <= tolerance, f"{what}: {name} differs by {difference:.3g}, allowed {tolerance:.3g}"
@@ -155,7 +167,9 @@ def check_batch_independence(model: Model, *, tolerance: float = 1e-5) -> None:
     for order in ((0, 1, 2), (2, 0, 1)):
         together = {name: torch.cat([alone[i][name] for i in order]) for name in alone[0]}
         batch = join([complexes[i] for i in order])
-        _compare(_results(model, batch), together, tolerance, f"batch of complexes {order} against each alone")
+        _compare(
+            _results(model, batch), together, tolerance, f"batch of complexes {order} against each alone"
+        )
 
 
 def check_permutations(model: Model, *, tolerance: float = 1e-5) -> None:
@@ -187,7 +201,9 @@ def check_gradients(
     *,
     tolerance: float = 1e-6,
 ) -> None:
-    """Gradients in float64 agree with central differences along random directions: coordinates, each part's parameters.
+    """Gradients in float64 agree with central differences along random directions.
+
+    One direction for the coordinates and one for the parameters of each part of the model.
 
     objective: scalar function of model and graph inputs; by default a fixed random projection of all outputs.
     """
@@ -199,7 +215,10 @@ def check_gradients(
         outputs = [*encoding, *(head(encoding, at) for head in of.heads.values())]
         generator = torch.Generator().manual_seed(0)
         return sum(
-            ((value * torch.randn(value.shape, generator=generator, dtype=value.dtype)).sum() for value in outputs),
+            (
+                (value * torch.randn(value.shape, generator=generator, dtype=value.dtype)).sum()
+                for value in outputs
+            ),
             start=torch.zeros((), dtype=torch.float64),
         )
 
@@ -211,10 +230,10 @@ def check_gradients(
 
     x = inputs.atoms.x.clone().requires_grad_()
     groups: dict[str, list[Tensor]] = {"coordinates": [x]}
-    for name, value in exact.named_parameters():
-        if value.requires_grad:
-            groups.setdefault(".".join(name.split(".")[:2]), []).append(value)
-    together = [value for values in groups.values() for value in values]
+    for name, parameter in exact.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(".".join(name.split(".")[:2]), []).append(parameter)
+    together: list[Tensor] = [value for values in groups.values() for value in values]
     gradients = dict(
         zip(together, torch.autograd.grad(evaluate(x), together, allow_unused=True), strict=True)
     )
@@ -223,7 +242,8 @@ def check_gradients(
     for name, values in groups.items():
         directions = [torch.randn(value.shape, generator=generator, dtype=value.dtype) for value in values]
         length = torch.stack([direction.norm() for direction in directions]).norm()
-        slope, results = 0.0, []
+        slope = 0.0
+        results: list[float] = []
         for value, direction in zip(values, directions, strict=True):
             gradient = gradients[value]
             if gradient is not None:
@@ -231,8 +251,9 @@ def check_gradients(
         with torch.no_grad():
             for move in (step, -2 * step, step):
                 for value, direction in zip(values, directions, strict=True):
-                    value += move * direction / length
-                results.append(float(evaluate(x)) if move != step or not results else 0.0)
+                    value.add_(direction, alpha=move / float(length))
+                if len(results) < 2:  # the last move only puts the values back
+                    results.append(float(evaluate(x)))
         numeric = (results[0] - results[1]) / (2 * step)
         error = abs(slope - numeric)
         assert error <= tolerance * max(1.0, abs(numeric)), (

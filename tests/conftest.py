@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -14,5 +15,58 @@ def shared() -> Path:
     stated = os.environ.get("ATOMICA_SHARED")
     folder = Path(stated) if stated else Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "fixtures").is_dir():
-        pytest.skip(f"no reference data at {folder}; set ATOMICA_SHARED to the folder that holds fixtures/ and data/")
+        pytest.skip(
+            f"no reference data at {folder}; set ATOMICA_SHARED to the folder that holds fixtures/ and data/"
+        )
     return folder
+
+
+TINY_ATOMS = {"N": (-1.2, 0.6), "CA": (0.0, 0.0), "C": (1.2, 0.6), "O": (1.3, 1.8), "CB": (0.1, -1.5)}
+"""Atom name → place along and away from the chain, Å: a caricature of a residue."""
+
+
+def tiny_chain(chain: str, residues: list[str], height: float, jitter: np.random.Generator) -> list[str]:
+    """PDB lines of a straight chain; Cα atoms are 3.8 Å apart."""
+    lines = []
+    for number, residue in enumerate(residues, start=1):
+        for name, (along, away) in TINY_ATOMS.items():
+            if residue == "GLY" and name == "CB":
+                continue
+            x, y, z = np.array([3.8 * number + along, height + away, 0.0]) + jitter.normal(0, 0.2, 3)
+            lines.append(
+                f"ATOM  {len(lines) + 1:5d}  {name:<3} {residue} {chain}{number:4d}    "
+                f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00           {name[0]}"
+            )
+    return [*lines, "TER"]
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 60 small made-up complexes, built by atomica-prep, with labels yes/no and a split.
+
+    Patches (segment 0) labelled yes are rich in charged residues, so that there is something to learn.
+    """
+    from atomica import _prep
+
+    folder = tmp_path_factory.mktemp("tiny")
+    generator = np.random.default_rng(20)
+    charged, greasy = ["LYS", "ARG", "GLU", "ASP", "SER"], ["LEU", "VAL", "ILE", "PHE", "SER"]
+    rows = ["id,path,chain1,chain2,label,split,batch_of"]
+    for index in range(60):
+        yes = index % 2 == 0
+        patch = generator.choice(charged if yes else greasy, generator.integers(6, 12)).tolist()
+        partner = generator.choice([*charged, *greasy, "GLY"], generator.integers(4, 9)).tolist()
+        lines = [
+            *tiny_chain("A", patch, 0.0, generator),
+            *tiny_chain("B", partner, 6.0, generator),
+            "END",
+            "",
+        ]
+        (folder / f"c{index:02}.pdb").write_text("\n".join(lines))
+        split = ("train", "train", "train", "valid", "test")[index // 2 % 5]
+        rows.append(f"c{index:02},c{index:02}.pdb,A,B,{'yes' if yes else 'no'},{split},{index // 10}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    shards = folder / "shards"
+    arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(shards), "--shard-rows", "25"]
+    assert _prep.run(arguments) == 0
+    return shards

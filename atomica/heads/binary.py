@@ -84,10 +84,7 @@ class BinaryHead(Head):
         """
         yes = torch.tensor([text == config.positive for text in texts], dtype=torch.bool)
         no = torch.tensor(
-            [
-                text not in (None, "", config.positive) and config.negative in ("", text)
-                for text in texts
-            ],
+            [text not in (None, "", config.positive) and config.negative in ("", text) for text in texts],
             dtype=torch.bool,
         )
         if len(texts) and not yes.any() and not no.any():

@@ -10,7 +10,11 @@ use rayon::prelude::*;
 /// Filler of a list with fewer than k neighbours.
 pub const NO_NEIGHBOR: i32 = -1;
 
-const LEAF: usize = 12;
+/// Points of a leaf; a multiple of the widest vector of 32-bit numbers, so that a leaf is a few instructions.
+const LEAF: usize = 16;
+
+/// Distances in single precision are off by less than this, relatively; they only rule points out.
+const SLACK: f32 = 1e-6;
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
@@ -18,29 +22,37 @@ struct Node {
     high: [f32; 3],
     start: u32,
     end: u32,
-    /// Index of the left child; the right one follows it. 0 in a leaf.
-    left: u32,
+    /// Index of the left child, which the right one follows; of the leaf's points where there is none.
+    next: u32,
+    is_leaf: bool,
+}
+
+/// Coordinates by axis. Beyond the last point are infinities, farther than anything.
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    axes: [[f32; LEAF]; 3],
+    rows: [u32; LEAF],
 }
 
 /// A k-d tree over some rows of an array of points.
 #[derive(Debug, Default)]
 struct Tree {
     nodes: Vec<Node>,
-    points: Vec<[f32; 3]>,
+    leaves: Vec<Leaf>,
     rows: Vec<u32>,
 }
 
 impl Tree {
     fn build(positions: &[[f32; 3]], rows: Vec<u32>) -> Self {
-        let mut tree = Self { nodes: Vec::with_capacity(rows.len() / 4 + 1), points: Vec::new(), rows };
+        let mut tree = Self { nodes: Vec::with_capacity(rows.len() / 4 + 1), leaves: Vec::new(), rows };
         if tree.rows.is_empty() {
             return tree;
         }
         let end = tree.rows.len() as u32;
-        tree.nodes.push(Node { low: [0.0; 3], high: [0.0; 3], start: 0, end, left: 0 });
-        let mut next = 0;
-        while next < tree.nodes.len() {
-            let Node { start, end, .. } = tree.nodes[next];
+        tree.nodes.push(Node { low: [0.0; 3], high: [0.0; 3], start: 0, end, next: 0, is_leaf: true });
+        let mut at = 0;
+        while at < tree.nodes.len() {
+            let Node { start, end, .. } = tree.nodes[at];
             let rows = &mut tree.rows[start as usize..end as usize];
             let (mut low, mut high) = ([f32::INFINITY; 3], [f32::NEG_INFINITY; 3]);
             for &row in rows.iter() {
@@ -50,56 +62,74 @@ impl Tree {
                     high[axis] = high[axis].max(p[axis]);
                 }
             }
-            let mut left = 0;
-            if rows.len() > LEAF {
+            let is_leaf = rows.len() <= LEAF;
+            let next = if is_leaf {
+                let mut leaf = Leaf { axes: [[f32::INFINITY; LEAF]; 3], rows: [u32::MAX; LEAF] };
+                for (slot, &row) in rows.iter().enumerate() {
+                    leaf.rows[slot] = row;
+                    for axis in 0..3 {
+                        leaf.axes[axis][slot] = positions[row as usize][axis];
+                    }
+                }
+                tree.leaves.push(leaf);
+                tree.leaves.len() as u32 - 1
+            } else {
                 let mut axis = 0;
                 for other in 1..3 {
                     if high[other] - low[other] > high[axis] - low[axis] {
                         axis = other;
                     }
                 }
-                let middle = rows.len() / 2;
+                // Whole leaves on the left, so that few are left half empty.
+                let middle = (rows.len() / 2).next_multiple_of(LEAF).min(rows.len() - 1);
                 rows.select_nth_unstable_by(middle, |a, b| {
                     positions[*a as usize][axis].total_cmp(&positions[*b as usize][axis])
                 });
-                left = tree.nodes.len() as u32;
                 let split = start + middle as u32;
-                tree.nodes.push(Node { low, high, start, end: split, left: 0 });
-                tree.nodes.push(Node { low, high, start: split, end, left: 0 });
-            }
-            let node = &mut tree.nodes[next];
-            (node.low, node.high, node.left) = (low, high, left);
-            next += 1;
+                let child = Node { low, high, start, end, next: 0, is_leaf: true };
+                tree.nodes.push(Node { end: split, ..child });
+                tree.nodes.push(Node { start: split, ..child });
+                tree.nodes.len() as u32 - 2
+            };
+            let node = &mut tree.nodes[at];
+            (node.low, node.high, node.next, node.is_leaf) = (low, high, next, is_leaf);
+            at += 1;
         }
-        tree.points = tree.rows.iter().map(|row| positions[*row as usize]).collect();
         tree
     }
 
-    fn search(&self, point: [f32; 3], without: u32, best: &mut Best<'_>) {
+    fn search(&self, positions: &[[f32; 3]], point: [f32; 3], without: u32, best: &mut Best<'_>) {
         let Some(root) = self.nodes.first() else { return };
-        // Depth is at most 32, and each level leaves one sibling waiting.
-        let mut waiting = [(0.0f64, 0u32); 40];
+        // Depth is below 40, and each level leaves one sibling waiting.
+        let mut waiting = [(0.0f32, 0u32); 48];
         waiting[0] = (box_distance(root, point), 0);
         let mut count = 1;
         while count > 0 {
             count -= 1;
             let (distance, at) = waiting[count];
             // At equal distance a lower index may still be found.
-            if distance > best.worst {
+            if distance > best.limit {
                 continue;
             }
             let node = &self.nodes[at as usize];
-            if node.left == 0 {
-                let range = node.start as usize..node.end as usize;
-                for (p, &row) in self.points[range.clone()].iter().zip(&self.rows[range]) {
-                    let d = distance_squared(*p, point);
-                    if d <= best.worst && row != without {
-                        best.offer(d, row);
+            if node.is_leaf {
+                let leaf = &self.leaves[node.next as usize];
+                let mut rough = [0.0f32; LEAF];
+                for axis in 0..3 {
+                    for slot in 0..LEAF {
+                        let d = leaf.axes[axis][slot] - point[axis];
+                        rough[slot] += d * d;
+                    }
+                }
+                for slot in 0..(node.end - node.start) as usize {
+                    if rough[slot] <= best.limit && leaf.rows[slot] != without {
+                        let row = leaf.rows[slot];
+                        best.offer(distance_squared(positions[row as usize], point), row);
                     }
                 }
                 continue;
             }
-            let (left, right) = (node.left, node.left + 1);
+            let (left, right) = (node.next, node.next + 1);
             let near = (box_distance(&self.nodes[left as usize], point), left);
             let far = (box_distance(&self.nodes[right as usize], point), right);
             let (near, far) = if far.0 < near.0 { (far, near) } else { (near, far) };
@@ -120,12 +150,12 @@ fn distance_squared(a: [f32; 3], b: [f32; 3]) -> f64 {
     sum
 }
 
-/// Never more than `distance_squared` to a point inside: every step rounds the same way.
+/// Squared distance to a box, in single precision.
 #[inline]
-fn box_distance(node: &Node, p: [f32; 3]) -> f64 {
+fn box_distance(node: &Node, p: [f32; 3]) -> f32 {
     let mut sum = 0.0;
     for axis in 0..3 {
-        let d = f64::from(node.low[axis].max(p[axis].min(node.high[axis]))) - f64::from(p[axis]);
+        let d = (node.low[axis] - p[axis]).max(p[axis] - node.high[axis]).max(0.0);
         sum += d * d;
     }
     sum
@@ -135,13 +165,13 @@ fn box_distance(node: &Node, p: [f32; 3]) -> f64 {
 struct Best<'a> {
     found: &'a mut [(f64, u32)],
     count: usize,
-    /// Beyond this distance nothing is of interest.
-    worst: f64,
+    /// Beyond this distance, as single precision has it, nothing is of interest.
+    limit: f32,
 }
 
 impl<'a> Best<'a> {
     fn new(space: &'a mut [(f64, u32)]) -> Self {
-        Self { found: space, count: 0, worst: f64::INFINITY }
+        Self { found: space, count: 0, limit: f32::INFINITY }
     }
 
     #[inline]
@@ -163,7 +193,8 @@ impl<'a> Best<'a> {
         }
         self.found[at] = (distance, row);
         if self.count == k {
-            self.worst = self.found[k - 1].0;
+            // Rounded up: single precision must not rule out what is just as near.
+            self.limit = (self.found[k - 1].0 as f32).next_up() * (1.0 + SLACK);
         }
     }
 }
@@ -206,11 +237,11 @@ pub fn nearest_in_complex(
             let point = positions[row as usize];
             let slots = row as usize * k..row as usize * k + k;
             let mut best = Best::new(&mut space);
-            own.search(point, row, &mut best);
+            own.search(positions, point, row, &mut best);
             write(&best.found[..best.count], &mut intra[slots.clone()]);
             let mut best = Best::new(&mut space);
             for (_, tree) in trees.iter().filter(|(other, _)| other != segment) {
-                tree.search(point, u32::MAX, &mut best);
+                tree.search(positions, point, u32::MAX, &mut best);
             }
             write(&best.found[..best.count], &mut inter[slots]);
         }

@@ -128,5 +128,7 @@ def test_labels_of_the_binary_head():
     config = BinaryConfig(positive="ZN")
     target, known = BinaryHead.encode_labels(config, ["ZN", "CA", "", None])
     assert (target.tolist(), known.tolist()) == ([1, 0, 0, 0], [True, True, False, False])
-    with pytest.raises(DataError, match=r"no row is labelled 'ZN' or 'CA'; the values are: 'MG' \(2\), no label"):
+    with pytest.raises(
+        DataError, match=r"no row is labelled 'ZN' or 'CA'; the values are: 'MG' \(2\), no label"
+    ):
         BinaryHead.encode_labels(BinaryConfig("ZN", "CA"), ["MG", "MG", None])

@@ -99,7 +99,9 @@ def test_compressed_shards_read_the_same(copy):
         for entry in manifest["shards"]:
             path = copy / entry["file"]
             table = pa.ipc.open_file(path.read_bytes()).read_all()
-            with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+            with pa.ipc.new_file(
+                path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+            ) as out:
                 out.write_table(table, max_chunksize=7)
             entry["bytes"] = path.stat().st_size
 
@@ -113,8 +115,16 @@ def test_compressed_shards_read_the_same(copy):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda m: m.update(schema_version=7, atomica_prep_version="9.9"), DataError, "schema version 7 .*9.9.*reads 1"),
-        (lambda m: m["vocabulary"].update(blocks=151), DataError, "vocabulary of 151 block and 121 atom types"),
+        (
+            lambda m: m.update(schema_version=7, atomica_prep_version="9.9"),
+            DataError,
+            "schema version 7 .*9.9.*reads 1",
+        ),
+        (
+            lambda m: m["vocabulary"].update(blocks=151),
+            DataError,
+            "vocabulary of 151 block and 121 atom types",
+        ),
         (lambda m: m["vocabulary"].update(atoms=99), DataError, "vocabulary of 150 block and 99 atom types"),
         (lambda m: m.pop("shards"), DataError, "lacks or garbles 'shards'"),
         (lambda m: m["shards"][0].update(rows=1), ShardError, "rows, the manifest says 1"),

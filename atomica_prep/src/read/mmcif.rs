@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr2};
 
-use super::{infer_element, Builder, Name, ResidueKey, Structure};
+use super::{infer_element, Builder, Name, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -417,7 +417,7 @@ impl<'a> Table<'a> {
         let mut position = [0.0; 3];
         for (out, (column, axis)) in position.iter_mut().zip(self.columns.xyz.into_iter().zip(["x", "y", "z"])) {
             let field = text(Some(column));
-            match fast_float2::parse::<f64, _>(field).ok().filter(|v| v.is_finite()) {
+            match fast_float2::parse::<f64, _>(field).ok().filter(|v| v.abs() < LARGEST) {
                 Some(value) => *out = value,
                 None => {
                     let what = format!("Cartn_{axis} {} is not a number", quote(field));

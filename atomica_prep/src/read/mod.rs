@@ -203,6 +203,9 @@ pub fn parse(text: &[u8], format: Format, shown: &str) -> Result<Structure> {
     }
 }
 
+/// Å; a coordinate beyond is no coordinate, and would not survive single precision.
+const LARGEST: f64 = 1e7;
+
 /// Who a residue is, as a parser sees it.
 #[derive(Debug, Clone, Copy)]
 struct ResidueKey<'a> {

@@ -2,7 +2,7 @@
 
 use memchr::memchr_iter;
 
-use super::{infer_element, Builder, Name, ResidueKey, Structure};
+use super::{infer_element, Builder, Name, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -115,7 +115,7 @@ impl Reader {
                 // The last coordinate may end with the line.
                 None => xyz.get(axis * 8..).unwrap_or_default(),
             };
-            match fixed(field) {
+            match fixed(field).filter(|v| v.abs() < LARGEST) {
                 Some(value) => *out = value,
                 None => {
                     let first = 31 + axis as u64 * 8;

@@ -1,0 +1,195 @@
+//! Whole builds: exit codes, ledger, resuming, determinism.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
+
+use std::fs;
+use std::path::Path;
+
+use atomica_prep::cli;
+use atomica_prep::pipeline::Stop;
+
+fn atom(name: &str, component: &str, chain: char, number: usize, xyz: [f64; 3]) -> String {
+    let element = name.trim().get(..1).unwrap_or("C");
+    format!(
+        "ATOM      1 {name:<4} {component:>3} {chain}{number:>4}    {:>8.3}{:>8.3}{:>8.3}  1.00  0.00           {element}\n",
+        xyz[0], xyz[1], xyz[2]
+    )
+}
+
+/// Two strands side by side.
+fn structure(shift: f64) -> String {
+    let mut text = String::new();
+    for (chain, y) in [('A', 0.0), ('B', 5.0)] {
+        for i in 0..6 {
+            let x = i as f64 * 3.5 + shift;
+            for (name, dx) in [(" N", 0.0), (" CA", 1.4), (" C", 2.4), (" O", 2.9)] {
+                text += &atom(name, "ALA", chain, i + 1, [x + dx, y, dx * 0.5]);
+            }
+        }
+        text += "TER\n";
+    }
+    text + "END\n"
+}
+
+/// A folder with `good` structures and an index of them and of `extra` rows.
+fn folder(good: usize, extra: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = "id,path,chain1,chain2,label,split,source\n".to_owned();
+    for i in 0..good {
+        fs::write(folder.path().join(format!("{i}.pdb")), structure(i as f64 * 0.1)).unwrap();
+        index += &format!("c{i},{i}.pdb,A,B,{i}.5,train,made\n");
+    }
+    fs::write(folder.path().join("index.csv"), index + extra).unwrap();
+    folder
+}
+
+fn run(folder: &Path, out: &str, more: &[&str]) -> u8 {
+    run_until(folder, out, more, &Stop::default())
+}
+
+fn run_until(folder: &Path, out: &str, more: &[&str], stop: &Stop) -> u8 {
+    let (index, out) = (folder.join("index.csv"), folder.join(out));
+    let mut arguments = vec!["build-graphs", index.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    arguments.extend(more);
+    let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+    cli::run(&arguments, stop)
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap())
+        .map(|e| (e.file_name().to_string_lossy().into_owned(), fs::read(e.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+fn manifest(folder: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn bad_inputs_are_listed_and_the_rest_is_written() {
+    let dir = folder(100, "bad,bad.pdb,A,B,,,\nempty,empty.pdb,A,B,,,\nchain,3.pdb,A,Z,,,\n");
+    let corrupt = structure(0.0).replacen("   1.400", "   1.x00", 1);
+    fs::write(dir.path().join("bad.pdb"), corrupt).unwrap();
+    fs::write(dir.path().join("empty.pdb"), "").unwrap();
+    assert_eq!(run(dir.path(), "out", &[]), cli::SOME_FAILED);
+    let out = dir.path().join("out");
+    let counts = &manifest(&out)["counts"];
+    assert_eq!((counts["inputs"].as_u64(), counts["complexes"].as_u64(), counts["failures"].as_u64()), (Some(103), Some(100), Some(3)));
+    let ledger: Vec<serde_json::Value> = fs::read_to_string(out.join("failures.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let told: Vec<_> = ledger
+        .iter()
+        .map(|f| (f["row"].as_u64().unwrap(), f["id"].as_str().unwrap(), f["code"].as_str().unwrap(), f["line"].as_u64(), f["column"].as_u64()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (102, "bad", "BadRecords", Some(2), Some(31)),
+            (103, "empty", "EmptyFile", None, None),
+            (104, "chain", "MissingChain", None, None)
+        ]
+    );
+}
+
+#[test]
+fn wrong_usage_writes_nothing() {
+    let dir = folder(1, "");
+    for more in [&["--cutoff", "0"][..], &["--cutoff", "nan"], &["--neighbors", "999"], &["--shard-rows", "0"], &["--bogus"]] {
+        assert_eq!(run(dir.path(), "out", more), cli::USAGE, "{more:?}");
+    }
+    assert_eq!(run(dir.path(), "out", &["--fragment-table", "none.json"]), cli::USAGE);
+    assert!(!dir.path().join("out").exists());
+    fs::remove_file(dir.path().join("index.csv")).unwrap();
+    assert_eq!(run(dir.path(), "out", &[]), cli::USAGE);
+    fs::write(dir.path().join("index.csv"), "id,path\n").unwrap();
+    assert_eq!(run(dir.path(), "out", &[]), cli::USAGE);
+    assert!(!dir.path().join("out").exists());
+}
+
+#[test]
+fn an_existing_folder_is_replaced_only_on_request() {
+    let dir = folder(2, "");
+    assert_eq!(run(dir.path(), "out", &[]), cli::DONE);
+    let before = files(&dir.path().join("out"));
+    fs::write(dir.path().join("out/notes.txt"), "mine").unwrap();
+    assert_eq!(run(dir.path(), "out", &[]), cli::USAGE);
+    assert_eq!(run(dir.path(), "out", &["--resume"]), cli::USAGE);
+    assert_eq!(run(dir.path(), "out", &["--overwrite"]), cli::DONE);
+    assert_eq!(fs::read_to_string(dir.path().join("out/notes.txt")).unwrap(), "mine");
+    fs::remove_file(dir.path().join("out/notes.txt")).unwrap();
+    assert_eq!(files(&dir.path().join("out")), before);
+}
+
+#[test]
+fn a_resumed_build_is_byte_identical() {
+    let dir = folder(150, "late,none.pdb,A,B,,,\n");
+    let options = ["--shard-rows", "7", "--threads", "2"];
+    assert_eq!(run(dir.path(), "whole", &options), cli::SOME_FAILED);
+    let whole = files(&dir.path().join("whole"));
+    assert_eq!(manifest(&dir.path().join("whole"))["shards"].as_array().unwrap().len(), 22);
+    // A build that was told to stop before it began leaves a folder that can be resumed, and so does one whose
+    // later shards were lost before it finished.
+    let stop = Stop::default();
+    stop.request();
+    assert_eq!(run_until(dir.path(), "out", &options, &stop), cli::INTERRUPTED);
+    let out = dir.path().join("out");
+    assert!(!out.join("manifest.json").exists());
+    assert_eq!(run(dir.path(), "out", &["--shard-rows", "8", "--resume"]), cli::USAGE);
+    assert_eq!(run(dir.path(), "out", &[&options[..], &["--resume"]].concat()), cli::SOME_FAILED);
+    assert_eq!(files(&out), whole);
+    // One thread gives the same bytes as two.
+    assert_eq!(run(dir.path(), "single", &["--shard-rows", "7", "--threads", "1"]), cli::SOME_FAILED);
+    assert_eq!(files(&dir.path().join("single")), whole);
+}
+
+#[test]
+fn a_build_stopped_in_the_middle_is_byte_identical_after_resuming() {
+    let dir = folder(400, "");
+    let options = ["--shard-rows", "10", "--threads", "1"];
+    assert_eq!(run(dir.path(), "whole", &options), cli::DONE);
+    let whole = files(&dir.path().join("whole"));
+    let stop = Stop::default();
+    let watcher = {
+        let (stop, progress) = (stop.clone(), dir.path().join("out/shard-00005.arrow"));
+        std::thread::spawn(move || {
+            while !progress.exists() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            stop.request();
+        })
+    };
+    let code = run_until(dir.path(), "out", &options, &stop);
+    watcher.join().unwrap();
+    if code == cli::INTERRUPTED {
+        assert!(!dir.path().join("out/manifest.json").exists());
+        assert_eq!(run(dir.path(), "out", &[&options[..], &["--resume"]].concat()), cli::DONE);
+    }
+    assert_eq!(files(&dir.path().join("out")), whole);
+}
+
+#[test]
+fn packed_shards_hold_the_same() {
+    let dir = folder(3, "");
+    let mut shapes = Vec::new();
+    for compression in ["none", "zstd", "lz4"] {
+        assert_eq!(run(dir.path(), compression, &["--compression", compression]), cli::DONE);
+        let file = fs::File::open(dir.path().join(compression).join("shard-00000.arrow")).unwrap();
+        let batch = arrow_ipc::reader::FileReader::try_new(file, None).unwrap().next().unwrap().unwrap();
+        shapes.push(batch);
+    }
+    assert_eq!(shapes[0], shapes[1]);
+    assert_eq!(shapes[0], shapes[2]);
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for (name, text) in cli::help_texts() {
+        assert!(text.contains("Example:\n  atomica-prep "), "{name}: {text}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Every error has a case here that meets it, and this file checks that none is left out.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use atomica_prep::error::Error;
+use atomica_prep::index::{Ids, Index, Row};
+use atomica_prep::interface::{complexes, FragmentTable, Options, Record, Rule, Subject, MAX_ATOMS};
+use atomica_prep::pipeline::{read_manifest, Build, Existing, Stop};
+use atomica_prep::read::{parse, read_file, Format, Source};
+use atomica_prep::shard::{write_atomically, Compression};
+
+const CA: &str = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00           C  \n";
+
+fn line(record: &str, name: &str, component: &str, chain: char, number: i32, x: f64, element: &str) -> String {
+    format!(
+        "{record:<6}    1 {name:<4} {component:>3} {chain}{number:>4}    {x:>8.3}{:>8.3}{:>8.3}  1.00  0.00          {element:>2}\n",
+        0.0, 0.0
+    )
+}
+
+fn options() -> Options {
+    Options { cutoff: 8.0, rule: Rule::AllPairs, neighbors: 4, fragments: None }
+}
+
+fn subject(text: &str) -> Subject {
+    Subject::new(Source { structure: parse(text.as_bytes(), Format::Pdb, "x.pdb").unwrap(), sha256: String::new() })
+}
+
+/// The row of an index with one row.
+fn row(columns: &str, values: &str) -> Row {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.csv");
+    fs::write(&path, format!("{columns}\n{values}\n")).unwrap();
+    let index = Index::open(&path).unwrap();
+    let mut ids = Ids::default();
+    let first = index.rows(&mut ids).next().unwrap();
+    first.unwrap()
+}
+
+fn made(text: &str, values: &str) -> Result<Record, Error> {
+    let row = row("id,path,chain1,chain2,lig_code", values);
+    complexes(&subject(text), &row, &options()).remove(0).1
+}
+
+fn bad_row(values: &str) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.csv");
+    fs::write(&path, format!("id,path,chain1,chain2,ligand_path\nx,a.pdb,A,B,\n{values}\n")).unwrap();
+    let index = Index::open(&path).unwrap();
+    let mut ids = Ids::default();
+    let last = index.rows(&mut ids).last().unwrap();
+    last.unwrap_err().error
+}
+
+fn read(name: &str, bytes: &[u8]) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    read_file(&path, name).unwrap_err()
+}
+
+fn build(folder: &Path, existing: Existing) -> Result<(), Error> {
+    fs::write(folder.join("index.csv"), "id,path,chain1,chain2\n").unwrap();
+    let build = Build {
+        inputs: vec![folder.join("index.csv")],
+        out: folder.join("out"),
+        interface: options(),
+        compression: Compression::None,
+        shard_rows: 8,
+        existing,
+    };
+    build.run(&Stop::default(), &|_, _| {}).map(|_| ())
+}
+
+fn occupied(existing: Existing) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("out")).unwrap();
+    fs::write(folder.path().join("out/notes.txt"), "mine").unwrap();
+    build(folder.path(), existing).unwrap_err()
+}
+
+fn fragment_table(text: &str) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.json");
+    fs::write(&path, text).unwrap();
+    FragmentTable::read(&path).unwrap_err()
+}
+
+/// One error of every kind, made the way a user would make it.
+fn cases() -> Vec<(&'static str, Error, &'static str)> {
+    let near = line("ATOM", " CA", "GLY", 'A', 1, 0.0, "C");
+    let far = line("ATOM", " CA", "GLY", 'B', 1, 8.0, "C");
+    let zinc = line("HETATM", "ZN", "ZN", 'B', 9, 3.0, "ZN");
+    let proton = line("HETATM", " H", "HYD", 'B', 9, 3.0, "H");
+    let folder = tempfile::tempdir().unwrap();
+    let too_large = {
+        let mut text = String::new();
+        for i in 0..(MAX_ATOMS / 2) {
+            text.push_str(if i % 2 == 0 { near.as_str() } else { "" });
+        }
+        // Half a million atoms a chain would be slow to read here, so the two chains are one residue each, repeated
+        // through the structure's own columns.
+        let mut structure = parse(format!("{near}{}", far.replace("   8.000", "   3.000")).as_bytes(), Format::Pdb, "x.pdb").unwrap();
+        drop(text);
+        let (p, e, n) = (structure.positions[0], structure.elements[0], structure.atom_names[0]);
+        structure.positions.extend(std::iter::repeat_n(p, MAX_ATOMS));
+        structure.elements.extend(std::iter::repeat_n(e, MAX_ATOMS));
+        structure.atom_names.extend(std::iter::repeat_n(n, MAX_ATOMS));
+        structure.residues[1].end = structure.positions.len();
+        let subject = Subject::new(Source { structure, sha256: String::new() });
+        complexes(&subject, &row("id,path,chain1,chain2", "x,x.pdb,A,B"), &options()).remove(0).1.unwrap_err()
+    };
+    vec![
+        ("Usage", Error::Usage { message: "--cutoff 0: expected a distance above 0".to_owned() }, "--cutoff"),
+        ("OutputExists", occupied(Existing::Refuse), "--overwrite"),
+        ("ResumeMismatch", occupied(Existing::Resume), "no progress.json"),
+        ("FragmentTable", fragment_table("{}"), "missing field"),
+        ("IndexUnreadable", Index::open(&folder.path().join("none.csv")).unwrap_err(), "none.csv"),
+        ("IndexColumns", {
+            fs::write(folder.path().join("i.csv"), "a,b\n").unwrap();
+            Index::open(&folder.path().join("i.csv")).unwrap_err()
+        }, "lacks id (or pdb_id)"),
+        ("IndexRow", bad_row("y,a.pdb,A,,"), "line 3: chain2 is empty"),
+        ("DuplicateId", bad_row("x,a.pdb,A,B,"), "taken by line 2"),
+        ("LigandFile", bad_row("y,a.pdb,A,B,l.sdf"), "not supported yet"),
+        ("Io", read_file(Path::new("nowhere/x.pdb"), "nowhere/x.pdb").unwrap_err(), "nowhere/x.pdb"),
+        ("Decompress", read("x.pdb.gz", b"no gzip at all, but long enough"), "decompressed"),
+        ("UnknownFormat", read("x.doc", b"text"), "expected .pdb"),
+        ("EmptyFile", read("x.pdb", b""), "is empty"),
+        ("NoAtoms", read("x.pdb", b"HEADER\n"), "ATOM or HETATM"),
+        ("BadRecords", read("x.pdb", CA.replace("   0.000   0.000   0.000", "   0.000   ?.000   0.000").as_bytes()), "line 1, columns 39-46"),
+        ("MissingColumns", read("x.cif", b"data_x\nloop_\n_atom_site.id\n1\n"), "Cartn_x"),
+        ("Syntax", read("x.cif", b"data_x\n_a.b 'c\n"), "line 2"),
+        ("MissingChain", made(&near, "x,x.pdb,A,B,").unwrap_err(), "no chain \"B\"; the file has: A"),
+        ("EmptyPartner", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,").unwrap_err(), "lig_code"),
+        ("MissingLigand", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,CA").unwrap_err(), "it has: ZN 9"),
+        ("HydrogenLigand", made(&format!("{near}{proton}"), "x,x.pdb,A,B,HYD").unwrap_err(), "heavier than hydrogen"),
+        // Strict: at exactly the cutoff there is no contact.
+        ("NoInterface", made(&format!("{near}{far}"), "x,x.pdb,A,B,").unwrap_err(), "closer than 8 Å"),
+        ("TooLarge", too_large, "more than the 4194304"),
+        ("Write", write_atomically(&folder.path().join("no/such/file"), b"").unwrap_err(), "cannot be written"),
+        ("NotADataset", read_manifest(folder.path()).unwrap_err(), "manifest.json"),
+    ]
+}
+
+#[test]
+fn every_error_is_met() {
+    let cases = cases();
+    for (code, error, text) in &cases {
+        assert_eq!(error.code(), *code);
+        assert!(error.to_string().contains(text), "{code}: {error}");
+        match error.file() {
+            Some(file) => assert!(error.to_string().contains(file), "{code} does not name its file: {error}"),
+            None => assert_eq!(*code, "Usage"),
+        }
+    }
+    let met: BTreeSet<&str> = cases.iter().map(|(code, ..)| *code).collect();
+    let all: BTreeSet<&str> = Error::CODES.iter().copied().collect();
+    assert_eq!(met, all, "an error without a case");
+}
+
+#[test]
+fn the_list_of_codes_is_the_enum() {
+    // The enum's own text, because a variant without a code would not show otherwise.
+    let source = include_str!("../src/error.rs");
+    let body = source.split("pub enum Error {").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let variants: Vec<&str> = body
+        .lines()
+        .filter_map(|l| l.strip_prefix("    "))
+        .filter(|l| l.starts_with(|c: char| c.is_ascii_uppercase()))
+        .map(|l| l.trim_end_matches(" {").trim_end_matches(','))
+        .collect();
+    assert_eq!(variants, Error::CODES);
+}
+
+#[test]
+fn only_the_first_problems_are_spelled_out() {
+    let bad = CA.replace("   0.000   0.000   0.000", "   0.000   ?.000   0.000");
+    let text = read("x.pdb", bad.repeat(25).as_bytes()).to_string();
+    assert!(text.contains("line 10,") && !text.contains("line 11,") && text.ends_with("and 15 more"), "{text}");
+}
