@@ -142,7 +142,7 @@ pub fn run(arguments: &[String], stop: &Stop) -> u8 {
 pub fn help_texts() -> Vec<(String, String)> {
     let mut command = Cli::command();
     let mut texts = vec![(String::new(), command.render_long_help().to_string())];
-    for sub in command.get_subcommands_mut() {
+    for sub in command.get_subcommands_mut().filter(|s| s.get_name() != "help") {
         texts.push((sub.get_name().to_owned(), sub.render_long_help().to_string()));
     }
     texts

@@ -192,9 +192,14 @@ impl Index {
         if let Some(ligand) = get(self.columns.ligand_path) {
             return Err(Error::LigandFile { path: self.shown.clone(), line, ligand: ligand.to_owned() });
         }
-        let chain1 = self.chains(line, self.columns.chain1, need(self.columns.chain1, "chain1")?)?;
         let code = get(self.columns.lig_code);
-        let chain2 = self.chains(line, self.columns.chain2, need(self.columns.chain2, "chain2")?)?;
+        // Old files have chains without a name, and their ligands, too. Only a whole partner cannot be left out.
+        let chain1 = self.chains(line, self.columns.chain1, get(self.columns.chain1).unwrap_or_default())?;
+        let chain2 = match code {
+            Some(_) => get(self.columns.chain2).unwrap_or_default(),
+            None => need(self.columns.chain2, "chain2")?,
+        };
+        let chain2 = self.chains(line, self.columns.chain2, chain2)?;
         let ligand = match code {
             Some(code) => {
                 if chain2.len() != 1 {
@@ -253,15 +258,13 @@ impl Index {
         })
     }
 
+    /// Chains joined with `_`; an empty one is the chain without a name.
     fn chains(&self, line: u64, column: Option<usize>, text: &str) -> Result<Vec<String>> {
         let mut chains: Vec<String> = Vec::new();
         for chain in text.split('_').map(str::trim) {
-            if chain.is_empty() {
-                let reason = format!("{text:?} is not a list of chains joined with _");
-                return Err(self.wrong(line, column, reason));
-            }
             if chains.iter().any(|c| c == chain) {
-                return Err(self.wrong(line, column, format!("chain {chain:?} is there twice")));
+                let reason = format!("{text:?} names chain {chain:?} twice; chains are joined with one _");
+                return Err(self.wrong(line, column, reason));
             }
             chains.push(chain.to_owned());
         }
@@ -409,14 +412,21 @@ mod tests {
     }
 
     #[test]
+    fn chains_without_a_name() {
+        let rows = read("id,path,chain1,chain2,lig_code\nx,a,A_B,,ZN\ny,a,,B,\nz,a,A,B_,\n");
+        let chains: Vec<_> =
+            rows.iter().map(|r| r.as_ref().unwrap()).map(|r| (r.chain1.join("+"), r.chain2.join("+"))).collect();
+        assert_eq!(chains, [("A+B".into(), String::new()), (String::new(), "B".into()), ("A".into(), "B+".into())]);
+    }
+
+    #[test]
     fn bad_rows_name_line_and_column() {
         let header = "id,path,chain1,chain2,lig_code,lig_resnum,modality,ligand_path\n";
         for (row, column, text) in [
             (",a.pdb,A,B,,,,", Some(1), "id is empty"),
             ("x,,A,B,,,,", Some(2), "path is empty"),
-            ("x,a.pdb,,B,,,,", Some(3), "chain1 is empty"),
             ("x,a.pdb,A,,,,,", Some(4), "chain2 is empty"),
-            ("x,a.pdb,A_,B,,,,", Some(3), "joined with _"),
+            ("x,a.pdb,A__,B,,,,", Some(3), "joined with one _"),
             ("x,a.pdb,A_A,B,,,,", Some(3), "twice"),
             ("x,a.pdb,A,A_B,,,,", Some(4), "in chain1 and in chain2"),
             ("x,a.pdb,A,A_B,ZN,,,", Some(4), "one chain of the ligand"),

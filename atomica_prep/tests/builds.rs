@@ -77,7 +77,10 @@ fn bad_inputs_are_listed_and_the_rest_is_written() {
     assert_eq!(run(dir.path(), "out", &[]), cli::SOME_FAILED);
     let out = dir.path().join("out");
     let counts = &manifest(&out)["counts"];
-    assert_eq!((counts["inputs"].as_u64(), counts["complexes"].as_u64(), counts["failures"].as_u64()), (Some(103), Some(100), Some(3)));
+    assert_eq!(
+        (counts["inputs"].as_u64(), counts["complexes"].as_u64(), counts["failures"].as_u64()),
+        (Some(103), Some(100), Some(3))
+    );
     let ledger: Vec<serde_json::Value> = fs::read_to_string(out.join("failures.jsonl"))
         .unwrap()
         .lines()
@@ -85,7 +88,15 @@ fn bad_inputs_are_listed_and_the_rest_is_written() {
         .collect();
     let told: Vec<_> = ledger
         .iter()
-        .map(|f| (f["row"].as_u64().unwrap(), f["id"].as_str().unwrap(), f["code"].as_str().unwrap(), f["line"].as_u64(), f["column"].as_u64()))
+        .map(|f| {
+            (
+                f["row"].as_u64().unwrap(),
+                f["id"].as_str().unwrap(),
+                f["code"].as_str().unwrap(),
+                f["line"].as_u64(),
+                f["column"].as_u64(),
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -100,7 +111,9 @@ fn bad_inputs_are_listed_and_the_rest_is_written() {
 #[test]
 fn wrong_usage_writes_nothing() {
     let dir = folder(1, "");
-    for more in [&["--cutoff", "0"][..], &["--cutoff", "nan"], &["--neighbors", "999"], &["--shard-rows", "0"], &["--bogus"]] {
+    for more in
+        [&["--cutoff", "0"][..], &["--cutoff", "nan"], &["--neighbors", "999"], &["--shard-rows", "0"], &["--bogus"]]
+    {
         assert_eq!(run(dir.path(), "out", more), cli::USAGE, "{more:?}");
     }
     assert_eq!(run(dir.path(), "out", &["--fragment-table", "none.json"]), cli::USAGE);

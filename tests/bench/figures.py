@@ -1,0 +1,149 @@
+"""Prints the figures that the README quotes, with the machine they were taken on.
+
+    python tests/bench/figures.py build INDEX.csv     complexes per second of build-graphs, 1 and 2 threads
+    python tests/bench/figures.py convolution         one layer against e3nn's fully connected tensor product
+
+Every figure is the median of runs taken in turn, so that a change in the machine's speed meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def machine() -> str:
+    """Processor, cores in use, Python and PyTorch versions."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch {torch.__version__}"
+
+
+def build(index: Path, runs: int) -> None:
+    """Whole builds as processes, one and two threads in turn, into a fresh folder each time."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    counts: dict[str, int] = {}
+    for run in range(runs + 1):
+        for threads, taken in seconds.items():
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-m", "atomica.prep", "build-graphs", str(index)]
+                command += ["--out", f"{folder}/graphs", "--threads", str(threads)]
+                start = time.perf_counter()
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                elapsed = time.perf_counter() - start
+                if done.returncode not in (0, 3):
+                    sys.exit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
+                counts = json.loads(Path(folder, "graphs", "manifest.json").read_text())["counts"]
+            if run:  # the first round warms the disk cache
+                taken.append(elapsed)
+    print(f"{index}: {counts}")
+    rates = {threads: counts["complexes"] / statistics.median(taken) for threads, taken in seconds.items()}
+    for threads, rate in rates.items():
+        spread = [counts["complexes"] / value for value in (max(seconds[threads]), min(seconds[threads]))]
+        print(
+            f"{threads} thread(s): {rate:8.1f} complexes/s ({runs} runs, {spread[0]:.1f} to {spread[1]:.1f})"
+        )
+    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
+    print(f"2 threads against 1, pair by pair: {statistics.median(ratios):.2f} times as fast")
+
+
+def convolution(runs: int) -> None:
+    """One full layer of the published width: 500 receivers, 8,000 edges, the same weights in both forms."""
+    import torch
+    from e3nn import o3
+
+    from atomica.conv import FullyConnected, plan_edges
+    from atomica.irreps import Layout, layer_slots, spherical_harmonics
+
+    torch.manual_seed(0)
+    hidden, receivers, degree, radial = 32, 500, 16, 128
+    layout = Layout(layer_slots(hidden, 3))
+    receiver = torch.arange(receivers).repeat_interleave(degree)
+    sender = torch.randint(0, receivers, receiver.shape)
+    plan = plan_edges(sender, receiver, torch.zeros_like(sender), receivers)
+    layer = FullyConnected(layout, layout, radial)
+    x = torch.randn(receivers, layout.dim, requires_grad=True)
+    y = spherical_harmonics(torch.randn(len(sender), 3))
+    features = torch.randn(len(sender), radial, requires_grad=True)
+    irreps = "+".join(map(str, layout.slots))
+    product = o3.FullyConnectedTensorProduct(irreps, "0e+1o+2e", irreps, shared_weights=False)
+    flat, bias = [], []
+    for path in layer.tables.paths:
+        rows = layer.weights[path.target.name].detach()
+        rows = rows[path.first_channel : path.first_channel + path.source.channels]
+        flat.append(rows[:, :-1].permute(0, 2, 1).flatten(0, 1))
+        bias.append(rows[:, -1].flatten())
+    linear = torch.nn.Linear(radial, sum(map(len, bias)))
+    with torch.no_grad():
+        linear.weight.copy_(torch.cat(flat))
+        linear.bias.copy_(torch.cat(bias))
+
+    def ours() -> torch.Tensor:
+        return layout.to_e3nn(layer(plan, x, y, features))
+
+    def theirs() -> torch.Tensor:
+        messages = product(layout.to_e3nn(x)[plan.sender], y, linear(features))
+        total = torch.zeros(receivers, messages.shape[1]).index_add(0, plan.receiver, messages)
+        return total / degree
+
+    difference = float((ours() - theirs()).abs().max().detach())
+    print(f"largest difference of the two: {difference:.1e}")
+    seconds: dict[str, list[float]] = {}
+
+    def clock(name: str, work: Callable[[], object]) -> None:
+        start = time.perf_counter()
+        work()
+        seconds.setdefault(name, []).append(time.perf_counter() - start)
+
+    for run in range(runs + 1):
+        if run == 1:
+            seconds.clear()
+        for name, function in (("ours", ours), ("e3nn", theirs)):
+            with torch.no_grad():
+                clock(f"{name} forward", function)
+            clock(f"{name} forward + backward", lambda function=function: function().sum().backward())
+    for what in ("forward", "forward + backward"):
+        fast, slow = seconds[f"ours {what}"], seconds[f"e3nn {what}"]
+        ratio = statistics.median(b / a for a, b in zip(fast, slow, strict=True))
+        print(
+            f"{what:>18}: ours {statistics.median(fast):6.3f} s, e3nn {statistics.median(slow):6.3f} s, "
+            f"{ratio:5.1f} times as fast"
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("build", "convolution"))
+    parser.add_argument("index", nargs="?", type=Path, help="index for `build`")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.what == "build" and arguments.index is None:
+        parser.error("build needs an index file")
+    print(machine())
+    if arguments.what == "build":
+        build(arguments.index, arguments.runs)
+    else:
+        convolution(arguments.runs)
+
+
+if __name__ == "__main__":
+    main()
