@@ -83,8 +83,11 @@ struct BuildGraphs {
     /// Which atoms decide whether two blocks meet
     #[arg(long, value_enum, default_value = "all-pairs")]
     interface_rule: RuleName,
-    /// Fragments of ligands by component id (JSON, made by `--fragments` of the Python command)
-    #[arg(long, value_name = "FILE")]
+    /// Vocabulary (SMILES, atoms, frequency) to cut ligands with; none: one block per heavy atom
+    #[arg(long, default_value = "none", value_name = "FILE|none")]
+    fragments: String,
+    /// Fragments by component id, as the Python command makes them from --fragments
+    #[arg(long, value_name = "FILE", hide = true)]
     fragment_table: Option<PathBuf>,
     /// Packing of the shards; unpacked ones are read without copying
     #[arg(long, value_enum, default_value = "none")]
@@ -178,6 +181,12 @@ impl BuildGraphs {
         }
         if self.out.exists() && !self.out.is_dir() {
             return Err(usage(format!("--out {}: is not a folder", self.out.display())));
+        }
+        if self.fragments != "none" {
+            return Err(usage(format!(
+                "--fragments {}: cutting ligands needs RDKit; use the atomica-prep command of the Python package",
+                self.fragments
+            )));
         }
         let fragments = self.fragment_table.as_deref().map(FragmentTable::read).transpose()?;
         Ok(Build {

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.feather as feather
 import pytest
 
-from atomica import _prep
+from atomica import _prep, prep
 
 RNA = "the original reads RNA residues named C and U as carbon and uranium, A and G as unknown"
 
@@ -34,27 +34,6 @@ def runs(shared: Path) -> list[dict]:
         return json.load(file)
 
 
-@pytest.fixture(scope="module")
-def fragment_table(shared: Path) -> dict:
-    """The fragments that the original found, as a table by component."""
-    prep = shared / "fixtures/prep"
-    vocabulary = json.loads((prep / "fragments/vocab.json").read_text())
-    index = {b["symbol"]: b["index"] for b in vocabulary["blocks_PS_300"]["blocks"]}
-    components = {}
-    with gzip.open(prep / "fragments.json.gz", "rt") as file:
-        for ligand in json.load(file)["ligands"]:
-            result = ligand["result_kekule"]
-            if "symbols" in result and all(s in index for s in result["symbols"]):
-                components[ligand["id"]] = [
-                    {"block_type": index[symbol], "atoms": [ligand["atom_names"][i] for i in group]}
-                    for symbol, group in zip(result["symbols"], result["groups"], strict=True)
-                ]
-    return {
-        "vocabulary": {"name": "PS_300", "sha256": "0" * 64, "entries": 300, "block_types": len(index)},
-        "components": components,
-    }
-
-
 def rows_of(run: dict, structures: Path) -> dict[str, str]:
     """The index row that asks for a run."""
     first = run["items"][0]["id"] if run["items"] else run["file"]
@@ -68,17 +47,16 @@ def rows_of(run: dict, structures: Path) -> dict[str, str]:
     }
 
 
-def build(runs: list[dict], table: dict, shared: Path, folder: Path, rule: str) -> dict[str, dict]:
+def build(runs: list[dict], shared: Path, folder: Path, rule: str) -> dict[str, dict]:
     """All runs through the command line with one rule; records by id."""
     rows = [rows_of(run, shared / "fixtures/prep/structures") for run in runs]
     with (folder / "index.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "fragments.json").write_text(json.dumps(table))
     out = folder / "out"
     arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(out), "--interface-rule", rule]
-    code = _prep.run([*arguments, "--fragment-table", str(folder / "fragments.json")])
+    code = prep.main([*arguments, "--fragments", str(shared / "fixtures/prep/fragments/ps_300.tsv")])
     failures = (out / "failures.jsonl").read_text()
     assert code == 0, failures
     records: dict[str, dict] = {}
@@ -89,13 +67,13 @@ def build(runs: list[dict], table: dict, shared: Path, folder: Path, rule: str) 
 
 
 @pytest.fixture(scope="module")
-def reference(runs, fragment_table, shared, tmp_path_factory) -> dict[str, dict]:
-    return build(runs, fragment_table, shared, tmp_path_factory.mktemp("reference"), "reference")
+def reference(runs, shared, tmp_path_factory) -> dict[str, dict]:
+    return build(runs, shared, tmp_path_factory.mktemp("reference"), "reference")
 
 
 @pytest.fixture(scope="module")
-def all_pairs(runs, fragment_table, shared, tmp_path_factory) -> dict[str, dict]:
-    return build(runs, fragment_table, shared, tmp_path_factory.mktemp("all_pairs"), "all-pairs")
+def all_pairs(runs, shared, tmp_path_factory) -> dict[str, dict]:
+    return build(runs, shared, tmp_path_factory.mktemp("all_pairs"), "all-pairs")
 
 
 def blocks_of(record: dict) -> list[dict]:
