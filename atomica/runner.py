@@ -321,6 +321,10 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
     if checked.device.threads:
         torch.set_num_threads(checked.device.threads)
     device = torch.device(wanted)
+    # On a CPU with several threads, PyTorch adds up the gradient of an indexing in any order unless told not to,
+    # and two runs part ways after some dozen steps. On CUDA the same switch would refuse operations we need.
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = _build_model(checked, config, device)
     _check_monitor(model, checked, issues)
     identity = {

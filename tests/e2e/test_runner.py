@@ -219,6 +219,28 @@ def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path
     assert weights[0] == weights[1]
 
 
+def test_several_threads_are_deterministic(write_spec):
+    """The gradient of an indexing is summed in a fixed order; too rare a difference to be seen in a small run."""
+    import torch
+
+    path, _ = write_spec()
+    threads = torch.get_num_threads()
+    try:
+        assert main([str(path), "--dry-run", "--set", "device.threads=2"]) == 0
+        assert torch.get_num_threads() == 2
+        generator = torch.Generator().manual_seed(0)
+        index = torch.randint(0, 50, (20_000,), generator=generator)
+        weight = torch.randn(20_000, 32, generator=generator)
+        gradients = []
+        for _ in range(20):
+            x = torch.zeros(50, 32, requires_grad=True)
+            (x[index] * weight).sum().backward()
+            gradients.append(x.grad)
+        assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
+    finally:
+        torch.set_num_threads(threads)
+
+
 # --------------------------------------------------------------------------------- interrupted and resumed
 
 
