@@ -409,11 +409,17 @@ def _make_parts(
         classes = next(
             (t.numpy() for t in targets.values() if t.ndim == 1 and not t.is_floating_point()), None
         )
-        if classes is not None and name != "test" and len(set(classes.tolist())) < 2:
+        by_loss = name == "valid" and checked.train.monitor == "loss"
+        if classes is not None and name != "test" and not by_loss and len(set(classes.tolist())) < 2:
             head = checked.heads[0].name
+            remedy = (
+                'give a data.valid with both, or choose epochs by train.monitor = "loss"'
+                if name == "valid"
+                else "both are needed"
+            )
             issues.add(
                 ("data", name),
-                f"all {len(rows)} {name} complexes are of one class for head {head!r}; both are needed",
+                f"all {len(rows)} {name} complexes are of one class for head {head!r}; {remedy}",
                 value=name in data,
             )
         balanced = checked.data.sampler == "balanced"

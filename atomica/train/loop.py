@@ -7,7 +7,9 @@ on, in the middle of an epoch if need be, to the same losses as one that was nev
 from __future__ import annotations
 
 import math
+import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -196,11 +198,20 @@ def predict(
                 metrics[name].update(predicted, batch.targets[name].cpu())
     several = len(metrics) > 1
     values = {
-        f"{head}/{name}" if several else name: float(value)
+        f"{head}/{name}" if several else name: _value(metric)
         for head, collection in metrics.items()
-        for name, value in collection.compute().items()
+        for name, metric in collection.items()
     }
     return {name: torch.cat(found) for name, found in predictions.items()}, loss_sum / len(part.rows), values
+
+
+def _value(metric: Any) -> float:
+    """A metric's value; NaN where torchmetrics says that the targets leave it undefined, and would give 0."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value = float(metric.compute())
+    undefined = any(re.search(r"No (positive|negative) samples", str(w.message)) for w in caught)
+    return math.nan if undefined else value
 
 
 def monitor_of(model: Model, config: TrainConfig) -> tuple[str, str]:
