@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,9 @@ def component(code: str) -> Molecule | None:
         BondType.COORDINATION: 1,
     }
     try:
-        atoms = info.residue(code, allow_missing_coord=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # coordinates that the dictionary lacks are not needed here
+            atoms = info.residue(code, allow_missing_coord=True)
     except KeyError:
         return None
     heavy = [i for i, element in enumerate(atoms.element) if element.upper() not in _HYDROGENS]
