@@ -5,7 +5,13 @@ Errors of the Rust part have the fields `code`, `stage`, `file`, `line` and `col
 
 from __future__ import annotations
 
-from atomica._prep import AtomicaError, IndexFileError, ShardError, StructureError
+try:
+    from atomica._prep import AtomicaError, IndexFileError, ShardError, StructureError
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "atomica._prep, the compiled part of Atomica, is not in this folder of sources. Build it in place with "
+        "`pip install -e .`, or start Python in another folder to use the installed package."
+    ) from error
 
 __all__ = ["AtomicaError", "DataError", "IndexFileError", "ShardError", "SpecError", "StructureError"]
 
