@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,134 @@ import torch
 from torch import Tensor
 
 from atomica.conv import FullyConnected
-from atomica.encoder import EncoderConfig, Interaction, LevelEncoder
+from atomica.encoder import Convolution, EmbeddingConfig, EmbeddingMixer, Encoder, EncoderConfig, LevelEncoder
 from atomica.errors import DataError
+from atomica.heads import Head
+from atomica.heads.affinity import AffinityConfig, AffinityHead
 from atomica.heads.binary import BinaryConfig, BinaryHead
-from atomica.irreps import Layout
+from atomica.heads.denoise import DenoiseConfig, DenoiseHead
+from atomica.heads.interface import InterfaceConfig, InterfaceHead
+from atomica.heads.masked_block import MaskedBlockConfig, MaskedBlockHead
+from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.keys import SPECIAL_BLOCKS
 from atomica.model import Model
 
-__all__ = ["from_reference", "load_reference", "to_reference"]
+__all__ = ["MODEL_TYPES", "from_reference", "load_reference", "to_reference"]
 
 _FROM = "the original's"
-_SUPPORTED = ("PredictionModel", "ClassifierModel")
+Settings = Mapping[str, Any]
 
 
-def from_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Model:
+# ------------------------------------------------------------------------------------- settings, by model type
+
+
+@dataclass(frozen=True)
+class _ModelType:
+    """How one of the original's model types becomes ours.
+
+    needs: settings it must have beside those of every encoder. heads: their configurations, by kind, and
+    weights: their shares of the total loss, if not 1. embeddings: whether external block features are read.
+    nested: the setting that holds the encoder's settings, if they are not at the top, and the prefix of that
+    encoder's parameters.
+    """
+
+    needs: tuple[str, ...] = ()
+    heads: Callable[[Settings, EncoderConfig], dict[str, Head]] = lambda config, encoder: {}
+    weights: Callable[[Settings], dict[str, float]] = lambda config: {}
+    embeddings: bool = False
+    nested: str = ""
+
+
+def _classifier(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    own = BinaryConfig(
+        hidden=config["pred_hidden_size"],
+        layers=config["num_pred_layers"],
+        activation=_activation(config),
+        dropout=config.get("pred_dropout", 0.0),
+    )
+    return {"binary": BinaryHead(own, encoder)}
+
+
+def _multiclass(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    # the original has numbers for classes
+    own = MulticlassConfig(classes=tuple(str(index) for index in range(config["num_classes"])))
+    return {"multiclass": MulticlassHead(own, encoder)}
+
+
+def _regression(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    own = RegressionConfig(hidden=encoder.block_hidden, layers=3, dropout=encoder.dropout)
+    return {"regression": RegressionHead(own, encoder)}
+
+
+def _affinity(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    own = AffinityConfig(
+        hidden=config["affinity_pred_hidden_size"],
+        layers=max(2, config["num_affinity_pred_layers"]),
+        activation=_activation(config),
+        dropout=config.get("affinity_pred_dropout", 0.0),
+    )
+    return {"affinity": AffinityHead(own, encoder)}
+
+
+def _masked(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    classes, known = config.get("num_masked_block_classes"), encoder.block_types - SPECIAL_BLOCKS
+    if not classes:
+        return {}
+    if classes != known:
+        raise DataError(
+            f"num_masked_block_classes = {classes} does not fit a block vocabulary of {known} ordinary types"
+        )
+    return {"masked_block": MaskedBlockHead(MaskedBlockConfig(dropout=encoder.dropout), encoder)}
+
+
+def _denoise(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    tasks = [name for name in ("translation", "rotation", "torsion", "atom") if config.get(f"{name}_noise")]
+    weights = {name: float(config.get(f"{name}_weight", 1.0)) for name in tasks}
+    silent = [name for name, weight in weights.items() if weight == 0.0]
+    if silent:
+        raise DataError(
+            f"{', '.join(f'{name}_weight' for name in silent)} = 0: set the noise to false instead"
+        )
+    heads: dict[str, Head] = {}
+    if tasks:
+        off = dict.fromkeys(("translation", "rotation", "torsion", "atom"), 0.0)
+        heads["denoise"] = DenoiseHead(DenoiseConfig(**{**off, **weights}), encoder)
+    return {**heads, **_masked(config, encoder)}
+
+
+def _mask_weight(config: Settings) -> dict[str, float]:
+    return {"masked_block": float(config.get("mask_weight", 1.0))}
+
+
+def _interface(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    return {"interface": InterfaceHead(InterfaceConfig(), encoder)}
+
+
+def _activation(config: Settings) -> str:
+    # gelu and elu models were saved with a null activation; relu is the only one that survives
+    return config.get("nonlinearity") or "relu"
+
+
+MODEL_TYPES: Mapping[str, _ModelType] = {
+    "PredictionModel": _ModelType(),
+    "ClassifierModel": _ModelType(("num_pred_layers", "nonlinearity", "pred_hidden_size"), _classifier),
+    "MultiClassClassifierModel": _ModelType(("num_classes",), _multiclass),
+    "RegressionPredictor": _ModelType(heads=_regression),
+    "AffinityPredictor": _ModelType(
+        ("num_affinity_pred_layers", "nonlinearity", "affinity_pred_hidden_size"), _affinity, embeddings=True
+    ),
+    "MaskedNodeModel": _ModelType(("num_masked_block_classes",), _masked),
+    "ProteinInterfaceModel": _ModelType(heads=_interface, nested="prot_model"),
+    "DenoisePretrainModel": _ModelType(heads=_denoise, weights=_mask_weight),
+    "DenoisePretrainModelWithBlockEmbedding": _ModelType(
+        heads=_denoise, weights=_mask_weight, embeddings=True
+    ),
+}
+"""The original's model types that can be imported."""
+
+
+def from_reference(config: Settings, state_dict: Mapping[str, Tensor]) -> Model:
     """A model that computes what the original computes with these settings and weights.
 
     config: the JSON object beside released weights. state_dict: its parameters by name. The result has
@@ -31,17 +147,20 @@ def from_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     left-over or misshapen parameters.
     """
     kind = config.get("model_type")
-    if kind not in _SUPPORTED:
-        raise DataError(f"model_type {kind!r} cannot be imported; supported: {', '.join(_SUPPORTED)}")
-    needed = ["atom_hidden_size", "block_hidden_size", "edge_size", "n_layers", "k_neighbors"]
-    if kind == "ClassifierModel":
-        needed += ["num_pred_layers", "nonlinearity", "pred_hidden_size"]
+    known = MODEL_TYPES.get(str(kind))
+    if known is None:
+        raise DataError(f"model_type {kind!r} cannot be imported; supported: {', '.join(MODEL_TYPES)}")
+    if known.nested:
+        if not isinstance(config.get(known.nested), Mapping):
+            raise DataError(f"{_FROM} settings lack {known.nested}")
+        config = config[known.nested]
+    needed = ["atom_hidden_size", "block_hidden_size", "edge_size", "n_layers", "k_neighbors", *known.needs]
     missing = [name for name in needed if name not in config]
     if missing:
         raise DataError(f"{_FROM} settings lack {', '.join(missing)}")
-    embedding = state_dict.get("block_embedding.block_embedding.weight")
-    if embedding is None:
-        raise DataError(f"{_FROM} weights lack block_embedding.block_embedding.weight")
+    name = f"{known.nested}." * bool(known.nested) + "block_embedding.block_embedding.weight"
+    if name not in state_dict:
+        raise DataError(f"{_FROM} weights lack {name}")
     encoder = EncoderConfig(
         atom_hidden=config["atom_hidden_size"],
         block_hidden=config["block_hidden_size"],
@@ -51,22 +170,32 @@ def from_reference(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
         k_neighbors=config["k_neighbors"],
         atom_global=config.get("bottom_global_message_passing", False),
         block_global=config.get("global_message_passing", False),
+        modality_embedding=bool(config.get("modality_embedding", False)),
         reference_quirks=True,
-        block_types=embedding.shape[0],
+        block_types=state_dict[name].shape[0],
+        embeddings=_embeddings(config) if known.embeddings else EmbeddingConfig(),
     )
-    heads = {}
-    if kind == "ClassifierModel":
-        # gelu and elu models were saved with a null activation; relu is the only one that survives
-        settings = BinaryConfig(
-            hidden=config["pred_hidden_size"],
-            layers=config["num_pred_layers"],
-            activation=config["nonlinearity"] or "relu",
-            dropout=config.get("pred_dropout", 0.0),
-        )
-        heads["binary"] = BinaryHead(settings, encoder)
-    model = Model(encoder, heads)
+    model = Model(encoder, known.heads(config, encoder), weights=known.weights(config))
     _fill(model, dict(state_dict))
     return model.eval()
+
+
+def _embeddings(config: Settings) -> EmbeddingConfig:
+    common = config.get("block_embedding_size")
+    each = (config.get("block_embedding0_size"), config.get("block_embedding1_size"))
+    sizes = (common,) if common else each if all(each) else ()
+    if not sizes:
+        return EmbeddingConfig()
+    missing = [name for name in ("num_projector_layers", "projector_hidden_size") if name not in config]
+    if missing:
+        raise DataError(f"{_FROM} settings lack {', '.join(missing)}")
+    return EmbeddingConfig(
+        sizes=tuple(int(size) for size in sizes if size),
+        hidden=config["projector_hidden_size"],
+        layers=max(2, config["num_projector_layers"]),
+        activation=_activation(config),
+        dropout=config.get("projector_dropout", 0.0),
+    )
 
 
 def load_reference(config_path: str | Path, weights_path: str | Path) -> Model:
@@ -99,27 +228,20 @@ def to_reference(
     `value` maps each parameter to what is exported, e.g. `lambda p: p.grad`; where it gives None for all parts
     of an original parameter the entry is None, where only for some of them these count as zero.
     """
-    out: dict[str, Tensor | None] = {}
-    for name, parameter in _direct(model).items():
-        out[name] = value(parameter)
-    for prefix, level in (
-        ("encoder.encoder", model.encoder.atoms),
-        ("top_encoder.encoder", model.encoder.blocks),
-    ):
-        for index, layer in enumerate(level.layers):
-            assert isinstance(layer, Interaction)
-            name = f"{prefix}.layers.{index}"
-            norm = [layer.norm.weights[slot.name] for slot in layer.outputs.slots]
-            out[f"{name}.norm_layer.affine_weight"] = _joined([value(weight) for weight in norm], norm)
-            parts = [value(weight) for weight in layer.product.weights.values()]
-            weight, bias = None, None
-            if any(part is not None for part in parts):
-                filled = {
-                    key: torch.zeros_like(own) if part is None else part
-                    for (key, own), part in zip(layer.product.weights.items(), parts, strict=True)
-                }
-                weight, bias = _unfuse(layer.product, filled)
-            out[f"{name}.fc.3.weight"], out[f"{name}.fc.3.bias"] = weight, bias
+    names = _names(model)
+    out: dict[str, Tensor | None] = {name: value(parameter) for name, parameter in names.direct.items()}
+    for name, convolution in names.convolutions.items():
+        norm = [convolution.norm.weights[slot.name] for slot in convolution.outputs.slots]
+        out[f"{name}.norm_layer.affine_weight"] = _joined([value(weight) for weight in norm], norm)
+        parts = [value(weight) for weight in convolution.product.weights.values()]
+        weight, bias = None, None
+        if any(part is not None for part in parts):
+            filled = {
+                key: torch.zeros_like(own) if part is None else part
+                for (key, own), part in zip(convolution.product.weights.items(), parts, strict=True)
+            }
+            weight, bias = _unfuse(convolution.product, filled)
+        out[f"{name}.fc.3.weight"], out[f"{name}.fc.3.bias"] = weight, bias
     return out
 
 
@@ -131,60 +253,123 @@ def _joined(parts: list[Tensor | None], like: list[Tensor]) -> Tensor | None:
     )
 
 
-def _direct(model: Model) -> dict[str, Tensor]:
-    """Parameters that differ from the original's in name only."""
-    encoder = model.encoder
-    named: dict[str, Tensor] = {
-        "block_embedding.block_embedding.weight": encoder.block_types.weight,
-        "block_embedding.atom_embedding.weight": encoder.atom_types.weight,
-        "edge_embedding_bottom.weight": encoder.atoms.kinds.weight,
-        "edge_embedding_top.weight": encoder.blocks.kinds.weight,
-    }
+# --------------------------------------------------------------------------------------- names of parameters
 
-    def pair(theirs: str, module: Any) -> None:
-        named[f"{theirs}.weight"], named[f"{theirs}.bias"] = module.weight, module.bias
 
-    def level_of(prefix: str, level: LevelEncoder) -> None:
-        pair(f"{prefix}.edge_embedder.1", level.length[0])
-        pair(f"{prefix}.edge_embedder.4", level.length[3])
+@dataclass(frozen=True)
+class _Names:
+    """The original's names: of parameters that are the same in ours, and of convolutions, which are not."""
+
+    direct: dict[str, Tensor] = field(default_factory=dict)
+    convolutions: dict[str, Convolution] = field(default_factory=dict)
+
+    def linear(self, name: str, module: Any) -> None:
+        """A module with a weight and perhaps a bias."""
+        self.direct[f"{name}.weight"] = module.weight
+        if module.bias is not None:
+            self.direct[f"{name}.bias"] = module.bias
+
+    def sequence(self, name: str, modules: Any, first: int, step: int) -> None:
+        """The linear layers of a network, which in the original are number `first`, `first + step`, …"""
+        layers = [module for module in modules if isinstance(module, torch.nn.Linear)]
+        for index, layer in enumerate(layers):
+            self.linear(f"{name}.{first + step * index}", layer)
+
+    def convolution(self, name: str, module: Convolution) -> None:
+        self.convolutions[name] = module
+        self.linear(f"{name}.fc.0", module.radial)
+        # where there is nothing to shift the original has a parameter without elements
+        bias = module.norm.bias if module.norm.bias is not None else torch.zeros(0)
+        self.direct[f"{name}.norm_layer.affine_bias"] = bias
+
+    def level(self, name: str, level: LevelEncoder) -> None:
+        self.sequence(f"{name}.edge_embedder", level.length, 1, 3)
         for index, layer in enumerate(level.layers):
-            assert isinstance(layer, Interaction)
-            pair(f"{prefix}.layers.{index}.fc.0", layer.radial)
-            named[f"{prefix}.layers.{index}.norm_layer.affine_bias"] = layer.norm.bias
-        pair(f"{prefix}.out_ffn.0", level.out[0])
-        pair(f"{prefix}.out_ffn.3", level.out[3])
+            assert isinstance(layer, Convolution)
+            self.convolution(f"{name}.layers.{index}", layer)
+        self.sequence(f"{name}.out_ffn", level.out, 0, 3)
 
-    level_of("encoder.encoder", encoder.atoms)
-    level_of("top_encoder.encoder", encoder.blocks)
-    attention = encoder.atoms_to_block
-    for theirs, module in (
-        ("query_proj", attention.query),
-        ("key_proj", attention.key),
-        ("value_proj", attention.value),
-        ("output_proj", attention.output),
-    ):
-        pair(f"atom_block_attn.{theirs}", module)
-    pair("atom_block_attn_norm", attention.norm)
-    pooling = encoder.pooling
-    for index, (mixer, norm) in enumerate(zip(pooling.rounds, pooling.norms, strict=True)):
-        assert isinstance(mixer, torch.nn.MultiheadAttention)
-        name = f"attention_pooling.attention_layers.{index}"
-        named[f"{name}.in_proj_weight"], named[f"{name}.in_proj_bias"] = (
-            mixer.in_proj_weight,
-            mixer.in_proj_bias,
+    def encoder(self, prefix: str, encoder: Encoder) -> None:
+        self.direct.update(
+            {
+                f"{prefix}block_embedding.block_embedding.weight": encoder.block_types.weight,
+                f"{prefix}block_embedding.atom_embedding.weight": encoder.atom_types.weight,
+                f"{prefix}edge_embedding_bottom.weight": encoder.atoms.kinds.weight,
+                f"{prefix}edge_embedding_top.weight": encoder.blocks.kinds.weight,
+            }
         )
-        pair(f"{name}.out_proj", mixer.out_proj)
-        pair(f"attention_pooling.norms.{index}", norm)
-    pair("attention_pooling.graph_repr_fc", pooling.output)
-    if encoder.modalities is not None:
-        named["modality_embedding.weight"] = encoder.modalities.weight
-    if "binary" in model.heads:
-        head = model.heads["binary"]
-        assert isinstance(head, BinaryHead)
-        for index, part in enumerate(head.network):
-            if isinstance(part, torch.nn.Linear):
-                pair(f"classifier_ffn.{index}", part)
-    return named
+        self.level(f"{prefix}encoder.encoder", encoder.atoms)
+        self.level(f"{prefix}top_encoder.encoder", encoder.blocks)
+        attention, pooling = encoder.atoms_to_block, encoder.pooling
+        for part in ("query", "key", "value", "output"):
+            self.linear(f"{prefix}atom_block_attn.{part}_proj", getattr(attention, part))
+        self.linear(f"{prefix}atom_block_attn_norm", attention.norm)
+        for index, (mixer, norm) in enumerate(zip(pooling.rounds, pooling.norms, strict=True)):
+            assert isinstance(mixer, torch.nn.MultiheadAttention)
+            name = f"{prefix}attention_pooling.attention_layers.{index}"
+            self.direct[f"{name}.in_proj_weight"] = mixer.in_proj_weight
+            self.direct[f"{name}.in_proj_bias"] = mixer.in_proj_bias
+            self.linear(f"{name}.out_proj", mixer.out_proj)
+            self.linear(f"{prefix}attention_pooling.norms.{index}", norm)
+        self.linear(f"{prefix}attention_pooling.graph_repr_fc", pooling.output)
+        if encoder.modalities is not None:
+            self.direct[f"{prefix}modality_embedding.weight"] = encoder.modalities.weight
+        for when, mixing in (("pre", encoder.mix_before), ("post", encoder.mix_after)):
+            if mixing is not None:
+                self.mixing(prefix + when, mixing)
+
+    def mixing(self, name: str, mixing: EmbeddingMixer) -> None:
+        for index, (projector, mixer) in enumerate(zip(mixing.projectors, mixing.mixers, strict=True)):
+            segment = "" if len(mixing.projectors) == 1 else str(index)
+            self.sequence(f"{name}_projector{segment}", projector, 2, 3)
+            self.sequence(f"{name}_mixing_ffn{segment}", mixer, 2, 3)
+
+    def denoise(self, head: DenoiseHead) -> None:
+        level, config = "encoder.encoder", head.config
+        if config.atom:
+            self.sequence(f"{level}.local_denoise_edge_embedder", head.atom_length, 1, 3)
+            self.convolution(f"{level}.local_denoise_predictor", head.atom_convolution)
+            self.sequence("top_scale_noise_ffn", head.atom_scale, 2, 3)
+        if config.translation or config.rotation:
+            self.sequence(f"{level}.global_denoise_edge_embedder", head.center_length, 1, 3)
+            self.convolution(f"{level}.global_denoise_predictor", head.center_convolution)
+        if config.translation:
+            self.sequence("top_translation_scale_ffn", head.translation_scale, 2, 3)
+        if config.rotation:
+            self.sequence("top_rotation_scale_ffn", head.rotation_scale, 2, 3)
+        if config.torsion:
+            self.sequence(f"{level}.torsion_edge_embedder", head.torsion_length, 1, 3)
+            self.convolution(f"{level}.tor_bond_conv", head.torsion_convolution)
+            self.sequence(f"{level}.tor_final_layer", head.torsion_network, 0, 3)
+
+    def interface(self, head: InterfaceHead) -> None:
+        self.encoder("cmplx_model.", head.complex_encoder)
+        self.sequence("prot_ffn", head.pocket_network, 1, 2)
+        self.sequence("cmplx_ffn", head.complex_network, 1, 2)
+
+
+_HEAD_NAMES: Mapping[type[Head], Callable[[_Names, Any], None]] = {
+    AffinityHead: lambda names, head: names.sequence("energy_ffn", head.network, 2, 3),
+    BinaryHead: lambda names, head: names.sequence("classifier_ffn", head.network, 2, 3),
+    DenoiseHead: _Names.denoise,
+    InterfaceHead: _Names.interface,
+    MaskedBlockHead: lambda names, head: names.sequence("masked_ffn", head.network, 1, 3),
+    MulticlassHead: lambda names, head: names.sequence("classifier_ffn", head.network, 1, 2),
+    RegressionHead: lambda names, head: names.sequence("energy_ffn", head.network, 2, 3),
+}
+
+
+def _names(model: Model) -> _Names:
+    """All parameters of a model under the original's names. Raises DataError for heads that it does not have."""
+    names = _Names()
+    heads = list(model.heads.values())
+    names.encoder("prot_model." if any(type(head) is InterfaceHead for head in heads) else "", model.encoder)
+    for name, head in model.heads.items():
+        add = _HEAD_NAMES.get(type(head))  # type: ignore[arg-type]
+        if add is None:
+            raise DataError(f"head {name!r} has no counterpart in {_FROM} models")
+        add(names, head)
+    return names
 
 
 def _slices(product: FullyConnected) -> list[tuple[str, slice, int, int]]:
@@ -193,7 +378,7 @@ def _slices(product: FullyConnected) -> list[tuple[str, slice, int, int]]:
     order = {slot: index for index, slot in enumerate(product.outputs.slots)}
     source_order = {slot: index for index, slot in enumerate(product.inputs.slots)}
     for path in sorted(
-        product.tables.paths, key=lambda path: (source_order[path.source], path.l_sh, order[path.target])
+        product.tables.paths, key=lambda path: (source_order[path.source], path.harmonic, order[path.target])
     ):
         rows = slice(path.first_channel, path.first_channel + path.source.channels)
         found.append((path.target.name, rows, path.source.channels, path.target.channels))
@@ -230,31 +415,30 @@ def _fill(model: Model, state: dict[str, Tensor]) -> None:
             tensor = None
         return tensor
 
-    for name, parameter in _direct(model).items():
+    names = _names(model)
+    for name, parameter in names.direct.items():
         tensor = take(name, parameter.shape)
         if tensor is not None:
             parameter.copy_(tensor)
-    for prefix, level in (
-        ("encoder.encoder", model.encoder.atoms),
-        ("top_encoder.encoder", model.encoder.blocks),
-    ):
-        for index, layer in enumerate(level.layers):
-            assert isinstance(layer, Interaction)
-            name = f"{prefix}.layers.{index}"
-            layout: Layout = layer.outputs
-            channels = sum(slot.channels for slot in layout.slots)
-            affine = take(f"{name}.norm_layer.affine_weight", torch.Size([channels]))
-            if affine is not None:
-                parts = affine.split([slot.channels for slot in layout.slots])
-                for slot, part in zip(layout.slots, parts, strict=True):
-                    layer.norm.weights[slot.name].copy_(part)
-            count = sum(wide * out for _, _, wide, out in _slices(layer.product))
-            weight = take(f"{name}.fc.3.weight", torch.Size([count, layer.product.radial]))
-            bias = take(f"{name}.fc.3.bias", torch.Size([count]))
-            if weight is not None and bias is not None:
-                _fuse(layer.product, weight, bias)
+    for name, convolution in names.convolutions.items():
+        slots = convolution.outputs.slots
+        affine = take(f"{name}.norm_layer.affine_weight", torch.Size([sum(slot.channels for slot in slots)]))
+        if affine is not None:
+            for slot, part in zip(slots, affine.split([slot.channels for slot in slots]), strict=True):
+                convolution.norm.weights[slot.name].copy_(part)
+        count = sum(wide * out for _, _, wide, out in _slices(convolution.product))
+        weight = take(f"{name}.fc.3.weight", torch.Size([count, convolution.product.radial]))
+        bias = take(f"{name}.fc.3.bias", torch.Size([count]))
+        if weight is not None and bias is not None:
+            _fuse(convolution.product, weight, bias)
     # constants that e3nn keeps in the state: coupling coefficients, masks, the radial grid
-    constants = ("._compiled_main", ".tp.weight", ".tp.output_mask", ".edge_embedder.0.offset")
+    constants = (
+        "._compiled_main",
+        ".tp.weight",
+        ".tp.output_mask",
+        "edge_embedder.0.offset",
+        ".final_tp_tor.",
+    )
     left = [name for name in state if not any(part in name for part in constants)]
     problems += [f"{name} has no place in this model type" for name in left]
     if problems:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class EdgePlan:
     mean: [E] float64, one over the receiver's number of edges, 0 for blank edges.
     rows: [M] int64, the nodes that receive anything, in plan order.
     buckets: (first row, number of rows, edges per row) for each run of equal degree.
-    num_nodes: number of nodes of the level.
+    num_nodes: number of nodes that can receive.
     """
 
     sender: Tensor
@@ -56,10 +57,13 @@ class EdgePlan:
     num_nodes: int
 
 
-def plan_edges(sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int) -> EdgePlan:
+def plan_edges(
+    sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int, *, bipartite: bool = False
+) -> EdgePlan:
     """Sort edges by their receiver's degree, then by receiver, keeping the order within a receiver.
 
-    sender, receiver, kind: [E] int64. Done once per graph and level; every layer reuses it.
+    sender, receiver, kind: [E] int64. Done once per graph and level; every layer reuses it. With `bipartite`
+    senders and receivers are different sets, `num_nodes` counts receivers, and blank edges come from sender 0.
 
     >>> plan = plan_edges(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 1]), torch.zeros(3, dtype=int), 3)
     >>> plan.buckets, plan.rows.tolist(), plan.mean.tolist()
@@ -82,7 +86,8 @@ def plan_edges(sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int) -
     blank = torch.repeat_interleave(torch.arange(num_nodes, device=degree.device), wide - degree)
     real = torch.ones(len(sender), dtype=torch.bool, device=degree.device)
     real = torch.cat([real, torch.zeros_like(blank, dtype=torch.bool)])
-    sender, receiver = torch.cat([sender, blank]), torch.cat([receiver, blank])
+    sender = torch.cat([sender, torch.zeros_like(blank) if bipartite else blank])
+    receiver = torch.cat([receiver, blank])
     kind = torch.cat([kind, torch.zeros_like(blank)])
     rank = torch.empty_like(degree)
     rank[rows] = torch.arange(len(rows), device=degree.device)
@@ -93,10 +98,10 @@ def plan_edges(sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int) -
 
 @dataclass(frozen=True)
 class _Path:
-    """One allowed coupling: input slot, degree of the harmonic, and where its result lies."""
+    """One allowed coupling: input slot, index of the harmonic, and where its result lies."""
 
     source: IrrepSlot
-    l_sh: int
+    harmonic: int
     target: IrrepSlot
     first_component: int  # in the coupled components of the source's degree
     first_channel: int  # in the U coupled channels of the target
@@ -105,28 +110,34 @@ class _Path:
 class _Couplings:
     """Index tables of one convolution: which products of features and harmonics enter which output."""
 
-    def __init__(self, inputs: Layout, outputs: Layout) -> None:
-        self.inputs, self.outputs = inputs, outputs
-        triples: list[list[tuple[int, int]]] = [[], [], []]  # per input degree: (l_sh, l_out)
+    def __init__(
+        self, inputs: Layout, outputs: Layout, harmonics: tuple[tuple[int, int], ...] = HARMONICS
+    ) -> None:
+        self.inputs, self.outputs, self.harmonics = inputs, outputs, harmonics
+        widths = [COMPONENTS[l_sh] for l_sh, _ in harmonics]
+        ends = list(accumulate(widths))
+        self.columns = tuple(slice(end - width, end) for end, width in zip(ends, widths, strict=True))
+        self.width = ends[-1]
+        triples: list[list[tuple[int, int]]] = [[], [], []]  # per input degree: (harmonic, l_out)
         for l_in in range(3):
-            for l_sh in range(3):
+            for index, (l_sh, _) in enumerate(harmonics):
                 for l_out in range(abs(l_in - l_sh), min(l_in + l_sh, 2) + 1):
-                    if any(self._allowed(source, l_sh, target) and source.l == l_in and target.l == l_out
+                    if any(self._allowed(source, index, target) and source.l == l_in and target.l == l_out
                            for source in inputs.slots for target in outputs.slots):  # fmt: skip
-                        triples[l_in].append((l_sh, l_out))
+                        triples[l_in].append((index, l_out))
         self.components = tuple(sum(COMPONENTS[l_out] for _, l_out in pairs) for pairs in triples)
         fan_in = dict.fromkeys(outputs.slots, 0)
         paths: list[_Path] = []
         for source in inputs.slots:
-            for l_sh in range(3):
+            for index in range(len(harmonics)):
                 for target in outputs.slots:
-                    if self._allowed(source, l_sh, target):
+                    if self._allowed(source, index, target):
                         first = 0
                         for pair in triples[source.l]:
-                            if pair == (l_sh, target.l):
+                            if pair == (index, target.l):
                                 break
                             first += COMPONENTS[pair[1]]
-                        paths.append(_Path(source, l_sh, target, first, fan_in[target]))
+                        paths.append(_Path(source, index, target, first, fan_in[target]))
                         fan_in[target] += source.channels
         self.paths = tuple(paths)
         self.targets = tuple(slot for slot in outputs.slots if fan_in[slot])
@@ -136,24 +147,21 @@ class _Couplings:
         self._triples = triples
         self._tables: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
 
-    @staticmethod
-    def _allowed(source: IrrepSlot, l_sh: int, target: IrrepSlot) -> bool:
-        return (
-            abs(source.l - l_sh) <= target.l <= source.l + l_sh
-            and source.parity * (-1) ** l_sh == target.parity
-        )
+    def _allowed(self, source: IrrepSlot, harmonic: int, target: IrrepSlot) -> bool:
+        l_sh, parity = self.harmonics[harmonic]
+        return abs(source.l - l_sh) <= target.l <= source.l + l_sh and source.parity * parity == target.parity
 
     def tables(self, like: Tensor) -> list[Tensor]:
-        """Per input degree l: [9, components_l · (2l+1)], harmonics to coupling matrices."""
+        """Per input degree l: [harmonics, components_l · (2l+1)], harmonics to coupling matrices."""
         key = (like.dtype, like.device)
         if key not in self._tables:
             built = []
             for l_in, pairs in enumerate(self._triples):
-                table = torch.zeros(HARMONICS, self.components[l_in], COMPONENTS[l_in], dtype=torch.float64)
+                table = torch.zeros(self.width, self.components[l_in], COMPONENTS[l_in], dtype=torch.float64)
                 first = 0
-                for l_sh, l_out in pairs:
-                    block = coupling(l_in, l_sh, l_out).permute(1, 2, 0)
-                    table[l_sh * l_sh : (l_sh + 1) ** 2, first : first + COMPONENTS[l_out]] = block
+                for index, l_out in pairs:
+                    block = coupling(l_in, self.harmonics[index][0], l_out).permute(1, 2, 0)
+                    table[self.columns[index], first : first + COMPONENTS[l_out]] = block
                     first += COMPONENTS[l_out]
                 built.append(table.flatten(1).to(like))
             self._tables[key] = built
@@ -202,7 +210,7 @@ class _Couplings:
             last = path.first_channel + path.source.channels
             self._piece(products, path).copy_(grads[path.target][:, :, path.first_channel : last])
         grad_neighbors = torch.zeros_like(neighbors)
-        grad_y = neighbors.new_zeros(edges, HARMONICS) if want_harmonics else None
+        grad_y = neighbors.new_zeros(edges, self.width) if want_harmonics else None
         for l, (matrix, product) in enumerate(zip(matrices, products, strict=True)):  # noqa: E741
             if matrix is None or product is None:
                 continue
@@ -309,14 +317,22 @@ def _chunks(plan: EdgePlan, tables: _Couplings, width: int) -> list[tuple[slice,
 class FullyConnected(nn.Module):
     """Tensor product of sender features with edge harmonics, with weights linear in radial features.
 
-    `inputs`, `outputs`: layouts of node features; `radial`: number n of radial hidden features.
+    `inputs`, `outputs`: layouts of node features; `radial`: number n of radial hidden features; `harmonics`:
+    degree and parity of the edge features that play the harmonics' part.
     Parameters: for each output irrep that can be reached a tensor [U, n+1, v]; the last of the n+1 rows is
     the bias. Initialised like `torch.nn.Linear(n, weights)`.
     """
 
-    def __init__(self, inputs: Layout, outputs: Layout, radial: int) -> None:
+    def __init__(
+        self,
+        inputs: Layout,
+        outputs: Layout,
+        radial: int,
+        *,
+        harmonics: tuple[tuple[int, int], ...] = HARMONICS,
+    ) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.radial = inputs, outputs, radial
+        self.inputs, self.outputs, self.radial, self.harmonics = inputs, outputs, radial, harmonics
         bound = 1.0 / math.sqrt(radial)
         self.weights = nn.ParameterDict(
             {
@@ -329,19 +345,20 @@ class FullyConnected(nn.Module):
 
     @cached_property
     def tables(self) -> _Couplings:
-        return _Couplings(self.inputs, self.outputs)
+        return _Couplings(self.inputs, self.outputs, self.harmonics)
 
     @cached_property
     def _scalar_tables(self) -> _Couplings:
-        return _Couplings(self.inputs, Layout(tuple(slot for slot in self.outputs.slots if slot.l == 0)))
+        scalars = Layout(tuple(slot for slot in self.outputs.slots if slot.l == 0))
+        return _Couplings(self.inputs, scalars, self.harmonics)
 
     def forward(
         self, plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, *, scalars_only: bool = False
     ) -> Tensor:
         """Mean over each receiver's edges of the weighted tensor product.
 
-        x [N, D] node features, y [E, 9] harmonics and hidden [E, n] radial features in plan order →
-        [N, D_out]; nodes without edges get 0. With `scalars_only` the output holds the degree-0 run alone.
+        x [N, D] senders' features, y [E, 9] harmonics and hidden [E, n] radial features in plan order →
+        [receivers, D_out]; receivers without edges get 0. With `scalars_only` the output holds the degree-0 run alone.
         """
         tables = self._scalar_tables if scalars_only else self.tables
         mean = plan.mean.to(hidden.dtype)[:, None]
@@ -366,8 +383,8 @@ class FullyConnected(nn.Module):
                 rows = slice(path.first_channel, path.first_channel + path.source.channels)
                 weight = self.weights[slot.name][rows]
                 per_edge_weight = torch.einsum("en,unv->euv", hidden, weight[:, :-1]) + weight[:, -1]
-                harmonics = y[:, path.l_sh**2 : (path.l_sh + 1) ** 2]
-                table = coupling(path.source.l, path.l_sh, slot.l).to(x)
+                harmonics = y[:, self.tables.columns[path.harmonic]]
+                table = coupling(path.source.l, self.harmonics[path.harmonic][0], slot.l).to(x)
                 coupled = torch.einsum(
                     "eiu,ej,ijk->eku", self.inputs.view(neighbors, path.source), harmonics, table
                 )

@@ -7,6 +7,7 @@ H hidden size of the level (= number of scalar channels), h attention heads, L b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,11 +17,24 @@ from torch import Tensor, nn
 
 from atomica import keys
 from atomica.conv import EdgePlan, FullyConnected, plan_edges
-from atomica.errors import SpecError
+from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs, Level
-from atomica.irreps import Layout, layer_slots, spherical_harmonics
+from atomica.irreps import HARMONICS, Layout, layer_slots, spherical_harmonics
 
-__all__ = ["Encoder", "EncoderConfig", "Encoding"]
+__all__ = [
+    "ACTIVATIONS",
+    "Convolution",
+    "DetailedEncoding",
+    "EdgeConvolution",
+    "EmbeddingConfig",
+    "Encoder",
+    "EncoderConfig",
+    "Encoding",
+    "LengthEmbedding",
+    "LevelDetail",
+    "mlp",
+    "out_of_range",
+]
 
 ATTENTION_HEADS = 4
 POOLING_ROUNDS = 4
@@ -28,10 +42,64 @@ RADIAL_CUTOFF = 5.0
 """Å; centre of the last Gaussian. Longer edges are kept, their distance features are near 0."""
 NORM_EPS = 1e-5
 ATOM_TYPES = 121
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU}
 
 
 def _setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
+
+
+def mlp(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
+    """[activation, dropout, linear] for each step of `sizes`, as the original's prediction networks."""
+    parts: list[nn.Module] = []
+    for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+        parts += [ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(width_in, width_out)]
+    return nn.Sequential(*parts)
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """External features per block, e.g. of a protein language model: the `[model.embeddings]` table.
+
+    Raises SpecError naming every value out of range.
+    """
+
+    sizes: tuple[int, ...] = _setting(
+        (), "their length: one for all blocks, or one for each segment; empty: no external features"
+    )
+    hidden: int = _setting(32, "width of the networks that bring them to the width of blocks")
+    layers: int = _setting(3, "linear layers of those networks, and of the ones that mix them in")
+    activation: str = _setting("relu", "relu, gelu or elu")
+    dropout: float = _setting(0.0, "dropout in those networks")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        problems = []
+        if len(self.sizes) > 2 or any(size < 1 for size in self.sizes):
+            problems.append(f"sizes = {list(self.sizes)}: must be one or two positive numbers, or none")
+        problems += out_of_range(self, "hidden", "layers")
+        if problems:
+            raise SpecError("; ".join(problems))
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """The block frames of a graph that hold them."""
+        return ("embedding",) if len(self.sizes) == 1 else ("embedding_0", "embedding_1")[: len(self.sizes)]
+
+
+def out_of_range(config: Any, *counts: str) -> list[str]:
+    """What is wrong with a network's settings: `counts` below 1, and `activation` and `dropout` if it has them."""
+    problems = [
+        f"{name} = {getattr(config, name)}: must be at least 1"
+        for name in counts
+        if getattr(config, name) < 1
+    ]
+    activation, dropout = getattr(config, "activation", "relu"), getattr(config, "dropout", 0.0)
+    if activation not in ACTIVATIONS:
+        problems.append(f"activation = {activation!r}: known are {', '.join(ACTIVATIONS)}")
+    if not 0.0 <= dropout < 1.0:
+        problems.append(f"dropout = {dropout}: must be at least 0 and below 1")
+    return problems
 
 
 @dataclass(frozen=True)
@@ -59,8 +127,11 @@ class EncoderConfig:
         False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
     )
     block_types: int = _setting(150, "size of the block vocabulary; read from the data, not from the spec")
+    embeddings: EmbeddingConfig = EmbeddingConfig()
 
     def __post_init__(self) -> None:
+        if isinstance(self.embeddings, dict):  # as a saved model's description has it
+            object.__setattr__(self, "embeddings", EmbeddingConfig(**self.embeddings))
         problems = []
         for name in ("atom_hidden", "block_hidden"):
             value = getattr(self, name)
@@ -93,6 +164,28 @@ class Encoding(NamedTuple):
     graph: Tensor
 
 
+class LevelDetail(NamedTuple):
+    """What one level computed on the way to its output, for heads that go on from there.
+
+    features: [N, D] all irreps after the last layer, in `layout`. plan: the level's edges; y: [E, 9] their
+    harmonics and distance: [E] their length in Å (float64), in plan order. kinds: [4, edge_size] the learned
+    embedding of edge types.
+    """
+
+    features: Tensor
+    layout: Layout
+    plan: EdgePlan
+    y: Tensor
+    distance: Tensor
+    kinds: Tensor
+
+
+class DetailedEncoding(Encoding):
+    """An encoding that also carries `atoms`, the detail of the atom level; `Encoder.detailed` makes it."""
+
+    atoms: LevelDetail
+
+
 class EquivariantNorm(nn.Module):
     """Layer norm of each irrep over its channels: scale by the root mean square, learned weight per channel.
 
@@ -106,7 +199,8 @@ class EquivariantNorm(nn.Module):
         self.weights = nn.ParameterDict(
             {slot.name: nn.Parameter(torch.ones(slot.channels)) for slot in layout.slots}
         )
-        self.bias = nn.Parameter(torch.zeros(layout.slots[0].channels))
+        centred = [slot.channels for slot in layout.slots if (slot.l, slot.parity) == (0, 1)]
+        self.bias = nn.Parameter(torch.zeros(centred[0])) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
         degrees = range(3) if x.shape[1] == self.layout.dim else range(1)
@@ -122,6 +216,7 @@ class EquivariantNorm(nn.Module):
                 power = values.square().mean(dim=(1, 2), keepdim=True)
                 values = values * (power + NORM_EPS).rsqrt() * self.weights[slot.name]
                 if (slot.l, slot.parity) == (0, 1):
+                    assert self.bias is not None
                     values = values + self.bias
                 parts.append(values)
             if parts:
@@ -129,22 +224,63 @@ class EquivariantNorm(nn.Module):
         return torch.cat(runs, dim=1)
 
 
-class Interaction(nn.Module):
-    """One equivariant layer: weighted tensor product with the neighbours, norm, padded residual.
+class LengthEmbedding(nn.Sequential):
+    """Distances [E] in Å → features [E, size]: Gaussians up to `cutoff`, as wide as they are apart, and a network."""
 
-    `forward`: features [N, D_in] → [N, D_out], or [N, scalars] with `scalars_only`.
+    centers: Tensor
+
+    def __init__(self, size: int, dropout: float, cutoff: float = RADIAL_CUTOFF) -> None:
+        super().__init__(nn.Linear(size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, size))
+        self.cutoff = cutoff
+        self.register_buffer("centers", torch.linspace(0.0, cutoff, size), persistent=False)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        spacing = self.cutoff / (len(self.centers) - 1)
+        gaussians = torch.exp(-0.5 * ((distance[:, None] - self.centers) / spacing).square())
+        return super().forward(gaussians.to(self.centers.dtype))
+
+
+class Convolution(nn.Module):
+    """A weighted tensor product of senders with harmonics, averaged over each receiver's edges, and a norm.
+
+    `width`: number of radial features. `forward` takes them, [E, width] in plan order, as senders x [N, D_in]
+    and harmonics y; it gives [receivers, D_out], or [receivers, scalars] with `scalars_only`.
     """
 
-    def __init__(self, hidden: int, edge_size: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: Layout,
+        outputs: Layout,
+        width: int,
+        dropout: float,
+        *,
+        harmonics: tuple[tuple[int, int], ...] = HARMONICS,
+    ) -> None:
         super().__init__()
-        self.hidden, self.edge_size, self.dropout = hidden, edge_size, dropout
-        self.inputs, self.outputs = Layout(layer_slots(hidden, depth)), Layout(layer_slots(hidden, depth + 1))
-        width = 2 * edge_size + 2 * hidden
+        self.inputs, self.outputs, self.dropout = inputs, outputs, dropout
         self.radial = nn.Linear(width, width)
-        self.product = FullyConnected(self.inputs, self.outputs, width)
-        self.norm = EquivariantNorm(self.outputs)
+        self.product = FullyConnected(inputs, outputs, width, harmonics=harmonics)
+        self.norm = EquivariantNorm(outputs)
 
-    def forward(
+    def forward(self, plan: EdgePlan, x: Tensor, y: Tensor, radial: Tensor) -> Tensor:
+        return self.convolve(plan, x, y, self.radial(radial))
+
+    def convolve(
+        self, plan: EdgePlan, x: Tensor, y: Tensor, before: Tensor, *, scalars_only: bool = False
+    ) -> Tensor:
+        """The same from the output of the first radial layer, before its activation."""
+        hidden = F.dropout(F.relu(before), self.dropout, self.training)
+        return self.norm(self.product(plan, x, y, hidden, scalars_only=scalars_only))
+
+
+class EdgeConvolution(Convolution):
+    """A convolution over the edges of a level, whose radial features are [length, kind, h_receiver, h_sender]."""
+
+    def __init__(self, inputs: Layout, outputs: Layout, hidden: int, edge_size: int, dropout: float) -> None:
+        super().__init__(inputs, outputs, 2 * edge_size + 2 * hidden, dropout)
+        self.hidden, self.edge_size = hidden, edge_size
+
+    def update(
         self,
         plan: EdgePlan,
         x: Tensor,
@@ -155,18 +291,8 @@ class Interaction(nn.Module):
         scalars_only: bool = False,
     ) -> Tensor:
         """x [N, D_in]; y [E, 9]; length [E, edge_size]; kinds [4, edge_size], one row per edge type."""
-        hidden = F.dropout(F.relu(self._radial_features(plan, x, length, kinds)), self.dropout, self.training)
-        update = self.norm(self.product(plan, x, y, hidden, scalars_only=scalars_only))
-        runs, first = [], 0
-        for l in range(1 if scalars_only else 3):  # noqa: E741
-            width = self.outputs.channels[l] * (2 * l + 1)
-            run = update[:, first : first + width].unflatten(1, (2 * l + 1, -1))
-            first += width
-            missing = self.outputs.channels[l] - self.inputs.channels[l]
-            if self.inputs.channels[l]:
-                run = run + F.pad(self.inputs.run(x, l), (0, missing))
-            runs.append(run.flatten(1))
-        return torch.cat(runs, dim=1)
+        before = self._radial_features(plan, x, length, kinds)
+        return self.convolve(plan, x, y, before, scalars_only=scalars_only)
 
     def _radial_features(self, plan: EdgePlan, x: Tensor, length: Tensor, kinds: Tensor) -> Tensor:
         """The linear map of [length, kind, h_receiver, h_sender], applied per node before it is gathered."""
@@ -179,40 +305,121 @@ class Interaction(nn.Module):
         return out + F.embedding(plan.sender, scalars @ of_sender)
 
 
+class Interaction(EdgeConvolution):
+    """One equivariant layer: convolution with the neighbours and padded residual.
+
+    `forward`: features [N, D_in] → [N, D_out], or [N, scalars] with `scalars_only`.
+    """
+
+    def __init__(self, hidden: int, edge_size: int, depth: int, dropout: float) -> None:
+        inputs, outputs = Layout(layer_slots(hidden, depth)), Layout(layer_slots(hidden, depth + 1))
+        super().__init__(inputs, outputs, hidden, edge_size, dropout)
+
+    def forward(  # type: ignore[override]
+        self,
+        plan: EdgePlan,
+        x: Tensor,
+        y: Tensor,
+        length: Tensor,
+        kinds: Tensor,
+        *,
+        scalars_only: bool = False,
+    ) -> Tensor:
+        """Arguments as in `update`."""
+        update = self.update(plan, x, y, length, kinds, scalars_only=scalars_only)
+        runs, first = [], 0
+        for l in range(1 if scalars_only else 3):  # noqa: E741
+            width = self.outputs.channels[l] * (2 * l + 1)
+            run = update[:, first : first + width].unflatten(1, (2 * l + 1, -1))
+            first += width
+            missing = self.outputs.channels[l] - self.inputs.channels[l]
+            if self.inputs.channels[l]:
+                run = run + F.pad(self.inputs.run(x, l), (0, missing))
+            runs.append(run.flatten(1))
+        return torch.cat(runs, dim=1)
+
+
 class LevelEncoder(nn.Module):
     """The equivariant network of one level: `forward` maps [N, H] invariant inputs to [N, H] unit rows."""
 
     def __init__(self, hidden: int, edge_size: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
         self.kinds = nn.Embedding(len(keys.EDGE_TYPES), edge_size)
-        self.length = nn.Sequential(
-            nn.Linear(edge_size, edge_size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(edge_size, edge_size)
-        )
+        self.length = LengthEmbedding(edge_size, dropout)
         self.layers = nn.ModuleList(Interaction(hidden, edge_size, depth, dropout) for depth in range(layers))
         width = hidden if layers < 3 else 2 * hidden
         self.out = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, hidden)
         )
-        self.centers: Tensor
-        self.register_buffer("centers", torch.linspace(0.0, RADIAL_CUTOFF, edge_size), persistent=False)
 
     def forward(self, level: Level, x: Tensor) -> Tensor:
+        return self._run(level, x, detailed=False)[0]
+
+    def detailed(self, level: Level, x: Tensor) -> tuple[Tensor, LevelDetail]:
+        """The same output, with the features that it was made from."""
+        out, detail = self._run(level, x, detailed=True)
+        assert detail is not None
+        return out, detail
+
+    def _run(self, level: Level, x: Tensor, *, detailed: bool) -> tuple[Tensor, LevelDetail | None]:
         plan = plan_edges(level.sender, level.receiver, level.kind, level.x.shape[0])
         # the geometry is a small part of the work and all errors pass through it: double precision throughout
         vectors = (level.x[plan.sender] - level.x[plan.receiver]).double()
         y = spherical_harmonics(vectors).to(x.dtype)
-        length = self.length(self._gaussians(vectors.norm(dim=1)).to(x.dtype))
+        distance = vectors.norm(dim=1)
+        length = self.length(distance)
         for layer in self.layers:
-            # the output reads scalars alone, so the last layer computes nothing else
+            # the output reads scalars alone, so unless details are wanted the last layer computes nothing else
             last = layer is self.layers[-1]
-            x = layer(plan, x, y, length, self.kinds.weight, scalars_only=last)
-        return F.normalize(self.out(x), dim=1)
+            x = layer(plan, x, y, length, self.kinds.weight, scalars_only=last and not detailed)
+        layout = self.layers[-1].outputs
+        assert isinstance(layout, Layout)
+        out = F.normalize(self.out(x[:, : layout.channels[0]]), dim=1)
+        return out, LevelDetail(x, layout, plan, y, distance, self.kinds.weight) if detailed else None
 
-    def _gaussians(self, distance: Tensor) -> Tensor:
-        """[E] Å → [E, edge_size]: Gaussians whose width is the spacing of their centres."""
-        spacing = RADIAL_CUTOFF / (len(self.centers) - 1)
-        return torch.exp(-0.5 * ((distance[:, None] - self.centers) / spacing).square())
+
+class EmbeddingMixer(nn.Module):
+    """Bring external block features to the width of blocks and mix them in: [B, H] → [B, H].
+
+    With sizes for each segment there are two pairs of networks; rows keep their order.
+    """
+
+    def __init__(self, config: EmbeddingConfig, hidden: int) -> None:
+        super().__init__()
+        self.frames, self.sizes = config.frames, config.sizes
+        between = config.layers - 1
+        self.projectors = nn.ModuleList(
+            mlp([size, *[config.hidden] * between, hidden], config.activation, config.dropout)
+            for size in config.sizes
+        )
+        self.mixers = nn.ModuleList(
+            mlp([*[2 * hidden] * (between + 1), hidden], config.activation, config.dropout)
+            for _ in config.sizes
+        )
+
+    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
+        if len(self.frames) == 1:
+            return self._mix(0, blocks, self._features(0, inputs))
+        mixed = torch.zeros_like(blocks)
+        for index in range(2):
+            (rows,) = torch.nonzero(inputs.segment == index, as_tuple=True)
+            own = self._mix(index, blocks[rows], self._features(index, inputs)[rows])
+            mixed = mixed.index_copy(0, rows, own)
+        return mixed
+
+    def _mix(self, index: int, blocks: Tensor, features: Tensor) -> Tensor:
+        return self.mixers[index](torch.cat([blocks, self.projectors[index](features)], dim=1))
+
+    def _features(self, index: int, inputs: GraphInputs) -> Tensor:
+        name, width = self.frames[index], self.sizes[index]
+        features = inputs.embeddings.get(name)
+        if features is None or features.shape[1:] != (width,):
+            found = "none" if features is None else f"shape {tuple(features.shape)}"
+            raise DataError(
+                f"the model reads external block features of length {width} from the graph's block frame "
+                f"{name!r}, which has {found}"
+            )
+        return features
 
 
 class AtomAttention(nn.Module):
@@ -316,12 +523,30 @@ class Encoder(nn.Module):
         self.atoms_to_block = AtomAttention(config)
         self.blocks = LevelEncoder(config.block_hidden, config.edge_size, config.layers, config.dropout)
         self.pooling = AttentionPooling(config)
+        self.mix_before, self.mix_after = (
+            EmbeddingMixer(config.embeddings, config.block_hidden) if config.embeddings.sizes else None
+            for _ in range(2)
+        )
 
     def forward(self, inputs: GraphInputs) -> Encoding:
-        atom = self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type))
+        return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
+
+    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
+        """The same embeddings with the detail of the atom level, which costs more to compute."""
+        atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
+        encoding = DetailedEncoding(*self._above(atom, inputs))
+        encoding.atoms = detail
+        return encoding
+
+    def _above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
+        """Blocks and complexes from the embeddings of atoms."""
         query = self.block_types(inputs.blocks.type)
+        if self.mix_before is not None:
+            query = self.mix_before(query, inputs)
         if self.modalities is not None:
             told = inputs.blocks.is_global & (inputs.modality >= 0)
             query = query + self.modalities(inputs.modality.clamp(min=0)) * told[:, None]
         block = self.blocks(inputs.blocks, self.atoms_to_block(query, atom, inputs))
+        if self.mix_after is not None:
+            block = self.mix_after(block, inputs)
         return Encoding(atom, block, self.pooling(block, inputs))

@@ -13,8 +13,8 @@ import json
 import os
 import sys
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from atomica import keys
 from atomica._prep import nearest
 from atomica.errors import DataError
 from atomica.keys import ATOM, BLOCK, EDGE_TYPES, OF
+from atomica.noise import Perturbation
 from atomica.records import Record
 
 
@@ -78,6 +79,7 @@ else:
 __all__ = ["GraphInputs", "Level", "batch", "graph_from_arrays", "inputs", "load_graphs", "save_graphs"]
 
 IntArray = npt.NDArray[np.int64]
+EMBEDDINGS = ("embedding", "embedding_0", "embedding_1")
 _OPTIONS = ("k_neighbors", "atom_global", "block_global", "reference_quirks")
 
 
@@ -347,13 +349,27 @@ class Level:
     receiver: Tensor
     kind: Tensor
 
+    def only(self, kept: Tensor) -> Level:
+        """The nodes for which `kept` [N] is true, and the edges among them."""
+        index = torch.cumsum(kept, 0) - 1
+        among = kept[self.sender] & kept[self.receiver]
+        return Level(
+            x=self.x[kept],
+            type=self.type[kept],
+            is_global=self.is_global[kept],
+            sender=index[self.sender[among]],
+            receiver=index[self.receiver[among]],
+            kind=self.kind[among],
+        )
+
 
 @dataclass(frozen=True)
 class GraphInputs:
     """The tensors a model takes from a batched graph, on the model's device.
 
     atoms, blocks: the two levels. block_of_atom [A]; graph_of_block [B] (ascending); segment, modality [B];
-    num_graphs: complexes in the batch.
+    num_graphs: complexes in the batch. masked [B] bool: blocks whose type is to be predicted. embeddings: the
+    external features [B, E] that the graph has, by frame name. perturbation: noise put on the coordinates.
     """
 
     atoms: Level
@@ -363,10 +379,39 @@ class GraphInputs:
     segment: Tensor
     modality: Tensor
     num_graphs: int
+    masked: Tensor
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+    perturbation: Perturbation | None = None
 
     @property
     def graph_of_atom(self) -> Tensor:
         return self.graph_of_block[self.block_of_atom]
+
+    def only(self, segment: int) -> GraphInputs:
+        """One segment of each complex as if it were alone, without a perturbation.
+
+        Nearest neighbours within a segment do not depend on the other one, so its own edges are all there.
+        Raises DataError if a complex has no such segment.
+        """
+        kept = self.segment == segment
+        if bool(kept.all()):
+            return replace(self, perturbation=None)
+        graph_of_block = self.graph_of_block[kept]
+        counts = torch.bincount(graph_of_block, minlength=self.num_graphs)
+        if bool((counts == 0).any()):
+            raise DataError(f"complex {int(counts.argmin())} of the batch has no segment {segment}")
+        kept_atoms = kept[self.block_of_atom]
+        return GraphInputs(
+            atoms=self.atoms.only(kept_atoms),
+            blocks=self.blocks.only(kept),
+            block_of_atom=(torch.cumsum(kept, 0) - 1)[self.block_of_atom[kept_atoms]],
+            graph_of_block=graph_of_block,
+            segment=self.segment[kept],
+            modality=self.modality[kept],
+            num_graphs=self.num_graphs,
+            masked=self.masked[kept],
+            embeddings={name: value[kept] for name, value in self.embeddings.items()},
+        )
 
 
 def inputs(
@@ -401,6 +446,7 @@ def inputs(
         )
     frame = graph.nodes[BLOCK].data
     counts = graph.batch_num_nodes(BLOCK)
+    masked = frame["masked"] if "masked" in frame else frame["type"] == keys.MASK_BLOCK
     return GraphInputs(
         atoms=levels[ATOM],
         blocks=levels[BLOCK],
@@ -409,6 +455,8 @@ def inputs(
         segment=move(frame["segment"]),
         modality=move(frame["modality"]),
         num_graphs=len(counts),
+        masked=move(masked),
+        embeddings={name: move(frame[name]).to(dtype) for name in EMBEDDINGS if name in frame},
     )
 
 

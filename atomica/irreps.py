@@ -19,8 +19,8 @@ __all__ = ["COMPONENTS", "HARMONICS", "IrrepSlot", "Layout", "coupling", "layer_
 COMPONENTS = (1, 3, 5)
 """Number of components of degree 0, 1, 2."""
 
-HARMONICS = 9
-"""Number of real harmonics of degree 0, 1 and 2 together."""
+HARMONICS: tuple[tuple[int, int], ...] = ((0, 1), (1, -1), (2, 1))
+"""Degree and parity of the harmonics of an edge, in the order of their columns."""
 
 
 @dataclass(frozen=True, order=True)

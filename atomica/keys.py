@@ -18,11 +18,14 @@ __all__ = [
     "GLOBAL_ATOM",
     "GLOBAL_BLOCK",
     "GRAPH_FIELDS",
+    "MASK_BLOCK",
     "MODALITIES",
     "NO_NEIGHBOR",
     "OF",
+    "OPTIONAL_GRAPH_FIELDS",
     "RECORD_FIELDS",
     "SCHEMA_VERSION",
+    "SPECIAL_BLOCKS",
     "UNKNOWN_BLOCK",
     "Field",
 ]
@@ -45,8 +48,11 @@ class Field:
 NO_NEIGHBOR = -1
 """Filler of a neighbour list that has fewer than K entries."""
 
+MASK_BLOCK = 1
 UNKNOWN_BLOCK = 2
 GLOBAL_BLOCK = 3
+SPECIAL_BLOCKS = 4
+"""Block types below this index are no molecules: padding, mask, unknown, global."""
 GLOBAL_ATOM = 2
 
 MODALITIES = ("PP", "PL", "Pion", "Ppeptide", "PRNA", "PDNA", "RNAL", "CSD")
@@ -96,3 +102,11 @@ GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.is_global", "B", "bool", "", "is a global block"),
     Field("block.modality", "B", "int64", "", "modality of the complex, -1 if none"),
 )
+
+OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (
+    Field("block.masked", "B", "bool", "", "its type is to be predicted; absent: the blocks of type MASK"),
+    Field("block.embedding", "B,E", "float32", "", "external features, e.g. of a protein language model"),
+    Field("block.embedding_0", "B,E0", "float32", "", "the same, read for blocks of segment 0 only"),
+    Field("block.embedding_1", "B,E1", "float32", "", "the same, read for blocks of segment 1 only"),
+)
+"""Frames that a graph need not have; whoever has them sets them, `graph.nodes["block"].data["embedding"] = …`."""

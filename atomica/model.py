@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from atomica import graph as graphs
 from atomica.encoder import Encoder, EncoderConfig, Encoding
-from atomica.errors import DataError
+from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs
 from atomica.heads import Head, head_class
 
@@ -25,7 +25,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 class Losses(NamedTuple):
-    """total: weighted sum, a scalar; terms: each head's own loss."""
+    """total: weighted sum, a scalar; terms: each head's own loss, and under HEAD/… what a head logs beside it."""
 
     total: Tensor
     terms: dict[str, Tensor]
@@ -36,6 +36,7 @@ class Model(nn.Module):
 
     `heads` maps names to heads; `weights` gives each head's share of the total loss (default 1).
     `kinds` maps names to registered kinds (default: the name itself) and is needed only to save.
+    Raises SpecError if heads want the encoder to see different things.
     """
 
     def __init__(
@@ -52,6 +53,16 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict(dict(heads or {}))
         self.kinds = {name: (kinds or {}).get(name, name) for name in self.heads}
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.heads}
+        seen = {self.head(name).segment for name in self.heads}
+        if len(seen) > 1:
+            listing = ", ".join(
+                f"{name} "
+                + ("all" if self.head(name).segment is None else f"segment {self.head(name).segment}")
+                for name in self.heads
+            )
+            raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
+        self.segment = seen.pop() if seen else None
+        self.detailed = any("detail" in self.head(name).needs for name in self.heads)
 
     def inputs(self, graph: Any) -> GraphInputs:
         """The tensors of a batched DGL graph on the model's device and in its precision."""
@@ -61,50 +72,87 @@ class Model(nn.Module):
         return graphs.inputs(graph, parameter.device, parameter.dtype)
 
     def encode(self, graph: Any) -> Encoding:
-        """Embeddings of a batched DGL graph (or `GraphInputs`): atom [A, H], block [B, H], graph [G, H]."""
-        return self.encoder(self.inputs(graph))
+        """Embeddings of a batched DGL graph (or `GraphInputs`): atom [A, H], block [B, H], graph [G, H].
 
-    def outputs(self, graph: Any) -> dict[str, Tensor]:
-        """Raw output of every head."""
+        A model that reads one segment alone (see `Head.segment`) gives the atoms and blocks of that segment.
+        """
+        return self.encoder(self._seen(self.inputs(graph)))
+
+    def _seen(self, inputs: GraphInputs) -> GraphInputs:
+        return inputs if self.segment is None else inputs.only(self.segment)
+
+    def run(self, graph: Any) -> tuple[Encoding, dict[str, Any]]:
+        """The embeddings that `encode` gives, and the raw output of every head."""
         inputs = self.inputs(graph)
-        encoding = self.encoder(inputs)
-        return {name: head(encoding, inputs) for name, head in self.heads.items()}
+        seen = self._seen(inputs)
+        encoding = self.encoder.detailed(seen) if self.detailed else self.encoder(seen)
+        return encoding, {name: head(encoding, inputs) for name, head in self.heads.items()}
 
-    def predict(self, graph: Any) -> dict[str, Tensor]:
+    def outputs(self, graph: Any) -> dict[str, Any]:
+        """Raw output of every head."""
+        return self.run(graph)[1]
+
+    def predict(self, graph: Any) -> dict[str, Any]:
         """Prediction of every head, in the units a user reads, without gradients and without dropout."""
         training = self.training
         self.eval()
         try:
             with torch.no_grad():
                 outputs = self.outputs(graph)
-                return {name: self._head(name).predict(output) for name, output in outputs.items()}
+                return {name: self.head(name).predict(output) for name, output in outputs.items()}
         finally:
             self.train(training)
 
-    def loss(self, graph: Any, targets: Mapping[str, Tensor]) -> Losses:
-        """Losses against `targets`, a dict from head name to labels as the head's `encode_labels` makes them."""
-        return self.loss_of(self.outputs(graph), targets)
+    def loss(
+        self, graph: Any, targets: Mapping[str, Any], known: Mapping[str, Tensor] | None = None
+    ) -> Losses:
+        """Losses against `targets`, a dict from head name to labels as the head's `encode_labels` makes them.
 
-    def loss_of(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Losses:
-        """Losses of outputs that are already there. Raises DataError naming a head without targets."""
+        known: for heads that lack the label of some complexes, a bool [G] that is False there.
+        """
+        inputs = self.inputs(graph)
+        for name in self.heads:
+            if name in targets:
+                inputs = self.head(name).attach(inputs, targets[name])
+        return self.loss_of(self.outputs(inputs), targets, known)
+
+    def loss_of(
+        self,
+        outputs: Mapping[str, Any],
+        targets: Mapping[str, Any],
+        known: Mapping[str, Tensor] | None = None,
+    ) -> Losses:
+        """Losses of outputs that are already there. Raises DataError naming a head without targets.
+
+        A head that knows the label of no complex adds nothing, and has no entry among the terms.
+        """
         missing = sorted(set(outputs) - set(targets))
         if missing:
             raise DataError(
                 f"no targets for head {', '.join(missing)}; given: {', '.join(sorted(targets)) or 'none'}"
             )
-        terms = {
-            name: self._head(name).loss(output, targets[name].to(output.device))
-            for name, output in outputs.items()
-        }
-        total = sum((self.weights[name] * term for name, term in terms.items()), start=torch.zeros(()))
+        device = next(self.parameters()).device
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=device)
+        for name, output in outputs.items():
+            head, target = self.head(name), targets[name].to(device)
+            rows = None if known is None else known.get(name)
+            if rows is not None and not bool(rows.all()):
+                if not bool(rows.any()):
+                    continue
+                output, target = head.select(output, target, rows.to(device))
+            terms[name] = head.loss(output, target)
+            total = total + self.weights[name] * terms[name]
+            terms |= {f"{name}/{part}": value.detach() for part, value in head.parts(output, target).items()}
         return Losses(total, terms)
 
-    def _head(self, name: str) -> Head:
+    def head(self, name: str) -> Head:
+        """A head by its name."""
         head = self.heads[name]
         assert isinstance(head, Head)
         return head
 
-    def forward(self, graph: Any) -> dict[str, Tensor]:
+    def forward(self, graph: Any) -> dict[str, Any]:
         """The same as `outputs`, under the name that wrappers such as DDP call."""
         return self.outputs(graph)
 
@@ -118,7 +166,7 @@ class Model(nn.Module):
                     "name": name,
                     "kind": self.kinds[name],
                     "weight": self.weights[name],
-                    "config": dataclasses.asdict(self._head(name).config),
+                    "config": dataclasses.asdict(self.head(name).config),
                 }
                 for name in self.heads
             ],

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from atomica import keys
-from atomica.encoder import EncoderConfig
-from atomica.graph import graph_from_arrays
+from atomica.encoder import EncoderConfig, Encoding
+from atomica.graph import GraphInputs, graph_from_arrays
+from atomica.heads import head_class
 from atomica.irreps import Layout
 from atomica.model import Model
+from atomica.noise import Perturbation
 
 __all__ = [
     "check_batch_independence",
@@ -33,6 +35,7 @@ __all__ = [
     "check_precision",
     "check_rigid_motions",
     "graph_of",
+    "inputs_of",
     "join",
     "random_interface",
     "random_motion",
@@ -44,10 +47,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 """One or several complexes as keyword arguments of `graph_from_arrays`."""
 
 
-def small_model(**settings: Any) -> Model:
-    """A model with a binary head, small enough for exhaustive checks, with fixed random weights."""
-    from atomica.heads.binary import BinaryConfig, BinaryHead
+def small_model(kind: str = "binary", head: Mapping[str, Any] | None = None, **settings: Any) -> Model:
+    """A model with one head, small enough for exhaustive checks, with fixed random weights.
 
+    kind: of the head, by its registered name; head: its settings; settings: those of the encoder.
+    """
     chosen: dict[str, Any] = {
         "atom_hidden": 8,
         "block_hidden": 8,
@@ -58,7 +62,9 @@ def small_model(**settings: Any) -> Model:
     config = EncoderConfig(**{**chosen, **settings})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Model(config, {"binary": BinaryHead(BinaryConfig(hidden=8), config)}).eval()
+        cls = head_class(kind)
+        own = cls.Config(**({"hidden": 8} if kind == "binary" and head is None else head or {}))
+        return Model(config, {kind: cls(own, config)}).eval()
 
 
 def random_interface(seed: int, blocks: tuple[int, int] = (6, 5)) -> Arrays:
@@ -126,23 +132,74 @@ def graph_of(model: Model, arrays: Mapping[str, Any]) -> Any:
     )
 
 
-def _results(model: Model, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Embeddings and head outputs, without gradients."""
-    with torch.no_grad():
-        inputs = model.inputs(graph_of(model, arrays))
-        encoding = model.encoder(inputs)
-        found = {f"encoding.{name}": value for name, value in encoding._asdict().items()}
-        for name, head in model.heads.items():
-            found[f"head.{name}"] = head(encoding, inputs)
+def inputs_of(model: Model, arrays: Mapping[str, Any]) -> GraphInputs:
+    """What `model` reads of `arrays`, with all that some head may need besides.
+
+    Masked blocks, external features, and a perturbed segment with rotatable bonds are made up from the arrays
+    alone, so that they stay the same when atoms are shuffled, moved, or batched with others.
+    """
+    inputs = model.inputs(graph_of(model, arrays))
+    blocks = inputs.blocks
+    counts = torch.bincount(inputs.graph_of_block, minlength=inputs.num_graphs)
+    place = torch.arange(len(blocks.type)) - (torch.cumsum(counts, 0) - counts)[inputs.graph_of_block]
+    embeddings = {
+        name: torch.sin((place[:, None] + 1.0) * torch.arange(1, size + 1)).to(blocks.x)
+        for name, size in zip(model.config.embeddings.frames, model.config.embeddings.sizes, strict=True)
+    }
+    segment = torch.zeros(inputs.num_graphs, dtype=torch.long)
+    segment.scatter_reduce_(0, inputs.graph_of_block, inputs.segment, "amax")
+    # a bond in each block of the segment: between the two atoms nearest to the block's centre
+    distance = (inputs.atoms.x - blocks.x[inputs.block_of_atom]).norm(dim=1)
+    bonds = []
+    for block in torch.nonzero(inputs.segment == segment[inputs.graph_of_block])[:, 0].tolist():
+        (atoms,) = torch.nonzero(inputs.block_of_atom == block, as_tuple=True)
+        if len(atoms) > 1:
+            bonds.append(atoms[distance[atoms].argsort()[:2]])
+    perturbation = Perturbation(
+        segment,
+        torsion_bonds=torch.stack(bonds, dim=1) if bonds else torch.zeros(2, 0, dtype=torch.long),
+        torsion_score=torch.zeros(len(bonds)),
+    )
+    return dataclasses.replace(
+        inputs,
+        masked=(place % 3 == 1) & ~blocks.is_global,
+        embeddings=embeddings,
+        perturbation=perturbation,
+    )
+
+
+def _run(model: Model, inputs: GraphInputs) -> tuple[Encoding, dict[str, Any]]:
+    """Embeddings of the whole complex and the heads' outputs."""
+    encoding, outputs = model.run(inputs)
+    return encoding if model.segment is None else model.encoder(inputs), outputs
+
+
+def _named(encoding: Encoding, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All tensors of numbers, by name."""
+    found = {f"encoding.{name}": value for name, value in encoding._asdict().items()}
+    for name, output in outputs.items():
+        fields = {"": output} if isinstance(output, Tensor) else output._asdict()
+        for field, value in fields.items():
+            if value is not None and value.is_floating_point():
+                found[f"head.{name}.{field}".rstrip(".")] = value
     return found
+
+
+def _results(model: Model, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Embeddings and outputs of heads, without gradients."""
+    with torch.no_grad():
+        return _named(*_run(model, inputs_of(model, arrays)))
 
 
 def _compare(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float, what: str
 ) -> None:
     for name, value in expected.items():
-        difference = float((found[name] - value).abs().max()) if value.numel() else 0.0
-        assert difference <= tolerance, f"{what}: {name} differs by {difference:.3g}, allowed {tolerance:.3g}"
+        if not value.numel():
+            continue
+        difference = float((found[name] - value).abs().max())
+        allowed = tolerance * max(1.0, float(value.abs().max()))
+        assert difference <= allowed, f"{what}: {name} differs by {difference:.3g}, allowed {allowed:.3g}"
 
 
 def _batch() -> list[Arrays]:
@@ -150,12 +207,18 @@ def _batch() -> list[Arrays]:
 
 
 def check_rigid_motions(model: Model, *, tolerance: float = 1e-5) -> None:
-    """Outputs do not change when all coordinates are rotated and shifted."""
+    """Outputs do not change when all coordinates are rotated and shifted; those that are vectors rotate along."""
     arrays = join(_batch())
-    expected = _results(model, arrays)
+    with torch.no_grad():
+        encoding, outputs = _run(model, inputs_of(model, arrays))
     for seed in range(3):
         matrix, shift = random_motion(seed)
         moved = {**arrays, "X": (arrays["X"] @ matrix.T + shift).astype(np.float32)}
+        turned = {
+            name: model.head(name).rotated(output, torch.from_numpy(matrix))
+            for name, output in outputs.items()
+        }
+        expected = _named(encoding, turned)
         what = f"rotation\n{matrix}\nand translation {shift}"
         _compare(_results(model, moved), expected, tolerance, what)
 
@@ -180,19 +243,21 @@ def check_permutations(model: Model, *, tolerance: float = 1e-5) -> None:
     order = np.concatenate(
         [start + rng.permutation(n) for start, n in zip(starts, arrays["block_lengths"], strict=True)]
     )
-    expected = _results(model, arrays)
-    expected["encoding.atom"] = expected["encoding.atom"][order]
+    # no output but those of atoms has as many rows
+    expected = {
+        name: value[order] if len(value) == len(order) else value
+        for name, value in _results(model, arrays).items()
+    }
     shuffled = {**arrays, "X": arrays["X"][order], "A": arrays["A"][order]}
     _compare(_results(model, shuffled), expected, tolerance, "atoms shuffled within their blocks")
 
 
 def check_precision(model: Model, *, tolerance: float = 2e-6) -> None:
-    """Float32 embeddings agree with float64."""
+    """Float32 embeddings and outputs agree with float64."""
     arrays = join(_batch())
     single = _results(model, arrays)
     double = _results(copy.deepcopy(model).double(), arrays)
-    embeddings = {name: value for name, value in single.items() if name.startswith("encoding.")}
-    _compare(double, embeddings, tolerance, "float32 against float64")
+    _compare(double, single, tolerance, "float32 against float64")
 
 
 def check_gradients(
@@ -208,11 +273,10 @@ def check_gradients(
     objective: scalar function of model and graph inputs; by default a fixed random projection of all outputs.
     """
     exact = copy.deepcopy(model).double()
-    inputs = exact.inputs(graph_of(exact, random_interface(4)))
+    inputs = inputs_of(exact, random_interface(4))
 
     def default(of: Model, at: Any) -> Tensor:
-        encoding = of.encoder(at)
-        outputs = [*encoding, *(head(encoding, at) for head in of.heads.values())]
+        outputs = _named(*_run(of, at)).values()
         generator = torch.Generator().manual_seed(0)
         return sum(
             (

@@ -1,24 +1,28 @@
 """Prediction heads and their registry.
 
-A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec. Heads of
-other packages join through the entry-point group `atomica.heads`, whose entries name modules to import.
+A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec. The heads
+of this package are imported when they are asked for; those of other packages join through the entry-point group
+`atomica.heads`, whose entries name modules to import.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from atomica.encoder import EncoderConfig, Encoding
+from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp
 from atomica.errors import SpecError
 from atomica.graph import GraphInputs
 
-__all__ = ["ACTIVATIONS", "Head", "available", "head_class", "mlp", "register"]
+__all__ = ["ACTIVATIONS", "BUILT_IN", "Head", "available", "head_class", "mlp", "register", "values_met"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU}
+BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
+"""Kinds of this package; each is a module of the same name beside this one."""
 
 _REGISTRY: dict[str, type[Head]] = {}
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
@@ -28,12 +32,14 @@ class Head(nn.Module):
     """Base class of all heads.
 
     Config: a frozen dataclass with the head's own keys of its `[[head]]` table.
-    needs: which of the encodings (atom, block, graph) it reads.
+    needs: what it reads: the encodings "atom", "block" and "graph"; "detail" asks for a `DetailedEncoding`.
+    segment: the one segment that the encoder is to see, or None for the whole complex.
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
     """
 
     Config: ClassVar[type]
     needs: ClassVar[tuple[str, ...]] = ("graph",)
+    segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
 
@@ -41,16 +47,32 @@ class Head(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        """Raw output, one row per thing predicted."""
+    def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
+        """The inputs with what `forward` must know of the target, such as which atoms were moved."""
+        return inputs
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Any:
+        """Raw output, one row per thing predicted; several kinds of things: a named tuple of tensors."""
         raise NotImplementedError
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         """Scalar loss of `forward`'s output against targets as `encode_labels` makes them."""
         raise NotImplementedError
 
-    def predict(self, output: Tensor) -> Tensor:
+    def parts(self, output: Any, target: Any) -> dict[str, Tensor]:
+        """Scalars to log beside the loss: what it is made of, what a trivial answer would score."""
+        return {}
+
+    def predict(self, output: Any) -> Any:
         """What a user reads, from `forward`'s output: a probability, a pKd, …"""
+        return output
+
+    def select(self, output: Any, target: Any, known: Tensor) -> tuple[Any, Any]:
+        """Output and target of the complexes for which `known` [G] is true."""
+        return output[known], target[known]
+
+    def rotated(self, output: Any, matrix: Tensor) -> Any:
+        """What `output` must become when all coordinates are mapped by the rotation `matrix` [3, 3]."""
         return output
 
     @classmethod
@@ -79,7 +101,9 @@ def register(kind: str) -> Callable[[_HeadType], _HeadType]:
     return add
 
 
-def _load_entry_points() -> None:
+def _load_all() -> None:
+    for kind in BUILT_IN:
+        importlib.import_module(f"{__name__}.{kind}")
     for entry in importlib.metadata.entry_points(group="atomica.heads"):
         entry.load()
 
@@ -90,22 +114,26 @@ def available() -> tuple[str, ...]:
     >>> "binary" in available()
     True
     """
-    _load_entry_points()
+    _load_all()
     return tuple(sorted(_REGISTRY))
 
 
 def head_class(kind: str) -> type[Head]:
     """The class registered as `kind`. Raises SpecError listing the known kinds."""
-    if kind not in _REGISTRY:
-        _load_entry_points()
+    if kind in BUILT_IN:
+        importlib.import_module(f"{__name__}.{kind}")
+    elif kind not in _REGISTRY:
+        _load_all()
     if kind not in _REGISTRY:
         raise SpecError(f"unknown head kind {kind!r}; known: {', '.join(available())}")
     return _REGISTRY[kind]
 
 
-def mlp(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
-    """[activation, dropout, linear] for each step of `sizes`, as the original's prediction networks."""
-    parts: list[nn.Module] = []
-    for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
-        parts += [ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(width_in, width_out)]
-    return nn.Sequential(*parts)
+def values_met(texts: Sequence[str | None]) -> str:
+    """The values of a label column, most frequent first, for a message.
+
+    >>> values_met(["a", None, "a"])
+    "'a' (2), no label (1)"
+    """
+    met = Counter("no label" if text in (None, "") else repr(text) for text in texts)
+    return ", ".join(f"{value} ({count})" for value, count in met.most_common(8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding
+from atomica.encoder import EncoderConfig, Encoding, out_of_range
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs
-from atomica.heads import ACTIVATIONS, Head, mlp, register
+from atomica.heads import Head, mlp, register, values_met
 
 __all__ = ["BinaryConfig", "BinaryHead"]
 
@@ -38,13 +37,7 @@ class BinaryConfig:
             problems.append("positive is empty: give the label value that counts as yes")
         if self.positive == self.negative:
             problems.append(f"positive and negative are both {self.positive!r}")
-        for name in ("hidden", "layers"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.activation not in ACTIVATIONS:
-            problems.append(f"activation = {self.activation!r}: known are {', '.join(ACTIVATIONS)}")
-        if not 0.0 <= self.dropout < 1.0:
-            problems.append(f"dropout = {self.dropout}: must be at least 0 and below 1")
+        problems += out_of_range(self, "hidden", "layers")
         if problems:
             raise SpecError("; ".join(problems))
 
@@ -88,19 +81,32 @@ class BinaryHead(Head):
             dtype=torch.bool,
         )
         if len(texts) and not yes.any() and not no.any():
-            met = Counter("no label" if text in (None, "") else repr(text) for text in texts)
-            listing = ", ".join(f"{value} ({count})" for value, count in met.most_common(8))
             raise DataError(
                 f"no row is labelled {config.positive!r}"
                 + (f" or {config.negative!r}" if config.negative else "")
-                + f"; the values are: {listing}"
+                + f"; the values are: {values_met(texts)}"
             )
         return yes.long(), yes | no
 
     def metrics(self) -> Any:
         from torchmetrics import MetricCollection
-        from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision
+        from torchmetrics.classification import (
+            BinaryAccuracy,
+            BinaryAUROC,
+            BinaryAveragePrecision,
+            BinaryF1Score,
+            BinaryMatthewsCorrCoef,
+        )
+
+        from atomica.heads.metrics import BalancedAccuracy
 
         return MetricCollection(
-            {"auroc": BinaryAUROC(), "auprc": BinaryAveragePrecision(), "accuracy": BinaryAccuracy()}
+            {
+                "auroc": BinaryAUROC(),
+                "auprc": BinaryAveragePrecision(),
+                "accuracy": BinaryAccuracy(),
+                "f1": BinaryF1Score(),
+                "mcc": BinaryMatthewsCorrCoef(),
+                "balanced_accuracy": BalancedAccuracy(2),
+            }
         )

@@ -204,6 +204,8 @@ def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path
         section, *keys = row.key.split(".")
         node = tree[section]
         if section == "head":
+            if row.doc.startswith("(") and not row.doc.startswith("(binary)"):
+                continue  # a key of another kind of head
             node, keys = node[0], keys[1:]
         for key in keys[:-1]:
             node = node[key]

@@ -18,6 +18,7 @@ ROOMS = [
     ("fragments", "prep"),
     ("spec",),
     ("records",),
+    ("noise",),
     ("graph",),
     ("demo",),
     ("irreps", "conv"),

@@ -120,7 +120,7 @@ def test_settings_out_of_range_are_all_named():
 def test_heads_are_found_by_kind():
     assert "binary" in available()
     assert head_class("binary") is BinaryHead
-    with pytest.raises(SpecError, match="unknown head kind 'binry'; known: binary"):
+    with pytest.raises(SpecError, match="unknown head kind 'binry'; known: affinity, binary"):
         head_class("binry")
 
 

@@ -1,0 +1,39 @@
+"""Binding affinity of a complex as a sum over its blocks; squared-error loss on pK = -log10 of the constant."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atomica.encoder import EncoderConfig, Encoding
+from atomica.graph import GraphInputs
+from atomica.heads import register
+from atomica.heads.regression import RegressionConfig, RegressionHead
+
+__all__ = ["AffinityConfig", "AffinityHead"]
+
+
+class AffinityConfig(RegressionConfig):
+    """Keys of a `[[head]]` table with `kind = "affinity"`. Raises SpecError naming every value out of range."""
+
+
+@register("affinity")
+class AffinityHead(RegressionHead):
+    """[activation, dropout, linear] × layers on each block's embedding, summed over the blocks of a complex.
+
+    Global blocks count only where the encoder has edges to them. `forward` and `predict` give pK [G]. External
+    features of blocks are a setting of the encoder, `EncoderConfig.embeddings`.
+    """
+
+    Config = AffinityConfig
+    needs = ("block",)
+
+    def __init__(self, config: AffinityConfig, encoder: EncoderConfig) -> None:
+        super().__init__(config, encoder)
+        self.with_global_blocks = encoder.block_global
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        share_B = self.network(encoding.block).squeeze(1)
+        if not self.with_global_blocks:
+            share_B = torch.where(inputs.blocks.is_global, 0.0, share_B)
+        return share_B.new_zeros(inputs.num_graphs).index_add(0, inputs.graph_of_block, share_B)

@@ -1,0 +1,378 @@
+"""What noise was put on a segment: translation, rotation, torsion angles and atom positions; squared-error losses.
+
+Shapes: G complexes, A atoms, T rotatable bonds, E edges of one convolution, H width of atoms, k neighbours of a bond.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from atomica.conv import EdgePlan, plan_edges
+from atomica.encoder import (
+    Convolution,
+    DetailedEncoding,
+    EdgeConvolution,
+    EncoderConfig,
+    Encoding,
+    LengthEmbedding,
+    LevelDetail,
+)
+from atomica.errors import DataError, SpecError
+from atomica.graph import GraphInputs
+from atomica.heads import Head, register
+from atomica.irreps import IrrepSlot, Layout, coupling, layer_slots, spherical_harmonics
+from atomica.noise import Perturbation
+
+__all__ = ["DenoiseConfig", "DenoiseHead", "DenoiseOutput"]
+
+TASKS = ("translation", "rotation", "torsion", "atom")
+CENTER_CUTOFF = 20.0
+"""Å; centre of the last Gaussian for distances from the centre of a segment."""
+BOND_CUTOFF = 5.0
+"""Å; atoms farther from a bond's midpoint do not tell about its torsion."""
+NO_DIRECTION = 1e-4
+"""Å; an atom closer than this to the centre lies in no direction from it."""
+
+BOND_HARMONICS = ((0, 1), (1, -1), (1, 1), (2, -1), (2, 1), (2, 1))
+"""Products, up to degree 2, of an edge's harmonics with the degree-2 harmonics of a bond: degree and parity."""
+_BOND_SOURCES = (2, 1, 2, 1, 0, 2)
+"""Degree of the edge's harmonics in each of them."""
+
+
+@dataclass(frozen=True)
+class DenoiseConfig:
+    """Keys of a `[[head]]` table with `kind = "denoise"`. Raises SpecError naming every value out of range."""
+
+    translation: float = field(
+        default=1.0, metadata={"help": "weight of the translation loss; 0: not learnt"}
+    )
+    rotation: float = field(default=0.1, metadata={"help": "weight of the rotation loss; 0: not learnt"})
+    torsion: float = field(default=1.0, metadata={"help": "weight of the torsion loss; 0: not learnt"})
+    atom: float = field(default=0.0, metadata={"help": "weight of the atom-position loss; 0: not learnt"})
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} = {getattr(self, name)}: must be at least 0"
+            for name in TASKS
+            if not 0.0 <= getattr(self, name) < math.inf
+        ]
+        if not problems and not any(getattr(self, name) for name in TASKS):
+            problems = [f"{TASKS[0]} = 0.0: one of {', '.join(TASKS)} must be more than 0"]
+        if problems:
+            raise SpecError("; ".join(problems))
+
+
+class DenoiseOutput(NamedTuple):
+    """What a denoising head gives; None for what it does not learn, vectors in the frame of the coordinates.
+
+    translation, rotation: [G, 3]. torsion: [T]. atom: [A, 3], of meaning for atoms of the perturbed segment.
+    graph_of_torsion [T], graph_of_atom [A]: the complex of each; perturbed [A]: whether an atom was moved itself.
+    """
+
+    translation: Tensor | None
+    rotation: Tensor | None
+    torsion: Tensor | None
+    atom: Tensor | None
+    graph_of_torsion: Tensor
+    graph_of_atom: Tensor
+    perturbed: Tensor
+
+
+class Term(NamedTuple):
+    """One loss, what predicting zero would score, and of how many complexes they are the mean."""
+
+    value: Tensor
+    base: Tensor
+    complexes: int
+
+
+@register("denoise")
+class DenoiseHead(Head):
+    """Predicts a `Perturbation` from the features of atoms and the embeddings of blocks and complexes.
+
+    `forward` needs the perturbation in `GraphInputs.perturbation`, of which it reads the segment and the bonds;
+    `Model.loss` puts it there if it is the target. Output: `DenoiseOutput`.
+    """
+
+    Config = DenoiseConfig
+    needs = ("atom", "block", "graph", "detail")
+
+    def __init__(self, config: DenoiseConfig, encoder: EncoderConfig) -> None:
+        super().__init__(config, encoder)
+        hidden, size, dropout = encoder.atom_hidden, encoder.edge_size, encoder.dropout
+        self.hidden, self.neighbors = hidden, encoder.k_neighbors
+        features = Layout(layer_slots(hidden, encoder.layers))
+        wide = encoder.block_hidden
+        if config.atom:
+            vectors = Layout((IrrepSlot(1, -1, 1), IrrepSlot(1, 1, 1)))
+            self.atom_length = LengthEmbedding(size, dropout)
+            self.atom_convolution = EdgeConvolution(features, vectors, hidden, size, dropout)
+            self.atom_scale = _scale_network(wide, dropout)
+        if config.translation or config.rotation:
+            vectors = Layout((IrrepSlot(1, -1, 2), IrrepSlot(1, 1, 2)))
+            self.center_length = LengthEmbedding(size, dropout, CENTER_CUTOFF)
+            self.center_convolution = Convolution(features, vectors, size + hidden, dropout)
+        if config.translation:
+            self.translation_scale = _scale_network(wide, dropout)
+        if config.rotation:
+            self.rotation_scale = _scale_network(wide, dropout)
+        if config.torsion:
+            scalars = Layout((IrrepSlot(0, -1, hidden), IrrepSlot(0, 1, hidden)))
+            self.torsion_length = LengthEmbedding(size, dropout, BOND_CUTOFF)
+            self.torsion_convolution = Convolution(
+                features, scalars, size + 2 * hidden, dropout, harmonics=BOND_HARMONICS
+            )
+            self.torsion_network = nn.Sequential(
+                nn.Linear(2 * hidden, hidden, bias=False),
+                nn.Tanh(),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, 1, bias=False),
+            )
+
+    def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
+        if not isinstance(target, Perturbation):
+            raise DataError(f"a denoise head's target is a Perturbation, not {type(target).__name__}")
+        return replace(inputs, perturbation=target.to(inputs.segment.device))
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> DenoiseOutput:
+        assert isinstance(encoding, DetailedEncoding), "the model must run the encoder in detail"
+        noise = inputs.perturbation
+        if noise is None:
+            raise DataError(
+                "a denoise head works on perturbed complexes; the graph comes without a perturbation"
+            )
+        if len(noise.segment) != inputs.num_graphs:
+            raise DataError(f"a perturbation of {len(noise.segment)} complexes for {inputs.num_graphs}")
+        moved_B = inputs.segment == noise.segment[inputs.graph_of_block]
+        moved_A, graph_of_atom = moved_B[inputs.block_of_atom], inputs.graph_of_atom
+        translation = rotation = torsion = atom = None
+        config: DenoiseConfig = self.config
+        if config.translation or config.rotation:
+            # channels of the run: two polar vectors, then two axial ones
+            vectors_Gc4 = self._centers(encoding.atoms, inputs, moved_A, graph_of_atom)
+            if config.translation:
+                scale = self.translation_scale(encoding.graph)
+                translation = (vectors_Gc4[:, :, 0] + vectors_Gc4[:, :, 2]) * scale
+            if config.rotation:
+                scale = self.rotation_scale(encoding.graph)
+                rotation = (vectors_Gc4[:, :, 1] + vectors_Gc4[:, :, 3]) * scale
+        bonds = noise.torsion_bonds if noise.torsion_bonds is not None else noise.segment.new_zeros(2, 0)
+        if config.torsion:
+            torsion = self._torsions(encoding.atoms, inputs, bonds, graph_of_atom)
+        if config.atom:
+            detail = encoding.atoms
+            length = self.atom_length(detail.distance)
+            update = self.atom_convolution.update(
+                detail.plan, detail.features, detail.y, length, detail.kinds
+            )
+            vectors_A = self.atom_convolution.outputs.run(update, 1).sum(dim=2)
+            atom = vectors_A * self.atom_scale(encoding.block)[inputs.block_of_atom]
+        return DenoiseOutput(
+            translation,
+            rotation,
+            torsion,
+            atom,
+            graph_of_atom[bonds[0]],
+            graph_of_atom,
+            moved_A,
+        )
+
+    def _centers(
+        self, detail: LevelDetail, inputs: GraphInputs, moved: Tensor, graph_of_atom: Tensor
+    ) -> Tensor:
+        """Vectors [G, 3, 4] at the mean of each perturbed segment, from its atoms."""
+        (sender,) = torch.nonzero(moved, as_tuple=True)
+        receiver = graph_of_atom[sender]
+        count = torch.bincount(receiver, minlength=inputs.num_graphs)
+        if bool((count == 0).any()):
+            raise DataError(
+                f"complex {int(count.argmin())} of the batch has no atom in its perturbed segment"
+            )
+        plan = plan_edges(sender, receiver, torch.zeros_like(sender), inputs.num_graphs, bipartite=True)
+        vectors = _from_center(inputs.atoms.x, sender, receiver, count, plan)
+        features = detail.features
+        radial = torch.cat(
+            [self.center_length(vectors.norm(dim=1)), features[plan.sender, : self.hidden]], dim=1
+        )
+        y = spherical_harmonics(vectors).to(features.dtype)
+        update = self.center_convolution(plan, features, y, radial)
+        return self.center_convolution.outputs.run(update, 1)
+
+    def _torsions(
+        self, detail: LevelDetail, inputs: GraphInputs, bonds: Tensor, graph_of_atom: Tensor
+    ) -> Tensor:
+        """One number [T] per bond, from the atoms nearest to its midpoint."""
+        x = inputs.atoms.x.double()
+        ends = x[bonds]
+        middle, direction = ends.mean(dim=0), ends[0] - ends[1]
+        receiver, sender = _nearest(
+            middle.detach(), x.detach(), graph_of_atom[bonds[0]], graph_of_atom, self.neighbors
+        )
+        plan = plan_edges(sender, receiver, torch.zeros_like(sender), bonds.shape[1], bipartite=True)
+        vectors = x[plan.sender] - middle[plan.receiver]
+        of_bond = spherical_harmonics(direction)[:, 4:]
+        table = _bond_products().to(x.device)
+        y = torch.einsum("ei,ej,ijk->ek", spherical_harmonics(vectors), of_bond[plan.receiver], table)
+        features = detail.features
+        scalars = features[:, : self.hidden]
+        of_bonds = scalars[bonds[0]] + scalars[bonds[1]]
+        radial = torch.cat(
+            [self.torsion_length(vectors.norm(dim=1)), scalars[plan.sender], of_bonds[plan.receiver]], dim=1
+        )
+        update = self.torsion_convolution(plan, features, y.to(features.dtype), radial)
+        return self.torsion_network(update).squeeze(1)
+
+    def loss(self, output: DenoiseOutput, target: Perturbation) -> Tensor:
+        terms = self.terms(output, target)
+        total = sum((getattr(self.config, name) * value for name, (value, _, _) in terms.items()))
+        assert isinstance(total, Tensor)
+        return total
+
+    def parts(self, output: DenoiseOutput, target: Perturbation) -> dict[str, Tensor]:
+        """Each loss, and as `…_base` what predicting zero would score."""
+        found: dict[str, Tensor] = {}
+        for name, (value, base, _) in self.terms(output, target).items():
+            found |= {name: value, f"{name}_base": base}
+        return found
+
+    def terms(self, output: DenoiseOutput, target: Perturbation) -> dict[str, Term]:
+        """The terms of everything that is learnt.
+
+        A loss is a mean over the complexes it concerns, 0 if there are none.
+        Raises DataError naming what the target lacks.
+        """
+        found: dict[str, Term] = {}
+        if output.translation is not None:
+            score = _of(target, "translation_score", output.translation)
+            eps = _of(target, "translation_eps", output.translation)
+            error = eps[:, None] * output.translation + score
+            found["translation"] = Term(error.square().mean(), score.square().mean(), len(score))
+        if output.rotation is not None:
+            score = _of(target, "rotation_score", output.rotation)
+            error = output.rotation - score
+            found["rotation"] = Term(error.square().mean(), score.square().mean(), len(score))
+        complexes = len(target.segment)
+        if output.torsion is not None and target.torsion_bonds is None:
+            zero = output.torsion.sum() * 0.0
+            found["torsion"] = Term(zero, zero.detach(), 0)
+        elif output.torsion is not None:
+            score = _of(target, "torsion_score", output.torsion)
+            of = output.graph_of_torsion
+            loss, count = _mean_over_complexes((output.torsion - score).square(), of, complexes)
+            base, _ = _mean_over_complexes(score.square(), of, complexes)
+            found["torsion"] = Term(loss, base, count)
+        if output.atom is not None:
+            rows = output.perturbed
+            score = _of(target, "atom_score", output.atom)[rows]
+            of = output.graph_of_atom[rows]
+            eps = _of(target, "atom_eps", output.atom)[of]
+            error = (eps[:, None] * output.atom[rows] - score).square().sum(dim=1)
+            loss, count = _mean_over_complexes(error, of, complexes)
+            base, _ = _mean_over_complexes(score.square().sum(dim=1), of, complexes)
+            found["atom"] = Term(loss, base, count)
+        return found
+
+    def select(self, output: Any, target: Any, known: Tensor) -> tuple[Any, Any]:
+        raise DataError("every complex of a denoising batch has its perturbation; none can be left out")
+
+    def rotated(self, output: DenoiseOutput, matrix: Tensor) -> DenoiseOutput:
+        vectors = {name: getattr(output, name) for name in ("translation", "rotation", "atom")}
+        return output._replace(
+            **{name: value @ matrix.t().to(value) for name, value in vectors.items() if value is not None}
+        )
+
+    @classmethod
+    def encode_labels(cls, config: DenoiseConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        raise DataError("a denoise head learns from perturbations, not from labels; use it in pretraining")
+
+    def metrics(self) -> Any:
+        from torchmetrics import MetricCollection
+
+        from atomica.heads.metrics import Mean
+
+        def reader(name: str, base: bool) -> Any:
+            def read(output: DenoiseOutput, target: Perturbation) -> tuple[Tensor, int] | None:
+                term = self.terms(output, target)[name]
+                return (term.base if base else term.value, term.complexes) if term.complexes else None
+
+            return read
+
+        chosen = [name for name in TASKS if getattr(self.config, name)]
+        return MetricCollection(
+            {
+                name + ("_base" if base else ""): Mean(reader(name, base))
+                for name in chosen
+                for base in (False, True)
+            },
+            compute_groups=False,
+        )
+
+
+def _scale_network(hidden: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, 1, bias=False),
+    )
+
+
+def _from_center(x: Tensor, sender: Tensor, receiver: Tensor, count: Tensor, plan: EdgePlan) -> Tensor:
+    """Vectors [E, 3] Å, float64, from the mean of each receiver's `count` senders to each of them."""
+    x = x.double()
+    center = x.new_zeros(len(count), 3).index_add(0, receiver, x[sender]) / count[:, None]
+    vectors = x[plan.sender] - center[plan.receiver]
+    at_center = vectors.detach().norm(dim=1, keepdim=True) < NO_DIRECTION
+    return torch.where(at_center, 0.0, vectors)
+
+
+def _nearest(
+    points: Tensor, x: Tensor, graph_of_point: Tensor, graph_of_atom: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Point and atom of each pair of a point [T, 3] and its ≤ k nearest atoms [A, 3] of the complex within reach."""
+    counts = torch.bincount(graph_of_atom)
+    first = torch.cumsum(counts, 0) - counts
+    largest = int(counts.max()) if len(counts) else 0
+    column = torch.arange(largest, device=x.device)
+    candidate = first[graph_of_point][:, None] + column
+    there = column < counts[graph_of_point][:, None]
+    candidate = torch.where(there, candidate, 0)
+    distance = (x[candidate] - points[:, None]).norm(dim=2)
+    distance = torch.where(there & (distance <= BOND_CUTOFF), distance, torch.inf)
+    near, order = torch.topk(distance, min(k, largest), dim=1, largest=False)
+    point, place = torch.nonzero(near.isfinite(), as_tuple=True)
+    return point, candidate[point, order[point, place]]
+
+
+def _bond_products() -> Tensor:
+    """[9, 5, 22] float64: harmonics of an edge × degree-2 harmonics of a bond → `BOND_HARMONICS`."""
+    columns = []
+    for (degree, _), source in zip(BOND_HARMONICS, _BOND_SOURCES, strict=True):
+        block = torch.zeros(9, 5, 2 * degree + 1, dtype=torch.float64)
+        block[source * source : (source + 1) ** 2] = coupling(source, 2, degree) * math.sqrt(2 * degree + 1)
+        columns.append(block)
+    return torch.cat(columns, dim=2)
+
+
+def _of(target: Perturbation, name: str, like: Tensor) -> Tensor:
+    """A tensor of the target, in the precision and on the device of `like`."""
+    value = getattr(target, name)
+    if value is None:
+        raise DataError(f"the perturbation has no {name}, which the denoise head learns")
+    return value.to(like)
+
+
+def _mean_over_complexes(values: Tensor, of: Tensor, complexes: int) -> tuple[Tensor, int]:
+    """Mean over complexes of the mean of their values [N], and how many complexes have any; 0 without values."""
+    counts = torch.bincount(of, minlength=complexes)
+    sums = values.new_zeros(complexes).index_add(0, of, values)
+    there = int((counts > 0).sum())
+    return (sums / counts.clamp(min=1)).sum() / max(1, there), there

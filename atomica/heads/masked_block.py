@@ -1,0 +1,87 @@
+"""Which block was hidden: the type of each masked block from its embedding; cross-entropy loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atomica.encoder import EncoderConfig, Encoding, out_of_range
+from atomica.errors import DataError, SpecError
+from atomica.graph import GraphInputs
+from atomica.heads import Head, register
+from atomica.keys import SPECIAL_BLOCKS
+
+__all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
+
+
+@dataclass(frozen=True)
+class MaskedBlockConfig:
+    """Keys of a `[[head]]` table with `kind = "masked_block"`. Raises SpecError naming every value out of range."""
+
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network, and behind it"})
+
+    def __post_init__(self) -> None:
+        problems = out_of_range(self)
+        if problems:
+            raise SpecError("; ".join(problems))
+
+
+@register("masked_block")
+class MaskedBlockHead(Head):
+    """Three [ReLU, linear, dropout] on the embedding of each masked block, to one logit per type.
+
+    M masked blocks, C = block vocabulary without its special entries. `forward` gives logits [M, C] for the blocks
+    that `GraphInputs.masked` marks, in their order; targets [M] are block types less 4. `predict` gives
+    probabilities [M, C].
+    """
+
+    Config = MaskedBlockConfig
+    needs = ("block",)
+    monitor = "perplexity"
+    monitor_mode = "min"
+
+    def __init__(self, config: MaskedBlockConfig, encoder: EncoderConfig) -> None:
+        super().__init__(config, encoder)
+        self.classes = encoder.block_types - SPECIAL_BLOCKS
+        parts: list[nn.Module] = []
+        width = encoder.block_hidden
+        for out in (encoder.block_hidden, self.classes, self.classes):
+            parts += [nn.ReLU(), nn.Linear(width, out), nn.Dropout(config.dropout)]
+            width = out
+        self.network = nn.Sequential(*parts)
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        return self.network(encoding.block[inputs.masked])
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if len(output) != len(target):
+            raise DataError(f"{len(target)} targets for {len(output)} masked blocks; give one for each")
+        # the sum is 0 where nothing is masked, as cross_entropy's own mean is not
+        return F.cross_entropy(output, target, reduction="sum") / max(1, len(target))
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.softmax(dim=1)
+
+    def select(self, output: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        raise DataError("masked blocks are their own labels; leave out masks instead of complexes")
+
+    @classmethod
+    def encode_labels(cls, config: MaskedBlockConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        raise DataError(
+            "a masked_block head learns from masked blocks, not from labels; use it in pretraining"
+        )
+
+    def metrics(self) -> Any:
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
+        from atomica.heads.metrics import Perplexity
+
+        return MetricCollection(
+            {"accuracy": MulticlassAccuracy(self.classes, average="micro"), "perplexity": Perplexity()},
+            compute_groups=False,
+        )

@@ -1,0 +1,115 @@
+"""One of several classes for a complex, from its embedding; cross-entropy loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atomica.encoder import EncoderConfig, Encoding, out_of_range
+from atomica.errors import DataError, SpecError
+from atomica.graph import GraphInputs
+from atomica.heads import Head, mlp, register, values_met
+
+__all__ = ["MulticlassConfig", "MulticlassHead"]
+
+
+@dataclass(frozen=True)
+class MulticlassConfig:
+    """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range.
+
+    The classes are listed rather than taken from the data: their number and order are part of the weights, and
+    train, valid and test parts need not hold all of them.
+    """
+
+    classes: tuple[str, ...] = field(
+        default=(), metadata={"help": "label values, one per class; rows with other labels are left out"}
+    )
+    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        problems = []
+        if len(self.classes) < 2:
+            problems.append(f"classes = {list(self.classes)}: list at least two label values")
+        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if repeated:
+            problems.append(f"classes = {list(self.classes)}: {', '.join(map(repr, repeated))} occurs twice")
+        if "" in self.classes:
+            problems.append(f"classes = {list(self.classes)}: an empty label means that there is none")
+        problems += out_of_range(self)
+        if problems:
+            raise SpecError("; ".join(problems))
+
+
+@register("multiclass")
+class MulticlassHead(Head):
+    """Four [activation, dropout, linear] on the complex's embedding, the last but one half as wide.
+
+    `forward` gives logits [G, C]; `predict` the probability of each class [G, C].
+    """
+
+    Config = MulticlassConfig
+    monitor = "auroc"
+    monitor_mode = "max"
+
+    def __init__(self, config: MulticlassConfig, encoder: EncoderConfig) -> None:
+        super().__init__(config, encoder)
+        hidden = encoder.block_hidden
+        sizes = [hidden, hidden, hidden, hidden // 2, len(config.classes)]
+        self.network = mlp(sizes, config.activation, config.dropout)
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        return self.network(encoding.graph)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.softmax(dim=1)
+
+    @classmethod
+    def encode_labels(cls, config: MulticlassConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Texts → class indices [G], 0 where unknown, and known [G]. Raises DataError if no class is met.
+
+        >>> target, known = MulticlassHead.encode_labels(MulticlassConfig(("HEM", "SF4")), ["SF4", "ATP", "HEM"])
+        >>> target.tolist(), known.tolist()
+        ([1, 0, 0], [True, False, True])
+        """
+        index = {name: position for position, name in enumerate(config.classes)}
+        found = [index.get(text) if text else None for text in texts]
+        known = torch.tensor([position is not None for position in found], dtype=torch.bool)
+        if len(texts) and not known.any():
+            named = ", ".join(map(repr, config.classes))
+            raise DataError(
+                f"no row is labelled with one of the classes {named}; the values are: {values_met(texts)}"
+            )
+        return torch.tensor([position or 0 for position in found], dtype=torch.long), known
+
+    def metrics(self) -> Any:
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import (
+            MulticlassAccuracy,
+            MulticlassF1Score,
+            MulticlassMatthewsCorrCoef,
+        )
+
+        from atomica.heads.metrics import BalancedAccuracy, OneVersusRest, auprc, auroc
+
+        classes = len(self.config.classes)
+        return MetricCollection(
+            {
+                "auroc": OneVersusRest(auroc),
+                "auprc": OneVersusRest(auprc),
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "f1": MulticlassF1Score(classes, average="macro"),
+                "mcc": MulticlassMatthewsCorrCoef(classes),
+                "balanced_accuracy": BalancedAccuracy(classes),
+            },
+            compute_groups=False,
+        )

@@ -1,0 +1,104 @@
+"""A number for a complex, such as pKd, from its embedding; squared-error loss."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atomica.encoder import EncoderConfig, Encoding, out_of_range
+from atomica.errors import DataError, SpecError
+from atomica.graph import GraphInputs
+from atomica.heads import Head, mlp, register, values_met
+
+__all__ = ["RegressionConfig", "RegressionHead"]
+
+
+@dataclass(frozen=True)
+class RegressionConfig:
+    """Keys of a `[[head]]` table with `kind = "regression"`. Raises SpecError naming every value out of range."""
+
+    hidden: int = field(default=32, metadata={"help": "width of the prediction network"})
+    layers: int = field(default=3, metadata={"help": "linear layers of the prediction network"})
+    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
+
+    def __post_init__(self) -> None:
+        problems = out_of_range(self, "hidden", "layers")
+        if problems:
+            raise SpecError("; ".join(problems))
+
+
+@register("regression")
+class RegressionHead(Head):
+    """[activation, dropout, linear] × layers on the complex's embedding; loss: mean squared error.
+
+    `forward` and `predict` give [G], in the unit of the labels.
+    """
+
+    Config = RegressionConfig
+    monitor = "rmse"
+    monitor_mode = "min"
+
+    def __init__(self, config: RegressionConfig, encoder: EncoderConfig) -> None:
+        super().__init__(config, encoder)
+        sizes = [encoder.block_hidden] + [config.hidden] * (config.layers - 1) + [1]
+        self.network = mlp(sizes, config.activation, config.dropout)
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        return self.network(encoding.graph).squeeze(1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(output, target.to(output.dtype))
+
+    @classmethod
+    def encode_labels(cls, config: RegressionConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Texts → float32 targets [G], 0 where unknown, and known [G]. Raises DataError if none is a number.
+
+        >>> target, known = RegressionHead.encode_labels(RegressionConfig(), ["6.5", "n/a", None, "1e-1"])
+        >>> [round(value, 3) for value in target.tolist()], known.tolist()
+        ([6.5, 0.0, 0.0, 0.1], [True, False, False, True])
+        """
+        numbers = [_number(text) for text in texts]
+        known = torch.tensor([number is not None for number in numbers], dtype=torch.bool)
+        if len(texts) and not known.any():
+            raise DataError(f"no row is labelled with a number; the values are: {values_met(texts)}")
+        return torch.tensor([number or 0.0 for number in numbers], dtype=torch.float32), known
+
+    def metrics(self) -> Any:
+        from torchmetrics import (
+            MeanAbsoluteError,
+            MeanSquaredError,
+            MetricCollection,
+            PearsonCorrCoef,
+            SpearmanCorrCoef,
+        )
+
+        from atomica.heads.metrics import R2
+
+        with warnings.catch_warnings():
+            # that rank correlation keeps all predictions is known: a validation set fits in memory
+            warnings.filterwarnings("ignore", message=".*will save all targets and predictions.*")
+            return MetricCollection(
+                {
+                    "rmse": MeanSquaredError(squared=False),
+                    "mae": MeanAbsoluteError(),
+                    "pearson": PearsonCorrCoef(),
+                    "spearman": SpearmanCorrCoef(),
+                    "r2": R2(),
+                }
+            )
+
+    def _number(text: str | None) -> float | None:
+        """The finite number that `text` states, if it does."""
+        try:
+            number = float(text or "")
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
