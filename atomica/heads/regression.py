@@ -95,10 +95,11 @@ class RegressionHead(Head):
                 }
             )
 
-    def _number(text: str | None) -> float | None:
-        """The finite number that `text` states, if it does."""
-        try:
-            number = float(text or "")
-        except ValueError:
-            return None
-        return number if math.isfinite(number) else None
+
+def _number(text: str | None) -> float | None:
+    """The finite number that `text` states, if it does."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
