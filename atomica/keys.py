@@ -1,6 +1,7 @@
 """Every field of a record and of a graph: its name, shape, dtype, unit and meaning. Defined once, here.
 
-Shape letters: G complexes in a batch, B blocks, A atoms, K stored neighbours, E edges of one relation.
+Shape letters: G complexes in a batch, B blocks, A atoms, K stored neighbours, E edges of one relation,
+T rotatable bonds, M atoms that they move in all, L bonds known from a ligand's file.
 Global blocks and global atoms are counted in B and A.
 
 Edges run from sender to receiver: DGL's source is the sender, its destination the receiver, and the
@@ -30,7 +31,7 @@ __all__ = [
     "Field",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the shard schema that this package reads and `atomica-prep` of the same release writes."""
 
 
@@ -75,6 +76,13 @@ RECORD_FIELDS: tuple[Field, ...] = (
     Field("atom_inter", "A*K", "int32", "", "nearest atoms of the other segment, by distance, -1 filled"),
     Field("block_intra", "B*K", "int32", "", "nearest blocks (by centre) of the same segment, -1 filled"),
     Field("block_inter", "B*K", "int32", "", "nearest blocks (by centre) of the other segment, -1 filled"),
+    Field("torsion_fixed", "T", "int32", "", "rotatable bonds: the atom on the side that stays"),
+    Field("torsion_moving", "T", "int32", "", "rotatable bonds: the atom on the side that moves"),
+    Field("torsion_sizes", "T", "uint32", "", "rotatable bonds: number of atoms that move"),
+    Field("torsion_atoms", "M", "int32", "", "the moving atoms, bond after bond"),
+    Field("bond_first", "L", "int32", "", "bonds of a ligand from a file of its own: first atom"),
+    Field("bond_second", "L", "int32", "", "bonds of a ligand from a file of its own: second atom"),
+    Field("bond_orders", "L", "uint8", "", "their orders: 1, 2, 3, 4 aromatic, 0 unknown"),
     Field("block_chains", "B", "utf8", "", "author chain id; empty for a global block"),
     Field("block_resnums", "B", "int32", "", "author residue number; 0 for a global block"),
     Field("block_icodes", "B", "utf8", "", "insertion code, mostly empty"),

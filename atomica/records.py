@@ -152,6 +152,13 @@ class Record:
     atom_inter: npt.NDArray[np.int32]
     block_intra: npt.NDArray[np.int32]
     block_inter: npt.NDArray[np.int32]
+    torsion_fixed: npt.NDArray[np.int32]
+    torsion_moving: npt.NDArray[np.int32]
+    torsion_sizes: npt.NDArray[np.uint32]
+    torsion_atoms: npt.NDArray[np.int32]
+    bond_first: npt.NDArray[np.int32]
+    bond_second: npt.NDArray[np.int32]
+    bond_orders: npt.NDArray[np.uint8]
     block_chains: Texts
     block_resnums: npt.NDArray[np.int32]
     block_icodes: Texts
@@ -174,6 +181,10 @@ class Record:
         keep_atoms = np.repeat(keep_blocks, self.block_lengths)
         blocks, atoms = int(keep_blocks.sum()), int(keep_atoms.sum())
         k = self.atom_intra.shape[1]
+        # A bond and all that it moves lie in one segment.
+        torsions = keep_atoms[self.torsion_fixed]
+        bonds = keep_atoms[self.bond_first] & keep_atoms[self.bond_second]
+        moved = np.repeat(torsions, self.torsion_sizes)
         return replace(
             self,
             modality=-1,
@@ -186,6 +197,13 @@ class Record:
             atom_inter=np.full((atoms, k), NO_NEIGHBOR, dtype=np.int32),
             block_intra=_rebase(self.block_intra, keep_blocks),
             block_inter=np.full((blocks, k), NO_NEIGHBOR, dtype=np.int32),
+            torsion_fixed=_rebase(self.torsion_fixed, keep_atoms, torsions),
+            torsion_moving=_rebase(self.torsion_moving, keep_atoms, torsions),
+            torsion_sizes=self.torsion_sizes[torsions],
+            torsion_atoms=_rebase(self.torsion_atoms, keep_atoms, moved),
+            bond_first=_rebase(self.bond_first, keep_atoms, bonds),
+            bond_second=_rebase(self.bond_second, keep_atoms, bonds),
+            bond_orders=self.bond_orders[bonds],
             block_chains=self.block_chains.take(keep_blocks),
             block_resnums=self.block_resnums[keep_blocks],
             block_icodes=self.block_icodes.take(keep_blocks),
@@ -198,11 +216,13 @@ class Record:
         return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
 
 
-def _rebase(lists: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Rows `keep` of neighbour lists [N, K], with indices counted among the kept rows only."""
+def _rebase(
+    lists: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int32]:
+    """Rows (default: `keep`) of index lists [N, ...], with indices counted among what is kept only."""
     new_index = np.cumsum(keep, dtype=np.int32) - 1
     new_index[~keep] = NO_NEIGHBOR
-    kept = lists[keep]
+    kept = lists[keep if rows is None else rows]
     return np.where(kept < 0, np.int32(NO_NEIGHBOR), new_index[kept])
 
 
@@ -404,6 +424,11 @@ class Dataset(Sequence[Record]):
             found[name] = found[name].reshape(shape)
         if int(found["block_lengths"].sum()) != atoms:
             raise ShardError(f"{where}: {found['id']}: block_lengths do not add up to the {atoms} atoms")
+        torsions = {found[name].size for name in ("torsion_fixed", "torsion_moving", "torsion_sizes")}
+        if len(torsions) != 1 or int(found["torsion_sizes"].sum()) != found["torsion_atoms"].size:
+            raise ShardError(f"{where}: {found['id']}: the lists of rotatable bonds do not belong together")
+        if len({found[name].size for name in ("bond_first", "bond_second", "bond_orders")}) != 1:
+            raise ShardError(f"{where}: {found['id']}: the lists of bonds do not belong together")
         return Record(**found)
 
     @property

@@ -43,7 +43,7 @@ enum Command {
         after_help = "Exit codes: 0 all written, 3 some inputs failed (see failures.jsonl), 2 wrong usage, 130 interrupted.\n\n\
         Example:\n  atomica-prep build-graphs complexes.csv --out graphs --threads 8\n\n\
         The index is a CSV with a header: id, path, chain1, chain2, and where they apply lig_code, lig_resnum,\n\
-        lig_icode, label, label_*, split, modality. Other columns are kept as metadata."
+        lig_icode, ligand_path, ligand_index, label, label_*, split, modality. Other columns are kept as metadata."
     )]
     BuildGraphs(BuildGraphs),
     /// Show what a folder of graphs holds, or one complex as a table

@@ -10,7 +10,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// How many problems of one file are spelled out before the rest is only counted.
 pub const PROBLEMS_SHOWN: usize = 10;
 
-/// One unreadable place in a text file. Lines and columns start at 1; column 0 means the whole line.
+/// One unreadable place in a file. Lines and columns start at 1; column 0 means the whole line, and line 0 a file
+/// without lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Line number.
@@ -26,6 +27,7 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.column, self.column_end) {
+            _ if self.line == 0 => f.write_str(&self.what),
             (0, _) => write!(f, "line {}: {}", self.line, self.what),
             (a, b) if a == b => write!(f, "line {}, column {a}: {}", self.line, self.what),
             (a, b) => write!(f, "line {}, columns {a}-{b}: {}", self.line, self.what),
@@ -172,17 +174,6 @@ pub enum Error {
         /// The id.
         id: String,
     },
-    /// A ligand given as a file of its own.
-    #[error("{path}: line {line}: ligand_path {ligand:?}: ligands from SDF and MOL2 files are not supported yet; put the ligand into the structure file and name it with lig_code")]
-    LigandFile {
-        /// The index.
-        path: String,
-        /// Line of the row.
-        line: u64,
-        /// The ligand file.
-        ligand: String,
-    },
-
     /// A structure file cannot be opened or read.
     #[error("{path}: cannot be read: {reason}")]
     Io {
@@ -200,10 +191,12 @@ pub enum Error {
         reason: String,
     },
     /// The file's name does not say a known format.
-    #[error("{path}: unknown format; expected .pdb, .ent, .cif or .mmcif, plain or with .gz or .zst")]
+    #[error("{path}: unknown format; expected {expected}")]
     UnknownFormat {
         /// The file.
         path: String,
+        /// What could be read there.
+        expected: &'static str,
     },
     /// No bytes.
     #[error("{path}: is empty")]
@@ -228,12 +221,12 @@ pub enum Error {
         problems: Problems,
     },
     /// The atom table lacks columns.
-    #[error("{path}: line {line}: _atom_site lacks {missing}")]
+    #[error("{path}: {}_atom_site lacks {missing}", line.map(|l| format!("line {l}: ")).unwrap_or_default())]
     MissingColumns {
         /// The file.
         path: String,
-        /// Where the table begins.
-        line: u64,
+        /// Where the table begins, in a text file.
+        line: Option<u64>,
         /// Missing items.
         missing: String,
     },
@@ -248,6 +241,26 @@ pub enum Error {
         column: Option<u64>,
         /// What is wrong.
         reason: String,
+    },
+    /// A BinaryCIF file that does not hold what it says.
+    #[error("{path}: {place}: {reason}")]
+    BinaryCif {
+        /// The file.
+        path: String,
+        /// Category and column, as far as known.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A ligand file has fewer molecules than the index counts.
+    #[error("{path}: no molecule {index}; the file has {count}, counted from 0")]
+    MissingMolecule {
+        /// The ligand file.
+        path: String,
+        /// The number in the index.
+        index: u64,
+        /// Molecules in the file.
+        count: u64,
     },
 
     /// A chain that the index names is not in the file.
@@ -336,7 +349,6 @@ impl Error {
         "IndexColumns",
         "IndexRow",
         "DuplicateId",
-        "LigandFile",
         "Io",
         "Decompress",
         "UnknownFormat",
@@ -345,6 +357,8 @@ impl Error {
         "BadRecords",
         "MissingColumns",
         "Syntax",
+        "BinaryCif",
+        "MissingMolecule",
         "MissingChain",
         "EmptyPartner",
         "MissingLigand",
@@ -366,7 +380,6 @@ impl Error {
             Self::IndexColumns { .. } => "IndexColumns",
             Self::IndexRow { .. } => "IndexRow",
             Self::DuplicateId { .. } => "DuplicateId",
-            Self::LigandFile { .. } => "LigandFile",
             Self::Io { .. } => "Io",
             Self::Decompress { .. } => "Decompress",
             Self::UnknownFormat { .. } => "UnknownFormat",
@@ -375,6 +388,8 @@ impl Error {
             Self::BadRecords { .. } => "BadRecords",
             Self::MissingColumns { .. } => "MissingColumns",
             Self::Syntax { .. } => "Syntax",
+            Self::BinaryCif { .. } => "BinaryCif",
+            Self::MissingMolecule { .. } => "MissingMolecule",
             Self::MissingChain { .. } => "MissingChain",
             Self::EmptyPartner { .. } => "EmptyPartner",
             Self::MissingLigand { .. } => "MissingLigand",
@@ -396,8 +411,7 @@ impl Error {
             Self::IndexUnreadable { .. }
             | Self::IndexColumns { .. }
             | Self::IndexRow { .. }
-            | Self::DuplicateId { .. }
-            | Self::LigandFile { .. } => Stage::Index,
+            | Self::DuplicateId { .. } => Stage::Index,
             Self::Io { .. }
             | Self::Decompress { .. }
             | Self::UnknownFormat { .. }
@@ -405,7 +419,9 @@ impl Error {
             | Self::NoAtoms { .. }
             | Self::BadRecords { .. }
             | Self::MissingColumns { .. }
-            | Self::Syntax { .. } => Stage::Read,
+            | Self::Syntax { .. }
+            | Self::BinaryCif { .. }
+            | Self::MissingMolecule { .. } => Stage::Read,
             Self::MissingChain { .. }
             | Self::EmptyPartner { .. }
             | Self::MissingLigand { .. }
@@ -427,15 +443,16 @@ impl Error {
             | Self::IndexColumns { path, .. }
             | Self::IndexRow { path, .. }
             | Self::DuplicateId { path, .. }
-            | Self::LigandFile { path, .. }
             | Self::Io { path, .. }
             | Self::Decompress { path, .. }
-            | Self::UnknownFormat { path }
+            | Self::UnknownFormat { path, .. }
             | Self::EmptyFile { path }
             | Self::NoAtoms { path, .. }
             | Self::BadRecords { path, .. }
             | Self::MissingColumns { path, .. }
             | Self::Syntax { path, .. }
+            | Self::BinaryCif { path, .. }
+            | Self::MissingMolecule { path, .. }
             | Self::MissingChain { path, .. }
             | Self::EmptyPartner { path, .. }
             | Self::MissingLigand { path, .. }
@@ -450,13 +467,9 @@ impl Error {
     /// Line in that file, from 1, where known.
     pub fn line(&self) -> Option<u64> {
         match self {
-            Self::IndexUnreadable { line, .. } => *line,
-            Self::IndexRow { line, .. }
-            | Self::DuplicateId { line, .. }
-            | Self::LigandFile { line, .. }
-            | Self::MissingColumns { line, .. }
-            | Self::Syntax { line, .. } => Some(*line),
-            Self::BadRecords { problems, .. } => problems.first().map(|p| p.line),
+            Self::IndexUnreadable { line, .. } | Self::MissingColumns { line, .. } => *line,
+            Self::IndexRow { line, .. } | Self::DuplicateId { line, .. } | Self::Syntax { line, .. } => Some(*line),
+            Self::BadRecords { problems, .. } => problems.first().map(|p| p.line).filter(|l| *l > 0),
             _ => None,
         }
     }

@@ -19,6 +19,17 @@ pub struct Ligand {
     pub icode: Option<String>,
 }
 
+/// A ligand in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LigandRef {
+    /// The file as the index names it.
+    pub path: String,
+    /// The file to open.
+    pub file: PathBuf,
+    /// Which of its molecules, from 0.
+    pub index: usize,
+}
+
 /// One usable row of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -32,10 +43,13 @@ pub struct Row {
     pub file: PathBuf,
     /// Chains of the first partner.
     pub chain1: Vec<String>,
-    /// Chains of the second partner, or the ligand's chain.
+    /// Chains of the second partner, or the ligand's chain. Without a name for a ligand in a file of its own, unless
+    /// the index gives it one.
     pub chain2: Vec<String>,
-    /// The ligand, if the second partner is one.
+    /// The ligand, if the second partner is one of the structure.
     pub ligand: Option<Ligand>,
+    /// The ligand, if the second partner has a file of its own.
+    pub ligand_file: Option<LigandRef>,
     /// `label` and `label_*` columns that are not empty.
     pub labels: Vec<(String, String)>,
     /// Split, if given.
@@ -68,6 +82,7 @@ struct Columns {
     lig_resnum: Option<usize>,
     lig_icode: Option<usize>,
     ligand_path: Option<usize>,
+    ligand_index: Option<usize>,
     split: Option<usize>,
     modality: Option<usize>,
     labels: Vec<usize>,
@@ -189,13 +204,16 @@ impl Index {
         };
         need(Some(self.columns.id), "id")?;
         let path = need(Some(self.columns.path), "path")?.to_owned();
-        if let Some(ligand) = get(self.columns.ligand_path) {
-            return Err(Error::LigandFile { path: self.shown.clone(), line, ligand: ligand.to_owned() });
-        }
         let code = get(self.columns.lig_code);
+        let ligand_file = self.ligand_file(line, get(self.columns.ligand_path), get(self.columns.ligand_index))?;
+        if code.is_some() && ligand_file.is_some() {
+            let reason =
+                "gives lig_code and ligand_path; the ligand is in the structure or in a file, not both".to_owned();
+            return Err(self.wrong(line, self.columns.ligand_path, reason));
+        }
         // Old files have chains without a name, and their ligands, too. Only a whole partner cannot be left out.
         let chain1 = self.chains(line, self.columns.chain1, get(self.columns.chain1).unwrap_or_default())?;
-        let chain2 = match code {
+        let chain2 = match code.or(ligand_file.as_ref().map(|l| l.path.as_str())) {
             Some(_) => get(self.columns.chain2).unwrap_or_default(),
             None => need(self.columns.chain2, "chain2")?,
         };
@@ -220,6 +238,13 @@ impl Index {
                     _ => None,
                 };
                 Some(Ligand { code: code.to_owned(), resnum, icode })
+            }
+            None if ligand_file.is_some() => {
+                if chain2.len() != 1 {
+                    let reason = "with ligand_path, chain2 is empty or the one chain to put the ligand into".to_owned();
+                    return Err(self.wrong(line, self.columns.chain2, reason));
+                }
+                None
             }
             None => {
                 if let Some(both) = chain1.iter().find(|c| chain2.contains(c)) {
@@ -251,11 +276,29 @@ impl Index {
             chain1,
             chain2,
             ligand,
+            ligand_file,
             labels: pairs(&self.columns.labels),
             split: get(self.columns.split).map(str::to_owned),
             modality,
             metadata: pairs(&self.columns.metadata),
         })
+    }
+
+    fn ligand_file(&self, line: u64, path: Option<&str>, index: Option<&str>) -> Result<Option<LigandRef>> {
+        let wrong = |reason: String| Err(self.wrong(line, self.columns.ligand_index, reason));
+        let Some(path) = path else {
+            return match index {
+                Some(_) => wrong("ligand_index needs a ligand_path".to_owned()),
+                None => Ok(None),
+            };
+        };
+        let index = match index.unwrap_or("0").parse::<usize>() {
+            Ok(index) => index,
+            Err(_) => {
+                return wrong(format!("ligand_index {:?} is not a number from 0 on", index.unwrap_or_default()));
+            }
+        };
+        Ok(Some(LigandRef { path: path.to_owned(), file: self.folder.join(path), index }))
     }
 
     /// Chains joined with `_`; an empty one is the chain without a name.
@@ -315,6 +358,7 @@ fn columns(header: &[String]) -> std::result::Result<Columns, String> {
         lig_resnum: find("lig_resnum"),
         lig_icode: find("lig_icode"),
         ligand_path: find("ligand_path"),
+        ligand_index: find("ligand_index"),
         split,
         modality: find("modality"),
         labels,
@@ -421,26 +465,40 @@ mod tests {
 
     #[test]
     fn bad_rows_name_line_and_column() {
-        let header = "id,path,chain1,chain2,lig_code,lig_resnum,modality,ligand_path\n";
+        let header = "id,path,chain1,chain2,lig_code,lig_resnum,modality,ligand_path,ligand_index\n";
         for (row, column, text) in [
-            (",a.pdb,A,B,,,,", Some(1), "id is empty"),
-            ("x,,A,B,,,,", Some(2), "path is empty"),
-            ("x,a.pdb,A,,,,,", Some(4), "chain2 is empty"),
-            ("x,a.pdb,A__,B,,,,", Some(3), "joined with one _"),
-            ("x,a.pdb,A_A,B,,,,", Some(3), "twice"),
-            ("x,a.pdb,A,A_B,,,,", Some(4), "in chain1 and in chain2"),
-            ("x,a.pdb,A,A_B,ZN,,,", Some(4), "one chain of the ligand"),
-            ("x,a.pdb,A,A,ZN,1x,,", Some(6), "not a whole number"),
-            ("x,a.pdb,A,B,,,PQ,", Some(7), "none of PP"),
+            (",a.pdb,A,B,,,,,", Some(1), "id is empty"),
+            ("x,,A,B,,,,,", Some(2), "path is empty"),
+            ("x,a.pdb,A,,,,,,", Some(4), "chain2 is empty"),
+            ("x,a.pdb,A__,B,,,,,", Some(3), "joined with one _"),
+            ("x,a.pdb,A_A,B,,,,,", Some(3), "twice"),
+            ("x,a.pdb,A,A_B,,,,,", Some(4), "in chain1 and in chain2"),
+            ("x,a.pdb,A,A_B,ZN,,,,", Some(4), "one chain of the ligand"),
+            ("x,a.pdb,A,A,ZN,1x,,,", Some(6), "not a whole number"),
+            ("x,a.pdb,A,B,,,PQ,,", Some(7), "none of PP"),
             ("x,a.pdb,A,B", None, "has 4 fields"),
-            ("x,a.pdb,A,B,,,,l.sdf", None, "not supported yet"),
+            ("x,a.pdb,A,B,ZN,,,l.sdf,", Some(8), "not both"),
+            ("x,a.pdb,A,B_C,,,,l.sdf,0", Some(4), "one chain to put the ligand into"),
+            ("x,a.pdb,A,,,,,l.sdf,-1", Some(9), "ligand_index \"-1\" is not a number"),
+            ("x,a.pdb,A,B,,,,,1", Some(9), "needs a ligand_path"),
         ] {
-            let rows = read(&format!("{header}ok,a.pdb,A,B,,,,\n{row}\n"));
+            let rows = read(&format!("{header}ok,a.pdb,A,B,,,,,\n{row}\n"));
             assert!(rows[0].is_ok());
             let bad = rows[1].as_ref().unwrap_err();
             assert_eq!((bad.line, bad.error.line(), bad.error.column()), (3, Some(3), column), "{}", bad.error);
             assert!(bad.error.to_string().contains(text), "{}", bad.error);
         }
+    }
+
+    #[test]
+    fn ligands_in_files_of_their_own() {
+        let rows = read("id,path,chain1,ligand_path,ligand_index\nx,a.pdb,A_B,l.sdf.gz,7\ny,a.pdb,A,l.mol2,\n");
+        let row = rows[0].as_ref().unwrap();
+        let ligand = row.ligand_file.as_ref().unwrap();
+        assert_eq!((ligand.path.as_str(), ligand.index, row.chain2.as_slice()), ("l.sdf.gz", 7, &[String::new()][..]));
+        assert!(ligand.file.ends_with("l.sdf.gz") && ligand.file != Path::new("l.sdf.gz"));
+        assert!(row.metadata.contains(&("ligand_index".into(), "7".into())));
+        assert_eq!(rows[1].as_ref().unwrap().ligand_file.as_ref().unwrap().index, 0);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::index::{Ligand, Row};
 use crate::neighbors::{nearest_in_complex, Cells};
+use crate::read::ligand::{Bond, Molecule};
 use crate::read::{Name, Residue, Source, Structure};
+use crate::torsion::{is_backbone, Torsions, MAX_WHOLE};
 use crate::vocab;
 
 /// Which pairs of atoms decide whether two blocks meet.
@@ -525,10 +527,92 @@ pub struct Record {
     pub source_path: String,
     pub source_sha256: String,
     pub ligand_chemistry: &'static str,
+    pub torsions: Torsions,
+    pub bond_first: Vec<i32>,
+    pub bond_second: Vec<i32>,
+    pub bond_orders: Vec<u8>,
 }
 
 /// Most atoms of one complex, so that neither a neighbour list nor a shard outgrows its indices.
 pub const MAX_ATOMS: usize = 1 << 22;
+
+/// A ligand in a file of its own, and the checksum of that file.
+#[derive(Debug, Clone, Copy)]
+pub struct Pose<'a> {
+    /// The molecule, in the frame of the structure.
+    pub molecule: &'a Molecule,
+    /// SHA-256 of its file, hex.
+    pub sha256: &'a str,
+}
+
+/// Makes the complex of a row whose ligand has a file of its own.
+///
+/// # Errors
+/// The partners are not there or do not meet.
+pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: &Options) -> Result<Record> {
+    let first: Vec<usize> =
+        row.chain1.iter().map(|name| chain_of(subject.structure(), name, &row.path)).collect::<Result<_>>()?;
+    let a = polymer_side(subject, &first, options.rule, None);
+    if a.blocks.is_empty() {
+        return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
+    }
+    let structure = &pose.molecule.structure;
+    let (b, chemistry) = ligand_side(structure, 0, options.fragments.as_ref());
+    if b.blocks.is_empty() {
+        let (path, ligand) = match &row.ligand_file {
+            Some(file) => (file.path.clone(), file.index.to_string()),
+            None => (row.path.clone(), pose.molecule.title.clone()),
+        };
+        return Err(Error::HydrogenLigand { path, ligand });
+    }
+    let (keep_a, keep_b) = ligand_contacts(&a, &b, options);
+    let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, &b));
+    let mut metadata = row.metadata.clone();
+    metadata.retain(|(k, _)| k != "ligand_sha256");
+    metadata.push(("ligand_sha256".to_owned(), pose.sha256.to_owned()));
+    let first = Partner { structure: subject.structure(), side: &a, keep: keep_a, chain: None };
+    let chain = row.chain2.first().map_or("", String::as_str);
+    let second = Partner { structure, side: &b, keep: keep_b.clone(), chain: Some(chain) };
+    let mut record = assemble(subject, row, row.id.clone(), [first, second], modality, chemistry, metadata, options)?;
+    // The last atoms of the record are those of the ligand.
+    let heavy: usize =
+        b.blocks.iter().zip(&keep_b).filter(|(_, k)| **k).map(|(block, _)| block.end - block.start).sum();
+    let begin = record.positions.len() - heavy;
+    for (first, second, order) in kept_bonds(pose.molecule, &b, &keep_b, begin) {
+        record.bond_first.push(first);
+        record.bond_second.push(second);
+        record.bond_orders.push(order);
+    }
+    Ok(record)
+}
+
+/// The bonds of a molecule between atoms that are kept, of which the first has the index `begin`.
+fn kept_bonds(molecule: &Molecule, side: &Side, keep: &[bool], begin: usize) -> Vec<(i32, i32, u8)> {
+    let kept = side.blocks.iter().zip(keep).filter(|(_, k)| **k);
+    let atoms = kept.flat_map(|(block, _)| side.atoms.get(block.start..block.end).unwrap_or_default());
+    let place: HashMap<usize, i32> =
+        atoms.zip(begin..).filter_map(|(atom, at)| Some((*atom, i32::try_from(at).ok()?))).collect();
+    let ends = |bond: &Bond| Some((*place.get(&(bond.a as usize))?, *place.get(&(bond.b as usize))?, bond.order));
+    molecule.bonds.iter().filter_map(ends).collect()
+}
+
+/// Which blocks are kept where the second partner is a small molecule.
+fn ligand_contacts(a: &Side, b: &Side, options: &Options) -> (Vec<bool>, Vec<bool>) {
+    let (keep_a, mut keep_b) = contacts(a, b, options.cutoff, options.rule);
+    if options.rule == Rule::AllPairs && keep_b.contains(&true) {
+        keep_b.fill(true);
+    }
+    (keep_a, keep_b)
+}
+
+fn ligand_modality(a: &Side, b: &Side) -> i8 {
+    match (Polymer::of(a), b.atoms.len()) {
+        (Polymer::Protein, 1) => 2,
+        (Polymer::Protein, _) => 1,
+        (Polymer::Rna, _) => 6,
+        (Polymer::Dna, _) => -1,
+    }
+}
 
 /// Makes the complexes of one row: one, or one for every copy of its ligand that matches.
 pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String, Result<Record>)> {
@@ -629,7 +713,9 @@ fn two_polymers(subject: &Subject, row: &Row, first: &[usize], second: &[usize],
     let modality = row.modality.unwrap_or_else(|| polymer_modality(&a, &b));
     let keep = contacts(&a, &b, options.cutoff, options.rule);
     let metadata = row.metadata.clone();
-    assemble(subject, row, row.id.clone(), [(&a, keep.0), (&b, keep.1)], modality, "none", metadata, options)
+    let structure = subject.structure();
+    let sides = [(&a, keep.0), (&b, keep.1)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
+    assemble(subject, row, row.id.clone(), sides, modality, "none", metadata, options)
 }
 
 fn with_ligand(
@@ -653,16 +739,8 @@ fn with_ligand(
         let ligand = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
         return Err(Error::HydrogenLigand { path: row.path.clone(), ligand });
     }
-    let (keep_a, mut keep_b) = contacts(&a, &b, options.cutoff, options.rule);
-    if options.rule == Rule::AllPairs && keep_b.contains(&true) {
-        keep_b.fill(true);
-    }
-    let modality = row.modality.unwrap_or_else(|| match (Polymer::of(&a), b.atoms.len()) {
-        (Polymer::Protein, 1) => 2,
-        (Polymer::Protein, _) => 1,
-        (Polymer::Rna, _) => 6,
-        (Polymer::Dna, _) => -1,
-    });
+    let (keep_a, keep_b) = ligand_contacts(&a, &b, options);
+    let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, &b));
     let mut metadata = row.metadata.clone();
     for (key, value) in [
         ("lig_code", residue.name.as_str().to_owned()),
@@ -674,7 +752,8 @@ fn with_ligand(
             metadata.push((key.to_owned(), value));
         }
     }
-    assemble(subject, row, id, [(&a, keep_a), (&b, keep_b)], modality, chemistry, metadata, options)
+    let sides = [(&a, keep_a), (&b, keep_b)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
+    assemble(subject, row, id, sides, modality, chemistry, metadata, options)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -712,29 +791,37 @@ fn polymer_modality(a: &Side, b: &Side) -> i8 {
     }
 }
 
+/// One partner of a complex, before it is written.
+struct Partner<'a> {
+    structure: &'a Structure,
+    side: &'a Side,
+    keep: Vec<bool>,
+    /// Instead of the structure's chain ids.
+    chain: Option<&'a str>,
+}
+
 #[allow(clippy::too_many_arguments, reason = "the one place where all parts of a record meet")]
 fn assemble(
     subject: &Subject,
     row: &Row,
     id: String,
-    sides: [(&Side, Vec<bool>); 2],
+    sides: [Partner<'_>; 2],
     modality: i8,
     chemistry: &'static str,
     metadata: Vec<(String, String)>,
     options: &Options,
 ) -> Result<Record> {
-    if !sides.iter().all(|(_, keep)| keep.contains(&true)) {
+    if !sides.iter().all(|partner| partner.keep.contains(&true)) {
         return Err(Error::NoInterface { path: row.path.clone(), cutoff: format!("{}", options.cutoff) });
     }
-    let structure = subject.structure();
-    let kept = |side: &Side, keep: &[bool]| -> usize {
-        side.blocks.iter().zip(keep).filter(|(_, k)| **k).map(|(b, _)| b.end - b.start).sum()
+    let kept = |p: &Partner<'_>| -> usize {
+        p.side.blocks.iter().zip(&p.keep).filter(|(_, k)| **k).map(|(b, _)| b.end - b.start).sum()
     };
-    let atoms: usize = sides.iter().map(|(side, keep)| kept(side, keep) + 1).sum();
+    let atoms: usize = sides.iter().map(|partner| kept(partner) + 1).sum();
     if atoms > MAX_ATOMS {
         return Err(Error::TooLarge { path: row.path.clone(), atoms: atoms as u64, limit: MAX_ATOMS as u64 });
     }
-    let blocks: usize = sides.iter().map(|(_, keep)| keep.iter().filter(|k| **k).count() + 1).sum();
+    let blocks: usize = sides.iter().map(|p| p.keep.iter().filter(|k| **k).count() + 1).sum();
     let mut record = Record {
         id,
         modality,
@@ -756,7 +843,7 @@ fn assemble(
         ligand_chemistry: chemistry,
         ..Record::default()
     };
-    for (segment, (side, keep)) in (0u8..).zip(&sides) {
+    for (segment, Partner { structure, side, keep, chain }) in (0u8..).zip(&sides) {
         let global = record.positions.len();
         record.block_types.push(vocab::GLOBAL_BLOCK);
         record.block_lengths.push(1);
@@ -775,7 +862,8 @@ fn assemble(
             record.block_types.push(block.kind);
             record.block_lengths.push(u32::try_from(range.len()).unwrap_or(u32::MAX));
             record.segment_ids.push(segment);
-            record.block_chains.push(structure.chains.get(residue.chain).cloned().unwrap_or_default());
+            let own = structure.chains.get(residue.chain).map_or("", String::as_str);
+            record.block_chains.push(chain.unwrap_or(own).to_owned());
             record.block_resnums.push(residue.resnum);
             record.block_icodes.push(residue.icode);
             record.block_components.push(residue.name);
@@ -794,7 +882,51 @@ fn assemble(
         }
     }
     neighbor_lists(&mut record, options.neighbors);
+    record.torsions = torsions(&record);
     Ok(record)
+}
+
+/// Rotatable bonds of both partners: of side chains, block by block, where a partner has an amino acid or a
+/// nucleotide; else of the partner as one molecule.
+fn torsions(record: &Record) -> Torsions {
+    const RESIDUES: std::ops::RangeInclusive<u16> = 4..=31;
+    const NUCLEOTIDES: std::ops::RangeInclusive<u16> = 24..=31;
+    let elements: Vec<u8> = record.atom_types.iter().map(|t| t.saturating_sub(vocab::GLOBAL_ATOM)).collect();
+    let mut out = Torsions::default();
+    let mut add = |atoms: std::ops::Range<usize>, backbone: &[bool]| {
+        let first = atoms.start;
+        if let (Some(positions), Some(elements)) = (record.positions.get(atoms.clone()), elements.get(atoms)) {
+            out.add(positions, elements, backbone, first);
+        }
+    };
+    let blocks = record.block_types.iter().zip(&record.block_lengths).zip(&record.segment_ids);
+    let mut end = 0;
+    let blocks: Vec<(u16, u8, std::ops::Range<usize>)> = blocks
+        .map(|((kind, length), segment)| {
+            let begin = end;
+            end += *length as usize;
+            (*kind, *segment, begin..end)
+        })
+        .collect();
+    for segment in blocks.chunk_by(|a, b| a.1 == b.1) {
+        if segment.iter().any(|(kind, ..)| RESIDUES.contains(kind)) {
+            for (kind, _, atoms) in segment.iter().filter(|(kind, ..)| RESIDUES.contains(kind)) {
+                let nucleotide = NUCLEOTIDES.contains(kind);
+                let names = record.atom_names.get(atoms.clone()).unwrap_or_default();
+                let backbone: Vec<bool> = names.iter().map(|n| is_backbone(n.as_bytes(), nucleotide)).collect();
+                add(atoms.clone(), &backbone);
+            }
+            continue;
+        }
+        // The first block is the global one.
+        let members = segment.get(1..).unwrap_or_default();
+        if let (Some((_, _, first)), Some((_, _, last))) = (members.first(), members.last()) {
+            if last.end - first.start <= MAX_WHOLE {
+                add(first.start..last.end, &vec![false; last.end - first.start]);
+            }
+        }
+    }
+    out
 }
 
 /// Fills the neighbour lists of a record from its coordinates.

@@ -1,6 +1,6 @@
 //! Reads molecular structures, cuts out their interfaces and writes them as Arrow shards.
 //!
-//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`] → [`shard`], put together by
+//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`], [`torsion`] → [`shard`], put together by
 //! [`pipeline`] and started by [`cli`]. With the feature `python` the crate is also the module `atomica._prep`.
 
 #![cfg_attr(
@@ -25,9 +25,10 @@ pub mod pipeline;
 mod py;
 pub mod read;
 pub mod shard;
+pub mod torsion;
 pub mod vocab;
 
 /// Version of the shard schema that this crate writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// Version of the crate, written into every manifest.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,4 +1,8 @@
 //! Exact nearest neighbours: a balanced k-d tree per segment, ties to the lower index.
+//!
+//! The points of a leaf look for their neighbours together, in single precision, so that they share the way through
+//! the tree. Each keeps one candidate more than asked for. Where that one is clearly farther than the others, these
+//! are the nearest ones, and only their order is settled in double precision; else the point is searched for alone.
 #![allow(
     clippy::indexing_slicing,
     clippy::needless_range_loop,
@@ -161,6 +165,12 @@ fn box_distance(node: &Node, p: [f32; 3]) -> f32 {
     sum
 }
 
+/// Nearer, or as near with a lower row.
+#[inline]
+fn sooner(a: (f64, u32), b: (f64, u32)) -> bool {
+    a.0 < b.0 || (a.0 == b.0 && a.1 < b.1)
+}
+
 /// The k nearest so far, ascending by (distance, row).
 struct Best<'a> {
     found: &'a mut [(f64, u32)],
@@ -182,12 +192,12 @@ impl<'a> Best<'a> {
             self.count - 1
         } else {
             let last = self.found[k - 1];
-            if (distance, row) >= last {
+            if !sooner((distance, row), last) {
                 return;
             }
             k - 1
         };
-        while at > 0 && (distance, row) < self.found[at - 1] {
+        while at > 0 && sooner((distance, row), self.found[at - 1]) {
             self.found[at] = self.found[at - 1];
             at -= 1;
         }
@@ -195,6 +205,130 @@ impl<'a> Best<'a> {
         if self.count == k {
             // Rounded up: single precision must not rule out what is just as near.
             self.limit = (self.found[k - 1].0 as f32).next_up() * (1.0 + SLACK);
+        }
+    }
+}
+
+/// The candidates of all points of a leaf: squared distances in single precision above, rows below, ascending.
+struct Candidates {
+    /// `wanted` slots for each point of the leaf, the last ones with [`NOTHING`] in them.
+    keys: Vec<u64>,
+    wanted: usize,
+    /// Beyond this distance a point needs no more candidates.
+    limits: [f32; LEAF],
+}
+
+/// Key of an empty slot: farther than anything.
+const NOTHING: u64 = (f32::INFINITY.to_bits() as u64) << 32 | u32::MAX as u64;
+
+impl Candidates {
+    fn new(wanted: usize) -> Self {
+        Self { keys: vec![NOTHING; wanted * LEAF], wanted, limits: [f32::INFINITY; LEAF] }
+    }
+
+    fn clear(&mut self) {
+        self.keys.fill(NOTHING);
+        self.limits = [f32::INFINITY; LEAF];
+    }
+
+    fn of(&self, point: usize) -> &[u64] {
+        let slots = &self.keys[point * self.wanted..(point + 1) * self.wanted];
+        let filled = slots.iter().position(|key| *key == NOTHING).unwrap_or(slots.len());
+        &slots[..filled]
+    }
+
+    #[inline]
+    fn offer(&mut self, point: usize, distance: f32, row: u32) {
+        let slots = &mut self.keys[point * self.wanted..(point + 1) * self.wanted];
+        // Distances are not negative, so their bits sort as they do.
+        let key = u64::from(distance.to_bits()) << 32 | u64::from(row);
+        // Every slot is passed, because a branch out of here could not be predicted.
+        let mut carried = key;
+        for slot in slots.iter_mut() {
+            let (low, high) = (carried.min(*slot), carried.max(*slot));
+            *slot = low;
+            carried = high;
+        }
+        self.limits[point] = rough(slots[slots.len() - 1]);
+    }
+}
+
+/// The distance of a key.
+#[inline]
+fn rough(key: u64) -> f32 {
+    f32::from_bits((key >> 32) as u32)
+}
+
+/// The distance between two boxes, squared, in single precision.
+#[inline]
+fn gap(a: &Node, b: &Node) -> f32 {
+    let mut sum = 0.0;
+    for axis in 0..3 {
+        let d = (a.low[axis] - b.high[axis]).max(b.low[axis] - a.high[axis]).max(0.0);
+        sum += d * d;
+    }
+    sum
+}
+
+impl Tree {
+    /// Candidates for all points of a leaf, `from` (of this tree or another).
+    fn search_together(&self, from: &Node, points: &Leaf, candidates: &mut Candidates) {
+        let Some(root) = self.nodes.first() else { return };
+        let count = (from.end - from.start) as usize;
+        let mut bound = f32::INFINITY;
+        let mut waiting = [(0.0f32, 0u32); 48];
+        waiting[0] = (gap(root, from), 0);
+        let mut left = 1;
+        while left > 0 {
+            left -= 1;
+            let (distance, at) = waiting[left];
+            if distance > bound {
+                continue;
+            }
+            let node = &self.nodes[at as usize];
+            if !node.is_leaf {
+                let near = (gap(&self.nodes[node.next as usize], from), node.next);
+                let far = (gap(&self.nodes[node.next as usize + 1], from), node.next + 1);
+                let (near, far) = if far.0 < near.0 { (far, near) } else { (near, far) };
+                waiting[left] = far;
+                waiting[left + 1] = near;
+                left += 2;
+                continue;
+            }
+            let leaf = &self.leaves[node.next as usize];
+            let filled = (node.end - node.start) as usize;
+            let mut changed = false;
+            for point in 0..count {
+                let p = [points.axes[0][point], points.axes[1][point], points.axes[2][point]];
+                let limit = candidates.limits[point];
+                if box_distance(node, p) > limit {
+                    continue;
+                }
+                let mut distances = [0.0f32; LEAF];
+                for axis in 0..3 {
+                    for slot in 0..LEAF {
+                        let d = leaf.axes[axis][slot] - p[axis];
+                        distances[slot] += d * d;
+                    }
+                }
+                // Without a branch per slot, which no processor could predict.
+                let mut near = [0u8; LEAF];
+                let mut found = 0;
+                for slot in 0..filled {
+                    near[found] = slot as u8;
+                    found += usize::from(distances[slot] <= limit);
+                }
+                for &slot in &near[..found] {
+                    let slot = usize::from(slot);
+                    if leaf.rows[slot] != points.rows[point] {
+                        candidates.offer(point, distances[slot], leaf.rows[slot]);
+                    }
+                }
+                changed |= found > 0;
+            }
+            if changed {
+                bound = candidates.limits[..count].iter().copied().fold(0.0, f32::max);
+            }
         }
     }
 }
@@ -225,25 +359,43 @@ pub fn nearest_in_complex(
         }
     }
     let trees: Vec<(u8, Tree)> = rows.into_iter().map(|(s, list)| (s, Tree::build(positions, list))).collect();
+    let mut candidates = Candidates::new(k + 1);
     let mut space = vec![(0.0, 0u32); k];
-    let write = |found: &[(f64, u32)], out: &mut [i32]| {
-        for (slot, (_, row)) in out.iter_mut().zip(found) {
-            *slot = (*row as usize + offset) as i32;
-        }
-    };
     for (segment, own) in &trees {
-        // In tree order, so that one search finds the nodes of the last in the cache.
-        for &row in &own.rows {
-            let point = positions[row as usize];
-            let slots = row as usize * k..row as usize * k + k;
-            let mut best = Best::new(&mut space);
-            own.search(positions, point, row, &mut best);
-            write(&best.found[..best.count], &mut intra[slots.clone()]);
-            let mut best = Best::new(&mut space);
-            for (_, tree) in trees.iter().filter(|(other, _)| other != segment) {
-                tree.search(positions, point, u32::MAX, &mut best);
+        for node in own.nodes.iter().filter(|n| n.is_leaf) {
+            let points = &own.leaves[node.next as usize];
+            for (list, same) in [(&mut *intra, true), (&mut *inter, false)] {
+                candidates.clear();
+                let others = || trees.iter().filter(|(other, _)| (other == segment) == same);
+                for (_, tree) in others() {
+                    tree.search_together(node, points, &mut candidates);
+                }
+                for point in 0..(node.end - node.start) as usize {
+                    let row = points.rows[point];
+                    let position = positions[row as usize];
+                    let mut best = Best::new(&mut space);
+                    let keys = candidates.of(point);
+                    // Far enough, also where squares are so small that single precision has few digits left.
+                    let clear = match keys.get(k) {
+                        None => true,
+                        Some(next) => rough(*next) > rough(keys[k - 1]) * (1.0 + 4.0 * SLACK) + f32::MIN_POSITIVE,
+                    };
+                    if clear {
+                        for key in &keys[..keys.len().min(k)] {
+                            let other = *key as u32;
+                            best.offer(distance_squared(positions[other as usize], position), other);
+                        }
+                    } else {
+                        for (_, tree) in others() {
+                            tree.search(positions, position, row, &mut best);
+                        }
+                    }
+                    let slots = &mut list[row as usize * k..row as usize * k + k];
+                    for (slot, (_, other)) in slots.iter_mut().zip(&best.found[..best.count]) {
+                        *slot = (*other as usize + offset) as i32;
+                    }
+                }
             }
-            write(&best.found[..best.count], &mut inter[slots]);
         }
     }
 }

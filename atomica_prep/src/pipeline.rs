@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Stage};
 use crate::index::{BadRow, Ids, Index, Row};
 use crate::interface::{self, Record, Rule, Subject};
 use crate::read;
+use crate::read::ligand::LigandFile;
 use crate::shard::{
     sha256_hex, to_json, write_atomically, BuildOptions, Compression, Counts, Manifest, ShardBuilder, ShardEntry,
     Vocabulary, FAILURES, MANIFEST,
@@ -164,16 +165,42 @@ fn run_job(job: &Job, options: &interface::Options, stop: &Stop) -> Vec<RowOutco
         Err(error) => rows.iter().map(|row| vec![Err(Failure::new(row.line, row.id.clone(), &error))]).collect(),
         Ok(source) => {
             let subject = Subject::new(source);
+            // Rows of one series share their ligand file as well.
+            let mut ligands: Option<(PathBuf, Result<LigandFile>)> = None;
             rows.iter()
                 .map(|row| {
-                    interface::complexes(&subject, row, options)
-                        .into_iter()
+                    let made = match &row.ligand_file {
+                        None => interface::complexes(&subject, row, options),
+                        Some(wanted) => {
+                            if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
+                                ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path)));
+                            }
+                            vec![(row.id.clone(), with_pose(&subject, row, wanted.index, ligands.as_ref(), options))]
+                        }
+                    };
+                    made.into_iter()
                         .map(|(id, made)| made.map(Box::new).map_err(|e| Failure::new(row.line, id, &e)))
                         .collect()
                 })
                 .collect()
         }
     }
+}
+
+fn with_pose(
+    subject: &Subject,
+    row: &Row,
+    index: usize,
+    ligands: Option<&(PathBuf, Result<LigandFile>)>,
+    options: &interface::Options,
+) -> Result<Record> {
+    let Some((_, ligands)) = ligands else {
+        return Err(Error::MissingMolecule { path: row.path.clone(), index: index as u64, count: 0 });
+    };
+    let ligands = ligands.as_ref().map_err(Clone::clone)?;
+    let molecule = ligands.molecule(index)?;
+    let pose = interface::Pose { molecule: &molecule, sha256: &ligands.sha256 };
+    interface::complex_with_pose(subject, row, pose, options)
 }
 
 impl Build {

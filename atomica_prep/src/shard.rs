@@ -309,6 +309,13 @@ pub struct ShardBuilder {
     atom_inter: Lists<Int32Type>,
     block_intra: Lists<Int32Type>,
     block_inter: Lists<Int32Type>,
+    torsion_fixed: Lists<Int32Type>,
+    torsion_moving: Lists<Int32Type>,
+    torsion_sizes: Lists<UInt32Type>,
+    torsion_atoms: Lists<Int32Type>,
+    bond_first: Lists<Int32Type>,
+    bond_second: Lists<Int32Type>,
+    bond_orders: Lists<UInt8Type>,
     block_chains: TextLists,
     block_resnums: Lists<Int32Type>,
     block_icodes: TextLists,
@@ -348,6 +355,13 @@ impl ShardBuilder {
         self.atom_inter.push(&record.atom_inter);
         self.block_intra.push(&record.block_intra);
         self.block_inter.push(&record.block_inter);
+        self.torsion_fixed.push(&record.torsions.fixed);
+        self.torsion_moving.push(&record.torsions.moving);
+        self.torsion_sizes.push(&record.torsions.sizes);
+        self.torsion_atoms.push(&record.torsions.atoms);
+        self.bond_first.push(&record.bond_first);
+        self.bond_second.push(&record.bond_second);
+        self.bond_orders.push(&record.bond_orders);
         self.block_chains.push(record.block_chains.iter().map(String::as_str));
         self.block_resnums.push(&record.block_resnums);
         self.block_icodes.push(record.block_icodes.iter().map(crate::read::Name::as_str));
@@ -375,7 +389,11 @@ impl ShardBuilder {
 
     /// As many records as asked for, or as many numbers as a shard should hold.
     pub fn is_full(&self, rows: usize) -> bool {
-        self.rows >= rows || self.atom_intra.values.len().max(self.coordinates.len()) >= MAX_VALUES
+        self.rows >= rows || self.longest() >= MAX_VALUES
+    }
+
+    fn longest(&self) -> usize {
+        self.atom_intra.values.len().max(self.coordinates.len()).max(self.torsion_atoms.values.len())
     }
 
     fn batch(self) -> std::result::Result<RecordBatch, ArrowError> {
@@ -401,6 +419,13 @@ impl ShardBuilder {
             ("atom_inter", self.atom_inter.finish()?),
             ("block_intra", self.block_intra.finish()?),
             ("block_inter", self.block_inter.finish()?),
+            ("torsion_fixed", self.torsion_fixed.finish()?),
+            ("torsion_moving", self.torsion_moving.finish()?),
+            ("torsion_sizes", self.torsion_sizes.finish()?),
+            ("torsion_atoms", self.torsion_atoms.finish()?),
+            ("bond_first", self.bond_first.finish()?),
+            ("bond_second", self.bond_second.finish()?),
+            ("bond_orders", self.bond_orders.finish()?),
             ("block_chains", self.block_chains.finish()?),
             ("block_resnums", self.block_resnums.finish()?),
             ("block_icodes", self.block_icodes.finish()?),

@@ -9,6 +9,7 @@ use atomica_prep::error::Error;
 use atomica_prep::index::{Ids, Index, Row};
 use atomica_prep::interface::{complexes, FragmentTable, Options, Record, Rule, Subject, MAX_ATOMS};
 use atomica_prep::pipeline::{read_manifest, Build, Existing, Stop};
+use atomica_prep::read::ligand::LigandFile;
 use atomica_prep::read::{parse, read_file, Format, Source};
 use atomica_prep::shard::{write_atomically, Compression};
 
@@ -89,6 +90,15 @@ fn fragment_table(text: &str) -> Error {
     FragmentTable::read(&path).unwrap_err()
 }
 
+/// What becomes of a molecule of a file with one.
+fn ligand(index: usize) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("l.sdf");
+    fs::write(&path, "t\n\n\n  1  0  0  0  0  0            999 V2000\n    0.0       0.0       0.0    C\nM  END\n")
+        .unwrap();
+    LigandFile::open(&path, "l.sdf").unwrap().molecule(index).unwrap_err()
+}
+
 /// One error of every kind, made the way a user would make it.
 fn cases() -> Vec<(&'static str, Error, &'static str)> {
     let near = line("ATOM", " CA", "GLY", 'A', 1, 0.0, "C");
@@ -125,7 +135,6 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ),
         ("IndexRow", bad_row("y,a.pdb,A,,"), "line 3: chain2 is empty"),
         ("DuplicateId", bad_row("x,a.pdb,A,B,"), "taken by line 2"),
-        ("LigandFile", bad_row("y,a.pdb,A,B,l.sdf"), "not supported yet"),
         ("Io", read_file(Path::new("nowhere/x.pdb"), "nowhere/x.pdb").unwrap_err(), "nowhere/x.pdb"),
         ("Decompress", read("x.pdb.gz", b"no gzip at all, but long enough"), "decompressed"),
         ("UnknownFormat", read("x.doc", b"text"), "expected .pdb"),
@@ -138,6 +147,8 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ),
         ("MissingColumns", read("x.cif", b"data_x\nloop_\n_atom_site.id\n1\n"), "Cartn_x"),
         ("Syntax", read("x.cif", b"data_x\n_a.b 'c\n"), "line 2"),
+        ("BinaryCif", read("x.bcif", b"\x81\xaadataBlocks\x01"), "dataBlocks is no list"),
+        ("MissingMolecule", ligand(1), "no molecule 1; the file has 1"),
         ("MissingChain", made(&near, "x,x.pdb,A,B,").unwrap_err(), "no chain \"B\"; the file has: A"),
         ("EmptyPartner", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,").unwrap_err(), "lig_code"),
         ("MissingLigand", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,CA").unwrap_err(), "it has: ZN 9"),

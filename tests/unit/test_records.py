@@ -13,7 +13,7 @@ import pytest
 
 from atomica import records
 from atomica.errors import DataError, ShardError
-from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS
+from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS, SCHEMA_VERSION
 from atomica.records import DataConfig, epoch_order, open_dataset, plan_batches, prefetch, select_rows
 
 
@@ -118,7 +118,7 @@ def test_compressed_shards_read_the_same(copy):
         (
             lambda m: m.update(schema_version=7, atomica_prep_version="9.9"),
             DataError,
-            "schema version 7 .*9.9.*reads 1",
+            f"schema version 7 .*9.9.*reads {SCHEMA_VERSION}",
         ),
         (
             lambda m: m["vocabulary"].update(blocks=151),
@@ -148,11 +148,19 @@ def test_shards_that_do_not_fit_are_refused(copy):
         edit(copy, lambda m: m["shards"][0].update(bytes=path.stat().st_size))
 
     rewrite(table.drop_columns(["atom_types"]))
-    with pytest.raises(ShardError, match="columns are not those of schema 1: missing atom_types"):
+    with pytest.raises(
+        ShardError, match=f"columns are not those of schema {SCHEMA_VERSION}: missing atom_types"
+    ):
         open_dataset(copy)
     rewrite(table.set_column(1, "modality", table.column("modality").cast(pa.int64())))
     with pytest.raises(ShardError, match="column modality has type int64, expected int8"):
         open_dataset(copy)
+    for name, text in (("torsion_atoms", "rotatable bonds"), ("bond_first", "bonds")):
+        at = table.column_names.index(name)
+        one = pa.array([[0]] * len(table), table.schema.field(name).type)
+        rewrite(table.set_column(at, table.schema.field(name), one))
+        with pytest.raises(ShardError, match=f"lists of {text} do not belong together"):
+            open_dataset(copy)[0]
     path.write_bytes(b"no arrow file at all")
     edit(copy, lambda m: m["shards"][0].update(bytes=path.stat().st_size))
     with pytest.raises(ShardError, match="not an Arrow IPC file"):

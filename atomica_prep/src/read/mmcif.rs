@@ -373,7 +373,11 @@ impl<'a> Table<'a> {
             model: find(Item::Model),
         };
         if !missing.is_empty() {
-            return Err(Error::MissingColumns { path: shown.to_owned(), line, missing: missing.join(", ") });
+            return Err(Error::MissingColumns {
+                path: shown.to_owned(),
+                line: Some(line),
+                missing: missing.join(", "),
+            });
         }
         Ok(Self {
             columns,

@@ -1,5 +1,7 @@
 //! Structure files: bytes → [`Structure`], flat columns without an allocation per atom.
 
+mod bcif;
+pub mod ligand;
 mod mmcif;
 mod pdb;
 
@@ -123,13 +125,15 @@ pub struct Source {
     pub sha256: String,
 }
 
-/// Text formats of structures.
+/// Formats of structures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Columns of the Protein Data Bank.
     Pdb,
     /// Macromolecular CIF.
     Mmcif,
+    /// Its binary form.
+    BinaryCif,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,18 +143,27 @@ enum Packing {
     Zstd,
 }
 
-fn kind_of(path: &Path) -> Option<(Format, Packing)> {
-    let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    let mut packing = Packing::Plain;
-    for (suffix, kind) in [(".gz", Packing::Gzip), (".zst", Packing::Zstd)] {
-        if let Some(stem) = name.strip_suffix(suffix) {
-            name = stem.to_owned();
-            packing = kind;
+impl Packing {
+    /// The extension of a file's name in lower case, without that of its packing.
+    fn of(path: &Path) -> Option<(String, Self)> {
+        let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let mut packing = Self::Plain;
+        for (suffix, kind) in [(".gz", Self::Gzip), (".zst", Self::Zstd)] {
+            if let Some(stem) = name.strip_suffix(suffix) {
+                name = stem.to_owned();
+                packing = kind;
+            }
         }
+        Some((name.rsplit_once('.')?.1.to_owned(), packing))
     }
-    let format = match name.rsplit_once('.')?.1 {
+}
+
+fn kind_of(path: &Path) -> Option<(Format, Packing)> {
+    let (extension, packing) = Packing::of(path)?;
+    let format = match extension.as_str() {
         "pdb" | "ent" => Format::Pdb,
         "cif" | "mmcif" => Format::Mmcif,
+        "bcif" => Format::BinaryCif,
         _ => return None,
     };
     Some((format, packing))
@@ -161,8 +174,17 @@ fn kind_of(path: &Path) -> Option<(Format, Packing)> {
 /// # Errors
 /// The file is missing, damaged, of an unknown format, or holds no readable atoms.
 pub fn read_file(path: &Path, shown: &str) -> Result<Source> {
+    let (format, packing) = kind_of(path).ok_or_else(|| Error::UnknownFormat {
+        path: shown.to_owned(),
+        expected: ".pdb, .ent, .cif, .mmcif or .bcif, plain or with .gz or .zst",
+    })?;
+    let (text, sha256) = unpacked(path, packing, shown)?;
+    Ok(Source { structure: parse(&text, format, shown)?, sha256 })
+}
+
+/// The bytes of a file without its packing, and the checksum of the file as it is.
+fn unpacked(path: &Path, packing: Packing, shown: &str) -> Result<(Vec<u8>, String)> {
     let path_text = || shown.to_owned();
-    let (format, packing) = kind_of(path).ok_or_else(|| Error::UnknownFormat { path: path_text() })?;
     let raw = std::fs::read(path).map_err(|e| Error::Io { path: path_text(), reason: e.to_string() })?;
     let sha256 = crate::shard::sha256_hex(&raw);
     if raw.is_empty() {
@@ -180,7 +202,7 @@ pub fn read_file(path: &Path, shown: &str) -> Result<Source> {
     if text.is_empty() {
         return Err(Error::EmptyFile { path: path_text() });
     }
-    Ok(Source { structure: parse(&text, format, shown)?, sha256 })
+    Ok((text, sha256))
 }
 
 fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>> {
@@ -189,17 +211,18 @@ fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>>
     Ok(out)
 }
 
-/// Reads a structure from text; `shown` is its name in messages.
+/// Reads a structure from bytes; `shown` is its name in messages.
 ///
 /// # Errors
 /// Nothing but white space, no atoms, or records that cannot be read.
 pub fn parse(text: &[u8], format: Format, shown: &str) -> Result<Structure> {
-    if text.iter().all(u8::is_ascii_whitespace) {
+    if format != Format::BinaryCif && text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::EmptyFile { path: shown.to_owned() });
     }
     match format {
         Format::Pdb => pdb::parse(text, shown),
         Format::Mmcif => mmcif::parse(text, shown),
+        Format::BinaryCif => bcif::parse(text, shown),
     }
 }
 
@@ -485,6 +508,7 @@ mod tests {
         assert_eq!(kind("x.PDB"), Some((Format::Pdb, Packing::Plain)));
         assert_eq!(kind("a/x.ent.gz"), Some((Format::Pdb, Packing::Gzip)));
         assert_eq!(kind("x.mmcif.zst"), Some((Format::Mmcif, Packing::Zstd)));
+        assert_eq!(kind("x.bcif.gz"), Some((Format::BinaryCif, Packing::Gzip)));
         assert_eq!(kind("x.sdf"), None);
         assert_eq!(kind("pdb"), None);
     }
