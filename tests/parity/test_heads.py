@@ -102,11 +102,11 @@ def pretraining(request, shared):
     return Fixture(shared, request.param)
 
 
-def test_outputs(case):
-    if case.name not in PREDICTIONS:
-        pytest.skip("the fixture holds losses only, see test_losses_and_gradients")
+@pytest.mark.parametrize("name", PREDICTIONS)  # the other fixtures hold losses and embeddings only
+def test_outputs(name, shared):
+    case = Fixture(shared, name)
     model = case.model()
-    key, read = PREDICTIONS[case.name]
+    key, read = PREDICTIONS[name]
     ours = read(model, model.outputs(case.graph(model)))
     torch.testing.assert_close(ours, case.tensors[key], atol=1e-5, rtol=0)
 
