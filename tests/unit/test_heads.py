@@ -1,6 +1,9 @@
 """Configurations, labels, losses and metrics of the heads, and the public checks on each of them."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -414,3 +417,28 @@ def test_external_features_must_be_there():
     graph.nodes["block"].data["embedding"] = torch.zeros(graph.num_nodes("block"), 5)
     with pytest.raises(DataError, match=r"of length 4 .* which has shape \(13, 5\)"):
         model.encode(graph)
+
+
+def test_a_head_of_another_package_is_found(tmp_path):
+    """A distribution beside ours, with an entry point that names a module to import."""
+    (tmp_path / "other_heads.py").write_text(
+        "from atomica.heads import register\n"
+        "from atomica.heads.regression import RegressionHead\n"
+        '@register("other")\n'
+        "class Other(RegressionHead):\n"
+        '    """The same under another name."""\n'
+    )
+    metadata = tmp_path / "other_heads-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-heads\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[atomica.heads]\nother = other_heads\n")
+    code = "import atomica.heads as h; print(h.head_class('other').__name__, 'other' in h.available())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert done.stdout.split() == ["Other", "True"], done.stderr
