@@ -1,18 +1,21 @@
 //! The module `atomica._prep`: the only file that knows Python.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::time::Duration;
 
 use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods, ToPyArray};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 
 use crate::error::{Error, Stage};
 use crate::pipeline::Stop;
+use crate::read;
 
 create_exception!(atomica._prep, AtomicaError, PyException, "Any error of the package.");
 create_exception!(atomica._prep, StructureError, AtomicaError, "A structure file, or the interface asked of it.");
@@ -119,40 +122,162 @@ fn nearest<'py>(
     Ok((shaped(intra)?.into_pyarray(py), shaped(inter)?.into_pyarray(py)))
 }
 
-/// Atoms of the first model after the choice of alternate locations, one entry per atom in each column.
+/// What a structure is read from.
+#[derive(FromPyObject)]
+enum Input {
+    Bytes(PyBackedBytes),
+    Path(PathBuf),
+}
+
+/// The first model of a structure file after the choice of alternate locations. Made by `read_structure`.
+///
+/// `len()` is the number of atoms. The properties are columns with one entry per atom; each is made anew when it is
+/// asked for, so keep what is used twice.
+#[pyclass(frozen, module = "atomica._prep")]
+struct Structure {
+    structure: read::Structure,
+    /// SHA-256 of the file as it is on disk, hex; None for a structure that was read from bytes.
+    #[pyo3(get)]
+    sha256: Option<String>,
+}
+
+type Column<'py, T> = Bound<'py, PyArray1<T>>;
+type TextColumn<'py> = PyResult<Bound<'py, PyAny>>;
+
+impl Structure {
+    /// A value of every residue, repeated for its atoms.
+    fn spread<T: Copy>(&self, value: impl Fn(&read::Residue) -> T) -> Vec<T> {
+        let mut column = Vec::with_capacity(self.structure.positions.len());
+        for residue in &self.structure.residues {
+            column.resize(residue.end, value(residue));
+        }
+        column
+    }
+}
+
+/// An array of texts by their places in a list: few are distinct, and a Python string costs more than an index.
+fn texts<'py>(py: Python<'py>, distinct: Vec<&str>, places: Vec<usize>) -> TextColumn<'py> {
+    let numpy = py.import("numpy")?;
+    let distinct = numpy.call_method1("array", (distinct, numpy.getattr("str_")?))?;
+    distinct.get_item(places.into_pyarray(py))
+}
+
+fn names<'py>(py: Python<'py>, names: &[read::Name]) -> TextColumn<'py> {
+    let mut known: HashMap<&read::Name, usize> = HashMap::new();
+    let mut distinct: Vec<&str> = Vec::new();
+    let mut places = Vec::with_capacity(names.len());
+    for name in names {
+        places.push(*known.entry(name).or_insert_with(|| {
+            distinct.push(name.as_str());
+            distinct.len() - 1
+        }));
+    }
+    texts(py, distinct, places)
+}
+
+#[pymethods]
+impl Structure {
+    fn __len__(&self) -> usize {
+        self.structure.positions.len()
+    }
+
+    fn __repr__(&self) -> String {
+        let s = &self.structure;
+        let (atoms, residues, chains) = (s.positions.len(), s.residues.len(), s.chains.len());
+        format!("Structure({atoms} atoms, {residues} residues, {chains} chains)")
+    }
+
+    /// Coordinates, `[N, 3]` float64, Å.
+    #[getter]
+    fn x<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let x = Array2::from_shape_vec((self.__len__(), 3), self.structure.positions.as_flattened().to_vec())
+            .map_err(|e| PyValueError::new_err(e.to_string()))?;
+        Ok(x.into_pyarray(py))
+    }
+
+    /// Atomic numbers, `[N]` uint8; 0 where the element is not known.
+    #[getter]
+    fn element<'py>(&self, py: Python<'py>) -> Column<'py, u8> {
+        self.structure.elements.to_pyarray(py)
+    }
+
+    /// Atom names, `[N]` str.
+    #[getter]
+    fn atom_name<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        names(py, &self.structure.atom_names)
+    }
+
+    /// Author's chain ids, `[N]` str.
+    #[getter]
+    fn chain<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        let chains = self.structure.chains.iter().map(String::as_str).collect();
+        texts(py, chains, self.spread(|residue| residue.chain))
+    }
+
+    /// Component ids, `[N]` str.
+    #[getter]
+    fn resname<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        names(py, &self.spread(|residue| residue.name))
+    }
+
+    /// Author's residue numbers, `[N]` int32.
+    #[getter]
+    fn resnum<'py>(&self, py: Python<'py>) -> Column<'py, i32> {
+        self.spread(|residue| residue.resnum).into_pyarray(py)
+    }
+
+    /// Insertion codes, `[N]` str, mostly empty.
+    #[getter]
+    fn icode<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        names(py, &self.spread(|residue| residue.icode))
+    }
+
+    /// Whether the residue is written as a hetero group, `[N]` bool.
+    #[getter]
+    fn hetero<'py>(&self, py: Python<'py>) -> Column<'py, bool> {
+        self.spread(|residue| residue.hetero).into_pyarray(py)
+    }
+
+    /// All columns by name.
+    fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let columns = PyDict::new(py);
+        columns.set_item("chain", self.chain(py)?)?;
+        columns.set_item("resname", self.resname(py)?)?;
+        columns.set_item("resnum", self.resnum(py))?;
+        columns.set_item("icode", self.icode(py)?)?;
+        columns.set_item("atom_name", self.atom_name(py)?)?;
+        columns.set_item("element", self.element(py))?;
+        columns.set_item("x", self.x(py)?)?;
+        columns.set_item("hetero", self.hetero(py))?;
+        Ok(columns)
+    }
+}
+
+/// Read the atoms of a structure file, or of the bytes of one.
+///
+/// `format` is an extension as a file's name has it: "pdb", "cif.gz", "bcif", … Without it the file's own decides;
+/// for bytes it must be given. Raises `StructureError`.
 #[pyfunction]
-fn read_structure<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
-    let source = py.detach(|| crate::read::read_file(Path::new(path), path)).map_err(|error| to_python(py, &error))?;
-    let s = &source.structure;
-    let atoms = s.positions.len();
-    let mut chain = Vec::with_capacity(atoms);
-    let mut resname = Vec::with_capacity(atoms);
-    let mut resnum: Vec<i32> = Vec::with_capacity(atoms);
-    let mut icode = Vec::with_capacity(atoms);
-    let mut hetero: Vec<bool> = Vec::with_capacity(atoms);
-    for residue in &s.residues {
-        for _ in residue.start..residue.end {
-            chain.push(s.chains.get(residue.chain).map_or("", String::as_str));
-            resname.push(residue.name.as_str());
-            resnum.push(residue.resnum);
-            icode.push(residue.icode.as_str());
-            hetero.push(residue.hetero);
+#[pyo3(signature = (source, format=None))]
+fn read_structure(py: Python<'_>, source: Input, format: Option<&str>) -> PyResult<Structure> {
+    let (structure, sha256) = match source {
+        Input::Path(path) => {
+            let shown = path.to_string_lossy();
+            let read = py.detach(|| match format {
+                None => read::read_file(&path, &shown),
+                Some(extension) => read::read_file_as(&path, extension, &shown),
+            });
+            read.map(|source| (source.structure, Some(source.sha256)))
+        }
+        Input::Bytes(bytes) => {
+            let format = format.ok_or_else(|| {
+                PyValueError::new_err("bytes do not say their format; give format=\"pdb\", \"cif\", \"bcif.gz\", …")
+            })?;
+            py.detach(|| read::read_bytes(&bytes, format, "<bytes>")).map(|structure| (structure, None))
         }
     }
-    let names: Vec<&str> = s.atom_names.iter().map(crate::read::Name::as_str).collect();
-    let x = Array2::from_shape_vec((atoms, 3), s.positions.as_flattened().to_vec())
-        .map_err(|e| PyValueError::new_err(e.to_string()))?;
-    let columns = PyDict::new(py);
-    columns.set_item("chain", chain)?;
-    columns.set_item("resname", resname)?;
-    columns.set_item("resnum", resnum.into_pyarray(py))?;
-    columns.set_item("icode", icode)?;
-    columns.set_item("atom_name", names)?;
-    columns.set_item("element", s.elements.clone().into_pyarray(py))?;
-    columns.set_item("x", x.into_pyarray(py))?;
-    columns.set_item("hetero", hetero.into_pyarray(py))?;
-    columns.set_item("sha256", &source.sha256)?;
-    Ok(columns)
+    .map_err(|error| to_python(py, &error))?;
+    Ok(Structure { structure, sha256 })
 }
 
 /// Block vocabulary in index order (150 entries).
@@ -175,6 +300,7 @@ fn _prep(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read_structure, module)?)?;
     module.add_function(wrap_pyfunction!(block_symbols, module)?)?;
     module.add_function(wrap_pyfunction!(atom_symbols, module)?)?;
+    module.add_class::<Structure>()?;
     module.add("SCHEMA_VERSION", crate::SCHEMA_VERSION)?;
     module.add("VERSION", crate::VERSION)?;
     module.add("AtomicaError", py.get_type::<AtomicaError>())?;

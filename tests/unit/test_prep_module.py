@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
 import signal
@@ -82,12 +84,46 @@ def test_an_unreadable_file_says_where(tmp_path):
 def test_columns_of_a_structure(tmp_path):
     path = tmp_path / "x.pdb"
     path.write_text(pdb())
-    columns = _prep.read_structure(str(path))
-    assert columns["chain"] == ["A"] * 24 + ["B"] * 24
-    assert columns["x"].shape == (48, 3)
-    assert columns["x"].dtype == np.float64
-    assert list(columns["element"][:4]) == [7, 6, 6, 8]
-    assert not columns["hetero"].any()
+    structure = _prep.read_structure(str(path))
+    assert len(structure) == 48
+    assert repr(structure) == "Structure(48 atoms, 12 residues, 2 chains)"
+    assert structure.chain.tolist() == ["A"] * 24 + ["B"] * 24
+    assert structure.atom_name[:3].tolist() == ["N", "CA", "C"]
+    assert structure.x.shape == (48, 3)
+    assert structure.x.dtype == np.float64
+    assert structure.element[:4].tolist() == [7, 6, 6, 8]
+    assert not structure.hetero.any()
+    assert {len(column) for column in structure.columns().values()} == {48}
+    assert structure.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_structure_from_bytes_is_that_of_the_file(tmp_path):
+    path = tmp_path / "x.pdb"
+    path.write_text(pdb())
+    wanted = _prep.read_structure(path).columns()
+    packed = gzip.compress(path.read_bytes())
+    (tmp_path / "nameless").write_bytes(packed)
+    for source, extension in [
+        (path.read_bytes(), "pdb"),
+        (bytearray(path.read_bytes()), ".ent"),
+        (packed, "pdb.gz"),
+        (tmp_path / "nameless", "pdb.gz"),
+    ]:
+        columns = _prep.read_structure(source, format=extension).columns()
+        assert columns.keys() == wanted.keys()
+        assert all(np.array_equal(columns[name], wanted[name]) for name in wanted), extension
+    assert _prep.read_structure(path.read_bytes(), "pdb").sha256 is None
+
+
+def test_what_cannot_be_read_from_bytes():
+    with pytest.raises(ValueError, match='give format="pdb"'):
+        _prep.read_structure(b"ATOM")
+    with pytest.raises(StructureError, match="<bytes>: holds no atoms"):
+        _prep.read_structure(b"REMARK", "pdb")
+    with pytest.raises(StructureError, match=r"<bytes>\.txt: .*\.mmcif"):
+        _prep.read_structure(b"ATOM", "txt")
+    with pytest.raises(TypeError):
+        _prep.read_structure(1)
 
 
 def test_a_build_has_the_schema(inputs, tmp_path):

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use memchr::memchr_iter;
 
-use super::{unpacked, Name, Packing, Residue, Structure, LARGEST};
+use super::{load, unpacked, Name, Packing, Residue, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -69,7 +69,8 @@ impl LigandFile {
             "mol2" => Kind::Mol2,
             _ => return Err(unknown()),
         };
-        let (text, sha256) = unpacked(path, packing, shown)?;
+        let (raw, sha256) = load(path, shown)?;
+        let text = unpacked(&raw, packing, shown)?.into_owned();
         Self::cut(text, kind, sha256, shown)
     }
 

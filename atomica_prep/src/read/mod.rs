@@ -5,6 +5,7 @@ pub mod ligand;
 mod mmcif;
 mod pdb;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
@@ -174,35 +175,78 @@ fn kind_of(path: &Path) -> Option<(Format, Packing)> {
 /// # Errors
 /// The file is missing, damaged, of an unknown format, or holds no readable atoms.
 pub fn read_file(path: &Path, shown: &str) -> Result<Source> {
-    let (format, packing) = kind_of(path).ok_or_else(|| Error::UnknownFormat {
-        path: shown.to_owned(),
-        expected: ".pdb, .ent, .cif, .mmcif or .bcif, plain or with .gz or .zst",
-    })?;
-    let (text, sha256) = unpacked(path, packing, shown)?;
-    Ok(Source { structure: parse(&text, format, shown)?, sha256 })
+    read_kind(path, kind_of(path).ok_or_else(|| unknown_format(shown))?, shown)
 }
 
-/// The bytes of a file without its packing, and the checksum of the file as it is.
-fn unpacked(path: &Path, packing: Packing, shown: &str) -> Result<(Vec<u8>, String)> {
-    let path_text = || shown.to_owned();
-    let raw = std::fs::read(path).map_err(|e| Error::Io { path: path_text(), reason: e.to_string() })?;
-    let sha256 = crate::shard::sha256_hex(&raw);
-    if raw.is_empty() {
-        return Err(Error::EmptyFile { path: path_text() });
+/// [`read_file`] for a file whose name does not say what it is: `extension` is what it should end with.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_file_as(path: &Path, extension: &str, shown: &str) -> Result<Source> {
+    read_kind(path, kind_of_extension(extension, shown)?, shown)
+}
+
+fn read_kind(path: &Path, kind: (Format, Packing), shown: &str) -> Result<Source> {
+    let (raw, sha256) = load(path, shown)?;
+    Ok(Source { structure: read_as(&raw, kind, shown)?, sha256 })
+}
+
+/// Reads the bytes of a structure file that would end with `extension`; `shown` is its name in messages.
+///
+/// ```
+/// let line = b"ATOM      1  CA  ALA A   1      11.104   6.134  -6.504  1.00  0.00           C";
+/// let structure = atomica_prep::read::read_bytes(line, "pdb", "a line")?;
+/// assert_eq!(structure.positions, [[11.104, 6.134, -6.504]]);
+/// # Ok::<(), atomica_prep::error::Error>(())
+/// ```
+///
+/// # Errors
+/// The bytes are damaged, of an unknown format, or hold no readable atoms.
+pub fn read_bytes(raw: &[u8], extension: &str, shown: &str) -> Result<Structure> {
+    read_as(raw, kind_of_extension(extension, shown)?, shown)
+}
+
+fn read_as(raw: &[u8], (format, packing): (Format, Packing), shown: &str) -> Result<Structure> {
+    parse(&unpacked(raw, packing, shown)?, format, shown)
+}
+
+fn kind_of_extension(extension: &str, shown: &str) -> Result<(Format, Packing)> {
+    let name = format!("{shown}.{}", extension.trim_start_matches('.'));
+    kind_of(Path::new(&name)).ok_or_else(|| unknown_format(&name))
+}
+
+fn unknown_format(shown: &str) -> Error {
+    Error::UnknownFormat {
+        path: shown.to_owned(),
+        expected: ".pdb, .ent, .cif, .mmcif or .bcif, plain or with .gz or .zst",
     }
+}
+
+/// A file's bytes and their checksum.
+fn load(path: &Path, shown: &str) -> Result<(Vec<u8>, String)> {
+    let raw = std::fs::read(path).map_err(|e| Error::Io { path: shown.to_owned(), reason: e.to_string() })?;
+    let sha256 = crate::shard::sha256_hex(&raw);
+    Ok((raw, sha256))
+}
+
+/// The bytes of a file without its packing.
+fn unpacked<'a>(raw: &'a [u8], packing: Packing, shown: &str) -> Result<Cow<'a, [u8]>> {
+    let empty = |bytes: &[u8]| match bytes {
+        [] => Err(Error::EmptyFile { path: shown.to_owned() }),
+        _ => Ok(()),
+    };
+    empty(raw)?;
     let text = match packing {
-        Packing::Plain => raw,
-        Packing::Gzip => unpack(flate2::read::MultiGzDecoder::new(raw.as_slice()), raw.len(), shown)?,
+        Packing::Plain => return Ok(Cow::Borrowed(raw)),
+        Packing::Gzip => unpack(flate2::read::MultiGzDecoder::new(raw), raw.len(), shown)?,
         Packing::Zstd => {
-            let decoder = zstd::stream::read::Decoder::new(raw.as_slice())
-                .map_err(|e| Error::Decompress { path: path_text(), reason: e.to_string() })?;
+            let decoder = zstd::stream::read::Decoder::new(raw)
+                .map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
             unpack(decoder, raw.len(), shown)?
         }
     };
-    if text.is_empty() {
-        return Err(Error::EmptyFile { path: path_text() });
-    }
-    Ok((text, sha256))
+    empty(&text)?;
+    Ok(Cow::Owned(text))
 }
 
 fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>> {
