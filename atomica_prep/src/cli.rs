@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::{Error, Result};
 use crate::interface::{FragmentTable, Options, Rule};
-use crate::pipeline::{Build, Existing, Stop, Summary};
+use crate::pipeline::{Build, Existing, Part, Stop, Summary};
 use crate::shard::Compression;
 
 /// Everything was done.
@@ -98,6 +98,9 @@ struct BuildGraphs {
     /// Threads; 0 for one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    /// Build one of N equal parts of the inputs, counted from 1, into a folder of its own; `merge` joins them
+    #[arg(long, default_value = "1/1", value_name = "I/N", value_parser = part)]
+    shard: Part,
     /// Continue an interrupted build
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
@@ -149,6 +152,16 @@ pub fn help_texts() -> Vec<(String, String)> {
         texts.push((sub.get_name().to_owned(), sub.render_long_help().to_string()));
     }
     texts
+}
+
+/// `3/8` → the third of eight parts.
+fn part(text: &str) -> std::result::Result<Part, String> {
+    let expected = || format!("{text:?}: expected I/N with I from 1 to N, such as 3/8");
+    let (number, of) = text.split_once('/').ok_or_else(expected)?;
+    match (number.trim().parse(), of.trim().parse()) {
+        (Ok(number), Ok(of)) if (1..=of).contains(&number) => Ok(Part { number, of }),
+        _ => Err(expected()),
+    }
 }
 
 fn usage(message: String) -> Error {
@@ -212,6 +225,7 @@ impl BuildGraphs {
                 (false, true) => Existing::Overwrite,
                 (false, false) => Existing::Refuse,
             },
+            part: self.shard,
         })
     }
 }
@@ -258,10 +272,14 @@ fn report(summary: &Summary, build: &Build, elapsed: Duration) {
         return;
     }
     let counts = &summary.counts;
-    eprintln!(
-        "{} complexes written to {out}, {} failed; {seconds:.1} s, {rate:.0} complexes/s",
-        counts.complexes, counts.failures
-    );
+    if summary.already_complete {
+        eprintln!("already complete: {} complexes in {out}, {} failed", counts.complexes, counts.failures);
+    } else {
+        eprintln!(
+            "{} complexes written to {out}, {} failed; {seconds:.1} s, {rate:.0} complexes/s",
+            counts.complexes, counts.failures
+        );
+    }
     for (code, count) in &summary.failures {
         eprintln!("  {count} {code}");
     }

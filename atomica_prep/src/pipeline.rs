@@ -1,7 +1,9 @@
-//! A build: rows in, shards and ledger out, in input order, with flat memory.
+//! A build: rows in, shards and ledgers out, in input order, with flat memory.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek, SeekFrom, Write};
+use std::io::{BufRead as _, BufReader, Read as _, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -47,6 +49,35 @@ pub enum Existing {
     Overwrite,
 }
 
+/// One of several parts of the inputs, for jobs that share a build: all inputs in order, cut into equal stretches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which, from 1.
+    pub number: u64,
+    /// Of how many.
+    pub of: u64,
+}
+
+impl Part {
+    /// Everything.
+    pub const WHOLE: Self = Self { number: 1, of: 1 };
+
+    /// The inputs of this part, of `total` ones.
+    ///
+    /// ```
+    /// use atomica_prep::pipeline::Part;
+    /// let parts: Vec<_> = (1..=3).map(|number| Part { number, of: 3 }.range(10)).collect();
+    /// assert_eq!(parts, [0..3, 3..6, 6..10]);
+    /// ```
+    pub fn range(self, total: u64) -> Range<u64> {
+        let cut = |number: u64| {
+            let place = u128::from(total) * u128::from(number) / u128::from(self.of.max(1));
+            u64::try_from(place).unwrap_or(total).min(total)
+        };
+        cut(self.number.saturating_sub(1))..cut(self.number)
+    }
+}
+
 /// A build to do.
 #[derive(Debug, Clone)]
 pub struct Build {
@@ -62,6 +93,8 @@ pub struct Build {
     pub shard_rows: usize,
     /// What to do with a folder that holds something.
     pub existing: Existing,
+    /// Which part of the inputs.
+    pub part: Part,
 }
 
 /// What a build came to.
@@ -77,6 +110,8 @@ pub struct Summary {
     pub complexes_now: u64,
     /// Stopped on request, before the end.
     pub interrupted: bool,
+    /// The folder held the whole build already; nothing was done.
+    pub already_complete: bool,
 }
 
 /// One line of the ledger.
@@ -127,18 +162,22 @@ impl Failure {
 struct Progress {
     /// Checksum over options and inputs; a build of other ones cannot go on from here.
     fingerprint: String,
+    part: Part,
     /// Rows that are done, counted over all inputs.
     rows: u64,
     /// Outcomes of the next row that are done.
     outcomes: u64,
-    /// Bytes of the ledger that belong to them.
-    ledger_bytes: u64,
+    /// Bytes of each ledger that belong to them.
+    ledgers: BTreeMap<String, u64>,
     counts: Counts,
     failures: Vec<(String, u64)>,
     shards: Vec<ShardEntry>,
 }
 
 const PROGRESS: &str = "progress.json";
+
+/// Files that a build appends to, line by line in the order of its inputs.
+const LEDGERS: [&str; 1] = [FAILURES];
 
 /// What became of one complex.
 type Outcome = std::result::Result<Box<Record>, Box<Failure>>;
@@ -147,6 +186,15 @@ type Outcome = std::result::Result<Box<Record>, Box<Failure>>;
 enum Job {
     Rows(Vec<Row>),
     Bad(Box<BadRow>),
+}
+
+impl Job {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Rows(rows) => rows.len(),
+            Self::Bad(_) => 1,
+        }
+    }
 }
 
 /// Outcomes of one row.
@@ -237,96 +285,43 @@ impl Build {
         }
     }
 
+    /// Checksum over what decides the result: options, vocabulary and inputs, whichever part of them is built.
     fn fingerprint(&self, indexes: &[Index]) -> Result<String> {
-        let parts: Vec<(&str, &str)> = indexes.iter().map(|i| (i.path(), i.sha256.as_str())).collect();
-        let text = to_json(&(crate::VERSION, self.options(), self.vocabulary(), parts), &self.out.join(PROGRESS))?;
+        let inputs: Vec<&str> = indexes.iter().map(|i| i.sha256.as_str()).collect();
+        let text = to_json(&(crate::VERSION, self.options(), self.vocabulary(), inputs), &self.out.join(PROGRESS))?;
         Ok(sha256_hex(&text))
     }
 
-    /// Runs the build. `tick` hears of every finished group of rows: rows in it and rows in all.
+    /// Runs the build. `tick` hears of every finished input: how many are done and how many there are.
     ///
     /// # Errors
     /// The inputs are not usable as a whole, or the output cannot be written. What is wrong with single rows goes to
     /// the ledger instead.
     pub fn run(&self, stop: &Stop, tick: &(dyn Fn(u64, u64) + Sync)) -> Result<Summary> {
         let indexes: Vec<Index> = self.inputs.iter().map(|p| Index::open(p)).collect::<Result<_>>()?;
-        let fingerprint = self.fingerprint(&indexes)?;
-        let start = self.prepare_folder(&fingerprint)?;
-        if let Some(done) = start.finished {
-            return Ok(done);
-        }
-        let total: u64 = indexes.iter().map(Index::len).sum();
-        let mut writer = Writer::open(self, start.progress, total)?;
-        tick(writer.progress.rows, total);
-        let skip_rows = writer.progress.rows;
-        let skip_outcomes = writer.progress.outcomes;
-        let mut ids = Ids::default();
-        let mut skipped = 0;
-        let mut batch: Vec<Job> = Vec::new();
-        let mut batch_rows = 0;
-        let mut first_row = true;
-        let mut pending: Option<Vec<Vec<RowOutcomes>>> = None;
-        // Enough rows to keep all threads busy, few enough to hold their results.
-        let limit = 32 * rayon::current_num_threads();
-        let mut flush = |batch: &mut Vec<Job>, writer: &mut Writer<'_>, last: bool| -> Result<()> {
-            let jobs = std::mem::take(batch);
-            let compute = || -> Vec<Vec<RowOutcomes>> {
-                jobs.par_iter().with_max_len(1).map(|job| run_job(job, &self.interface, stop)).collect()
-            };
-            // The results of one batch are written while the next one is worked on.
-            let before = pending.take();
-            let mut write = |results: Vec<Vec<RowOutcomes>>| -> Result<()> {
-                for outcomes in results.into_iter().flatten() {
-                    let skip = if std::mem::take(&mut first_row) { skip_outcomes } else { 0 };
-                    writer.row(outcomes, skip)?;
-                    tick(writer.rows_seen, total);
-                }
-                Ok(())
-            };
-            if let Some(results) = before {
-                let (made, written) = rayon::join(compute, || write(results));
-                written?;
-                pending = Some(made);
-            } else {
-                pending = Some(compute());
-            }
-            // Results of a batch that was cut short are not complete.
-            if last && !stop.requested() {
-                if let Some(results) = pending.take() {
-                    write(results)?;
-                }
+        let wanted = self.part.range(indexes.iter().map(Index::len).sum());
+        let total = wanted.end - wanted.start;
+        let progress = match self.prepare_folder(&self.fingerprint(&indexes)?)? {
+            Start::Finished(done) => return Ok(done),
+            Start::From(progress) => progress,
+        };
+        tick(progress.rows, total);
+        let (begin, mut skip) = (wanted.start + progress.rows, progress.outcomes);
+        let mut writer = Writer::open(self, progress, total)?;
+        let work = |job: &Job| run_job(job, &self.interface, stop);
+        let mut sink = |rows: Vec<RowOutcomes>| -> Result<()> {
+            for outcomes in rows {
+                writer.row(outcomes, std::mem::take(&mut skip))?;
+                tick(writer.rows_seen, total);
             }
             Ok(())
         };
-        for index in &indexes {
-            for row in index.rows(&mut ids) {
-                if skipped < skip_rows {
-                    skipped += 1;
-                    continue;
-                }
-                batch_rows += 1;
-                match row {
-                    Err(bad) => batch.push(Job::Bad(bad)),
-                    Ok(row) => match batch.last_mut() {
-                        Some(Job::Rows(rows))
-                            if rows.len() < 64 && rows.first().is_some_and(|r| r.file == row.file) =>
-                        {
-                            rows.push(row);
-                        }
-                        _ => batch.push(Job::Rows(vec![row])),
-                    },
-                }
-                if batch_rows >= limit {
-                    batch_rows = 0;
-                    flush(&mut batch, &mut writer, false)?;
-                    if stop.requested() {
-                        return Ok(writer.interrupted());
-                    }
-                }
-            }
-        }
-        flush(&mut batch, &mut writer, true)?;
-        if stop.requested() {
+        let mut ordered = Ordered::new(&work, &mut sink, stop);
+        let complete = each_job(&indexes, begin..wanted.end, |job| {
+            let rows = job.rows();
+            ordered.push(job, rows)
+        })?;
+        if !complete || !ordered.finish()? {
             return Ok(writer.interrupted());
         }
         writer.finish()
@@ -341,33 +336,37 @@ impl Build {
                 names.push(entry.map_err(wrong)?.file_name().to_string_lossy().into_owned());
             }
         }
-        let fresh = || Progress {
-            fingerprint: fingerprint.to_owned(),
-            rows: 0,
-            outcomes: 0,
-            ledger_bytes: 0,
-            counts: Counts::default(),
-            failures: Vec::new(),
-            shards: Vec::new(),
+        let fresh = || {
+            Start::From(Progress {
+                fingerprint: fingerprint.to_owned(),
+                part: self.part,
+                rows: 0,
+                outcomes: 0,
+                ledgers: BTreeMap::new(),
+                counts: Counts::default(),
+                failures: Vec::new(),
+                shards: Vec::new(),
+            })
         };
         if names.is_empty() {
             std::fs::create_dir_all(&self.out).map_err(wrong)?;
-            return Ok(Start { progress: fresh(), finished: None });
+            return Ok(fresh());
         }
         match self.existing {
             Existing::Refuse => Err(Error::OutputExists { path: shown }),
             Existing::Overwrite => {
                 // Only what a build makes is removed; the manifest first, so that no half-removed set looks whole.
-                let ours = |name: &str| {
-                    let name = name.strip_suffix(".tmp").unwrap_or(name);
-                    [MANIFEST, FAILURES, PROGRESS].contains(&name)
-                        || (name.starts_with("shard-") && name.ends_with(".arrow"))
-                };
                 names.sort_by_key(|n| n != MANIFEST);
-                for name in names.iter().filter(|n| ours(n)) {
+                for name in names.iter().filter(|n| is_ours(n)) {
                     std::fs::remove_file(self.out.join(name)).map_err(wrong)?;
                 }
-                Ok(Start { progress: fresh(), finished: None })
+                Ok(fresh())
+            }
+            // Killed before it had noted anything.
+            Existing::Resume
+                if names.iter().all(|n| LEDGERS.contains(&n.as_str()) || *n == format!("{PROGRESS}.tmp")) =>
+            {
+                Ok(fresh())
             }
             Existing::Resume => self.resume(&names, fingerprint, &shown),
         }
@@ -375,15 +374,23 @@ impl Build {
 
     fn resume(&self, names: &[String], fingerprint: &str, shown: &str) -> Result<Start> {
         let mismatch = |reason: &str| Error::ResumeMismatch { path: shown.to_owned(), reason: reason.to_owned() };
-        let Ok(text) = std::fs::read(self.out.join(PROGRESS)) else {
-            if names.iter().any(|n| n == MANIFEST) {
-                return Err(mismatch("the build in it is complete; give --overwrite to make it again"));
+        if names.iter().any(|n| n == MANIFEST) {
+            let manifest = read_manifest(&self.out)?;
+            if manifest.fingerprint != fingerprint || manifest.part.unwrap_or(Part::WHOLE) != self.part {
+                return Err(mismatch("the build in it is complete and had other options, inputs or another version"));
             }
+            // Killed between the manifest and the removal of the progress file, perhaps.
+            let _ = std::fs::remove_file(self.out.join(PROGRESS));
+            let failures = failures_by_code(&self.out)?;
+            let done = Summary { counts: manifest.counts, failures, already_complete: true, ..Summary::default() };
+            return Ok(Start::Finished(done));
+        }
+        let Ok(text) = std::fs::read(self.out.join(PROGRESS)) else {
             return Err(mismatch("it holds no progress.json of an interrupted build"));
         };
         let progress: Progress = serde_json::from_slice(&text)
             .map_err(|e| Error::ResumeMismatch { path: shown.to_owned(), reason: format!("progress.json: {e}") })?;
-        if progress.fingerprint != fingerprint {
+        if progress.fingerprint != fingerprint || progress.part != self.part {
             return Err(mismatch("the interrupted build had other options, inputs or another version"));
         }
         for shard in &progress.shards {
@@ -392,22 +399,156 @@ impl Build {
                 return Err(mismatch(&format!("{} is missing or changed", shard.file)));
             }
         }
-        // Killed between the manifest and the removal of the progress file: all is written.
-        let finished = names.iter().any(|n| n == MANIFEST).then(|| Summary {
-            counts: progress.counts,
-            failures: progress.failures.clone(),
-            ..Summary::default()
-        });
-        if finished.is_some() {
-            let _ = std::fs::remove_file(self.out.join(PROGRESS));
+        for (name, bytes) in &progress.ledgers {
+            let size = std::fs::metadata(self.out.join(name)).map(|m| m.len()).ok();
+            if size.is_none_or(|size| size < *bytes) {
+                return Err(mismatch(&format!("{name} is missing or cut short")));
+            }
         }
-        Ok(Start { progress, finished })
+        Ok(Start::From(progress))
     }
 }
 
-struct Start {
-    progress: Progress,
-    finished: Option<Summary>,
+/// Files that a build makes, finished or not. Others in its folder are left alone.
+fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    [MANIFEST, PROGRESS].contains(&name)
+        || LEDGERS.contains(&name)
+        || (name.starts_with("shard-") && name.ends_with(".arrow"))
+}
+
+enum Start {
+    From(Progress),
+    Finished(Summary),
+}
+
+/// Hands the inputs with the numbers `wanted` (from 0, over all indexes) on, those of one structure file together.
+/// Gives whether it came to the end.
+fn each_job(indexes: &[Index], wanted: Range<u64>, mut give: impl FnMut(Job) -> Result<bool>) -> Result<bool> {
+    /// So that one file with a long series does not keep a single thread busy.
+    const TOGETHER: usize = 64;
+    // Ids are unique over all parts of the inputs.
+    let mut ids = Ids::default();
+    let mut number = 0;
+    let mut group: Vec<Row> = Vec::new();
+    for index in indexes {
+        for row in index.rows(&mut ids) {
+            number += 1;
+            if !wanted.contains(&(number - 1)) {
+                continue;
+            }
+            let fits = |row: &Row| group.len() < TOGETHER && group.first().is_none_or(|first| first.file == row.file);
+            if !row.as_ref().is_ok_and(fits) && !group.is_empty() && !give(Job::Rows(std::mem::take(&mut group)))? {
+                return Ok(false);
+            }
+            match row {
+                Ok(row) => group.push(row),
+                Err(bad) => {
+                    if !give(Job::Bad(bad))? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+    Ok(group.is_empty() || give(Job::Rows(group))?)
+}
+
+/// Works on jobs in parallel and hands their results on in order: those of one batch while the next is worked on.
+pub(crate) struct Ordered<'a, J, R> {
+    work: &'a (dyn Fn(&J) -> R + Sync),
+    sink: &'a mut (dyn FnMut(R) -> Result<()> + Send),
+    stop: &'a Stop,
+    batch: Vec<J>,
+    weight: usize,
+    limit: usize,
+    pending: Vec<R>,
+}
+
+impl<'a, J: Send + Sync, R: Send> Ordered<'a, J, R> {
+    /// `work` may give anything once a stop is requested; such results are not handed on.
+    pub(crate) fn new(
+        work: &'a (dyn Fn(&J) -> R + Sync),
+        sink: &'a mut (dyn FnMut(R) -> Result<()> + Send),
+        stop: &'a Stop,
+    ) -> Self {
+        // Enough to keep all threads busy, little enough to hold the results.
+        let limit = 32 * rayon::current_num_threads();
+        Self { work, sink, stop, batch: Vec::new(), weight: 0, limit, pending: Vec::new() }
+    }
+
+    /// Takes the next job, worth `weight` rows of an index. Gives false once a stop is requested.
+    pub(crate) fn push(&mut self, job: J, weight: usize) -> Result<bool> {
+        self.batch.push(job);
+        self.weight += weight;
+        if self.weight < self.limit {
+            return Ok(true);
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<bool> {
+        self.weight = 0;
+        let jobs = std::mem::take(&mut self.batch);
+        let before = std::mem::take(&mut self.pending);
+        let (work, sink) = (self.work, &mut self.sink);
+        let compute = || jobs.par_iter().with_max_len(1).map(work).collect::<Vec<R>>();
+        let (made, written) = rayon::join(compute, || before.into_iter().try_for_each(sink));
+        written?;
+        // Results of a batch that was cut short are not complete.
+        if self.stop.requested() {
+            return Ok(false);
+        }
+        self.pending = made;
+        Ok(true)
+    }
+
+    /// Works on what is left and hands all results on. Gives false if a stop was requested before.
+    pub(crate) fn finish(mut self) -> Result<bool> {
+        Ok(self.flush()? && self.flush()?)
+    }
+}
+
+/// An append-only file beside the shards, of which the first `bytes` are certain.
+struct Ledger {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Ledger {
+    /// Opens the file and drops what came after `bytes`: it is made again.
+    fn open(path: PathBuf, bytes: u64) -> Result<Self> {
+        let open = || -> std::io::Result<File> {
+            let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
+            file.set_len(bytes)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(|e| Error::Write { path: path.display().to_string(), reason: e.to_string() })?;
+        Ok(Self { path, file, bytes })
+    }
+
+    fn wrong(&self, reason: impl ToString) -> Error {
+        Error::Write { path: self.path.display().to_string(), reason: reason.to_string() }
+    }
+
+    fn append(&mut self, text: &[u8]) -> Result<()> {
+        self.file.write_all(text).map_err(|e| self.wrong(e))?;
+        self.bytes += text.len() as u64;
+        Ok(())
+    }
+
+    /// Appends a value as one line of JSON.
+    fn append_json(&mut self, value: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(value).map_err(|e| self.wrong(e))?;
+        line.push(b'\n');
+        self.append(&line)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| self.wrong(e))
+    }
 }
 
 /// Takes outcomes in order and writes shards and ledger.
@@ -419,8 +560,7 @@ struct Writer<'a> {
     counts: Counts,
     failures: Vec<(String, u64)>,
     shard: ShardBuilder,
-    ledger: File,
-    ledger_bytes: u64,
+    ledgers: BTreeMap<&'static str, Ledger>,
     rows_seen: u64,
     total: u64,
     rows_before: u64,
@@ -429,20 +569,16 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn open(build: &'a Build, progress: Progress, total: u64) -> Result<Self> {
-        let path = build.out.join(FAILURES);
-        let wrong = |e: std::io::Error| Error::Write { path: path.display().to_string(), reason: e.to_string() };
-        let mut ledger =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(wrong)?;
-        // What came after the last complete shard is made again.
-        ledger.set_len(progress.ledger_bytes).map_err(wrong)?;
-        ledger.seek(SeekFrom::End(0)).map_err(wrong)?;
+        let open = |name: &&'static str| -> Result<(&'static str, Ledger)> {
+            let bytes = progress.ledgers.get(*name).copied().unwrap_or(0);
+            Ok((name, Ledger::open(build.out.join(name), bytes)?))
+        };
         let writer = Self {
             build,
             counts: progress.counts,
             failures: progress.failures.clone(),
             shard: ShardBuilder::default(),
-            ledger,
-            ledger_bytes: progress.ledger_bytes,
+            ledgers: LEDGERS.iter().map(open).collect::<Result<_>>()?,
             rows_seen: progress.rows,
             total,
             rows_before: progress.rows,
@@ -484,43 +620,42 @@ impl<'a> Writer<'a> {
     }
 
     fn fail(&mut self, failure: &Failure) -> Result<()> {
-        let path = self.build.out.join(FAILURES);
-        let wrong = |reason: String| Error::Write { path: path.display().to_string(), reason };
-        let mut line = serde_json::to_vec(failure).map_err(|e| wrong(e.to_string()))?;
-        line.push(b'\n');
-        self.ledger.write_all(&line).map_err(|e| wrong(e.to_string()))?;
-        self.ledger_bytes += line.len() as u64;
-        self.counts.failures += 1;
-        match self.failures.iter_mut().find(|(code, _)| *code == failure.code) {
-            Some((_, count)) => *count += 1,
-            None => self.failures.push((failure.code.clone(), 1)),
+        if let Some(ledger) = self.ledgers.get_mut(FAILURES) {
+            ledger.append_json(failure)?;
         }
+        self.counts.failures += 1;
+        count(&mut self.failures, &failure.code);
         Ok(())
     }
 
     fn close_shard(&mut self, rows: u64, outcomes: u64) -> Result<()> {
         let shard = std::mem::take(&mut self.shard);
         let entry = shard.write(&self.build.out, self.progress.shards.len(), self.build.compression)?;
-        let path = self.build.out.join(FAILURES);
-        self.ledger.sync_all().map_err(|e| Error::Write { path: path.display().to_string(), reason: e.to_string() })?;
         self.progress.shards.push(entry);
+        self.note(rows, outcomes)
+    }
+
+    /// Notes that everything up to here is on the disk.
+    fn note(&mut self, rows: u64, outcomes: u64) -> Result<()> {
+        for (name, ledger) in &self.ledgers {
+            ledger.sync()?;
+            self.progress.ledgers.insert((*name).to_owned(), ledger.bytes);
+        }
         self.progress.rows = rows;
         self.progress.outcomes = outcomes;
-        self.progress.ledger_bytes = self.ledger_bytes;
         self.progress.counts = self.counts;
         self.progress.failures.clone_from(&self.failures);
         self.save_progress()
     }
 
     fn summary(&self) -> Summary {
-        let mut failures = self.failures.clone();
-        failures.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         Summary {
             counts: self.counts,
-            failures,
+            failures: by_frequency(self.failures.clone()),
             rows_now: self.rows_seen - self.rows_before,
             complexes_now: self.counts.complexes - self.complexes_before,
             interrupted: false,
+            already_complete: false,
         }
     }
 
@@ -533,13 +668,7 @@ impl<'a> Writer<'a> {
         if self.shard.rows() > 0 || self.progress.shards.is_empty() {
             self.close_shard(self.total, 0)?;
         }
-        self.progress.counts = self.counts;
-        self.progress.ledger_bytes = self.ledger_bytes;
-        self.progress.rows = self.total;
-        self.progress.outcomes = 0;
-        self.save_progress()?;
-        let path = self.build.out.join(FAILURES);
-        self.ledger.sync_all().map_err(|e| Error::Write { path: path.display().to_string(), reason: e.to_string() })?;
+        self.note(self.total, 0)?;
         let options = self.build.options();
         let manifest = Manifest {
             schema_version: crate::SCHEMA_VERSION,
@@ -548,6 +677,8 @@ impl<'a> Writer<'a> {
             neighbors: options.neighbors,
             options,
             vocabulary: self.build.vocabulary(),
+            fingerprint: self.progress.fingerprint.clone(),
+            part: (self.build.part != Part::WHOLE).then_some(self.build.part),
             counts: self.counts,
             shards: self.progress.shards.clone(),
         };
@@ -558,6 +689,40 @@ impl<'a> Writer<'a> {
             .map_err(|e| Error::Write { path: progress.display().to_string(), reason: e.to_string() })?;
         Ok(self.summary())
     }
+}
+
+/// Counts one more of a kind.
+fn count(counts: &mut Vec<(String, u64)>, kind: &str) {
+    match counts.iter_mut().find(|(known, _)| known == kind) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((kind.to_owned(), 1)),
+    }
+}
+
+fn by_frequency(mut counts: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    counts
+}
+
+/// Failures of a data set by code, the most frequent first, read line by line.
+///
+/// # Errors
+/// The ledger is missing or holds something else.
+pub fn failures_by_code(folder: &Path) -> Result<Vec<(String, u64)>> {
+    #[derive(Deserialize)]
+    struct Line {
+        code: String,
+    }
+    let path = folder.join(FAILURES);
+    let wrong = |reason: String| Error::NotADataset { path: path.display().to_string(), reason };
+    let file = File::open(&path).map_err(|e| wrong(e.to_string()))?;
+    let mut counts = Vec::new();
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+        let line = line.map_err(|e| wrong(format!("line {number}: {e}")))?;
+        let line: Line = serde_json::from_str(&line).map_err(|e| wrong(format!("line {number}: {e}")))?;
+        count(&mut counts, &line.code);
+    }
+    Ok(by_frequency(counts))
 }
 
 /// Reads the manifest of a data set.

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::interface::Record;
+use crate::pipeline::Part;
 
 /// Name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
@@ -123,6 +124,12 @@ pub struct Manifest {
     pub neighbors: u64,
     /// Vocabularies.
     pub vocabulary: Vocabulary,
+    /// Checksum over options and inputs; all parts of one build have the same. Empty in data sets of old.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// Which part of the inputs this is, if it is not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// Sums.
     pub counts: Counts,
     /// The shards in order.

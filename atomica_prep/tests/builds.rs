@@ -132,11 +132,37 @@ fn an_existing_folder_is_replaced_only_on_request() {
     let before = files(&dir.path().join("out"));
     fs::write(dir.path().join("out/notes.txt"), "mine").unwrap();
     assert_eq!(run(dir.path(), "out", &[]), cli::USAGE);
-    assert_eq!(run(dir.path(), "out", &["--resume"]), cli::USAGE);
     assert_eq!(run(dir.path(), "out", &["--overwrite"]), cli::DONE);
     assert_eq!(fs::read_to_string(dir.path().join("out/notes.txt")).unwrap(), "mine");
     fs::remove_file(dir.path().join("out/notes.txt")).unwrap();
     assert_eq!(files(&dir.path().join("out")), before);
+}
+
+#[test]
+fn resuming_a_complete_build_does_nothing() {
+    let dir = folder(2, "");
+    assert_eq!(run(dir.path(), "out", &[]), cli::DONE);
+    let before = files(&dir.path().join("out"));
+    assert_eq!(run(dir.path(), "out", &["--resume"]), cli::DONE);
+    // As if killed just before the last file was removed.
+    fs::write(dir.path().join("out/progress.json"), "{}").unwrap();
+    assert_eq!(run(dir.path(), "out", &["--resume"]), cli::DONE);
+    assert_eq!(files(&dir.path().join("out")), before);
+    assert_eq!(run(dir.path(), "out", &["--resume", "--cutoff", "7"]), cli::USAGE);
+    assert_eq!(run(dir.path(), "out", &["--resume", "--shard", "1/2"]), cli::USAGE);
+    assert_eq!(files(&dir.path().join("out")), before);
+}
+
+#[test]
+fn a_build_killed_at_its_very_beginning_can_be_resumed() {
+    let dir = folder(2, "");
+    assert_eq!(run(dir.path(), "whole", &[]), cli::DONE);
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("failures.jsonl"), "").unwrap();
+    fs::write(out.join("progress.json.tmp"), "{").unwrap();
+    assert_eq!(run(dir.path(), "out", &["--resume"]), cli::DONE);
+    assert_eq!(files(&out), files(&dir.path().join("whole")));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use atomica_prep::error::Error;
 use atomica_prep::index::{Ids, Index, Row};
 use atomica_prep::interface::{complexes, FragmentTable, Options, Record, Rule, Subject, MAX_ATOMS};
-use atomica_prep::pipeline::{read_manifest, Build, Existing, Stop};
+use atomica_prep::pipeline::{read_manifest, Build, Existing, Part, Stop};
 use atomica_prep::read::ligand::LigandFile;
 use atomica_prep::read::{parse, read_file, Format, Source};
 use atomica_prep::shard::{write_atomically, Compression};
@@ -72,6 +72,7 @@ fn build(folder: &Path, existing: Existing) -> Result<(), Error> {
         compression: Compression::None,
         shard_rows: 8,
         existing,
+        part: Part::WHOLE,
     };
     build.run(&Stop::default(), &|_, _| {}).map(|_| ())
 }
