@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::error::{Error, Result};
 use crate::interface::{FragmentTable, Options, Rule};
 use crate::pipeline::{Build, Existing, Part, Stop, Summary};
+use crate::read::{self, Strictness};
 use crate::shard::Compression;
 
 /// Everything was done.
@@ -66,12 +67,20 @@ enum CompressionName {
     Lz4,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StrictnessName {
+    /// Mend it, and list what was mended in repairs.jsonl
+    Lenient,
+    /// Refuse the file, with line and columns, and list it in failures.jsonl
+    Strict,
+}
+
 #[derive(Debug, Args)]
 struct BuildGraphs {
     /// Index files (CSV); paths in them are relative to the file
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// Folder for the shards, manifest.json and failures.jsonl
+    /// Folder for the shards, manifest.json, failures.jsonl and repairs.jsonl
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Blocks belong to the interface when heavy atoms are closer than this, in Å
@@ -89,6 +98,9 @@ struct BuildGraphs {
     /// Fragments by component id, as the Python command makes them from --fragments
     #[arg(long, value_name = "FILE", hide = true)]
     fragment_table: Option<PathBuf>,
+    /// What to do about text in structure files that is wrong but leaves no doubt
+    #[arg(long, value_enum, default_value = "lenient")]
+    strictness: StrictnessName,
     /// Packing of the shards; unpacked ones are read without copying
     #[arg(long, value_enum, default_value = "none")]
     compression: CompressionName,
@@ -214,6 +226,12 @@ impl BuildGraphs {
                 neighbors: self.neighbors,
                 fragments,
             },
+            reading: read::Options {
+                strictness: match self.strictness {
+                    StrictnessName::Lenient => Strictness::Lenient,
+                    StrictnessName::Strict => Strictness::Strict,
+                },
+            },
             compression: match self.compression {
                 CompressionName::None => Compression::None,
                 CompressionName::Zstd => Compression::Zstd,
@@ -285,5 +303,11 @@ fn report(summary: &Summary, build: &Build, elapsed: Duration) {
     }
     if counts.failures > 0 {
         eprintln!("  see {}", build.out.join(crate::shard::FAILURES).display());
+    }
+    if !summary.repairs.is_empty() {
+        eprintln!("mended to read them (see {}):", build.out.join(crate::shard::REPAIRS).display());
+    }
+    for repair in &summary.repairs {
+        eprintln!("  {} {} in {} inputs", repair.count, repair.kind, repair.inputs);
     }
 }

@@ -220,6 +220,14 @@ pub enum Error {
         /// Each of them.
         problems: Problems,
     },
+    /// Records that only lenient reading mends, under strict reading.
+    #[error("{path}: refused by strict reading: {problems}")]
+    NeedsRepair {
+        /// The file.
+        path: String,
+        /// Each of them.
+        problems: Problems,
+    },
     /// The atom table lacks columns.
     #[error("{path}: {}_atom_site lacks {missing}", line.map(|l| format!("line {l}: ")).unwrap_or_default())]
     MissingColumns {
@@ -355,6 +363,7 @@ impl Error {
         "EmptyFile",
         "NoAtoms",
         "BadRecords",
+        "NeedsRepair",
         "MissingColumns",
         "Syntax",
         "BinaryCif",
@@ -386,6 +395,7 @@ impl Error {
             Self::EmptyFile { .. } => "EmptyFile",
             Self::NoAtoms { .. } => "NoAtoms",
             Self::BadRecords { .. } => "BadRecords",
+            Self::NeedsRepair { .. } => "NeedsRepair",
             Self::MissingColumns { .. } => "MissingColumns",
             Self::Syntax { .. } => "Syntax",
             Self::BinaryCif { .. } => "BinaryCif",
@@ -418,6 +428,7 @@ impl Error {
             | Self::EmptyFile { .. }
             | Self::NoAtoms { .. }
             | Self::BadRecords { .. }
+            | Self::NeedsRepair { .. }
             | Self::MissingColumns { .. }
             | Self::Syntax { .. }
             | Self::BinaryCif { .. }
@@ -449,6 +460,7 @@ impl Error {
             | Self::EmptyFile { path }
             | Self::NoAtoms { path, .. }
             | Self::BadRecords { path, .. }
+            | Self::NeedsRepair { path, .. }
             | Self::MissingColumns { path, .. }
             | Self::Syntax { path, .. }
             | Self::BinaryCif { path, .. }
@@ -469,7 +481,9 @@ impl Error {
         match self {
             Self::IndexUnreadable { line, .. } | Self::MissingColumns { line, .. } => *line,
             Self::IndexRow { line, .. } | Self::DuplicateId { line, .. } | Self::Syntax { line, .. } => Some(*line),
-            Self::BadRecords { problems, .. } => problems.first().map(|p| p.line).filter(|l| *l > 0),
+            Self::BadRecords { problems, .. } | Self::NeedsRepair { problems, .. } => {
+                problems.first().map(|p| p.line).filter(|l| *l > 0)
+            }
             _ => None,
         }
     }
@@ -478,7 +492,9 @@ impl Error {
     pub fn column(&self) -> Option<u64> {
         match self {
             Self::IndexRow { column, .. } | Self::Syntax { column, .. } => *column,
-            Self::BadRecords { problems, .. } => problems.first().map(|p| p.column).filter(|c| *c > 0),
+            Self::BadRecords { problems, .. } | Self::NeedsRepair { problems, .. } => {
+                problems.first().map(|p| p.column).filter(|c| *c > 0)
+            }
             _ => None,
         }
     }

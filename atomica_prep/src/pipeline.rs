@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, Stage};
 use crate::index::{BadRow, Ids, Index, Row};
 use crate::interface::{self, Record, Rule, Subject};
-use crate::read;
 use crate::read::ligand::LigandFile;
+use crate::read::{self, Repaired};
 use crate::shard::{
     sha256_hex, to_json, write_atomically, BuildOptions, Compression, Counts, Manifest, ShardBuilder, ShardEntry,
-    Vocabulary, FAILURES, MANIFEST,
+    Vocabulary, FAILURES, MANIFEST, REPAIRS,
 };
 use crate::vocab;
 
@@ -85,6 +85,8 @@ pub struct Build {
     pub inputs: Vec<PathBuf>,
     /// Output folder.
     pub out: PathBuf,
+    /// How structures are read.
+    pub reading: read::Options,
     /// How interfaces are cut.
     pub interface: interface::Options,
     /// Packing of the shards.
@@ -104,6 +106,8 @@ pub struct Summary {
     pub counts: Counts,
     /// Failures by code, most frequent first.
     pub failures: Vec<(String, u64)>,
+    /// Repairs by kind, in the order in which they were met.
+    pub repairs: Vec<RepairCount>,
     /// Rows taken in this run, without those of an earlier one.
     pub rows_now: u64,
     /// Complexes made in this run.
@@ -157,6 +161,54 @@ impl Failure {
     }
 }
 
+/// One line of the list of repairs: what was mended of one kind in the structure of one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairLine {
+    /// Line of the row in its CSV.
+    pub row: u64,
+    /// Id of the row.
+    pub id: String,
+    /// The structure file.
+    pub file: String,
+    /// Kind of repair.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Line of the first one.
+    pub line: Option<u64>,
+    /// Column in that line.
+    pub column: Option<u64>,
+    /// What was found there and what was made of it.
+    pub message: String,
+}
+
+impl RepairLine {
+    fn new(row: &Row, repaired: &Repaired) -> Self {
+        let first = &repaired.first;
+        Self {
+            row: row.line,
+            id: row.id.clone(),
+            file: row.path.clone(),
+            kind: repaired.kind.code().to_owned(),
+            count: repaired.count,
+            line: Some(first.line).filter(|l| *l > 0),
+            column: Some(first.column).filter(|c| *c > 0),
+            message: first.what.clone(),
+        }
+    }
+}
+
+/// Repairs of one kind over a whole build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairCount {
+    /// Kind of repair.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Rows of the index whose structure needed it.
+    pub inputs: u64,
+}
+
 /// Where a build stands after its last complete shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Progress {
@@ -171,13 +223,14 @@ struct Progress {
     ledgers: BTreeMap<String, u64>,
     counts: Counts,
     failures: Vec<(String, u64)>,
+    repairs: Vec<RepairCount>,
     shards: Vec<ShardEntry>,
 }
 
 const PROGRESS: &str = "progress.json";
 
 /// Files that a build appends to, line by line in the order of its inputs.
-const LEDGERS: [&str; 1] = [FAILURES];
+const LEDGERS: [&str; 2] = [FAILURES, REPAIRS];
 
 /// What became of one complex.
 type Outcome = std::result::Result<Box<Record>, Box<Failure>>;
@@ -197,20 +250,32 @@ impl Job {
     }
 }
 
-/// Outcomes of one row.
-type RowOutcomes = Vec<Outcome>;
+/// What became of one row.
+struct RowOutcomes {
+    complexes: Vec<Outcome>,
+    repairs: Vec<RepairLine>,
+}
 
-fn run_job(job: &Job, options: &interface::Options, stop: &Stop) -> Vec<RowOutcomes> {
+impl RowOutcomes {
+    fn failed(failure: Box<Failure>) -> Self {
+        Self { complexes: vec![Err(failure)], repairs: Vec::new() }
+    }
+}
+
+fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<RowOutcomes> {
+    let options = &build.interface;
     let rows = match job {
-        Job::Bad(bad) => return vec![vec![Err(Failure::new(bad.line, bad.id.clone(), &bad.error))]],
+        Job::Bad(bad) => return vec![RowOutcomes::failed(Failure::new(bad.line, bad.id.clone(), &bad.error))],
         Job::Rows(rows) => rows,
     };
     let Some(first) = rows.first() else { return Vec::new() };
     if stop.requested() {
         return Vec::new();
     }
-    match read::read_file(&first.file, &first.path) {
-        Err(error) => rows.iter().map(|row| vec![Err(Failure::new(row.line, row.id.clone(), &error))]).collect(),
+    match read::read_file(&first.file, &first.path, build.reading) {
+        Err(error) => {
+            rows.iter().map(|row| RowOutcomes::failed(Failure::new(row.line, row.id.clone(), &error))).collect()
+        }
         Ok(source) => {
             let subject = Subject::new(source);
             // Rows of one series share their ligand file as well.
@@ -226,9 +291,13 @@ fn run_job(job: &Job, options: &interface::Options, stop: &Stop) -> Vec<RowOutco
                             vec![(row.id.clone(), with_pose(&subject, row, wanted.index, ligands.as_ref(), options))]
                         }
                     };
-                    made.into_iter()
-                        .map(|(id, made)| made.map(Box::new).map_err(|e| Failure::new(row.line, id, &e)))
-                        .collect()
+                    RowOutcomes {
+                        complexes: made
+                            .into_iter()
+                            .map(|(id, made)| made.map(Box::new).map_err(|e| Failure::new(row.line, id, &e)))
+                            .collect(),
+                        repairs: subject.structure().repairs.iter().map(|r| RepairLine::new(row, r)).collect(),
+                    }
                 })
                 .collect()
         }
@@ -263,6 +332,7 @@ impl Build {
             compression: self.compression,
             shard_rows: self.shard_rows as u64,
             fragments: self.vocabulary().fragments,
+            strictness: self.reading.strictness,
         }
     }
 
@@ -308,7 +378,7 @@ impl Build {
         tick(progress.rows, total);
         let (begin, mut skip) = (wanted.start + progress.rows, progress.outcomes);
         let mut writer = Writer::open(self, progress, total)?;
-        let work = |job: &Job| run_job(job, &self.interface, stop);
+        let work = |job: &Job| run_job(job, self, stop);
         let mut sink = |rows: Vec<RowOutcomes>| -> Result<()> {
             for outcomes in rows {
                 writer.row(outcomes, std::mem::take(&mut skip))?;
@@ -345,6 +415,7 @@ impl Build {
                 ledgers: BTreeMap::new(),
                 counts: Counts::default(),
                 failures: Vec::new(),
+                repairs: Vec::new(),
                 shards: Vec::new(),
             })
         };
@@ -559,6 +630,7 @@ struct Writer<'a> {
     /// As of now.
     counts: Counts,
     failures: Vec<(String, u64)>,
+    repairs: Vec<RepairCount>,
     shard: ShardBuilder,
     ledgers: BTreeMap<&'static str, Ledger>,
     rows_seen: u64,
@@ -577,6 +649,7 @@ impl<'a> Writer<'a> {
             build,
             counts: progress.counts,
             failures: progress.failures.clone(),
+            repairs: progress.repairs.clone(),
             shard: ShardBuilder::default(),
             ledgers: LEDGERS.iter().map(open).collect::<Result<_>>()?,
             rows_seen: progress.rows,
@@ -596,8 +669,12 @@ impl<'a> Writer<'a> {
 
     /// Takes the outcomes of the next row; the first `skip` of them were written by an earlier run.
     fn row(&mut self, outcomes: RowOutcomes, skip: u64) -> Result<()> {
-        let count = outcomes.len() as u64;
-        for (i, outcome) in (0u64..).zip(outcomes) {
+        let count = outcomes.complexes.len() as u64;
+        // Written with the first outcome of the row.
+        if skip == 0 {
+            self.mended(&outcomes.repairs)?;
+        }
+        for (i, outcome) in (0u64..).zip(outcomes.complexes) {
             if i < skip {
                 continue;
             }
@@ -628,6 +705,22 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    fn mended(&mut self, lines: &[RepairLine]) -> Result<()> {
+        for line in lines {
+            if let Some(ledger) = self.ledgers.get_mut(REPAIRS) {
+                ledger.append_json(line)?;
+            }
+            match self.repairs.iter_mut().find(|r| r.kind == line.kind) {
+                Some(known) => {
+                    known.count += line.count;
+                    known.inputs += 1;
+                }
+                None => self.repairs.push(RepairCount { kind: line.kind.clone(), count: line.count, inputs: 1 }),
+            }
+        }
+        Ok(())
+    }
+
     fn close_shard(&mut self, rows: u64, outcomes: u64) -> Result<()> {
         let shard = std::mem::take(&mut self.shard);
         let entry = shard.write(&self.build.out, self.progress.shards.len(), self.build.compression)?;
@@ -645,6 +738,7 @@ impl<'a> Writer<'a> {
         self.progress.outcomes = outcomes;
         self.progress.counts = self.counts;
         self.progress.failures.clone_from(&self.failures);
+        self.progress.repairs.clone_from(&self.repairs);
         self.save_progress()
     }
 
@@ -652,6 +746,7 @@ impl<'a> Writer<'a> {
         Summary {
             counts: self.counts,
             failures: by_frequency(self.failures.clone()),
+            repairs: self.repairs.clone(),
             rows_now: self.rows_seen - self.rows_before,
             complexes_now: self.counts.complexes - self.complexes_before,
             interrupted: false,

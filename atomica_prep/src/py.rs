@@ -15,7 +15,7 @@ use pyo3::types::PyDict;
 
 use crate::error::{Error, Stage};
 use crate::pipeline::Stop;
-use crate::read;
+use crate::read::{self, Strictness};
 
 create_exception!(atomica._prep, AtomicaError, PyException, "Any error of the package.");
 create_exception!(atomica._prep, StructureError, AtomicaError, "A structure file, or the interface asked of it.");
@@ -238,6 +238,22 @@ impl Structure {
         self.spread(|residue| residue.hetero).into_pyarray(py)
     }
 
+    /// What was mended to read it: a dict for each kind, with `kind`, `count`, and of the first one `line`, `column`
+    /// (None where there is none) and `message`.
+    #[getter]
+    fn repairs<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let entry = |repaired: &read::Repaired| {
+            let entry = PyDict::new(py);
+            entry.set_item("kind", repaired.kind.code())?;
+            entry.set_item("count", repaired.count)?;
+            entry.set_item("line", Some(repaired.first.line).filter(|l| *l > 0))?;
+            entry.set_item("column", Some(repaired.first.column).filter(|c| *c > 0))?;
+            entry.set_item("message", &repaired.first.what)?;
+            Ok(entry)
+        };
+        self.structure.repairs.iter().map(entry).collect()
+    }
+
     /// All columns by name.
     fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let columns = PyDict::new(py);
@@ -256,16 +272,17 @@ impl Structure {
 /// Read the atoms of a structure file, or of the bytes of one.
 ///
 /// `format` is an extension as a file's name has it: "pdb", "cif.gz", "bcif", … Without it the file's own decides;
-/// for bytes it must be given. Raises `StructureError`.
+/// for bytes it must be given. With `strict` nothing is mended. Raises `StructureError`.
 #[pyfunction]
-#[pyo3(signature = (source, format=None))]
-fn read_structure(py: Python<'_>, source: Input, format: Option<&str>) -> PyResult<Structure> {
+#[pyo3(signature = (source, format=None, *, strict=false))]
+fn read_structure(py: Python<'_>, source: Input, format: Option<&str>, strict: bool) -> PyResult<Structure> {
+    let options = read::Options { strictness: if strict { Strictness::Strict } else { Strictness::Lenient } };
     let (structure, sha256) = match source {
         Input::Path(path) => {
             let shown = path.to_string_lossy();
             let read = py.detach(|| match format {
-                None => read::read_file(&path, &shown),
-                Some(extension) => read::read_file_as(&path, extension, &shown),
+                None => read::read_file(&path, &shown, options),
+                Some(extension) => read::read_file_as(&path, extension, &shown, options),
             });
             read.map(|source| (source.structure, Some(source.sha256)))
         }
@@ -273,7 +290,7 @@ fn read_structure(py: Python<'_>, source: Input, format: Option<&str>) -> PyResu
             let format = format.ok_or_else(|| {
                 PyValueError::new_err("bytes do not say their format; give format=\"pdb\", \"cif\", \"bcif.gz\", …")
             })?;
-            py.detach(|| read::read_bytes(&bytes, format, "<bytes>")).map(|structure| (structure, None))
+            py.detach(|| read::read_bytes(&bytes, format, "<bytes>", options)).map(|structure| (structure, None))
         }
     }
     .map_err(|error| to_python(py, &error))?;

@@ -19,11 +19,15 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::interface::Record;
 use crate::pipeline::Part;
+use crate::read::Strictness;
 
 /// Name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the ledger.
 pub const FAILURES: &str = "failures.jsonl";
+
+/// Name of the list of repairs.
+pub const REPAIRS: &str = "repairs.jsonl";
 
 /// SHA-256 as hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -107,6 +111,9 @@ pub struct BuildOptions {
     pub shard_rows: u64,
     /// Name of the fragment vocabulary, or `none`.
     pub fragments: String,
+    /// `lenient` or `strict`.
+    #[serde(default)]
+    pub strictness: Strictness,
 }
 
 /// `manifest.json`. It holds no times, so equal builds are equal bytes.

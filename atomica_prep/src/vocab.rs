@@ -97,6 +97,11 @@ const fn element_table() -> [u8; 26 * 27] {
     table
 }
 
+/// Symbol of an atomic number; `X` for one that is not known.
+pub fn symbol(atomic_number: u8) -> &'static str {
+    usize::from(atomic_number).checked_sub(1).and_then(|at| ELEMENTS.get(at)).copied().unwrap_or("X")
+}
+
 /// Atom type of an atomic number.
 pub fn atom_type(atomic_number: u8) -> u8 {
     match atomic_number {

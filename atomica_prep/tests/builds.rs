@@ -109,6 +109,39 @@ fn bad_inputs_are_listed_and_the_rest_is_written() {
 }
 
 #[test]
+fn repairs_are_listed_and_refused_on_request() {
+    let dir = folder(3, "");
+    let clean = structure(0.0);
+    // Without elements from column 77 on, and one line without its occupancy.
+    let bare: String = clean.lines().map(|l| format!("{}\n", l.get(..76).unwrap_or(l).trim_end())).collect();
+    fs::write(dir.path().join("1.pdb"), bare.replacen("  1.00  0.00", "", 1)).unwrap();
+    assert_eq!(run(dir.path(), "out", &[]), cli::DONE);
+    let lines: Vec<serde_json::Value> = fs::read_to_string(dir.path().join("out/repairs.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|l| (l["row"].as_u64(), l["id"].as_str(), l["kind"].as_str(), l["count"].as_u64(), l["line"].as_u64()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Some(3), Some("c1"), Some("element-guessed"), Some(48), Some(1)),
+            (Some(3), Some("c1"), Some("occupancy-assumed"), Some(1), Some(1)),
+        ]
+    );
+    assert_eq!(run(dir.path(), "strict", &["--strictness", "strict"]), cli::SOME_FAILED);
+    assert_eq!(fs::read(dir.path().join("strict/repairs.jsonl")).unwrap(), b"");
+    let ledger = fs::read_to_string(dir.path().join("strict/failures.jsonl")).unwrap();
+    let failure: serde_json::Value = serde_json::from_str(&ledger).unwrap();
+    assert_eq!((failure["id"].as_str(), failure["code"].as_str()), (Some("c1"), Some("NeedsRepair")));
+    assert_eq!((failure["line"].as_u64(), failure["column"].as_u64()), (Some(1), Some(55)));
+    assert_eq!(manifest(&dir.path().join("strict"))["options"]["strictness"], "strict");
+}
+
+#[test]
 fn wrong_usage_writes_nothing() {
     let dir = folder(1, "");
     for more in
@@ -168,6 +201,11 @@ fn a_build_killed_at_its_very_beginning_can_be_resumed() {
 #[test]
 fn a_resumed_build_is_byte_identical() {
     let dir = folder(150, "late,none.pdb,A,B,,,\n");
+    for i in (0..150).step_by(4) {
+        let bare: String =
+            structure(f64::from(i) * 0.1).lines().map(|l| format!("{}\n", l.get(..76).unwrap_or(l))).collect();
+        fs::write(dir.path().join(format!("{i}.pdb")), bare).unwrap();
+    }
     let options = ["--shard-rows", "7", "--threads", "2"];
     assert_eq!(run(dir.path(), "whole", &options), cli::SOME_FAILED);
     let whole = files(&dir.path().join("whole"));

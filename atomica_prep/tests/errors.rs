@@ -10,7 +10,7 @@ use atomica_prep::index::{Ids, Index, Row};
 use atomica_prep::interface::{complexes, FragmentTable, Options, Record, Rule, Subject, MAX_ATOMS};
 use atomica_prep::pipeline::{read_manifest, Build, Existing, Part, Stop};
 use atomica_prep::read::ligand::LigandFile;
-use atomica_prep::read::{parse, read_file, Format, Source};
+use atomica_prep::read::{self, parse, read_file, Format, Source, Strictness};
 use atomica_prep::shard::{write_atomically, Compression};
 
 const CA: &str = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00           C  \n";
@@ -27,7 +27,8 @@ fn options() -> Options {
 }
 
 fn subject(text: &str) -> Subject {
-    Subject::new(Source { structure: parse(text.as_bytes(), Format::Pdb, "x.pdb").unwrap(), sha256: String::new() })
+    let structure = parse(text.as_bytes(), Format::Pdb, "x.pdb", read::Options::default()).unwrap();
+    Subject::new(Source { structure, sha256: String::new() })
 }
 
 /// The row of an index with one row.
@@ -57,10 +58,14 @@ fn bad_row(values: &str) -> Error {
 }
 
 fn read(name: &str, bytes: &[u8]) -> Error {
+    read_with(name, bytes, read::Options::default())
+}
+
+fn read_with(name: &str, bytes: &[u8], options: read::Options) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, bytes).unwrap();
-    read_file(&path, name).unwrap_err()
+    read_file(&path, name, options).unwrap_err()
 }
 
 fn build(folder: &Path, existing: Existing) -> Result<(), Error> {
@@ -68,6 +73,7 @@ fn build(folder: &Path, existing: Existing) -> Result<(), Error> {
     let build = Build {
         inputs: vec![folder.join("index.csv")],
         out: folder.join("out"),
+        reading: read::Options::default(),
         interface: options(),
         compression: Compression::None,
         shard_rows: 8,
@@ -110,7 +116,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
     let too_large = {
         // Two residues, the second with copies of its atom beyond the limit.
         let text = format!("{near}{}", far.replace("   8.000", "   3.000"));
-        let mut structure = parse(text.as_bytes(), Format::Pdb, "x.pdb").unwrap();
+        let mut structure = parse(text.as_bytes(), Format::Pdb, "x.pdb", read::Options::default()).unwrap();
         let (p, e, n) = (structure.positions[0], structure.elements[0], structure.atom_names[0]);
         structure.positions.extend(std::iter::repeat_n(p, MAX_ATOMS));
         structure.elements.extend(std::iter::repeat_n(e, MAX_ATOMS));
@@ -136,7 +142,11 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ),
         ("IndexRow", bad_row("y,a.pdb,A,,"), "line 3: chain2 is empty"),
         ("DuplicateId", bad_row("x,a.pdb,A,B,"), "taken by line 2"),
-        ("Io", read_file(Path::new("nowhere/x.pdb"), "nowhere/x.pdb").unwrap_err(), "nowhere/x.pdb"),
+        (
+            "Io",
+            read_file(Path::new("nowhere/x.pdb"), "nowhere/x.pdb", read::Options::default()).unwrap_err(),
+            "nowhere/x.pdb",
+        ),
         ("Decompress", read("x.pdb.gz", b"no gzip at all, but long enough"), "decompressed"),
         ("UnknownFormat", read("x.doc", b"text"), "expected .pdb"),
         ("EmptyFile", read("x.pdb", b""), "is empty"),
@@ -145,6 +155,11 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
             "BadRecords",
             read("x.pdb", CA.replace("   0.000   0.000   0.000", "   0.000   ?.000   0.000").as_bytes()),
             "line 1, columns 39-46",
+        ),
+        (
+            "NeedsRepair",
+            read_with("x.pdb", CA.replace(" C  \n", "\n").as_bytes(), read::Options { strictness: Strictness::Strict }),
+            "line 1, columns 77-78: no element; C by the atom name",
         ),
         ("MissingColumns", read("x.cif", b"data_x\nloop_\n_atom_site.id\n1\n"), "Cartn_x"),
         ("Syntax", read("x.cif", b"data_x\n_a.b 'c\n"), "line 2"),

@@ -226,3 +226,16 @@ def test_ctrl_c_ends_cleanly(inputs, tmp_path):
     assert process.returncode == 130, err
     assert b"--resume" in err
     assert not (out / "manifest.json").exists()
+
+
+def test_repairs_are_told_and_refused_when_strict():
+    atom = "ATOM      1  CA  ALA A   1      11.104   6.134  -6.504  1.00  0.00"
+    whole = _prep.read_structure((atom + "           C  \n").encode(), "pdb", strict=True)
+    assert whole.repairs == []
+    mended = _prep.read_structure(atom.encode(), "pdb")
+    assert [(r["kind"], r["count"], r["line"], r["column"]) for r in mended.repairs] == [
+        ("element-guessed", 1, 1, 77)
+    ]
+    with pytest.raises(_prep.StructureError, match="line 1, columns 77-78: no element") as caught:
+        _prep.read_structure(atom.encode(), "pdb", strict=True)
+    assert (caught.value.code, caught.value.line, caught.value.column) == ("NeedsRepair", 1, 77)

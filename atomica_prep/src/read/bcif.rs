@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::{infer_element, Builder, Name, ResidueKey, Structure, LARGEST};
+use super::{infer_element, Builder, Name, Options, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -564,13 +564,13 @@ fn broken(shown: &str, place: String, reason: String) -> Error {
     Error::BinaryCif { path: shown.to_owned(), place, reason }
 }
 
-pub(super) fn parse(bytes: &[u8], shown: &str) -> Result<Structure> {
+pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let whole = |reason: String| broken(shown, "the file".to_owned(), reason);
     let category = atom_site(Value(bytes)).map_err(whole)?;
     let Some(category) = category else {
         return Err(Error::NoAtoms { path: shown.to_owned(), expected: "a category _atom_site".to_owned() });
     };
-    read_table(columns(category, bytes.len(), shown)?)
+    read_table(columns(category, bytes.len(), shown)?, options)
 }
 
 fn atom_site(file: Value<'_>) -> Decoded<Option<Value<'_>>> {
@@ -644,7 +644,7 @@ fn problem(problems: &mut Problems, item: Item, row: usize, what: &str) {
     problems.push(Problem { line: 0, column: 0, column_end: 0, what });
 }
 
-fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
+fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
     check_columns(&columns)?;
     let shown = columns.shown;
     let rows = columns.rows;
@@ -675,8 +675,7 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
     let either = |both: &[Texts<'_>; 2], row: usize| -> Option<usize> {
         both.iter().position(|texts| texts.entry(row).is_some())
     };
-    let mut problems = Problems::default();
-    let mut builder = Builder::with_capacity(rows);
+    let mut builder = Builder::new(rows, options);
     let mut component: Option<Name> = None;
     for (row, begin) in begins.into_iter().enumerate() {
         let in_model = model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == first_model);
@@ -690,12 +689,17 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
             let Some(name) = Name::new(comp) else {
                 let item = [Item::AuthComp, Item::LabelComp].get(which).copied().unwrap_or(Item::LabelComp);
                 let what = format!("component id {} is longer than {} bytes", quote(comp), Name::CAPACITY);
-                problem(&mut problems, item, row, &what);
+                problem(&mut builder.notes.problems, item, row, &what);
                 continue;
             };
             let chain = either(&chains, row).and_then(|w| chains.get(w)).and_then(|t| t.at(row)).unwrap_or_default();
             let Ok(chain) = std::str::from_utf8(chain) else {
-                problem(&mut problems, Item::AuthChain, row, &format!("chain id {} is not text", quote(chain)));
+                problem(
+                    &mut builder.notes.problems,
+                    Item::AuthChain,
+                    row,
+                    &format!("chain id {} is not text", quote(chain)),
+                );
                 continue;
             };
             let resnum = match either(&seqs, row) {
@@ -706,7 +710,7 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
                     if number.is_none() {
                         let item = [Item::AuthSeq, Item::LabelSeq].get(which).copied().unwrap_or(Item::AuthSeq);
                         let what = format!("residue number {} is not a whole number", quote(text));
-                        problem(&mut problems, item, row, &what);
+                        problem(&mut builder.notes.problems, item, row, &what);
                     }
                     number
                 }
@@ -715,7 +719,7 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
             let code = icode.at(row).unwrap_or_default();
             let Some(icode) = Name::new(code) else {
                 let what = format!("insertion code {} is longer than {} bytes", quote(code), Name::CAPACITY);
-                problem(&mut problems, Item::Icode, row, &what);
+                problem(&mut builder.notes.problems, Item::Icode, row, &what);
                 continue;
             };
             let hetero = group.at(row).is_some_and(|g| g.eq_ignore_ascii_case(b"HETATM"));
@@ -731,7 +735,7 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
             match column.get(row).copied().filter(|v| v.abs() < LARGEST) {
                 Some(value) => *out = value,
                 None => {
-                    problem(&mut problems, item, row, "is not a number");
+                    problem(&mut builder.notes.problems, item, row, "is not a number");
                     known = false;
                     break;
                 }
@@ -747,7 +751,12 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
             None => Name::default(),
             Some(None) => {
                 let item = [Item::AuthAtom, Item::LabelAtom].get(which).copied().unwrap_or(Item::LabelAtom);
-                problem(&mut problems, item, row, &format!("the name is longer than {} bytes", Name::CAPACITY));
+                problem(
+                    &mut builder.notes.problems,
+                    item,
+                    row,
+                    &format!("the name is longer than {} bytes", Name::CAPACITY),
+                );
                 continue;
             }
         };
@@ -759,14 +768,7 @@ fn read_table(mut columns: Columns<'_>) -> Result<Structure> {
         let weight = occupancy.get(row).copied().filter(|o| o.is_finite()).unwrap_or(1.0);
         builder.atom(name, element, position, weight, letter);
     }
-    if !problems.is_empty() {
-        return Err(Error::BadRecords { path: shown.to_owned(), problems });
-    }
-    let structure = builder.finish();
-    if structure.positions.is_empty() {
-        return Err(Error::NoAtoms { path: shown.to_owned(), expected: "rows of _atom_site".to_owned() });
-    }
-    Ok(structure)
+    builder.finish(shown, "rows of _atom_site")
 }
 
 #[cfg(test)]
@@ -977,7 +979,7 @@ mod tests {
 
     #[test]
     fn a_table_with_masks() {
-        let structure = parse(&file(|_| None), "x.bcif").unwrap();
+        let structure = parse(&file(|_| None), "x.bcif", Options::default()).unwrap();
         assert_eq!(structure.positions, [[1.5, 0.0, 0.0], [-2.0, 1.0, 1.0]]);
         assert_eq!(structure.chains, ["1", "8"]);
         assert_eq!(structure.elements, [6, 7]);
@@ -987,31 +989,39 @@ mod tests {
 
     #[test]
     fn what_is_wrong_names_category_and_column() {
-        let error = parse(&file(|n| (n == "Cartn_y").then(|| data(vec![byte_array_of(33)], vec![0; 8]))), "x.bcif");
+        let error = parse(
+            &file(|n| (n == "Cartn_y").then(|| data(vec![byte_array_of(33)], vec![0; 8]))),
+            "x.bcif",
+            Options::default(),
+        );
         let text = error.unwrap_err().to_string();
         assert!(text.contains("_atom_site.Cartn_y: has 1 values; rowCount says 2"), "{text}");
         let nan = [f64::NAN, 1.0].map(f64::to_le_bytes).concat();
-        let error = parse(&file(|n| (n == "Cartn_z").then(|| data(vec![byte_array_of(33)], nan.clone()))), "x.bcif");
+        let error = parse(
+            &file(|n| (n == "Cartn_z").then(|| data(vec![byte_array_of(33)], nan.clone()))),
+            "x.bcif",
+            Options::default(),
+        );
         let error = error.unwrap_err();
         assert_eq!((error.code(), error.line()), ("BadRecords", None));
         assert!(error.to_string().contains("_atom_site.Cartn_z, row 1: is not a number"), "{error}");
         let text = |n: &str| (n == "auth_seq_id").then(|| data(texts(&[0, 2], &[]).0, vec![0, 0]));
-        let error = parse(&file(text), "x.bcif").unwrap_err().to_string();
+        let error = parse(&file(text), "x.bcif", Options::default()).unwrap_err().to_string();
         assert!(error.contains("auth_seq_id, row 1: residue number \"CA\" is not a whole number"), "{error}");
     }
 
     #[test]
     fn a_damaged_file_never_panics() {
         let whole = file(|_| None);
-        assert_eq!(parse(&[], "x.bcif").unwrap_err().code(), "BinaryCif");
+        assert_eq!(parse(&[], "x.bcif", Options::default()).unwrap_err().code(), "BinaryCif");
         for end in 0..whole.len() {
-            assert!(parse(&whole[..end], "x.bcif").is_err());
+            assert!(parse(&whole[..end], "x.bcif", Options::default()).is_err());
         }
         for at in 0..whole.len() {
             for value in [0, 0x7f, 0x80, 0xc1, 0xc9, 0xd8, 0xdd, 0xdf, 0xff] {
                 let mut changed = whole.clone();
                 changed[at] = value;
-                let _ = parse(&changed, "x.bcif");
+                let _ = parse(&changed, "x.bcif", Options::default());
             }
         }
     }

@@ -211,10 +211,8 @@ impl<'a> Reader<'a> {
 
     fn atom(&mut self, number: u64, name: Option<Name>, symbol: &[u8], position: [f64; 3]) {
         let element = vocab::element(symbol);
-        let name = name.unwrap_or_else(|| {
-            let shown = element.checked_sub(1).and_then(|e| vocab::ELEMENTS.get(usize::from(e))).unwrap_or(&"X");
-            Name::new(format!("{shown}{number}").as_bytes()).unwrap_or_default()
-        });
+        let name = name
+            .unwrap_or_else(|| Name::new(format!("{}{number}", vocab::symbol(element)).as_bytes()).unwrap_or_default());
         self.rows.push(number);
         self.molecule.structure.atom_names.push(name);
         self.molecule.structure.elements.push(element);

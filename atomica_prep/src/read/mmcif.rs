@@ -2,8 +2,8 @@
 
 use memchr::{memchr, memchr2};
 
-use super::{infer_element, Builder, Name, ResidueKey, Structure, LARGEST};
-use crate::error::{quote, Error, Problem, Problems, Result};
+use super::{infer_element, Builder, Name, Options, ResidueKey, Structure, LARGEST};
+use crate::error::{quote, Error, Problem, Result};
 use crate::vocab;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +198,7 @@ fn known(item: &[u8]) -> Option<Item> {
     ITEMS.iter().find(|(name, _)| *name == item).map(|(_, item)| *item)
 }
 
-pub(super) fn parse(text: &[u8], shown: &str) -> Result<Structure> {
+pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let mut tokens = Tokens::new(text);
     let mut pending: Option<Token<'_>> = None;
     // An `_atom_site` written item by item, as for a single atom.
@@ -220,7 +220,14 @@ pub(super) fn parse(text: &[u8], shown: &str) -> Result<Structure> {
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
                 if tags.first().is_some_and(|t| atom_site_item(t.text).is_some()) {
-                    return read_loop(&mut tokens, token.line, &tags, next, text.len(), shown);
+                    return read_loop(
+                        &mut tokens,
+                        token.line,
+                        &tags,
+                        next,
+                        Builder::new(text.len() / 90, options),
+                        shown,
+                    );
                 }
                 pending = next;
             }
@@ -252,7 +259,7 @@ pub(super) fn parse(text: &[u8], shown: &str) -> Result<Structure> {
     if let Some((_, first)) = single.first() {
         let items: Vec<Option<Item>> = single.iter().map(|(item, _)| known(item)).collect();
         let line = first.line;
-        let mut table = Table::new(&items, 1, line, shown)?;
+        let mut table = Table::new(&items, Builder::new(1, options), line, shown)?;
         let row: Vec<Token<'_>> = single.iter().map(|(_, value)| *value).collect();
         table.row(&row);
         return table.finish(shown);
@@ -265,11 +272,11 @@ fn read_loop<'a>(
     line: u64,
     tags: &[Token<'a>],
     first: Option<Token<'a>>,
-    bytes: usize,
+    builder: Builder,
     shown: &str,
 ) -> Result<Structure> {
     let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_item(t.text).as_deref().and_then(known)).collect();
-    let mut table = Table::new(&items, bytes / 90, line, shown)?;
+    let mut table = Table::new(&items, builder, line, shown)?;
     let width = items.len();
     let mut row: Vec<Token<'a>> = Vec::with_capacity(width);
     let mut next = first;
@@ -314,7 +321,6 @@ struct Columns {
 struct Table<'a> {
     columns: Columns,
     builder: Builder,
-    problems: Problems,
     model: Option<Vec<u8>>,
     /// The texts that told the last residue from the one before, to skip reading them again.
     last: [&'a [u8]; 7],
@@ -340,7 +346,7 @@ fn either<'a>(row: &[Token<'a>], columns: [Option<usize>; 2]) -> Option<&'a [u8]
 }
 
 impl<'a> Table<'a> {
-    fn new(items: &[Option<Item>], atoms: usize, line: u64, shown: &str) -> Result<Self> {
+    fn new(items: &[Option<Item>], builder: Builder, line: u64, shown: &str) -> Result<Self> {
         let find = |item: Item| items.iter().position(|i| *i == Some(item));
         let mut missing: Vec<&str> = Vec::new();
         let mut xyz = [0; 3];
@@ -379,21 +385,13 @@ impl<'a> Table<'a> {
                 missing: missing.join(", "),
             });
         }
-        Ok(Self {
-            columns,
-            builder: Builder::with_capacity(atoms),
-            problems: Problems::default(),
-            model: None,
-            last: [b""; 7],
-            has_last: false,
-            component: Name::default(),
-        })
+        Ok(Self { columns, builder, model: None, last: [b""; 7], has_last: false, component: Name::default() })
     }
 
     fn problem(&mut self, row: &[Token<'a>], column: Option<usize>, what: String) {
         let token = column.and_then(|c| row.get(c)).or_else(|| row.first());
         let (line, first, length) = token.map_or((0, 0, 1), |t| (t.line, t.column, t.text.len().max(1) as u64));
-        self.problems.push(Problem { line, column: first, column_end: first + length - 1, what });
+        self.builder.notes.problems.push(Problem { line, column: first, column_end: first + length - 1, what });
     }
 
     #[inline]
@@ -491,14 +489,7 @@ impl<'a> Table<'a> {
     }
 
     fn finish(self, shown: &str) -> Result<Structure> {
-        if !self.problems.is_empty() {
-            return Err(Error::BadRecords { path: shown.to_owned(), problems: self.problems });
-        }
-        let structure = self.builder.finish();
-        if structure.positions.is_empty() {
-            return Err(Error::NoAtoms { path: shown.to_owned(), expected: "rows of _atom_site".to_owned() });
-        }
-        Ok(structure)
+        self.builder.finish(shown, "rows of _atom_site")
     }
 }
 
@@ -507,7 +498,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Structure> {
-        super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif")
+        super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", Options::default())
     }
 
     fn words(text: &str) -> Vec<String> {

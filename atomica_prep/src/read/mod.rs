@@ -4,6 +4,7 @@ mod bcif;
 pub mod ligand;
 mod mmcif;
 mod pdb;
+mod repair;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use repair::Notes;
+pub use repair::{Options, Repair, Repaired, Repairs, Strictness};
 
 /// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -98,6 +101,8 @@ pub struct Structure {
     pub residues: Vec<Residue>,
     /// Author's chain ids in order of appearance.
     pub chains: Vec<String>,
+    /// What was mended to read it.
+    pub repairs: Repairs,
 }
 
 impl Structure {
@@ -173,41 +178,42 @@ fn kind_of(path: &Path) -> Option<(Format, Packing)> {
 /// Reads a structure file; `shown` is its name in messages.
 ///
 /// # Errors
-/// The file is missing, damaged, of an unknown format, or holds no readable atoms.
-pub fn read_file(path: &Path, shown: &str) -> Result<Source> {
-    read_kind(path, kind_of(path).ok_or_else(|| unknown_format(shown))?, shown)
+/// The file is missing, damaged, of an unknown format, or holds no readable atoms; or `options` ask for strictness and
+/// it needs mending.
+pub fn read_file(path: &Path, shown: &str, options: Options) -> Result<Source> {
+    read_kind(path, kind_of(path).ok_or_else(|| unknown_format(shown))?, shown, options)
 }
 
 /// [`read_file`] for a file whose name does not say what it is: `extension` is what it should end with.
 ///
 /// # Errors
 /// As [`read_file`].
-pub fn read_file_as(path: &Path, extension: &str, shown: &str) -> Result<Source> {
-    read_kind(path, kind_of_extension(extension, shown)?, shown)
+pub fn read_file_as(path: &Path, extension: &str, shown: &str, options: Options) -> Result<Source> {
+    read_kind(path, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_kind(path: &Path, kind: (Format, Packing), shown: &str) -> Result<Source> {
+fn read_kind(path: &Path, kind: (Format, Packing), shown: &str, options: Options) -> Result<Source> {
     let (raw, sha256) = load(path, shown)?;
-    Ok(Source { structure: read_as(&raw, kind, shown)?, sha256 })
+    Ok(Source { structure: read_as(&raw, kind, shown, options)?, sha256 })
 }
 
 /// Reads the bytes of a structure file that would end with `extension`; `shown` is its name in messages.
 ///
 /// ```
 /// let line = b"ATOM      1  CA  ALA A   1      11.104   6.134  -6.504  1.00  0.00           C";
-/// let structure = atomica_prep::read::read_bytes(line, "pdb", "a line")?;
+/// let structure = atomica_prep::read::read_bytes(line, "pdb", "a line", Default::default())?;
 /// assert_eq!(structure.positions, [[11.104, 6.134, -6.504]]);
 /// # Ok::<(), atomica_prep::error::Error>(())
 /// ```
 ///
 /// # Errors
 /// The bytes are damaged, of an unknown format, or hold no readable atoms.
-pub fn read_bytes(raw: &[u8], extension: &str, shown: &str) -> Result<Structure> {
-    read_as(raw, kind_of_extension(extension, shown)?, shown)
+pub fn read_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) -> Result<Structure> {
+    read_as(raw, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_as(raw: &[u8], (format, packing): (Format, Packing), shown: &str) -> Result<Structure> {
-    parse(&unpacked(raw, packing, shown)?, format, shown)
+fn read_as(raw: &[u8], (format, packing): (Format, Packing), shown: &str, options: Options) -> Result<Structure> {
+    parse(&unpacked(raw, packing, shown)?, format, shown, options)
 }
 
 fn kind_of_extension(extension: &str, shown: &str) -> Result<(Format, Packing)> {
@@ -258,15 +264,15 @@ fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>>
 /// Reads a structure from bytes; `shown` is its name in messages.
 ///
 /// # Errors
-/// Nothing but white space, no atoms, or records that cannot be read.
-pub fn parse(text: &[u8], format: Format, shown: &str) -> Result<Structure> {
+/// Nothing but white space, no atoms, or records that cannot be read or, under strict reading, are not as they should be.
+pub fn parse(text: &[u8], format: Format, shown: &str, options: Options) -> Result<Structure> {
     if format != Format::BinaryCif && text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::EmptyFile { path: shown.to_owned() });
     }
     match format {
-        Format::Pdb => pdb::parse(text, shown),
-        Format::Mmcif => mmcif::parse(text, shown),
-        Format::BinaryCif => bcif::parse(text, shown),
+        Format::Pdb => pdb::parse(text, shown, options),
+        Format::Mmcif => mmcif::parse(text, shown, options),
+        Format::BinaryCif => bcif::parse(text, shown, options),
     }
 }
 
@@ -288,6 +294,7 @@ struct ResidueKey<'a> {
 /// Collects atoms in file order and settles alternate locations at the end.
 #[derive(Debug, Default)]
 struct Builder {
+    notes: Notes,
     structure: Structure,
     altlocs: Vec<u8>,
     /// Occupancies in units of 1e-4, so that sums are exact and ties are ties.
@@ -296,8 +303,8 @@ struct Builder {
 }
 
 impl Builder {
-    fn with_capacity(atoms: usize) -> Self {
-        let mut builder = Self::default();
+    fn new(atoms: usize, options: Options) -> Self {
+        let mut builder = Self { notes: Notes::new(options), ..Self::default() };
         builder.structure.positions.reserve(atoms);
         builder.structure.elements.reserve(atoms);
         builder.structure.atom_names.reserve(atoms);
@@ -354,7 +361,17 @@ impl Builder {
         }
     }
 
-    fn finish(self) -> Structure {
+    /// The structure; `expected` are the records that hold its atoms.
+    fn finish(mut self, shown: &str, expected: &str) -> Result<Structure> {
+        let repairs = std::mem::take(&mut self.notes).finish(shown)?;
+        let structure = self.settle();
+        if structure.positions.is_empty() {
+            return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
+        }
+        Ok(Structure { repairs, ..structure })
+    }
+
+    fn settle(self) -> Structure {
         if self.has_altlocs {
             self.choose_altlocs()
         } else {
@@ -571,7 +588,7 @@ mod tests {
             });
             builder.atom(name(atom), 6, [i as f64, 0.0, 0.0], *occupancy, *altloc);
         }
-        builder.finish()
+        builder.finish("x", "atoms").unwrap()
     }
 
     fn kept(structure: &Structure) -> Vec<i64> {

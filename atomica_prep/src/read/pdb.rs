@@ -2,12 +2,12 @@
 
 use memchr::memchr_iter;
 
-use super::{infer_element, Builder, Name, ResidueKey, Structure, LARGEST};
-use crate::error::{quote, Error, Problem, Problems, Result};
+use super::{infer_element, Builder, Name, Options, Repair, ResidueKey, Structure, LARGEST};
+use crate::error::{quote, Problem, Result};
 use crate::vocab;
 
-pub(super) fn parse(text: &[u8], shown: &str) -> Result<Structure> {
-    let mut reader = Reader::new(text.len());
+pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
+    let mut reader = Reader::new(text.len(), options);
     let mut begin = 0;
     let mut number = 0;
     for end in memchr_iter(b'\n', text).chain(std::iter::once(text.len())) {
@@ -18,19 +18,11 @@ pub(super) fn parse(text: &[u8], shown: &str) -> Result<Structure> {
             break;
         }
     }
-    if !reader.problems.is_empty() {
-        return Err(Error::BadRecords { path: shown.to_owned(), problems: reader.problems });
-    }
-    let structure = reader.builder.finish();
-    if structure.positions.is_empty() {
-        return Err(Error::NoAtoms { path: shown.to_owned(), expected: "lines ATOM or HETATM".to_owned() });
-    }
-    Ok(structure)
+    reader.builder.finish(shown, "lines ATOM or HETATM")
 }
 
 struct Reader {
     builder: Builder,
-    problems: Problems,
     /// Columns 18 to 27 of the last atom line, and whether it was a hetero group: same columns, same residue.
     last: [u8; 10],
     has_last: bool,
@@ -42,10 +34,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(bytes: usize) -> Self {
+    fn new(bytes: usize, options: Options) -> Self {
         Self {
-            builder: Builder::with_capacity(bytes / 81),
-            problems: Problems::default(),
+            builder: Builder::new(bytes / 81, options),
             last: [0; 10],
             has_last: false,
             hetero: false,
@@ -125,12 +116,17 @@ impl Reader {
                     } else {
                         format!("{axis} coordinate {} is not a number", quote(field))
                     };
-                    return self.problems.push(Problem { line: number, column: first, column_end: first + 7, what });
+                    return self.builder.notes.problems.push(Problem {
+                        line: number,
+                        column: first,
+                        column_end: first + 7,
+                        what,
+                    });
                 }
             }
         }
         let Some(name) = Name::new(name4.trim_ascii()) else {
-            return self.problems.push(Problem {
+            return self.builder.notes.problems.push(Problem {
                 line: number,
                 column: 13,
                 column_end: 16,
@@ -141,13 +137,20 @@ impl Reader {
             Some(b' ') | None => 0,
             Some(a) => *a,
         };
-        let occupancy = line.get(54..60).and_then(fixed).unwrap_or(1.0);
-        let element = self.element(line, name4);
+        let occupancy = match line.get(54..60).and_then(fixed) {
+            Some(occupancy) => occupancy,
+            None => self.assume_occupancy(line, number),
+        };
+        let element = match self.element(line, name4) {
+            Some(element) => element,
+            None => self.guess_element(line, number, name4),
+        };
         self.builder.atom(name, element, position, occupancy, altloc);
     }
 
+    /// What the file says, if it can be believed.
     #[inline]
-    fn element(&self, line: &[u8], name4: &[u8]) -> u8 {
+    fn element(&self, line: &[u8], name4: &[u8]) -> Option<u8> {
         let symbol = match line.get(76..78).or_else(|| line.get(76..77)) {
             Some(field) => field.trim_ascii(),
             None => b"",
@@ -159,10 +162,40 @@ impl Reader {
             let begins = name4.iter().find(|c| c.is_ascii_alphabetic()).map(u8::to_ascii_uppercase);
             let tidy = line.get(72..76).is_none_or(|f| f.iter().all(|c| *c == b' '));
             if tidy || letter == begins {
-                return stated;
+                return Some(stated);
             }
         }
-        infer_element(name4, true, self.component)
+        None
+    }
+
+    #[cold]
+    fn guess_element(&mut self, line: &[u8], number: u64, name4: &[u8]) -> u8 {
+        let element = infer_element(name4, true, self.component);
+        self.builder.notes.repair(Repair::ElementGuessed, || {
+            let found = field(line, 77, 78);
+            let found = if found.trim_ascii().is_empty() {
+                "no element".to_owned()
+            } else {
+                format!("{} is not believed as the element", quote(found))
+            };
+            let what = format!("{found}; {} by the atom name {}", vocab::symbol(element), quote(name4));
+            Problem { line: number, column: 77, column_end: 78, what }
+        });
+        element
+    }
+
+    #[cold]
+    fn assume_occupancy(&mut self, line: &[u8], number: u64) -> f64 {
+        self.builder.notes.repair(Repair::OccupancyAssumed, || {
+            let found = field(line, 55, 60);
+            let found = if found.trim_ascii().is_empty() {
+                "no occupancy".to_owned()
+            } else {
+                format!("occupancy {} is not a number", quote(found))
+            };
+            Problem { line: number, column: 55, column_end: 60, what: format!("{found}; taken to be 1") }
+        });
+        1.0
     }
 
     /// Reads columns 18 to 27 and begins a residue; gives its component id.
@@ -171,7 +204,7 @@ impl Reader {
         let name = Name::new(line.get(17..21).unwrap_or_default().trim_ascii());
         let chain = line.get(21..22).unwrap_or_default().trim_ascii();
         let (Some(name), Ok(chain)) = (name, std::str::from_utf8(chain)) else {
-            self.problems.push(Problem {
+            self.builder.notes.problems.push(Problem {
                 line: number,
                 column: 18,
                 column_end: 22,
@@ -181,7 +214,7 @@ impl Reader {
         };
         let field = line.get(22..26).unwrap_or_default();
         let Some(resnum) = residue_number(field) else {
-            self.problems.push(Problem {
+            self.builder.notes.problems.push(Problem {
                 line: number,
                 column: 23,
                 column_end: 26,
@@ -209,13 +242,18 @@ impl Reader {
 
     #[cold]
     fn short(&mut self, line: &[u8], number: u64) {
-        self.problems.push(Problem {
+        self.builder.notes.problems.push(Problem {
             line: number,
             column: 31,
             column_end: 54,
             what: format!("the line ends at column {}, before its coordinates", line.len()),
         });
     }
+}
+
+/// Columns of a line, counted from 1, as far as it goes.
+fn field(line: &[u8], first: usize, last: usize) -> &[u8] {
+    line.get(first - 1..last.min(line.len())).unwrap_or_default()
 }
 
 /// A decimal number in a field with blanks around it.
@@ -293,7 +331,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Structure> {
-        super::super::parse(text.as_bytes(), super::super::Format::Pdb, "x.pdb")
+        super::super::parse(text.as_bytes(), super::super::Format::Pdb, "x.pdb", Options::default())
     }
 
     const LINE: &str = "ATOM      1  CA  ALA A   1      11.104   6.134  -6.504  1.00  0.00           C  ";
