@@ -1,7 +1,7 @@
 """Types of the Rust part."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,19 @@ def nearest(
     eligible: NDArray[np.bool_],
     k: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
+def perturb(
+    records: Sequence[object],
+    config: object,
+    seeds: NDArray[np.uint64],
+    neighbors: int,
+    max_blocks: int | None,
+    unknown_is_global: bool,
+    draws: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, NDArray[Any]]: ...
+def torsion_score(angles: NDArray[np.float64], sigma: float) -> NDArray[np.float64]: ...
+def rotation_table(
+    sigma: float, largest: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
 def read_structure(
     source: str | os.PathLike[str] | bytes, format: str | None = None, *, strict: bool = False
 ) -> Structure: ...

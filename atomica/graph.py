@@ -27,7 +27,7 @@ from atomica import keys
 from atomica._prep import nearest
 from atomica.errors import DataError
 from atomica.keys import ATOM, BLOCK, EDGE_TYPES, OF
-from atomica.noise import Perturbation
+from atomica.noise import NoiseConfig, Perturbation, Perturbed, perturb
 from atomica.records import Record
 
 
@@ -76,7 +76,16 @@ if TYPE_CHECKING:
 else:
     dgl = _import_dgl()
 
-__all__ = ["GraphInputs", "Level", "batch", "graph_from_arrays", "inputs", "load_graphs", "save_graphs"]
+__all__ = [
+    "GraphInputs",
+    "Level",
+    "batch",
+    "graph_from_arrays",
+    "inputs",
+    "load_graphs",
+    "perturbed",
+    "save_graphs",
+]
 
 IntArray = npt.NDArray[np.int64]
 EMBEDDINGS = ("embedding", "embedding_0", "embedding_1")
@@ -104,7 +113,7 @@ def batch(
     stored = all(record.atom_intra.shape[1] >= k_neighbors for record in records)
     if stored and reference_quirks:
         stored = not any(np.any(record.block_types == keys.UNKNOWN_BLOCK) for record in records)
-    lists = None
+    lists: dict[str, tuple[npt.NDArray[Any], ...]] | None = None
     if stored:
         atom_counts = np.array([len(record.atom_types) for record in records])
         lists = {
@@ -133,6 +142,47 @@ def batch(
         block_global=block_global,
         reference_quirks=reference_quirks,
     )
+
+
+def perturbed(
+    records: Sequence[Record],
+    config: NoiseConfig,
+    seeds: npt.ArrayLike,
+    *,
+    max_blocks: int | None = None,
+    k_neighbors: int = 8,
+    atom_global: bool = False,
+    block_global: bool = True,
+    reference_quirks: bool = False,
+) -> tuple[dgl.DGLGraph, Perturbed]:
+    """The heterograph of a batch after noise, masks and crops, and what was done; see `noise.perturb`.
+
+    Options as in `batch`. Blocks have the frame `masked`. The graph shares its memory with the arrays.
+    """
+    found = perturb(
+        records,
+        config,
+        seeds,
+        neighbors=k_neighbors,
+        max_blocks=max_blocks,
+        reference_quirks=reference_quirks,
+    )
+    graph = _build(
+        positions=found.positions,
+        block_types=found.block_types,
+        atom_types=found.atom_types,
+        block_lengths=found.block_lengths,
+        segments=found.segments,
+        block_counts=found.block_counts,
+        modality=np.array([record.modality for record in records], dtype=np.int64),
+        lists=found.neighbors,
+        k_neighbors=k_neighbors,
+        atom_global=atom_global,
+        block_global=block_global,
+        reference_quirks=reference_quirks,
+    )
+    graph.nodes[BLOCK].data["masked"] = torch.from_numpy(found.masked)
+    return graph, found
 
 
 def graph_from_arrays(
@@ -226,7 +276,7 @@ def _build(
     segments: IntArray,
     block_counts: IntArray,
     modality: IntArray,
-    lists: dict[str, tuple[IntArray, ...]] | None,
+    lists: Mapping[str, tuple[npt.NDArray[Any], ...]] | None,
     k_neighbors: int,
     atom_global: bool,
     block_global: bool,

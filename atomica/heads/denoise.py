@@ -190,9 +190,11 @@ class DenoiseHead(Head):
         (sender,) = torch.nonzero(moved, as_tuple=True)
         receiver = graph_of_atom[sender]
         count = torch.bincount(receiver, minlength=inputs.num_graphs)
-        if bool((count == 0).any()):
+        assert inputs.perturbation is not None, "forward has looked at it"
+        empty = (count == 0) & (inputs.perturbation.segment >= 0)
+        if bool(empty.any()):
             raise DataError(
-                f"complex {int(count.argmin())} of the batch has no atom in its perturbed segment"
+                f"complex {int(empty.byte().argmax())} of the batch has no atom in its perturbed segment"
             )
         plan = plan_edges(sender, receiver, torch.zeros_like(sender), inputs.num_graphs, bipartite=True)
         vectors = _from_center(inputs.atoms.x, sender, receiver, count, plan)
@@ -244,19 +246,20 @@ class DenoiseHead(Head):
     def terms(self, output: DenoiseOutput, target: Perturbation) -> dict[str, Term]:
         """The terms of everything that is learnt.
 
-        A loss is a mean over the complexes it concerns, 0 if there are none.
-        Raises DataError naming what the target lacks.
+        A loss is a mean over the complexes it concerns, 0 if there are none; those that were not perturbed
+        (segment -1) are none of them. Raises DataError naming what the target lacks.
         """
         found: dict[str, Term] = {}
+        moved = target.segment >= 0
         if output.translation is not None:
             score = _of(target, "translation_score", output.translation)
             eps = _of(target, "translation_eps", output.translation)
             error = eps[:, None] * output.translation + score
-            found["translation"] = Term(error.square().mean(), score.square().mean(), len(score))
+            found["translation"] = _vector_term(error, score, moved)
         if output.rotation is not None:
             score = _of(target, "rotation_score", output.rotation)
             error = output.rotation - score
-            found["rotation"] = Term(error.square().mean(), score.square().mean(), len(score))
+            found["rotation"] = _vector_term(error, score, moved)
         complexes = len(target.segment)
         if output.torsion is not None and target.torsion_bonds is None:
             zero = output.torsion.sum() * 0.0
@@ -328,7 +331,7 @@ def _scale_network(hidden: int, dropout: float) -> nn.Sequential:
 def _from_center(x: Tensor, sender: Tensor, receiver: Tensor, count: Tensor, plan: EdgePlan) -> Tensor:
     """Vectors [E, 3] Å, float64, from the mean of each receiver's `count` senders to each of them."""
     x = x.double()
-    center = x.new_zeros(len(count), 3).index_add(0, receiver, x[sender]) / count[:, None]
+    center = x.new_zeros(len(count), 3).index_add(0, receiver, x[sender]) / count.clamp(min=1)[:, None]
     vectors = x[plan.sender] - center[plan.receiver]
     at_center = vectors.detach().norm(dim=1, keepdim=True) < NO_DIRECTION
     return torch.where(at_center, 0.0, vectors)
@@ -368,6 +371,14 @@ def _of(target: Perturbation, name: str, like: Tensor) -> Tensor:
     if value is None:
         raise DataError(f"the perturbation has no {name}, which the denoise head learns")
     return value.to(like)
+
+
+def _vector_term(error: Tensor, score: Tensor, moved: Tensor) -> Term:
+    """Mean squares of the errors [G, 3], and of the scores, of the complexes that were moved [G]."""
+    count = int(moved.sum())
+    rows = moved.to(error)[:, None]
+    values = 3 * max(1, count)
+    return Term((error.square() * rows).sum() / values, (score.square() * rows).sum() / values, count)
 
 
 def _mean_over_complexes(values: Tensor, of: Tensor, complexes: int) -> tuple[Tensor, int]:

@@ -889,7 +889,6 @@ fn assemble(
 /// Rotatable bonds of both partners: of side chains, block by block, where a partner has an amino acid or a
 /// nucleotide; else of the partner as one molecule.
 fn torsions(record: &Record) -> Torsions {
-    const RESIDUES: std::ops::RangeInclusive<u16> = 4..=31;
     const NUCLEOTIDES: std::ops::RangeInclusive<u16> = 24..=31;
     let elements: Vec<u8> = record.atom_types.iter().map(|t| t.saturating_sub(vocab::GLOBAL_ATOM)).collect();
     let mut out = Torsions::default();
@@ -909,8 +908,8 @@ fn torsions(record: &Record) -> Torsions {
         })
         .collect();
     for segment in blocks.chunk_by(|a, b| a.1 == b.1) {
-        if segment.iter().any(|(kind, ..)| RESIDUES.contains(kind)) {
-            for (kind, _, atoms) in segment.iter().filter(|(kind, ..)| RESIDUES.contains(kind)) {
+        if segment.iter().any(|(kind, ..)| vocab::RESIDUE_BLOCKS.contains(kind)) {
+            for (kind, _, atoms) in segment.iter().filter(|(kind, ..)| vocab::RESIDUE_BLOCKS.contains(kind)) {
                 let nucleotide = NUCLEOTIDES.contains(kind);
                 let names = record.atom_names.get(atoms.clone()).unwrap_or_default();
                 let backbone: Vec<bool> = names.iter().map(|n| is_backbone(n.as_bytes(), nucleotide)).collect();

@@ -1,7 +1,8 @@
 //! Reads molecular structures, cuts out their interfaces and writes them as Arrow shards.
 //!
 //! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`], [`torsion`] → [`shard`], put together by
-//! [`pipeline`] and started by [`cli`]. With the feature `python` the crate is also the module `atomica._prep`.
+//! [`pipeline`] and started by [`cli`]. [`perturb`] puts noise on records when they are read again. With the feature
+//! `python` the crate is also the module `atomica._prep`.
 
 #![cfg_attr(
     test,
@@ -20,6 +21,7 @@ pub mod index;
 mod inspect;
 pub mod interface;
 pub mod neighbors;
+pub mod perturb;
 pub mod pipeline;
 #[cfg(feature = "python")]
 mod py;

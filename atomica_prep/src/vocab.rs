@@ -1,15 +1,23 @@
 //! Block and atom vocabularies. The order is part of trained weights and never changes.
 
+/// Index of a block whose type is hidden.
+pub const MASK_BLOCK: u16 = 1;
 /// Index of a block whose residue is not in the vocabulary.
 pub const UNKNOWN_BLOCK: u16 = 2;
 /// Index of the global block of a segment.
 pub const GLOBAL_BLOCK: u16 = 3;
+/// Block types from here on are molecules; those below are none.
+pub const FIRST_MOLECULE_BLOCK: u16 = 4;
+/// Amino acids and nucleotides.
+pub const RESIDUE_BLOCKS: std::ops::RangeInclusive<u16> = FIRST_MOLECULE_BLOCK..=31;
 /// Index of the first element block.
 pub const FIRST_ELEMENT_BLOCK: u16 = 32;
 /// Blocks without a fragment vocabulary.
 pub const BLOCKS: usize = 150;
 /// Index of an atom whose element is not known.
 pub const UNKNOWN_ATOM: u8 = 1;
+/// Index of the one atom of a block whose type is hidden; the same as that of an unknown one.
+pub const MASK_ATOM: u8 = 1;
 /// Index of the global atom of a segment.
 pub const GLOBAL_ATOM: u8 = 2;
 /// Atom types.
