@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,23 @@ from atomica.encoder import Encoder, EncoderConfig, Encoding
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs
 from atomica.heads import Head, head_class
+from atomica.spec import setting
 
-__all__ = ["Losses", "Model", "load"]
+__all__ = ["InitConfig", "Losses", "Model", "inherit", "initialise", "load", "saved_encoder"]
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """The key of section `[model]` beside those of the encoder."""
+
+    init: str | None = setting(
+        None,
+        "folder of a saved model (such as a run's checkpoints/best) whose weights the run starts from; settings "
+        "of [model] left out are taken from it",
+    )
 
 
 class Losses(NamedTuple):
@@ -108,13 +120,18 @@ class Model(nn.Module):
     ) -> Losses:
         """Losses against `targets`, a dict from head name to labels as the head's `encode_labels` makes them.
 
-        known: for heads that lack the label of some complexes, a bool [G] that is False there.
+        Heads that learn without targets need no entry. known: for heads that lack the label of some complexes,
+        a bool [G] that is False there.
         """
+        return self.loss_of(self.outputs(self.attach(graph, targets)), targets, known)
+
+    def attach(self, graph: Any, targets: Mapping[str, Any]) -> GraphInputs:
+        """The inputs with what heads must know of their targets, such as which segment was perturbed."""
         inputs = self.inputs(graph)
         for name in self.heads:
             if name in targets:
                 inputs = self.head(name).attach(inputs, targets[name])
-        return self.loss_of(self.outputs(inputs), targets, known)
+        return inputs
 
     def loss_of(
         self,
@@ -126,7 +143,9 @@ class Model(nn.Module):
 
         A head that knows the label of no complex adds nothing, and has no entry among the terms.
         """
-        missing = sorted(set(outputs) - set(targets))
+        missing = sorted(
+            name for name in outputs if name not in targets and self.head(name).targets != "none"
+        )
         if missing:
             raise DataError(
                 f"no targets for head {', '.join(missing)}; given: {', '.join(sorted(targets)) or 'none'}"
@@ -135,7 +154,9 @@ class Model(nn.Module):
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=device)
         for name, output in outputs.items():
-            head, target = self.head(name), targets[name].to(device)
+            head, target = self.head(name), targets.get(name)
+            if target is not None:
+                target = target.to(device)
             rows = None if known is None else known.get(name)
             if rows is not None and not bool(rows.all()):
                 if not bool(rows.any()):
@@ -151,6 +172,12 @@ class Model(nn.Module):
         head = self.heads[name]
         assert isinstance(head, Head)
         return head
+
+    def part_names(self) -> list[str]:
+        """The parts of the model that have weights, as dotted names: encoder, encoder.atoms, heads, …"""
+        return [
+            name for name, module in self.named_modules() if name and any(True for _ in module.parameters())
+        ]
 
     def forward(self, graph: Any) -> dict[str, Any]:
         """The same as `outputs`, under the name that wrappers such as DDP call."""
@@ -175,10 +202,7 @@ class Model(nn.Module):
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Model:
         """A model with fresh weights from what `description` gives. Raises DataError on an unknown format."""
-        if description.get("format") != FORMAT:
-            raise DataError(
-                f"model format {description.get('format')!r} is not {FORMAT}, the one this version reads"
-            )
+        _check_format(description)
         encoder = EncoderConfig(**description["encoder"])
         heads, kinds, weights = {}, {}, {}
         for entry in description["heads"]:
@@ -207,27 +231,145 @@ def _write(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def _read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` in `folder` says. Raises DataError if it, or the weights, are not there."""
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+    try:
+        found = json.loads((folder / DESCRIPTION).read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{folder / DESCRIPTION}: not valid JSON ({error})") from error
+    _check_format(found)
+    return dict(found)
+
+
+def _check_format(description: Any) -> None:
+    version = description.get("format") if isinstance(description, Mapping) else None
+    if version != FORMAT:
+        raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / WEIGHTS)
+    except Exception as error:
+        raise DataError(f"{folder / WEIGHTS}: cannot be read ({error})") from error
+
+
 def load(path: str | Path, device: str = "auto") -> Model:
     """Read a model that `Model.save` or a run wrote: `path` is its folder.
 
     device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … Raises DataError saying what is missing
     or does not fit.
     """
-    from safetensors.torch import load_file
-
     folder = Path(path)
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+    model = Model.from_description(_read_description(folder))
+    weights = _read_weights(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{folder / DESCRIPTION}: not valid JSON ({error})") from error
-    model = Model.from_description(description)
-    try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except Exception as error:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
         raise DataError(f"{folder / WEIGHTS}: weights do not fit the description ({error})") from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval()
+
+
+# --------------------------------------------------------------------------- starting from another model's weights
+
+SIZES = ("atom_hidden", "block_hidden", "edge_size", "layers", "block_types")
+"""Settings of the encoder that decide the shapes of its weights."""
+
+
+def saved_encoder(folder: str | Path) -> dict[str, Any]:
+    """The encoder's settings of a saved model, as plain data. Raises DataError if there is none in `folder`."""
+    return dict(_read_description(Path(folder))["encoder"])
+
+
+def inherit(own: EncoderConfig, given: Collection[str], saved: Mapping[str, Any]) -> EncoderConfig:
+    """`own` with every setting that is not among `given` taken from `saved`.
+
+    Raises DataError naming every size that differs from the saved one.
+    """
+    taken = {
+        field.name: saved[field.name]
+        for field in dataclasses.fields(own)
+        if field.name not in given and field.name in saved
+    }
+    config = dataclasses.replace(own, **taken)
+    other = [
+        f"{name} is {saved[name]} there, {getattr(config, name)} here"
+        for name in SIZES
+        if name in saved and getattr(config, name) != saved[name]
+    ]
+    if other:
+        raise DataError("its weights have other sizes: " + "; ".join(other))
+    return config
+
+
+def initialise(model: Model, folder: str | Path) -> list[str]:
+    """Copy the weights of a saved model into `model`; returns what was loaded and what not, for a person.
+
+    The encoder is copied, also into heads that keep a copy of it; a head is, if the saved model has one of the
+    same name, kind and sizes. Weights that only one of the two has stay as they are. Raises DataError if the
+    folder holds no model, or its encoder has other sizes.
+    """
+    source = Path(folder)
+    description, weights = _read_description(source), _read_weights(source)
+    encoder = _under(weights, "encoder")
+    lines = [_copy(model.encoder, encoder, "encoder")]
+    saved = {entry["name"]: entry["kind"] for entry in description["heads"]}
+    for name in model.heads:
+        head, found = model.head(name), _under(weights, f"heads.{name}")
+        if saved.get(name) == model.kinds[name] and _fits(head, found):
+            lines.append(_copy(head, found, f"heads.{name}"))
+            continue
+        why = ""
+        if name in saved:
+            other = saved[name] != model.kinds[name]
+            why = (
+                f": the saved head of that name is a {saved[name]}"
+                if other
+                else ": the saved one has other sizes"
+            )
+        lines.append(f"heads.{name} left fresh{why}")
+        for copy in head.encoder_copies:
+            lines.append(_copy(head.get_submodule(copy), encoder, f"heads.{name}.{copy}"))
+    unused = [name for name in saved if name not in model.heads]
+    if unused:
+        lines.append(f"not used: heads {', '.join(unused)} of the saved model")
+    return lines
+
+
+def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names start with `prefix` and a dot, without them."""
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in weights.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def _fits(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return own == {name: tensor.shape for name, tensor in weights.items()}
+
+
+def _copy(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> str:
+    """Put the weights that `module` has into it; says how many, and which stay fresh or are not used."""
+    own = module.state_dict()
+    wrong = [
+        f"{key} is {list(weights[key].shape)} there, {list(own[key].shape)} here"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise DataError(f"weights of {name} have other sizes: " + "; ".join(wrong[:5]))
+    shared = {key: tensor for key, tensor in weights.items() if key in own}
+    module.load_state_dict(shared, strict=False)
+    fresh, unused = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    line = f"{name} loaded, {sum(t.numel() for t in shared.values()):,} numbers"
+    line += f"; left fresh: {', '.join(fresh[:5])}{' …' if len(fresh) > 5 else ''}" if fresh else ""
+    return line + (f"; not used: {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}" if unused else "")

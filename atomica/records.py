@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +31,16 @@ __all__ = [
     "INPUTS",
     "DataConfig",
     "Dataset",
+    "Mixture",
     "Record",
     "Rows",
+    "Sampling",
     "epoch_order",
+    "occurrences",
     "open_dataset",
     "plan_batches",
     "prefetch",
+    "sampling",
     "select_rows",
 ]
 
@@ -44,6 +48,7 @@ INPUTS = ("complex", "segment0", "segment1")
 """What of each record a model sees: both partners, or one of them with the other removed."""
 
 PARTS = ("train", "valid", "test")
+SAMPLERS = ("uniform", "balanced", "modality")
 
 BASE_BLOCKS, BASE_ATOMS = 150, 121
 """Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
@@ -59,9 +64,24 @@ R = TypeVar("R")
 class DataConfig:
     """Section `[data]`: which complexes, what of them, and how they are batched."""
 
-    train: str = setting(doc="data set folder, or demo://NAME for one that comes with the package")
-    valid: str | None = setting(None, "validation set; absent: rows of `train` whose split is valid")
-    test: str | None = setting(None, "test set; absent: rows of `train` whose split is test, if any")
+    train: str | tuple[str, ...] = setting(
+        doc="data set folder, or demo://NAME for one that comes with the package; a list of them is a mixture"
+    )
+    valid: str | tuple[str, ...] | None = setting(
+        None, "validation set or sets; absent: rows of `train` whose split is valid"
+    )
+    test: str | tuple[str, ...] | None = setting(
+        None, "test set or sets; absent: rows of `train` whose split is test, if any"
+    )
+    weights: tuple[float, ...] = setting(
+        (),
+        "of a mixture: share of each set of `train` in an epoch, relative to the others; empty: every complex "
+        "as often as any other",
+        above=0,
+    )
+    epoch_complexes: int = setting(
+        0, "complexes drawn per training epoch; 0: as many as there are training rows", low=0
+    )
     input: str = setting(
         "complex",
         "what the model sees: both partners, or one alone with the other removed",
@@ -69,11 +89,18 @@ class DataConfig:
     )
     fragments: str = setting("none", "fragment vocabulary the data must be built with")
     batch_blocks: int = setting(1024, "blocks per step, at most; complexes are added until it is full", low=1)
-    max_item_blocks: int = setting(1024, "complexes with more blocks are skipped and counted", low=1)
+    max_item_blocks: int = setting(1024, "complexes with more blocks are large", low=1)
+    large: str = setting(
+        "skip",
+        "large complexes are skipped and counted, or cropped around a contact between the partners, another "
+        "one in every epoch",
+        choices=("skip", "crop"),
+    )
     sampler: str = setting(
         "uniform",
-        "uniform: every complex once per epoch; balanced: every class equally often, the epoch as long",
-        choices=("uniform", "balanced"),
+        "uniform: every complex once per epoch; balanced: every class equally often; modality: each kind of "
+        "interface in proportion to n / log n, n its number of complexes",
+        choices=SAMPLERS,
     )
     loader_threads: int = setting(
         1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
@@ -81,14 +108,40 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check keys against each other."""
+        sets = len(self.paths("train"))
         Problems.check(
+            *(
+                (getattr(self, part) == (), part, "the list is empty; name a data set, or remove the key")
+                for part in PARTS
+            ),
             (
                 self.max_item_blocks > self.batch_blocks,
                 "max_item_blocks",
                 f"must be at most data.batch_blocks ({self.batch_blocks}), which a step may not exceed; "
                 "raise batch_blocks or lower max_item_blocks",
             ),
+            (
+                self.large == "crop" and self.input != "complex",
+                "large",
+                f"crops around a contact between partners, but data.input = {self.input!r} shows one alone; "
+                'use "skip"',
+            ),
+            (
+                bool(self.weights) and len(self.weights) != sets,
+                "weights",
+                f"must be one number for each of the {sets} sets of data.train",
+            ),
+            (
+                len(self.weights) == 1 and sets == 1,
+                "weights",
+                "has no effect with a single data set; remove it, or name several in data.train",
+            ),
         )
+
+    def paths(self, part: str) -> tuple[str, ...]:
+        """The data sets named for train, valid or test; empty if none is."""
+        named = getattr(self, part)
+        return (named,) if isinstance(named, str) else tuple(named or ())
 
 
 # ------------------------------------------------------------------------------------------------ record
@@ -473,6 +526,19 @@ class Dataset(Sequence[Record]):
             )
         return found
 
+    @property
+    def modalities(self) -> Indices:
+        """Kind of interface of every complex [N], as an index into `keys.MODALITIES`; -1 if none of them."""
+        return np.array(self._texts("modality"), dtype=np.int64)
+
+    def rows_of(self, part: str, *, own: bool) -> Indices:
+        """Row numbers of train, valid or test, by the split column.
+
+        own: the data set was named for this part, so that all its rows belong to it if it has no splits at all.
+        """
+        splits = np.array([split or "" for split in self.splits], dtype=object)
+        return np.arange(len(self)) if own and not any(splits) else np.flatnonzero(splits == part)
+
     def block_counts(self, input: str = "complex") -> Indices:
         """Blocks per complex [N] (global blocks included) that a model with `data.input = input` sees."""
         key = f"blocks:{input}"
@@ -524,6 +590,94 @@ class Dataset(Sequence[Record]):
             ]
         found: list[dict[str, str]] = self._cache[name]
         return found
+
+
+class Mixture(Sequence[Record]):
+    """Several data sets as one: the rows of the first, then those of the second, and so on.
+
+    It answers whatever a `Dataset` answers. sources [N] tells which set a row is from. Raises DataError if the
+    sets were built with different vocabularies.
+    """
+
+    def __init__(self, sets: Sequence[Dataset]) -> None:
+        self.sets = tuple(sets)
+        self.name = " + ".join(one.name for one in sets)
+        for one in sets[1:]:
+            if one.manifest["vocabulary"] != sets[0].manifest["vocabulary"]:
+                raise DataError(
+                    f"{one.name}: its vocabulary differs from that of {sets[0].name}; build both with the same"
+                )
+        self.manifest = sets[0].manifest
+        self.fragments, self.block_types = sets[0].fragments, sets[0].block_types
+        self._ends = np.cumsum([0, *(len(one) for one in sets)])
+
+    def __len__(self) -> int:
+        """Number of complexes in all sets."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        """The record of one row; negative rows count from the end, a slice gives a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = int(index) + (len(self) if index < 0 else 0)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {index} of a data set of {len(self)} complexes")
+        which = int(np.searchsorted(self._ends, row, side="right")) - 1
+        return self.sets[which][row - int(self._ends[which])]
+
+    @property
+    def sources(self) -> Indices:
+        """Which set every row is from [N], counted from 0."""
+        return np.repeat(np.arange(len(self.sets)), np.diff(self._ends))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fingerprints of the sets, in order."""
+        return hashlib.sha256("".join(one.fingerprint for one in self.sets).encode()).hexdigest()
+
+    @property
+    def ids(self) -> list[str]:
+        """Name of every complex, in row order; names may recur in another set."""
+        return [name for one in self.sets for name in one.ids]
+
+    @property
+    def splits(self) -> list[str | None]:
+        """The split column of all sets."""
+        return [split for one in self.sets for split in one.splits]
+
+    @property
+    def modalities(self) -> Indices:
+        """Kind of interface of every complex [N]; see `Dataset.modalities`."""
+        return np.concatenate([one.modalities for one in self.sets])
+
+    def column(self, name: str) -> list[str | None]:
+        """Text of a label or metadata column, None for rows of sets that lack it. DataError if all do."""
+        found: list[str | None] = []
+        missing: list[str] = []
+        for one in self.sets:
+            try:
+                found += one.column(name)
+            except DataError as error:
+                missing.append(str(error))
+                found += [None] * len(one)
+        if len(missing) == len(self.sets):
+            raise DataError("; ".join(missing))
+        return found
+
+    def rows_of(self, part: str, *, own: bool) -> Indices:
+        """Row numbers of train, valid or test: those of every set; see `Dataset.rows_of`."""
+        rows = [one.rows_of(part, own=own) + end for one, end in zip(self.sets, self._ends, strict=False)]
+        return np.concatenate(rows)
+
+    def block_counts(self, input: str = "complex") -> Indices:
+        """Blocks per complex [N]; see `Dataset.block_counts`."""
+        return np.concatenate([one.block_counts(input) for one in self.sets])
+
+    def graphs(self, indices: Iterable[int], *, input: str = "complex", **options: Any) -> dgl.DGLGraph:
+        """One batched DGL graph of the complexes `indices`; options are those of `atomica.graph.batch`."""
+        from atomica import graph
+
+        return graph.batch([self[i].view(input) for i in indices], **options)
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -594,14 +748,15 @@ class Rows:
     """The complexes of one part (train, valid or test) that a run uses.
 
     rows [N]: row numbers in `dataset`; blocks [N]: blocks the model sees of each; skipped: reason → count of
-    complexes left out.
+    complexes left out; cropped: how many are cropped to fit.
     """
 
     part: str
-    dataset: Dataset
+    dataset: Dataset | Mixture
     rows: Indices
     blocks: Indices
     skipped: Mapping[str, int]
+    cropped: int = 0
 
     def __len__(self) -> int:
         """Number of complexes."""
@@ -620,49 +775,115 @@ class Rows:
         return [ids[row] for row in self.rows]
 
 
-def select_rows(dataset: Dataset, part: str, config: DataConfig, *, own: bool) -> Rows:
-    """The complexes of one part of the data, those with too many blocks skipped and counted.
+def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, own: bool) -> Rows:
+    """The complexes of one part of the data; those with too many blocks are skipped, or to be cropped.
 
     own: the data set was named for this part (`data.valid = ...`), so that all its rows belong to it if it
     has no splits at all. In a data set with splits, only the rows of this part's split are used.
     """
-    splits = np.array([split or "" for split in dataset.splits], dtype=object)
-    rows = np.arange(len(dataset)) if own and not any(splits) else np.flatnonzero(splits == part)
-    blocks = dataset.block_counts(config.input)[rows]
-    chosen = Rows(part, dataset, rows.astype(np.int64), blocks, {})
+    rows = dataset.rows_of(part, own=own).astype(np.int64)
+    chosen = Rows(part, dataset, rows, dataset.block_counts(config.input)[rows], {})
     if config.input != "complex":
         # One block is the global block alone, none a partner that is not there.
         chosen = chosen.keep(chosen.blocks > 1, f"no {config.input}")
-    return chosen.keep(
-        chosen.blocks <= config.max_item_blocks,
-        f"more than {config.max_item_blocks} blocks (data.max_item_blocks)",
+    fits = chosen.blocks <= config.max_item_blocks
+    if config.large == "crop":
+        cropped = np.minimum(chosen.blocks, config.max_item_blocks)
+        return replace(chosen, blocks=cropped, cropped=int((~fits).sum()))
+    return chosen.keep(fits, f"more than {config.max_item_blocks} blocks (data.max_item_blocks)")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often complexes come in an epoch: strata [N], the stratum of each, and shares [S], which add up to 1."""
+
+    strata: Indices
+    shares: npt.NDArray[np.float64]
+
+
+def sampling(
+    sampler: str, groups: Indices, *, sources: Indices | None = None, weights: Sequence[float] = ()
+) -> Sampling | None:
+    """The strata that `data.sampler` and `data.weights` ask for; None where every complex comes once.
+
+    groups [N]: class or kind of interface of each complex; sources [N]: its data set, read with `weights` only,
+    which then hold for the sets, and `sampler` within each. The share of a group of n complexes is 1 if
+    balanced, n / log n by modality (log 2 for n = 1, which has log 0), and n if uniform.
+
+    >>> sampling("balanced", np.array([0, 0, 0, 1])).shares.tolist()
+    [0.5, 0.5]
+    >>> both = sampling("uniform", np.zeros(4, int), sources=np.array([0, 0, 0, 1]), weights=(1.0, 3.0))
+    >>> both.shares.tolist()
+    [0.25, 0.75]
+    """
+    if sampler == "uniform" and not weights:
+        return None
+    group = np.zeros_like(groups) if sampler == "uniform" else groups
+    source = sources if weights and sources is not None else np.zeros_like(groups)
+    pairs, strata, counts = np.unique(
+        np.stack([source, group], axis=1), axis=0, return_inverse=True, return_counts=True
     )
+    within = {
+        "uniform": counts.astype(np.float64),
+        "balanced": np.ones(len(counts)),
+        "modality": counts / np.log(np.maximum(counts, 2)),
+    }[sampler]
+    share = within / np.bincount(pairs[:, 0], within)[pairs[:, 0]]
+    if weights:
+        share = share * np.asarray(weights)[pairs[:, 0]]
+    return Sampling(strata.reshape(-1), share / share.sum())
 
 
-def epoch_order(count: int, *, seed: int, epoch: int, classes: npt.NDArray[Any] | None = None) -> Indices:
+def epoch_order(
+    count: int, *, seed: int, epoch: int, sampling: Sampling | None = None, length: int = 0
+) -> Indices:
     """Order in which an epoch visits `count` complexes; depends on (seed, epoch) only.
 
-    Without `classes` a permutation. With `classes` [count], the epoch is as long, but every class fills the
-    same number of places (to within one): complexes of a small class come several times, each equally often
-    to within one, and of a large class a random part is left out.
+    Without `sampling` a permutation. With it, every stratum fills its share of the epoch's `length` places (0:
+    `count`), to within one in each epoch and exactly over many: complexes of a small stratum come several
+    times, each equally often to within one, and of a large one a random part is left out.
 
-    >>> order = epoch_order(5, seed=0, epoch=0, classes=np.array([0, 0, 0, 0, 1]))
+    >>> balanced = sampling("balanced", np.array([0, 0, 0, 0, 1]))
+    >>> order = epoch_order(5, seed=0, epoch=0, sampling=balanced)
     >>> len(order), int((order == 4).sum())
     (5, 2)
     """
     generator = np.random.default_rng([seed, epoch])
-    if classes is None:
-        return generator.permutation(count)
-    values = np.unique(classes)
-    # The class that gets the odd places changes from epoch to epoch.
-    shares = np.full(len(values), count // len(values))
-    shares[(np.arange(count % len(values)) + epoch) % len(values)] += 1
+    length = length or count
+    if sampling is None:
+        rounds = -(-length // count)
+        return np.concatenate([generator.permutation(count) for _ in range(rounds)])[:length]
+    # One offset for all boundaries shifts the odd places from stratum to stratum between epochs.
+    ends = np.floor(np.cumsum(sampling.shares) * length + _spread(epoch) + 1e-9).astype(np.int64)
+    ends[-1] = length
     picked = []
-    for value, share in zip(values, shares, strict=True):
-        members = np.flatnonzero(classes == value)
-        rounds = -(-int(share) // len(members))
-        picked.append(np.concatenate([generator.permutation(members) for _ in range(max(rounds, 1))])[:share])
+    for stratum, places in enumerate(np.diff(ends, prepend=0)):
+        members = np.flatnonzero(sampling.strata == stratum)
+        rounds = -(-int(places) // len(members))
+        picked.append(
+            np.concatenate([generator.permutation(members) for _ in range(max(rounds, 1))])[:places]
+        )
     return generator.permutation(np.concatenate(picked))
+
+
+def _spread(epoch: int) -> float:
+    """The binary digits of epoch + 1 mirrored at the point: 1/2, 1/4, 3/4, 1/8, … covers [0, 1) evenly."""
+    digits = f"{epoch + 1:b}"[::-1]
+    return int(digits, 2) / 2 ** len(digits)
+
+
+def occurrences(order: Indices) -> Indices:
+    """How often the complex at each place of `order` came before, so that its noise can differ each time.
+
+    >>> occurrences(np.array([4, 1, 4, 4, 1])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    by_value = np.argsort(order, kind="stable")
+    ordered = order[by_value]
+    first = np.searchsorted(ordered, ordered)
+    found = np.empty_like(order)
+    found[by_value] = np.arange(len(order)) - first
+    return found
 
 
 def plan_batches(order: Indices, blocks: Indices, batch_blocks: int) -> list[Indices]:
@@ -684,7 +905,9 @@ def plan_batches(order: Indices, blocks: Indices, batch_blocks: int) -> list[Ind
     return batches
 
 
-def prefetch(jobs: Iterable[T], make: Callable[[T], R], *, threads: int = 1, ahead: int = 4) -> Iterator[R]:
+def prefetch(
+    jobs: Iterable[T], make: Callable[[T], R], *, threads: int = 1, ahead: int = 4
+) -> Generator[R, None, None]:
     """`map(make, jobs)`, prepared up to `ahead` results early by other threads, in order.
 
     The order of the results does not depend on the number of threads; 0 threads prepare each result when it

@@ -27,13 +27,16 @@ from atomica import spec
 from atomica.spec import Issues, Problems, Setting, setting
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
     from atomica.encoder import EncoderConfig
     from atomica.heads import Head
-    from atomica.model import Model
-    from atomica.records import DataConfig, Dataset, Rows
+    from atomica.model import InitConfig, Model
+    from atomica.noise import NoiseConfig
+    from atomica.records import DataConfig, Dataset, Mixture, Rows, Sampling
     from atomica.train.checkpoint import Checkpoint
     from atomica.train.logging import LogConfig, RunLog
     from atomica.train.loop import Outcome, Part, Stop, TrainConfig
@@ -128,6 +131,18 @@ class HeadSpec:
         """Name of the head."""
         return self.common.name or self.common.kind
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it learns from a column of the data."""
+        return self.cls.targets == "labels"
+
+    def table(self) -> dict[str, Any]:
+        """All its settings, as a table of a TOML file."""
+        common = asdict(self.common)
+        if not self.labelled:
+            del common["label"]
+        return {**common, "name": self.name, **asdict(self.config)}
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -136,6 +151,8 @@ class Spec:
     run: RunConfig
     data: DataConfig
     model: EncoderConfig
+    init: InitConfig
+    noise: NoiseConfig
     heads: tuple[HeadSpec, ...]
     train: TrainConfig
     device: DeviceConfig
@@ -145,12 +162,12 @@ class Spec:
         """Every setting, defaults included, as tables of a TOML file."""
         model = asdict(self.model)
         model.pop("block_types")
-        heads = [("[[head]]", {**asdict(h.common), "name": h.name, **asdict(h.config)}) for h in self.heads]
         return [
             ("run", asdict(self.run)),
             ("data", asdict(self.data)),
-            ("model", model),
-            *heads,
+            ("noise", asdict(self.noise)),
+            ("model", {**asdict(self.init), **model}),
+            *(("[[head]]", head.table()) for head in self.heads),
             ("train", asdict(self.train)),
             ("device", asdict(self.device)),
             ("log", asdict(self.log)),
@@ -169,26 +186,45 @@ class Spec:
             elif name == "[[head]]":
                 index = sum(key.endswith(".kind") and key.startswith("head.") for key in found)
                 found |= {f"head.{index}.{key}": value for key, value in table.items()}
-            elif name in ("data", "model", "train"):
+            elif name in ("data", "noise", "model", "train"):
                 free = ("train", "valid", "test", "loader_threads", "epochs", "patience")
                 found |= {f"{name}.{key}": value for key, value in table.items() if key not in free}
         return dict(json.loads(json.dumps(found)))
 
 
-def _section_classes() -> dict[str, tuple[type, tuple[str, ...]]]:
-    """Section name → the dataclass that owns it, and fields of it that a spec may not set."""
+@dataclass(frozen=True)
+class _Section:
+    """The dataclass that owns keys of a section of the spec, and fields of it that a spec may not set."""
+
+    name: str
+    cls: type
+    hidden: tuple[str, ...] = ()
+
+    def keys(self) -> list[str]:
+        """The keys it owns, without those of nested tables."""
+        return list(
+            dict.fromkeys(row.key.partition(".")[0] for row in spec.describe(self.cls, exclude=self.hidden))
+        )
+
+
+def _sections() -> dict[str, _Section]:
+    """Field of `Spec` → its section."""
     from atomica.encoder import EncoderConfig
+    from atomica.model import InitConfig
+    from atomica.noise import NoiseConfig
     from atomica.records import DataConfig
     from atomica.train.logging import LogConfig
     from atomica.train.loop import TrainConfig
 
     return {
-        "run": (RunConfig, ()),
-        "data": (DataConfig, ()),
-        "model": (EncoderConfig, ("block_types",)),
-        "train": (TrainConfig, ()),
-        "device": (DeviceConfig, ()),
-        "log": (LogConfig, ()),
+        "run": _Section("run", RunConfig),
+        "data": _Section("data", DataConfig),
+        "noise": _Section("noise", NoiseConfig),
+        "init": _Section("model", InitConfig),
+        "model": _Section("model", EncoderConfig, ("block_types",)),
+        "train": _Section("train", TrainConfig),
+        "device": _Section("device", DeviceConfig),
+        "log": _Section("log", LogConfig),
     }
 
 
@@ -197,8 +233,8 @@ def settings() -> list[Setting]:
     from atomica.heads import available, head_class
 
     rows: list[Setting] = []
-    for name, (cls, hidden) in _section_classes().items():
-        rows += spec.describe(cls, name, exclude=hidden)
+    for section in _sections().values():
+        rows += spec.describe(section.cls, section.name, exclude=section.hidden)
     rows += spec.describe(HeadConfig, "head.N")
     for kind in available():
         rows += [
@@ -210,25 +246,86 @@ def settings() -> list[Setting]:
 
 def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     """The typed spec of a source; None, and issues added, if anything is wrong with it."""
-    classes = _section_classes()
-    known = [*classes, "head"]
+    sections = _sections()
+    owned: dict[str, list[str]] = {}
+    for section in sections.values():
+        owned.setdefault(section.name, []).extend(section.keys())
     elsewhere: dict[str, str] = {}
-    for name, (cls, hidden) in classes.items():
-        for row in spec.describe(cls, exclude=hidden):
-            elsewhere.setdefault(row.key.partition(".")[0], name)
+    for name, keys in owned.items():
+        for key in keys:
+            elsewhere.setdefault(key, name)
     for key in source.tree:
-        if key not in known:
+        if key not in (known := [*owned, "head"]):
             issues.add(
                 (key,), spec.unknown_key(key, (), known, elsewhere), value=not _is_table(source.tree[key])
             )
-    found: dict[str, Any] = {
-        name: spec.read(cls, source, (name,), issues, exclude=hidden, elsewhere=elsewhere)
-        for name, (cls, hidden) in classes.items()
-    }
+    found: dict[str, Any] = {}
+    for name, section in sections.items():
+        own = section.keys()
+        table = source.tree.get(section.name)
+        others = [key for key in owned[section.name] if key not in own]
+        if name == "init" and isinstance(table, dict):
+            others = list(set(table).difference(own))  # a key that nobody knows is reported once
+        found[name] = spec.read(
+            section.cls,
+            source,
+            (section.name,),
+            issues,
+            exclude=section.hidden,
+            ignore=others,
+            elsewhere=elsewhere,
+        )
     heads = _read_heads(source, issues)
     if issues.found or heads is None or any(value is None for value in found.values()):
         return None
-    return Spec(heads=heads, **found)
+    checked = Spec(heads=heads, **found)
+    _check_heads(checked, issues)
+    return None if issues.found else checked
+
+
+NOISE_KEYS = {
+    "rotation": "rotation_sigma",
+    "translation": "translation_sigma",
+    "torsion": "torsion_sigma",
+    "gaussian": "gaussian_sigma",
+    "mask": "mask_proportion",
+}
+"""Kind of noise, as heads name it → the key of section `[noise]` that switches it on."""
+
+
+def _check_heads(checked: Spec, issues: Issues) -> None:
+    """What heads need of the data, the noise and each other, against what the spec gives them."""
+    from atomica.heads import NEEDS, TARGETS
+
+    learnt: set[str] = set()
+    for index, head in enumerate(checked.heads):
+        path: spec.KeyPath = ("head", index, "kind")
+        unknown = [need for need in head.cls.needs if need not in NEEDS]
+        if unknown or head.cls.targets not in TARGETS:
+            wrong = ", ".join(unknown) or f"targets from {head.cls.targets!r}"
+            issues.add(path, f"its class asks for {wrong}, which no run can give")
+        if "partners" in head.cls.needs and checked.data.input != "complex":
+            issues.add(
+                path,
+                f"needs both partners, but data.input = {checked.data.input!r} shows one alone; "
+                'use input = "complex"',
+            )
+        if not head.labelled and ("head", index, "label") in issues.source:
+            issues.add(
+                ("head", index, "label"), f"has no effect: a head of kind {head.common.kind!r} reads no label"
+            )
+        kinds = head.cls.learns(head.config)
+        learnt |= kinds
+        for kind in sorted(kinds):
+            key = NOISE_KEYS[kind]
+            if not getattr(checked.noise, key):
+                task = {"gaussian": "atom"}.get(kind, kind)
+                off = f", or set head.{index}.{task} = 0" if hasattr(head.config, task) else ""
+                issues.add(path, f"learns from {kind} noise, but noise.{key} is 0; give it a value{off}")
+    for kind, key in NOISE_KEYS.items():
+        if getattr(checked.noise, key) and kind not in learnt:
+            kinds_ = "masked_block" if kind == "mask" else "denoise"
+            issues.add(("noise", key), f'no head learns from it; add one of kind "{kinds_}", or set it to 0')
 
 
 def _is_table(value: Any) -> bool:
@@ -289,6 +386,8 @@ class Job:
     folder: Path
     resume: Checkpoint | None
     identity: dict[str, Any]
+    started: list[str]
+    """What was loaded from `model.init`, for a person."""
 
 
 def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
@@ -306,14 +405,15 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
         issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    config = replace(checked.model, block_types=data["train"].block_types)
+    checked = _inherit(checked, source, data["train"].block_types, issues, resume=resume)
+    config = checked.model
     if config.modality_embedding and checked.data.input != "complex":
         issues.add(
             ("model", "modality_embedding"),
             f"has no effect with data.input = {checked.data.input!r}: one partner alone does not show what "
             'kind of interface it is; remove it, or use input = "complex"',
         )
-    parts, texts = _make_parts(checked, config, data, issues)
+    parts, texts = _make_parts(checked, data, issues)
     folder = Path(os.path.abspath(checked.run.folder))
     found = _check_folder(folder, issues, resume=resume, dry=dry)
     issues.raise_any()
@@ -325,8 +425,8 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
     # and two runs part ways after some dozen steps. On CUDA the same switch would refuse operations we need.
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    model = _build_model(checked, config, device)
-    _check_monitor(model, checked, issues)
+    model, started = _build_model(checked, device, issues, resume=resume)
+    _check_model(model, checked, issues)
     identity = {
         "settings": checked.identity(),
         "data": {name: part.rows.dataset.fingerprint for name, part in parts.items() if name != "test"},
@@ -334,34 +434,70 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
     if found is not None:
         _check_resume(found, identity, folder)
     issues.raise_any()
-    return Job(_absolute(checked, folder), parts, texts, model, device, folder, found, identity)
+    return Job(_absolute(checked, folder), parts, texts, model, device, folder, found, identity, started)
 
 
-def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset]:
+def _inherit(checked: Spec, source: spec.Source, block_types: int, issues: Issues, *, resume: bool) -> Spec:
+    """The spec with the settings of the encoder that it takes from `model.init`, and the data's vocabulary.
+
+    A resumed run takes them from its own checkpoint, since the model it started from may be gone.
+    """
+    from atomica.errors import DataError
+    from atomica.model import inherit, saved_encoder
+    from atomica.train import checkpoint
+    from atomica.train.loop import LAST
+
+    checked = replace(checked, model=replace(checked.model, block_types=block_types))
+    origin = checked.init.init
+    if origin is None:
+        return checked
+    last = checkpoint.find(Path(os.path.abspath(checked.run.folder)) / CHECKPOINTS / LAST)
+    folder = str(last) if resume and last is not None else origin
+    try:
+        saved = saved_encoder(folder)
+        config = inherit(checked.model, {*source.tree["model"], "block_types"}, saved)
+    except DataError as error:
+        issues.add(("model", "init"), str(error).removeprefix(f"{folder}: "))
+        return checked
+    return replace(checked, model=config, init=replace(checked.init, init=os.path.abspath(origin)))
+
+
+def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixture]:
     """The data sets a spec names. What is wrong with them joins the other issues, also of a faulty spec."""
     from atomica.errors import AtomicaError
-    from atomica.records import PARTS, open_dataset
+    from atomica.records import PARTS, Mixture, open_dataset
 
     table = source.tree.get("data")
     if not isinstance(table, dict):
         return {}
     fragments = table.get("fragments", "none")
-    opened: dict[str, Dataset] = {}
+    opened: dict[str, Dataset | Mixture] = {}
     for part in PARTS:
-        path = table.get(part)
-        if not isinstance(path, str):
+        named = table.get(part)
+        paths = [named] if isinstance(named, str) else named
+        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+            continue
+        sets: list[Dataset] = []
+        for path in paths:
+            try:
+                sets.append(open_dataset(path))
+            except AtomicaError as error:
+                problem = str(error) if len(paths) > 1 else str(error).removeprefix(f"{path}: ")
+                issues.add(("data", part), problem)
+                continue
+            if sets[-1].fragments != fragments:
+                which = f"{path} was " if len(paths) > 1 else ""
+                issues.add(
+                    ("data", part),
+                    f"{which}built with fragment vocabulary {sets[-1].fragments!r}, but data.fragments is "
+                    f"{fragments!r}; rebuild the data, or set data.fragments",
+                )
+        if len(sets) < len(paths):
             continue
         try:
-            opened[part] = open_dataset(path)
+            opened[part] = sets[0] if len(sets) == 1 else Mixture(sets)
         except AtomicaError as error:
-            issues.add(("data", part), str(error).removeprefix(f"{path}: "))
-            continue
-        if opened[part].fragments != fragments:
-            issues.add(
-                ("data", part),
-                f"built with fragment vocabulary {opened[part].fragments!r}, but data.fragments is "
-                f"{fragments!r}; rebuild the data, or set data.fragments",
-            )
+            issues.add(("data", part), str(error))
     vocabularies = {part: dict(dataset.manifest["vocabulary"]) for part, dataset in opened.items()}
     for part, vocabulary in vocabularies.items():
         if vocabulary != vocabularies.get("train", vocabulary):
@@ -372,19 +508,19 @@ def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset]:
 
 
 def _make_parts(
-    checked: Spec, config: EncoderConfig, data: Mapping[str, Dataset], issues: Issues
+    checked: Spec, data: Mapping[str, Dataset | Mixture], issues: Issues
 ) -> tuple[dict[str, Part], dict[str, dict[str, list[str | None]]]]:
     """Rows and targets of train, valid and test, and the label texts of each by head."""
     from atomica.records import PARTS, select_rows
     from atomica.train.loop import Part
 
+    noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
     parts: dict[str, Part] = {}
     texts: dict[str, dict[str, list[str | None]]] = {}
     for name in PARTS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
-        dataset = data.get(name, data["train"])
-        rows = select_rows(dataset, name, checked.data, own=name in data)
+        rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
         if not len(rows):
             reason = "; skipped: " + _counts(rows.skipped) if rows.skipped else ""
             if name in data:
@@ -397,114 +533,201 @@ def _make_parts(
                     value=False,
                 )
             continue
-        encoded = _encode_labels(checked, rows, issues)
-        if encoded is None:
+        labels = _encode_labels(checked, rows, issues)
+        if labels is None:
             continue
-        rows, targets, texts[name] = encoded
+        rows, texts[name] = labels.rows, labels.texts
         if not len(rows):
             issues.add(
                 ("data", name), f"no complex is left; skipped: {_counts(rows.skipped)}", value=name in data
             )
             continue
-        classes = next(
-            (t.numpy() for t in targets.values() if t.ndim == 1 and not t.is_floating_point()), None
-        )
-        by_loss = name == "valid" and checked.train.monitor == "loss"
-        if classes is not None and name != "test" and not by_loss and len(set(classes.tolist())) < 2:
-            head = checked.heads[0].name
-            remedy = (
-                'give a data.valid with both, or choose epochs by train.monitor = "loss"'
-                if name == "valid"
-                else "both are needed"
-            )
-            issues.add(
-                ("data", name),
-                f"all {len(rows)} {name} complexes are of one class for head {head!r}; {remedy}",
-                value=name in data,
-            )
-        balanced = checked.data.sampler == "balanced"
-        if balanced and classes is None:
-            issues.add(("data", "sampler"), "needs a head with classes; use uniform")
+        groups = _classes(checked, name, labels, issues, named=name in data)
         parts[name] = Part(
             rows=rows,
-            targets=targets,
+            targets=labels.targets,
+            known=labels.known,
             input=checked.data.input,
-            graph_options=config.graph_options(),
+            graph_options=checked.model.graph_options(),
             batch_blocks=checked.data.batch_blocks,
+            seed=checked.run.seed,
             loader_threads=checked.data.loader_threads,
-            classes=classes if balanced and name == "train" else None,
+            sampling=_sampling(checked, rows, groups, issues) if name == "train" else None,
+            epoch_complexes=checked.data.epoch_complexes if name == "train" else 0,
+            noise=checked.noise if noisy else None,
+            max_blocks=checked.data.max_item_blocks if rows.cropped else None,
         )
     return parts, texts
 
 
-def _encode_labels(
-    checked: Spec, rows: Rows, issues: Issues
-) -> tuple[Rows, dict[str, Tensor], dict[str, list[str | None]]] | None:
-    """Targets of every head, for the rows that have a usable label for all of them."""
-    import numpy as np
+@dataclass
+class _Labels:
+    """Rows with a label for some head, the targets by head, where they are known, and the texts they are made of."""
+
+    rows: Rows
+    targets: dict[str, Tensor]
+    known: dict[str, Tensor]
+    texts: dict[str, list[str | None]]
+
+
+def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
+    """Targets of every head that reads labels; rows without a usable one for any head are left out.
+
+    A test set may lack the labels of some heads, which are then not evaluated; train and valid may not.
+    """
     import torch
 
     from atomica.errors import DataError
 
     targets: dict[str, Tensor] = {}
+    known: dict[str, Tensor] = {}
     texts: dict[str, list[str | None]] = {}
-    known = np.ones(len(rows), dtype=bool)
-    lost: list[tuple[str, Any]] = []
+    several = sum(head.labelled for head in checked.heads) > 1
+    before = len(issues.found)
     for index, head in enumerate(checked.heads):
+        if not head.labelled:
+            continue
+        key, problem = "label", ""
         try:
             column = rows.dataset.column(head.common.label)
-        except DataError as error:
-            issues.add(("head", index, "label"), str(error), value=("head", index, "label") in issues.source)
-            return None
-        texts[head.name] = [column[row] for row in rows.rows]
-        try:
-            targets[head.name], usable = head.cls.encode_labels(head.config, texts[head.name])
-        except DataError as error:
-            where = next(
-                (key for key in ("positive", "label") if ("head", index, key) in issues.source), "kind"
+            texts[head.name] = [column[row] for row in rows.rows]
+            key = next(
+                (one for one in ("positive", "label") if ("head", index, one) in issues.source), "kind"
             )
-            issues.add(("head", index, where), f"{rows.part} rows of {rows.dataset.name}: {error}")
-            return None
-        lost.append((f"no usable {head.common.label} for head {head.name}", usable.numpy().astype(bool)))
-    for reason, usable in lost:
-        rows = rows.keep(usable[known], reason)
-        known &= usable
-    index_ = torch.from_numpy(np.flatnonzero(known))
-    kept = np.flatnonzero(known).tolist()
-    return (
-        rows,
-        {name: target[index_] for name, target in targets.items()},
-        {name: [column[i] for i in kept] for name, column in texts.items()},
+            problem = f"{rows.part} rows of {rows.dataset.name}: "
+            targets[head.name], usable = head.cls.encode_labels(head.config, texts[head.name])
+            known[head.name] = usable.bool()
+        except DataError as error:
+            if rows.part == "test" and several:
+                texts[head.name] = [None] * len(rows)
+                targets[head.name] = torch.zeros(len(rows))
+                known[head.name] = torch.zeros(len(rows), dtype=torch.bool)
+                continue
+            path = ("head", index, key)
+            issues.add(path, f"{problem}{error}", value=path in issues.source)
+    if len(issues.found) > before:
+        return None
+    if not known:
+        return _Labels(rows, {}, {}, {})
+    # A head that needs no labels can use every row.
+    usable = torch.stack(list(known.values())).any(dim=0)
+    if any(not head.labelled for head in checked.heads):
+        usable = torch.ones_like(usable)
+    if several:
+        reason = "no usable label for any head"
+    else:
+        only = next(head for head in checked.heads if head.labelled)
+        reason = f"no usable {only.common.label} for head {only.name}"
+    kept = torch.nonzero(usable)[:, 0]
+    return _Labels(
+        rows.keep(usable.numpy(), reason),
+        {name: target[kept] for name, target in targets.items()},
+        {name: mask[kept] for name, mask in known.items()},
+        {name: [column[i] for i in kept.tolist()] for name, column in texts.items()},
     )
 
 
-def _build_model(checked: Spec, config: EncoderConfig, device: torch.device) -> Model:
-    """The model with fresh weights; also seeds every random-number generator of the process."""
+def _classes(
+    checked: Spec, part: str, labels: _Labels, issues: Issues, *, named: bool
+) -> npt.NDArray[np.int64] | None:
+    """Class of each row by the first head that has classes, -1 where unknown; None without such a head.
+
+    An issue for every head whose classes are all the same in a part that needs more than one.
+    """
+    import numpy as np
+
+    by_loss = part == "valid" and checked.train.monitor.rpartition("/")[2] == "loss"
+    groups = None
+    for name, target in labels.targets.items():
+        if target.ndim != 1 or target.is_floating_point():
+            continue
+        known = labels.known[name].numpy()
+        classes = np.where(known, target.numpy(), -1)
+        groups = classes if groups is None else groups
+        if part != "test" and not by_loss and len(set(classes[known].tolist())) < 2:
+            remedy = (
+                'give a data.valid with both, or choose epochs by train.monitor = "loss"'
+                if part == "valid"
+                else "both are needed"
+            )
+            issues.add(
+                ("data", part),
+                f"all {int(known.sum())} {part} complexes are of one class for head {name!r}; {remedy}",
+                value=named,
+            )
+    return groups
+
+
+def _sampling(
+    checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None, issues: Issues
+) -> Sampling | None:
+    """How the training rows are drawn."""
+    import numpy as np
+
+    from atomica.records import Mixture, sampling
+
+    sampler, weights, dataset = checked.data.sampler, checked.data.weights, rows.dataset
+    groups = np.zeros(len(rows), dtype=np.int64)
+    if sampler == "modality":
+        groups = dataset.modalities[rows.rows]
+        if len(np.unique(groups)) < 2:
+            issues.add(
+                ("data", "sampler"), "has no effect: all training complexes are of one kind; use uniform"
+            )
+    if sampler == "balanced":
+        if classes is None:
+            issues.add(("data", "sampler"), "needs a head with classes; use uniform")
+            return None
+        groups = classes
+    sources = None
+    if isinstance(dataset, Mixture):
+        sources = dataset.sources[rows.rows]
+        for index, one in enumerate(dataset.sets):
+            if weights and not (sources == index).any():
+                issues.add(("data", "weights"), f"{one.name} has no training rows that could be drawn")
+    return sampling(sampler, groups, sources=sources, weights=weights)
+
+
+def _build_model(
+    checked: Spec, device: torch.device, issues: Issues, *, resume: bool
+) -> tuple[Model, list[str]]:
+    """The model with its first weights, and what of them was loaded; also seeds every random-number generator."""
     import numpy as np
     import torch
 
-    from atomica.model import Model
+    from atomica.errors import DataError
+    from atomica.model import Model, initialise
 
     random.seed(checked.run.seed)
     np.random.seed(checked.run.seed)
     torch.manual_seed(checked.run.seed)
-    heads = {head.name: head.cls(head.config, config) for head in checked.heads}
-    return Model(
-        config,
+    heads = {head.name: head.cls(head.config, checked.model) for head in checked.heads}
+    model = Model(
+        checked.model,
         heads,
         kinds={head.name: head.common.kind for head in checked.heads},
         weights={head.name: head.common.weight for head in checked.heads},
-    ).to(device)
+    )
+    started: list[str] = []
+    if checked.init.init is not None and not resume:
+        try:
+            started = initialise(model, checked.init.init)
+        except DataError as error:
+            issues.add(("model", "init"), str(error))
+    return model.to(device), started
 
 
-def _check_monitor(model: Model, checked: Spec, issues: Issues) -> None:
+def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
+    """What `[train]` says of metrics and parts of the model, against those it has."""
     from atomica.errors import DataError
-    from atomica.train.loop import monitor_of
+    from atomica.train.loop import monitor_of, part_problems
 
     try:
         monitor_of(model, checked.train)
     except DataError as error:
         issues.add(("train", "monitor"), str(error).partition(": ")[2])
+    for key, message in part_problems(model, checked.train):
+        issues.add(("train", key), message, value=key != "rates")
 
 
 def _check_folder(folder: Path, issues: Issues, *, resume: bool, dry: bool) -> Checkpoint | None:
@@ -569,11 +792,12 @@ def _absolute(checked: Spec, folder: Path) -> Spec:
     """The spec with paths that mean the same from any current directory."""
     from atomica.records import DEMO, PARTS
 
-    paths = {part: getattr(checked.data, part) for part in PARTS}
-    full = {
-        part: path if path is None or path.startswith(DEMO) else os.path.abspath(path)
-        for part, path in paths.items()
-    }
+    full: dict[str, Any] = {}
+    for part in PARTS:
+        paths = [
+            path if path.startswith(DEMO) else os.path.abspath(path) for path in checked.data.paths(part)
+        ]
+        full[part] = tuple(paths) if len(paths) > 1 else next(iter(paths), None)
     return replace(checked, run=replace(checked.run, out=str(folder)), data=replace(checked.data, **full))
 
 
@@ -594,12 +818,18 @@ def _overview(job: Job) -> list[str]:
     for name, part in job.parts.items():
         rows = part.rows
         classes = []
-        for head, column in job.texts[name].items():
+        texts = {head: _known_texts(job, head)[name] for head in part.known}
+        for head, column in texts.items():
             values = Counter(str(text) for text in column)
             if len(values) <= 20:
                 listing = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
-                classes.append(listing if len(job.texts[name]) == 1 else f"{head}: {listing}")
+                classes.append(listing if len(texts) == 1 else f"{head}: {listing}")
+        if len(part.known) + sum(not head.labelled for head in checked.heads) > 1:
+            lacking = {head: int((~known).sum()) for head, known in part.known.items()}
+            classes += [f"{count} without {head}" for head, count in lacking.items() if count]
         skipped = f"; skipped {_counts(rows.skipped)}" if rows.skipped else ""
+        if rows.cropped:
+            skipped = f"; {rows.cropped} cropped to {checked.data.max_item_blocks} blocks{skipped}"
         lines.append(
             f"{name:<7} {len(rows)} complexes of {rows.dataset.name}, {seen}, {int(rows.blocks.sum())} blocks"
             + (f" ({'; '.join(classes)})" if classes else "")
@@ -614,10 +844,11 @@ def _overview(job: Job) -> list[str]:
                 lines.append(
                     f"note    {len(shared)} complexes are in {one} and in {other}, {min(shared)} for one"
                 )
+    lines += [f"start   {line}" for line in job.started]
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
     train = job.parts["train"]
-    plan = train.epoch_plan(checked.run.seed, 0)
-    blocks = float(np.mean([train.rows.blocks[batch].sum() for batch in plan]))
+    plan = train.epoch_plan(0)
+    blocks = float(np.mean([train.blocks_of(batch) for batch in plan]))
     complexes = float(np.mean([len(batch) for batch in plan]))
     lines.append(f"model   {parameters:,} parameters, heads: {', '.join(h.name for h in checked.heads)}")
     lines.append(
@@ -631,12 +862,13 @@ def _dry_run(job: Job) -> None:
     """One real batch forward and backward; nothing is written."""
     import torch
 
+    from atomica.train.loop import freeze
+
     train = job.parts["train"]
-    plan = train.epoch_plan(job.spec.run.seed, 0)
-    batch = train.load(plan[0], job.model)
-    job.model.train()
+    batch = train.load(train.epoch_plan(0)[0], job.model, 0)
+    freeze(job.model, job.spec.train)
     began = time.perf_counter()
-    losses = job.model.loss(batch.graph, batch.targets)
+    losses = job.model.loss(batch.graph, batch.targets, batch.known)
     losses.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), float("inf"))
     print(
@@ -676,7 +908,6 @@ def _train(job: Job, stop: Stop) -> None:
             job.parts["train"],
             job.parts["valid"],
             job.spec.train,
-            seed=job.spec.run.seed,
             folder=job.folder / CHECKPOINTS,
             log=log,
             display=Display(Console(stderr=True)),
@@ -704,7 +935,6 @@ def _train(job: Job, stop: Stop) -> None:
 
 def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop) -> None:
     """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
-    import numpy as np
     from safetensors.torch import load_file
 
     from atomica import evaluate
@@ -726,23 +956,43 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop) -> None:
         "heads": {},
     }
     features: dict[str, Any] = {}
+    several = len(job.spec.heads) > 1
     for head in job.spec.heads:
-        target = test.targets[head.name].numpy()
-        predicted = predictions[head.name].double().numpy()
-        texts = job.texts["test"][head.name]
-        columns: list[tuple[str, Sequence[Any]]] = [("id", test.rows.ids), ("label", texts)]
-        entry: dict[str, Any] = {"kind": head.common.kind, "label": head.common.label}
+        own = {
+            name.removeprefix(f"{head.name}/"): value
+            for name, value in metrics.items()
+            if not several or name.startswith(f"{head.name}/")
+        }
+        entry: dict[str, Any] = {"kind": head.common.kind, "metrics": own}
+        report["heads"][head.name] = entry
+        if not head.labelled:
+            _print_metrics(head.name, own)
+            continue
+        entry["label"] = head.common.label
+        known = test.known[head.name].numpy()
+        entry["complexes"] = int(known.sum())
+        if not known.any():
+            print(f"test    head {head.name}: not evaluated, the test complexes have no {head.common.label}")
+            continue
+        target = test.targets[head.name].numpy()[known]
+        everyone = predictions[head.name].double().numpy()
+        predicted = everyone[known]
+        columns: list[tuple[str, Sequence[Any]]] = [
+            ("id", test.rows.ids),
+            ("label", [text or "" for text in job.texts["test"][head.name]]),
+        ]
         if evaluate.is_binary(target, predicted):
             for name in ("train", "test"):
                 if name not in features:
                     features[name] = evaluate.composition(job.parts[name].rows, job.spec.data.input)
-            answers = job.parts["train"].targets[head.name].numpy()
-            baseline = evaluate.fit_baseline(features["train"], answers, features["test"], seed=seed)
-            result = evaluate.compare(target, predicted, baseline.probabilities, seed=seed)
+            learnt = job.parts["train"].known[head.name].numpy()
+            answers = job.parts["train"].targets[head.name].numpy()[learnt]
+            baseline = evaluate.fit_baseline(features["train"][learnt], answers, features["test"], seed=seed)
+            result = evaluate.compare(target, predicted, baseline.probabilities[known], seed=seed)
             entry |= {
                 "classes": {
-                    name: dict(sorted(Counter(str(t) for t in job.texts[name][head.name]).items()))
-                    for name in job.parts
+                    name: dict(sorted(Counter(str(t) for t in found).items()))
+                    for name, found in _known_texts(job, head.name).items()
                 },
                 **result,
                 "baseline_method": {
@@ -751,31 +1001,40 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop) -> None:
                     "chosen_by": baseline.chosen_by,
                 },
             }
-            columns += [("probability", predicted.tolist()), ("baseline", baseline.probabilities.tolist())]
+            columns += [("probability", everyone.tolist()), ("baseline", baseline.probabilities.tolist())]
             positive = str(getattr(head.config, "positive", "") or "positives")
-            title = f"head {head.name}: " if len(job.spec.heads) > 1 else ""
+            title = f"head {head.name}: " if several else ""
             print(f"\n{title}{result['complexes']} test complexes, {result['positives']} of them {positive}")
             print(evaluate.format_comparison(result, positive) + "\n", flush=True)
         else:
-            flat = (
-                predicted
-                if predicted.ndim == 1
-                else [json.dumps(row) for row in np.asarray(predicted).tolist()]
-            )
-            if len(predicted) == len(texts):
-                columns.append(("prediction", list(flat)))
-            print(
-                f"test    head {head.name}: "
-                + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            )
-        report["heads"][head.name] = entry
-        name = PREDICTIONS if len(job.spec.heads) == 1 else f"predictions-{head.name}.csv"
+            flat = everyone.tolist() if everyone.ndim == 1 else [json.dumps(row) for row in everyone.tolist()]
+            columns.append(("prediction", flat))
+            _print_metrics(head.name, own)
+        labelled = sum(one.labelled for one in job.spec.heads)
+        name = PREDICTIONS if labelled == 1 else f"predictions-{head.name}.csv"
         write_text(job.folder / name, evaluate.predictions_csv(columns))
     report["run"] = {
         "training_complexes_per_s": round(outcome.complexes_per_s, 2),
         "peak_memory_mib": round(_peak_memory_mib(), 1),
     }
     write_text(job.folder / EVALUATION, json.dumps(report, indent=1) + "\n")
+
+
+def _known_texts(job: Job, head: str) -> dict[str, list[str | None]]:
+    """The label texts of the complexes whose label is known, by part."""
+    return {
+        name: [
+            text
+            for text, known in zip(job.texts[name][head], part.known[head].tolist(), strict=True)
+            if known
+        ]
+        for name, part in job.parts.items()
+    }
+
+
+def _print_metrics(head: str, metrics: Mapping[str, float]) -> None:
+    listing = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    print(f"test    head {head}: {listing}", flush=True)
 
 
 def _peak_memory_mib() -> float:

@@ -70,7 +70,8 @@ def setting(
     """A dataclass field of a spec section: its default, meaning and limits, in one place.
 
     `low` and `high` are inclusive limits, `above` and `below` exclusive ones; without a default the key is
-    required. A default that is a dataclass instance makes a nested table.
+    required. A default that is a dataclass instance makes a nested table; the default `{}`, annotated
+    `Mapping[str, T]`, a table with keys of the user's choice.
 
     >>> @dataclass(frozen=True)
     ... class Oven:
@@ -88,6 +89,8 @@ def setting(
     }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -114,7 +117,9 @@ def describe(cls: type, prefix: str = "", *, exclude: Sequence[str] = ()) -> Ite
         if nested is not None:
             yield from describe(nested, key)
             continue
-        if field.default is dataclasses.MISSING:
+        if field.default_factory is not dataclasses.MISSING:
+            default = "empty"
+        elif field.default is dataclasses.MISSING:
             default = "required"
         else:
             default = "absent" if field.default is None else _show(field.default)
@@ -580,6 +585,10 @@ def _convert(value: Any, annotation: Any, raw: str | None) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"expected a list, got {_kind(value)}")
         return tuple(_convert(item, arguments[0], None) for item in value)
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a table, got {_kind(value)}")
+        return {key: _convert(item, arguments[1], None) for key, item in _flat(value)}
     if annotation is str and raw is not None and not isinstance(value, str | list | dict):
         return raw  # --set head.0.positive=1 means the text "1"
     expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(annotation)
@@ -601,6 +610,15 @@ def _convert(value: Any, annotation: Any, raw: str | None) -> Any:
     return value
 
 
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of a table; those of tables within it under dotted keys, as TOML means them."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
 def _parses_as(text: str, annotation: type) -> bool:
     if annotation is bool:
         return text in ("true", "false")
@@ -616,7 +634,10 @@ def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
     if limits.get("choices") and value not in limits["choices"]:
         raise ValueError(not_among(value, limits["choices"]))
     holds = {"low": operator.ge, "high": operator.le, "above": operator.gt, "below": operator.lt}
-    for item in value if isinstance(value, tuple) else (value,):
+    several = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+    )
+    for item in several:
         if isinstance(item, bool) or not isinstance(item, int | float):
             continue
         if not all(test(item, limits[name]) for name, test in holds.items() if limits.get(name) is not None):
@@ -644,6 +665,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(_type_name(a) for a in arguments if a is not type(None))
     if origin in (tuple, list):
         return f"list of {_type_name(arguments[0])}"
+    if origin is Mapping:
+        return f"table of {_type_name(arguments[1])}"
     return "text" if origin is typing.Literal else str(annotation)
 
 
@@ -698,9 +721,10 @@ def dump(sections: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         nested: list[tuple[str, Mapping[str, Any]]] = []
         for key, value in table.items():
             if isinstance(value, Mapping):
-                nested.append((f"{name.strip('[]')}.{key}", value))
+                if value:
+                    nested.append((f"{name.strip('[]')}.{key}", value))
             elif value is not None:
-                lines.append(f"{key} = {_show(value)}")
+                lines.append(f"{key if _BARE_KEY.fullmatch(key) else _show(key)} = {_show(value)}")
         parts.append("\n".join(lines) + "\n")
         if nested:
             parts.append(dump(nested))

@@ -44,14 +44,15 @@ def tiny_chain(chain: str, residues: list[str], height: float, jitter: np.random
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 60 small made-up complexes, built by atomica-prep, with labels yes/no and a split.
 
-    Patches (segment 0) labelled yes are rich in charged residues, so that there is something to learn.
+    Patches (segment 0) labelled yes are rich in charged residues, so that there is something to learn. Two of
+    three have another label, label_size, the length of the patch.
     """
     from atomica import _prep
 
     folder = tmp_path_factory.mktemp("tiny")
     generator = np.random.default_rng(20)
     charged, greasy = ["LYS", "ARG", "GLU", "ASP", "SER"], ["LEU", "VAL", "ILE", "PHE", "SER"]
-    rows = ["id,path,chain1,chain2,label,split,batch_of"]
+    rows = ["id,path,chain1,chain2,label,split,batch_of,label_size"]
     for index in range(60):
         yes = index % 2 == 0
         patch = generator.choice(charged if yes else greasy, generator.integers(6, 12)).tolist()
@@ -64,7 +65,8 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         (folder / f"c{index:02}.pdb").write_text("\n".join(lines))
         split = ("train", "train", "train", "valid", "test")[index // 2 % 5]
-        rows.append(f"c{index:02},c{index:02}.pdb,A,B,{'yes' if yes else 'no'},{split},{index // 10}")
+        size = len(patch) if index % 3 else ""
+        rows.append(f"c{index:02},c{index:02}.pdb,A,B,{'yes' if yes else 'no'},{split},{index // 10},{size}")
     (folder / "index.csv").write_text("\n".join(rows) + "\n")
     shards = folder / "shards"
     arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(shards), "--shard-rows", "25"]

@@ -19,10 +19,24 @@ from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp
 from atomica.errors import SpecError
 from atomica.graph import GraphInputs
 
-__all__ = ["ACTIVATIONS", "BUILT_IN", "Head", "available", "head_class", "mlp", "register", "values_met"]
+__all__ = [
+    "ACTIVATIONS",
+    "BUILT_IN",
+    "NEEDS",
+    "TARGETS",
+    "Head",
+    "available",
+    "head_class",
+    "mlp",
+    "register",
+    "values_met",
+]
 
 BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
 """Kinds of this package; each is a module of the same name beside this one."""
+
+NEEDS = ("atom", "block", "graph", "detail", "partners")
+TARGETS = ("labels", "perturbation", "masks", "none")
 
 _REGISTRY: dict[str, type[Head]] = {}
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
@@ -32,13 +46,19 @@ class Head(nn.Module):
     """Base class of all heads.
 
     Config: a frozen dataclass with the head's own keys of its `[[head]]` table.
-    needs: what it reads: the encodings "atom", "block" and "graph"; "detail" asks for a `DetailedEncoding`.
+    needs: what it reads, of `NEEDS`: the encodings "atom", "block" and "graph"; "detail" asks for a
+    `DetailedEncoding`, "partners" for complexes with both partners (`data.input = "complex"`).
+    targets: where its targets come from: "labels" (the column that the spec's `label` names), "perturbation"
+    (a `noise.Perturbation`), "masks" (types of masked blocks, [M] int64), or "none" (`loss` gets None).
     segment: the one segment that the encoder is to see, or None for the whole complex.
+    encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
     """
 
     Config: ClassVar[type]
     needs: ClassVar[tuple[str, ...]] = ("graph",)
+    targets: ClassVar[str] = "labels"
+    encoder_copies: ClassVar[tuple[str, ...]] = ()
     segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
@@ -74,6 +94,11 @@ class Head(nn.Module):
     def rotated(self, output: Any, matrix: Tensor) -> Any:
         """What `output` must become when all coordinates are mapped by the rotation `matrix` [3, 3]."""
         return output
+
+    @classmethod
+    def learns(cls, config: Any) -> frozenset[str]:
+        """The kinds of noise it learns from: rotation, translation, torsion, gaussian, mask."""
+        return frozenset()
 
     @classmethod
     def encode_labels(cls, config: Any, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:

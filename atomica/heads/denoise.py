@@ -32,6 +32,8 @@ from atomica.noise import Perturbation
 __all__ = ["DenoiseConfig", "DenoiseHead", "DenoiseOutput"]
 
 TASKS = ("translation", "rotation", "torsion", "atom")
+NOISE_OF = {"translation": "translation", "rotation": "rotation", "torsion": "torsion", "atom": "gaussian"}
+"""The kind of noise that each task learns."""
 CENTER_CUTOFF = 20.0
 """Å; centre of the last Gaussian for distances from the centre of a segment."""
 BOND_CUTOFF = 5.0
@@ -102,6 +104,7 @@ class DenoiseHead(Head):
 
     Config = DenoiseConfig
     needs = ("atom", "block", "graph", "detail")
+    targets = "perturbation"
 
     def __init__(self, config: DenoiseConfig, encoder: EncoderConfig) -> None:
         super().__init__(config, encoder)
@@ -289,6 +292,10 @@ class DenoiseHead(Head):
         return output._replace(
             **{name: value @ matrix.t().to(value) for name, value in vectors.items() if value is not None}
         )
+
+    @classmethod
+    def learns(cls, config: DenoiseConfig) -> frozenset[str]:
+        return frozenset(NOISE_OF[name] for name in TASKS if getattr(config, name))
 
     @classmethod
     def encode_labels(cls, config: DenoiseConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ contrastive: each pocket must be closer to its own complex than to the others of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +40,13 @@ class InterfaceHead(Head):
 
     The model's encoder sees the pocket, segment 0; `complex_encoder` sees everything and is not trained. Copy the
     weights of a pretrained encoder into both before training. `forward` and `predict` give unit rows [G, 2, H]:
-    pocket, complex. There are no targets: anything is taken for them.
+    pocket, complex. There are no targets.
     """
 
     Config = InterfaceConfig
+    needs = ("graph", "partners")
+    targets = "none"
+    encoder_copies = ("complex_encoder",)
     segment = 0
     monitor = "retrieval"
     monitor_mode = "max"
@@ -67,11 +69,6 @@ class InterfaceHead(Head):
 
     def loss(self, output: Tensor, target: Any) -> Tensor:
         return contrastive_loss(output[:, 0], output[:, 1], self.config.temperature)
-
-    @classmethod
-    def encode_labels(cls, config: InterfaceConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """No labels are read: zeros [G], all of them known."""
-        return torch.zeros(len(texts)), torch.ones(len(texts), dtype=torch.bool)
 
     def metrics(self) -> Any:
         from torchmetrics import MetricCollection

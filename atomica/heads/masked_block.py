@@ -41,6 +41,7 @@ class MaskedBlockHead(Head):
 
     Config = MaskedBlockConfig
     needs = ("block",)
+    targets = "masks"
     monitor = "perplexity"
     monitor_mode = "min"
 
@@ -68,6 +69,10 @@ class MaskedBlockHead(Head):
 
     def select(self, output: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         raise DataError("masked blocks are their own labels; leave out masks instead of complexes")
+
+    @classmethod
+    def learns(cls, config: MaskedBlockConfig) -> frozenset[str]:
+        return frozenset({"mask"})
 
     @classmethod
     def encode_labels(cls, config: MaskedBlockConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:

@@ -10,22 +10,24 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from atomica import graph as graphs
+from atomica import noise
 from atomica.errors import AtomicaError, DataError
 from atomica.graph import GraphInputs
-from atomica.heads import Head
 from atomica.model import Model
-from atomica.records import Rows, epoch_order, plan_batches, prefetch
-from atomica.spec import setting
+from atomica.noise import NoiseConfig
+from atomica.records import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
+from atomica.spec import not_among, setting
 from atomica.train import checkpoint
 from atomica.train.logging import Display, RunLog
 from atomica.train.schedule import ScheduleConfig, factor
@@ -44,6 +46,10 @@ __all__ = [
 ]
 
 BEST, LAST = "best", "last"
+FIXED = 2**32 - 1
+"""The epoch that noise of validation and test complexes is drawn for, so that it does not change between epochs."""
+
+Draws = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,12 @@ class TrainConfig:
         "",
         "validation metric that decides which epoch is best: loss or a metric of the first head; "
         "empty: the head's own choice",
+    )
+    freeze: tuple[str, ...] = setting(
+        (), "parts that keep their weights, without dropout: encoder, encoder.atoms, heads.NAME, …"
+    )
+    rates: Mapping[str, float] = setting(
+        {}, "learning rates of parts that have one of their own, such as encoder = 1e-4", above=0
     )
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
@@ -89,55 +101,126 @@ class Stop:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step needs: the tensors of the graphs, the targets of each head, and the ids for messages."""
+    """What one step needs: the tensors of the graphs, the targets of each head, and the ids for messages.
+
+    known: for each head with labels, a bool [G] that is False where a complex has none for it.
+    """
 
     ids: tuple[str, ...]
     blocks: int
     graph: GraphInputs
-    targets: Mapping[str, Tensor]
+    targets: Mapping[str, Any]
+    known: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Part:
     """Rows of one part of the data with their targets, ready to be batched.
 
-    targets: head name → tensor whose first dimension follows `rows`. classes [N]: for balanced sampling.
+    targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
+    the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
+    drawn. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
     """
 
     rows: Rows
     targets: Mapping[str, Tensor]
+    known: Mapping[str, Tensor]
     input: str
     graph_options: Mapping[str, Any]
     batch_blocks: int
+    seed: int = 0
     loader_threads: int = 0
-    classes: npt.NDArray[np.int64] | None = None
+    sampling: Sampling | None = None
+    epoch_complexes: int = 0
+    noise: NoiseConfig | None = None
+    max_blocks: int | None = None
 
-    def plan(self, order: npt.NDArray[np.int64] | None = None) -> list[npt.NDArray[np.int64]]:
-        """Batches, as positions in `rows`; in row order without `order`."""
-        return plan_batches(
-            np.arange(len(self.rows)) if order is None else order, self.rows.blocks, self.batch_blocks
+    def plan(self) -> list[Draws]:
+        """Batches that hold every row once, in row order."""
+        return plan_batches(np.arange(len(self.rows)), self.rows.blocks, self.batch_blocks)
+
+    def epoch_plan(self, epoch: int) -> list[Draws]:
+        """Batches of one training epoch, as draws: position in `rows` + number of rows × how often it came before."""
+        order = epoch_order(
+            len(self.rows), seed=self.seed, epoch=epoch, sampling=self.sampling, length=self.epoch_complexes
         )
+        plan = plan_batches(order, self.rows.blocks, self.batch_blocks)
+        draws = order + len(self.rows) * occurrences(order)
+        return np.split(draws, np.cumsum([len(batch) for batch in plan])[:-1])
 
-    def epoch_plan(self, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Batches of one training epoch."""
-        return self.plan(epoch_order(len(self.rows), seed=seed, epoch=epoch, classes=self.classes))
+    def blocks_of(self, draws: Draws) -> int:
+        """Blocks that the model sees in a batch."""
+        return int(self.rows.blocks[draws % len(self.rows)].sum())
 
-    def load(self, positions: npt.NDArray[np.int64], model: Model) -> Batch:
-        """Read and join the complexes at `positions`, and move them to the model's device."""
-        rows = self.rows.rows[positions]
-        graph = self.rows.dataset.graphs(rows, input=self.input, **self.graph_options)
-        ids = self.rows.dataset.ids
+    def load(self, draws: Draws, model: Model, epoch: int = FIXED) -> Batch:
+        """Read and join the complexes of one batch, perturb them, and move them to the model's device.
+
+        epoch: what the noise depends on beside the seed and the complex.
+        """
+        positions, times = draws % len(self.rows), draws // len(self.rows)
+        dataset, rows = self.rows.dataset, self.rows.rows[positions]
         index = torch.from_numpy(positions)
+        targets: dict[str, Any] = {name: target[index] for name, target in self.targets.items()}
+        if self.noise is None and self.max_blocks is None:
+            graph = dataset.graphs(rows, input=self.input, **self.graph_options)
+        else:
+            records = [dataset[row].view(self.input) for row in rows]
+            seeds = noise.seeds(self.seed, epoch, rows + times * len(dataset))
+            graph, made = graphs.perturbed(
+                records,
+                self.noise or noise.NoiseConfig(),
+                seeds,
+                max_blocks=self.max_blocks,
+                **self.graph_options,
+            )
+            found = {"perturbation": made.perturbation, "masks": torch.from_numpy(made.mask_labels)}
+            for name in model.heads:
+                source = model.head(name).targets
+                if source in found:
+                    targets[name] = found[source]
+        ids = dataset.ids
         return Batch(
             ids=tuple(ids[row] for row in rows),
-            blocks=int(self.rows.blocks[positions].sum()),
+            blocks=self.blocks_of(draws),
             graph=model.inputs(graph),
-            targets={name: target[index] for name, target in self.targets.items()},
+            targets=targets,
+            known={name: known[index] for name, known in self.known.items()},
         )
 
-    def batches(self, plan: Sequence[npt.NDArray[np.int64]], model: Model) -> Any:
-        """Iterate over the batches of a plan, the next ones prepared by other threads."""
-        return prefetch(plan, lambda positions: self.load(positions, model), threads=self.loader_threads)
+    def batches(
+        self, plan: Sequence[Draws], model: Model, epoch: int = FIXED
+    ) -> Generator[Batch, None, None]:
+        """The batches of a plan, the next ones prepared by other threads."""
+        return prefetch(plan, lambda draws: self.load(draws, model, epoch), threads=self.loader_threads)
+
+
+Sums = dict[str, list[float]]
+"""Name → [sum, count] of numbers to be averaged; plain data, since a checkpoint in mid-epoch holds it."""
+
+
+def _add(sums: Sums, model: Model, batch: Batch, terms: Mapping[str, float]) -> None:
+    """Count a batch's loss terms, each for as many complexes as its head had targets for."""
+    for name, value in terms.items():
+        known = batch.known.get(name.partition("/")[0])
+        count = len(batch.ids) if known is None else int(known.sum())
+        entry = sums.setdefault(name, [0.0, 0.0])
+        entry[0] += value * count
+        entry[1] += count
+
+
+def _means(sums: Sums, model: Model) -> dict[str, float]:
+    """`loss`, the weighted sum of the heads' mean losses, then these and what heads log beside them.
+
+    Names are those of the head with several heads, else bare; a single number is not repeated.
+    """
+    means = {name: total / count for name, (total, count) in sums.items() if count}
+    loss = sum(weight * means[name] for name, weight in model.weights.items() if name in means)
+    if len(model.heads) == 1:
+        return {"loss": loss, **{name.partition("/")[2]: mean for name, mean in means.items() if "/" in name}}
+    return {
+        "loss": loss,
+        **{name if "/" in name else f"{name}/loss": mean for name, mean in means.items()},
+    }
 
 
 @dataclass
@@ -147,8 +230,7 @@ class _State:
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
-    loss_sum: float = 0.0
-    complexes: int = 0
+    sums: Sums = field(default_factory=dict)
     best: float | None = None
     best_epoch: int = 0
     since_best: int = 0
@@ -170,39 +252,62 @@ class Outcome:
     complexes_per_s: float
 
 
-def head_of(model: Model, name: str) -> Head:
-    """A head of the model, by name."""
-    return cast(Head, model.heads[name])
-
-
 def predict(
     model: Model, part: Part, stop: Stop | None = None
 ) -> tuple[dict[str, Tensor], float, dict[str, float]]:
-    """Predictions of every head for the rows of `part`, in order; the mean loss; the heads' metrics.
+    """Predictions for the rows of `part`, in order; the loss; the heads' metrics.
 
-    Metric names are those of the head, with `HEAD/` in front if there are several heads.
+    Predictions are those of heads with labels, for all rows, labelled or not. The loss of a head is the mean over
+    the complexes it has targets for; a head without any has no metrics. Metric names are those of the head, with
+    `HEAD/` in front if there are several heads. Noise, if any, is the same in every call.
     """
-    predictions: dict[str, list[Tensor]] = {name: [] for name in model.heads}
-    metrics = {name: head_of(model, name).metrics() for name in model.heads}
-    loss_sum = 0.0
+    predictions: dict[str, list[Tensor]] = {
+        name: [] for name in model.heads if model.head(name).targets == "labels"
+    }
+    device = next(model.parameters()).device
+    metrics = {name: model.head(name).metrics().to(device) for name in model.heads}
+    sums: Sums = {}
+    measured: set[str] = set()
     model.eval()
     with torch.no_grad():
         for batch in part.batches(part.plan(), model):
             if stop is not None and stop.requested:
                 raise StopRequested
-            outputs = model.outputs(batch.graph)
-            loss_sum += float(model.loss_of(outputs, batch.targets).total) * len(batch.ids)
+            inputs = model.attach(batch.graph, batch.targets)
+            outputs = model.outputs(inputs)
+            losses = model.loss_of(outputs, batch.targets, batch.known)
+            _add(sums, model, batch, _numbers(losses.terms))
             for name, output in outputs.items():
-                predicted = head_of(model, name).predict(output).cpu()
-                predictions[name].append(predicted)
-                metrics[name].update(predicted, batch.targets[name].cpu())
+                head, target = model.head(name), batch.targets.get(name)
+                predicted = head.predict(output)
+                if name in predictions:
+                    predictions[name].append(predicted.cpu())
+                if target is not None:
+                    target = target.to(device)
+                if name in batch.known and target is not None:
+                    known = batch.known[name].to(device)
+                    predicted, target = predicted[known], target[known]
+                if not isinstance(target, Tensor) or len(target):
+                    metrics[name].update(predicted, target)
+                    measured.add(name)
     several = len(metrics) > 1
+    means = _means(sums, model)
     values = {
         f"{head}/{name}" if several else name: _value(metric)
         for head, collection in metrics.items()
+        if head in measured
         for name, metric in collection.items()
     }
-    return {name: torch.cat(found) for name, found in predictions.items()}, loss_sum / len(part.rows), values
+    loss = means.pop("loss", math.nan)
+    return {name: torch.cat(found) for name, found in predictions.items()}, loss, {**means, **values}
+
+
+def _numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalar tensors as numbers, fetched from the device at once."""
+    if not terms:
+        return {}
+    values = torch.stack([value.detach().double() for value in terms.values()]).tolist()
+    return dict(zip(terms, values, strict=True))
 
 
 def _value(metric: Any) -> float:
@@ -222,8 +327,9 @@ def monitor_of(model: Model, config: TrainConfig) -> tuple[str, str]:
     several = len(model.heads) > 1
     modes = {"loss": "min"}
     for name in model.heads:
-        head = head_of(model, name)
+        head = model.head(name)
         prefix = f"{name}/" if several else ""
+        modes[f"{prefix}loss"] = "min"
         for metric, instance in head.metrics().items():
             higher = getattr(instance, "higher_is_better", None)
             modes[prefix + metric] = "min" if higher is False else "max"
@@ -234,16 +340,69 @@ def monitor_of(model: Model, config: TrainConfig) -> tuple[str, str]:
             raise DataError(f"train.monitor = {config.monitor!r}: must be one of {', '.join(modes)}")
         return config.monitor, modes[config.monitor]
     first = next(iter(model.heads))
-    chosen = head_of(model, first).monitor
+    chosen = model.head(first).monitor
     name = f"{first}/{chosen}" if several and chosen != "loss" else chosen
     return name, modes[name]
 
 
+def part_problems(model: Model, config: TrainConfig) -> list[tuple[str, str]]:
+    """What is wrong with `train.freeze` and `train.rates` for this model: pairs of key and message."""
+    names = model.part_names()
+    problems: list[tuple[str, str]] = []
+    for key, parts in (("freeze", config.freeze), ("rates", config.rates)):
+        for part in parts:
+            if part not in names:
+                problems.append((key, f"{part!r} is no part of the model: it {not_among(part, names)}"))
+    frozen = {part for part in config.freeze if part in names}
+    trained = _trained(model, config)
+    if not trained:
+        problems.append(("freeze", "leaves nothing to train"))
+    for part in config.rates:
+        if part in names and trained and not any(_within(name, part) for name in trained):
+            cause = "it is frozen" if any(_within(part, one) for one in frozen) else "it is not trained"
+            problems.append(("rates", f"{part!r} has no effect: {cause}"))
+    return problems
+
+
+def _within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def _trained(model: Model, config: TrainConfig) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(_within(name, part) for part in config.freeze)
+    }
+
+
 def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser that `[train]` asks for, over all parameters that are trained."""
+    """The optimiser that `[train]` asks for, over all parameters that are trained.
+
+    One group of parameters for each learning rate; its `peak` is the rate before the schedule, `part` the name it
+    is logged under. The longest name in `train.rates` that a parameter lies within decides.
+    """
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    rates = {"": config.learning_rate, **config.rates}
+    members: dict[str, list[torch.nn.Parameter]] = {part: [] for part in rates}
+    for name, parameter in _trained(model, config).items():
+        members[max((part for part in config.rates if _within(name, part)), key=len, default="")].append(
+            parameter
+        )
+    groups = [
+        {"params": found, "part": part, "peak": rates[part], "lr": rates[part]}
+        for part, found in members.items()
+        if found
+    ]
+    return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def freeze(model: Model, config: TrainConfig) -> None:
+    """Training mode for all but the frozen parts, which get no gradients and no dropout."""
+    model.train()
+    for part in config.freeze:
+        model.get_submodule(part).eval().requires_grad_(False)
 
 
 def fit(
@@ -252,7 +411,6 @@ def fit(
     valid: Part,
     config: TrainConfig,
     *,
-    seed: int,
     folder: Path,
     log: RunLog,
     display: Display,
@@ -270,8 +428,7 @@ def fit(
     Interrupted once `stop` is set and a checkpoint is written.
     """
     optimizer = make_optimizer(model, config)
-    steps_per_epoch = [len(train.epoch_plan(seed, epoch)) for epoch in range(config.epochs)]
-    total_steps = sum(steps_per_epoch)
+    total_steps = sum(len(train.epoch_plan(epoch)) for epoch in range(config.epochs))
     monitor, mode = monitor_of(model, config)
     state = _State()
     if resume is not None:
@@ -302,29 +459,32 @@ def fit(
     try:
         while not state.finished:
             epoch = state.epoch
-            plan = train.epoch_plan(seed, epoch)
-            model.train()
-            began, seen = time.perf_counter(), 0
-            for batch in train.batches(plan[state.step_in_epoch :], model):
-                loss, norm, rate = _step(model, batch, optimizer, config, state.step, total_steps)
+            plan = train.epoch_plan(epoch)[state.step_in_epoch :]
+            freeze(model, config)
+            began, waited, seen = time.perf_counter(), 0.0, 0
+            batches = train.batches(plan, model, epoch)
+            for _ in plan:
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
+                step = _step(model, batch, optimizer, config, state.step, total_steps)
                 state.step += 1
                 state.step_in_epoch += 1
-                state.loss_sum += loss * len(batch.ids)
-                state.complexes += len(batch.ids)
+                _add(state.sums, model, batch, step.terms)
                 seen += len(batch.ids)
                 if state.step % every_steps == 0:
-                    values = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
-                    log.record("step", epoch + 1, state.step, values)
-                display.step(epoch + 1, state.step, loss, seen / (time.perf_counter() - began))
+                    log.record("step", epoch + 1, state.step, step.values(model))
+                display.step(epoch + 1, state.step, step.loss, seen / (time.perf_counter() - began))
                 if stop.requested:
                     break
             seconds = time.perf_counter() - began
+            batches.close()
             state.train_seconds += seconds
             state.trained_complexes += seen
             if stop.requested:
                 raise StopRequested
 
-            train_loss = state.loss_sum / state.complexes
+            trained = _means(state.sums, model)
             _, valid_loss, metrics = predict(model, valid, stop)
             metrics = {"loss": valid_loss, **metrics}
             value = metrics[monitor]
@@ -332,7 +492,7 @@ def fit(
                 state.best is None or (value > state.best if mode == "max" else value < state.best)
             )
             state.epoch, state.step_in_epoch = epoch + 1, 0
-            state.loss_sum, state.complexes = 0.0, 0
+            state.sums = {}
             if better:
                 state.best, state.best_epoch, state.since_best = value, epoch + 1, 0
             else:
@@ -344,13 +504,14 @@ def fit(
                 epoch + 1,
                 state.step,
                 {
-                    "train_loss": train_loss,
+                    **{f"train_{name}": number for name, number in trained.items()},
                     **{f"valid_{name}": number for name, number in metrics.items()},
                     "complexes_per_s": round(rate, 2),
+                    "wait": round(waited / seconds, 4) if seconds else 0.0,
                 },
             )
             shown = {
-                "train loss": train_loss,
+                "train loss": trained["loss"],
                 **{f"valid {name}": number for name, number in metrics.items()},
             }
             display.epoch(epoch + 1, config.epochs, {**shown, "complexes/s": rate}, better)
@@ -383,6 +544,28 @@ def _is_over(state: _State, config: TrainConfig) -> bool:
     return state.epoch >= config.epochs or impatient
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What one step has shown: total loss, its terms, the gradient's norm before clipping, rates by part."""
+
+    loss: float
+    terms: Mapping[str, float]
+    norm: float
+    rates: Mapping[str, float]
+
+    def values(self, model: Model) -> dict[str, float]:
+        """What is recorded of it; the learning rate of a part under its name."""
+        named = {
+            f"learning_rate/{part}" if part else "learning_rate": rate for part, rate in self.rates.items()
+        }
+        extra = (
+            self.terms
+            if len(model.heads) > 1
+            else {name.partition("/")[2]: value for name, value in self.terms.items() if "/" in name}
+        )
+        return {"loss": self.loss, **extra, "gradient_norm": self.norm, **named}
+
+
 def _step(
     model: Model,
     batch: Batch,
@@ -390,14 +573,16 @@ def _step(
     config: TrainConfig,
     step: int,
     total_steps: int,
-) -> tuple[float, float, float]:
-    """One optimiser step; returns loss, gradient norm before clipping, and learning rate."""
-    rate = config.learning_rate * factor(config.schedule, step, total_steps)
+) -> _Step:
+    """One optimiser step."""
+    scale = factor(config.schedule, step, total_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["peak"] * scale
+    rate = config.learning_rate * scale
     optimizer.zero_grad(set_to_none=True)
-    total = model.loss(batch.graph, batch.targets).total
-    loss = float(total.detach())
+    losses = model.loss(batch.graph, batch.targets, batch.known)
+    total, terms = losses.total, _numbers({"": losses.total, **losses.terms})
+    loss = terms.pop("")
     if not math.isfinite(loss):
         raise TrainingError(_not_finite("loss", loss, step, rate, batch.ids))
     total.backward()
@@ -406,7 +591,7 @@ def _step(
     if not math.isfinite(norm):
         raise TrainingError(_not_finite("gradient norm", norm, step, rate, batch.ids))
     optimizer.step()
-    return loss, norm, rate
+    return _Step(loss, terms, norm, {group["part"]: group["lr"] for group in optimizer.param_groups})
 
 
 def _not_finite(what: str, value: float, step: int, rate: float, ids: Sequence[str]) -> str:

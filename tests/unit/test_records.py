@@ -14,7 +14,15 @@ import pytest
 from atomica import records
 from atomica.errors import DataError, ShardError
 from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS, SCHEMA_VERSION
-from atomica.records import DataConfig, epoch_order, open_dataset, plan_batches, prefetch, select_rows
+from atomica.records import (
+    DataConfig,
+    epoch_order,
+    open_dataset,
+    plan_batches,
+    prefetch,
+    sampling,
+    select_rows,
+)
 
 
 @pytest.fixture
@@ -295,13 +303,14 @@ def test_order_depends_on_seed_and_epoch_only():
 @pytest.mark.parametrize("minority", [1, 3, 20, 50])
 def test_balanced_order(minority):
     classes = np.array([1] * minority + [0] * (100 - minority))
+    balanced = sampling("balanced", classes)
     for epoch in range(3):
-        order = epoch_order(100, seed=0, epoch=epoch, classes=classes)
+        order = epoch_order(100, seed=0, epoch=epoch, sampling=balanced)
         assert len(order) == 100
         assert int(classes[order].sum()) == 50
         times = np.bincount(order, minlength=100)[:minority]
         assert times.max() - times.min() <= 1
-        assert np.array_equal(order, epoch_order(100, seed=0, epoch=epoch, classes=classes))
+        assert np.array_equal(order, epoch_order(100, seed=0, epoch=epoch, sampling=balanced))
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 3])

@@ -1,0 +1,332 @@
+"""What a spec can ask of a run: several heads, parts that are frozen, pretrained weights, mixtures, sampling."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import atomica
+from atomica.runner import main
+
+BASE = """\
+[run]
+name = "task"
+out = "{out}"
+
+[data]
+train = "{data}"
+batch_blocks = 64
+max_item_blocks = 64
+
+[model]
+atom_hidden = 8
+block_hidden = 8
+edge_size = 4
+layers = 1
+
+[train]
+epochs = 2
+learning_rate = 3e-3
+
+[device]
+kind = "cpu"
+threads = 1
+
+[log]
+every_steps = 1
+tensorboard = false
+"""
+BINARY = '[[head]]\nkind = "binary"\npositive = "yes"\nnegative = "no"\nhidden = 8\n'
+SIZE = '[[head]]\nkind = "regression"\nname = "size"\nlabel = "label_size"\nhidden = 8\n'
+
+
+@pytest.fixture
+def run(tiny_set, tmp_path, capsys):
+    """Runs the base spec with heads and `--set` changes; returns exit code, run folder, stdout and stderr."""
+    count = iter(range(100))
+
+    def start(heads, *changes, data=None, flags=()):
+        folder = tmp_path / str(next(count))
+        folder.mkdir()
+        path = folder / "spec.toml"
+        path.write_text(BASE.format(out=folder / "out", data=data or tiny_set) + "".join(heads))
+        code = main([str(path), *flags, *(word for change in changes for word in ("--set", change))])
+        captured = capsys.readouterr()
+        return code, folder / "out", captured.out, captured.err
+
+    return start
+
+
+def events(out, kind):
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["event"] == kind]
+
+
+def weights(out, which="last"):
+    return load_file(out / "checkpoints" / which / "model.safetensors")
+
+
+def same(one, other):
+    """Equal but for what a learning rate of 1e-30 does."""
+    return torch.allclose(one, other, rtol=0, atol=1e-20)
+
+
+# --------------------------------------------------------------------------------------------- several heads
+
+
+def test_heads_with_labels_of_their_own(run, tiny_set):
+    code, out, said, errors = run([BINARY, SIZE])
+    assert code == 0, errors
+    assert re.search(r"train +36 complexes .*12 without size", said), said
+    last = events(out, "epoch")[-1]
+    for name in ("binary/loss", "size/loss", "binary/auroc", "size/rmse", "size/spearman"):
+        assert f"valid_{name}" in last
+    assert last["train_loss"] == pytest.approx(last["train_binary/loss"] + last["train_size/loss"])
+    # The slow twin: one complex at a time, each head over the complexes it has labels for.
+    model = atomica.load(out / "checkpoints" / "last", device="cpu")
+    dataset = atomica.open_dataset(tiny_set)
+    valid = [row for row, split in enumerate(dataset.splits) if split == "valid"]
+    errors_, logs = [], []
+    for row in valid:
+        predicted = model.predict(dataset.graphs([row], **model.config.graph_options()))
+        label, size = dataset.column("label")[row], dataset.column("label_size")[row]
+        probability = float(predicted["binary"][0])
+        logs.append(-np.log(probability if label == "yes" else 1 - probability))
+        if size:
+            errors_.append((float(predicted["size"][0]) - float(size)) ** 2)
+    assert 0 < len(errors_) < len(valid)
+    assert last["valid_size/rmse"] == pytest.approx(np.sqrt(np.mean(errors_)), rel=1e-4)
+    assert last["valid_binary/loss"] == pytest.approx(np.mean(logs), rel=1e-4)
+    assert last["valid_loss"] == pytest.approx(np.mean(logs) + np.mean(errors_), rel=1e-4)
+    report = json.loads((out / "evaluation.json").read_text())
+    test = [row for row, split in enumerate(dataset.splits) if split == "test"]
+    labelled = [row for row in test if dataset.column("label_size")[row]]
+    assert report["heads"]["size"]["complexes"] == len(labelled)
+    assert set(report["heads"]["size"]["metrics"]) >= {"rmse", "mae", "pearson", "spearman", "r2"}
+    table = (out / "predictions-size.csv").read_text().splitlines()
+    assert len(table) == len(test) + 1
+
+
+def test_a_test_set_may_lack_the_labels_of_a_head(run, tiny_set, tmp_path):
+    from atomica import _prep
+
+    index = (tiny_set.parent / "index.csv").read_text().splitlines()
+    rows = [line.rpartition(",")[0] for line in index]
+    (tiny_set.parent / "nosize.csv").write_text("\n".join(rows) + "\n")
+    shards = tmp_path / "nosize"
+    assert _prep.run(["build-graphs", str(tiny_set.parent / "nosize.csv"), "--out", str(shards)]) == 0
+    code, out, said, errors = run([BINARY, SIZE], f"data.test={shards}", "train.epochs=1")
+    assert code == 0, errors
+    assert re.search(r"test .*12 without size", said)
+    assert "head size: not evaluated, the test complexes have no label_size" in said
+    assert not (out / "predictions-size.csv").exists()
+    code, _, _, errors = run([BINARY, SIZE], f"data.valid={shards}", flags=["--dry-run"])
+    assert code == 2
+    assert "has no column 'label_size'" in errors
+
+
+REFUSED = [
+    (
+        [BINARY.replace("binary", "interface").partition("positive")[0]],
+        ["data.input=segment0"],
+        "needs both partners",
+    ),
+    (
+        ['[[head]]\nkind = "interface"\nlabel = "label"\n'],
+        [],
+        r"head.0.label = \"label\": has no effect: a head of kind 'interface' reads no label",
+    ),
+    (
+        ['[[head]]\nkind = "denoise"\n'],
+        [],
+        r"learns from torsion noise, but noise.torsion_sigma is 0; .*head.0.torsion = 0",
+    ),
+    (['[[head]]\nkind = "masked_block"\n'], [], "learns from mask noise, but noise.mask_proportion is 0"),
+    ([BINARY], ["noise.mask_proportion=0.1"], r'no head learns from it; add one of kind "masked_block"'),
+    ([BINARY, BINARY], [], "several heads are called 'binary'"),
+    ([BINARY, SIZE], ["head.1.label=label"], "no row is labelled with a number; the values are: '(no|yes)'"),
+    ([BINARY], ["data.sampler=modality"], "has no effect: all training complexes are of one kind"),
+    ([SIZE], ["data.sampler=balanced"], "needs a head with classes"),
+    ([BINARY], ["data.weights=[1.0]"], "has no effect with a single data set"),
+    ([BINARY], ["data.train=[]"], "the list is empty"),
+    ([BINARY], ["data.large=crop", "data.input=segment0"], r"data.large = \"crop\": crops around a contact"),
+    (
+        [BINARY],
+        ['train.freeze=["encoder.atom"]'],
+        r"'encoder.atom' is no part of the model: it must be one of .*did you mean",
+    ),
+    ([BINARY], ['train.freeze=["encoder","heads"]'], "leaves nothing to train"),
+    (
+        [BINARY],
+        ["train.rates.encodr=1e-4"],
+        r"train.rates: 'encodr' is no part of the model.*did you mean \"encoder\"",
+    ),
+    ([BINARY], ["train.rates.encoder=-1"], "train.rates: must be more than 0"),
+    (
+        [BINARY],
+        ["train.rates.encoder=1e-4", 'train.freeze=["encoder"]'],
+        r"train.rates: 'encoder' has no effect: it is frozen",
+    ),
+    ([BINARY], ["model.init=/nowhere"], r"model.init = \"/nowhere\": .*no model.json there"),
+]
+
+
+@pytest.mark.parametrize(("heads", "changes", "message"), REFUSED)
+def test_what_a_run_cannot_give_is_refused_before_it_starts(run, heads, changes, message):
+    code, out, said, errors = run(heads, *changes)
+    assert code == 2
+    assert re.search(message, errors), errors
+    assert said == ""
+    assert not out.exists()
+
+
+def test_heads_that_must_see_different_things(run):
+    code, _, _, errors = run([BINARY, '[[head]]\nkind = "interface"\n'])
+    assert code == 2
+    assert "heads of one model must see the same part of a complex" in errors
+
+
+def test_interface(run):
+    code, out, said, errors = run(['[[head]]\nkind = "interface"\n'])
+    assert code == 0, errors
+    assert 0 <= events(out, "epoch")[-1]["valid_retrieval"] <= 1
+    assert "test    head interface: retrieval" in said
+    assert not list(out.glob("predictions*"))
+
+
+# ------------------------------------------------------------------------------------- freezing, rates, init
+
+
+def test_frozen_parts_stay_and_others_have_rates_of_their_own(run):
+    code, out, _, errors = run(
+        [BINARY], 'train.freeze=["encoder.atoms"]', "train.rates.heads=1e-30", "model.dropout=0.2"
+    )
+    assert code == 0, errors
+    fresh = weights(run([BINARY], "train.learning_rate=1e-30", "train.epochs=1", "model.dropout=0.2")[1])
+    trained = weights(out)
+    moved = {name for name in fresh if not same(fresh[name], trained[name])}
+    assert moved
+    assert not [name for name in moved if name.startswith(("encoder.atoms.", "heads."))]
+    first = events(out, "step")[0]
+    assert (first["learning_rate"], first["learning_rate/heads"]) == (3e-3, 1e-30)
+
+
+def test_a_frozen_encoder_has_no_dropout_and_no_gradient(tiny_set):
+    from atomica.train.loop import TrainConfig, freeze
+
+    model = atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=1, dropout=0.5))
+    freeze(model, TrainConfig(freeze=("encoder",)))
+    graph = atomica.open_dataset(tiny_set).graphs([0, 1])
+    one, other = model.encode(graph).graph, model.encode(graph).graph
+    assert torch.equal(one, other)
+    assert not one.requires_grad
+    freeze(model, TrainConfig())
+    assert not torch.equal(model.encode(graph).graph, one)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_set, tmp_path_factory):
+    """A saved model of the base spec's sizes, with a head called size."""
+    from atomica.heads.regression import RegressionConfig, RegressionHead
+
+    torch.manual_seed(7)
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1, k_neighbors=5)
+    head = RegressionHead(RegressionConfig(hidden=8), config)
+    folder = tmp_path_factory.mktemp("pretrained")
+    atomica.Model(config, {"size": head}, kinds={"size": "regression"}).save(folder)
+    return folder
+
+
+def test_weights_of_another_run(run, pretrained):
+    code, out, said, errors = run(
+        [SIZE], f"model.init={pretrained}", "train.learning_rate=1e-30", "train.epochs=1"
+    )
+    assert code == 0, errors
+    assert re.search(r"start +encoder loaded, [\d,]+ numbers\n", said)
+    assert re.search(r"start +heads.size loaded", said)
+    before, after = load_file(pretrained / "model.safetensors"), weights(out)
+    assert all(same(before[name], after[name]) for name in after)
+    # What the spec leaves out comes from the saved model; the run's own spec and checkpoint say so.
+    assert "k_neighbors = 5" in (out / "spec.toml").read_text()
+
+
+def test_a_pretrained_encoder_under_another_head(run, pretrained):
+    code, out, said, errors = run(
+        [BINARY], f"model.init={pretrained}", 'train.freeze=["encoder"]', "model.k_neighbors=8"
+    )
+    assert code == 0, errors
+    assert "heads.binary left fresh" in said
+    assert "not used: heads size of the saved model" in said
+    assert "k_neighbors = 8" in (out / "spec.toml").read_text()
+    before, after = load_file(pretrained / "model.safetensors"), weights(out)
+    for name, tensor in after.items():
+        if name.startswith("encoder."):
+            assert torch.equal(tensor, before[name])
+
+
+def test_both_encoders_of_an_interface_head_start_pretrained(run, pretrained):
+    code, out, said, errors = run(
+        ['[[head]]\nkind = "interface"\n'], f"model.init={pretrained}", "train.learning_rate=1e-30"
+    )
+    assert code == 0, errors
+    assert "heads.interface.complex_encoder loaded" in said
+    before, after = load_file(pretrained / "model.safetensors"), weights(out)
+    for name, tensor in before.items():
+        if name.startswith("encoder."):
+            assert same(after[name], tensor)
+            assert torch.equal(after[f"heads.interface.complex_{name}"], tensor)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.block_hidden=12", "weights have other sizes: block_hidden is 8 there, 12 here"),
+        ("model.layers=2", "layers is 1 there, 2 here"),
+    ],
+)
+def test_weights_of_other_sizes_are_refused(run, pretrained, change, message):
+    code, out, _, errors = run([BINARY], f"model.init={pretrained}", change)
+    assert code == 2
+    assert message in errors
+    assert not out.exists()
+
+
+def test_a_head_of_other_sizes_is_left_fresh(run, pretrained):
+    code, _, said, _ = run([SIZE], f"model.init={pretrained}", "head.0.hidden=4", flags=["--dry-run"])
+    assert code == 0
+    assert "heads.size left fresh: the saved one has other sizes" in said
+
+
+def test_a_run_from_weights_that_are_gone_can_be_resumed(run, pretrained, tmp_path, capsys):
+    elsewhere = shutil.copytree(pretrained, tmp_path / "elsewhere")
+    code, out, _, errors = run([SIZE], f"model.init={elsewhere}", "train.epochs=1")
+    assert code == 0, errors
+    shutil.rmtree(elsewhere)
+    assert main([str(out / "spec.toml"), "--resume", "--set", "train.epochs=2"]) == 0
+    assert "loaded" not in capsys.readouterr().out
+    assert main([str(out / "spec.toml"), "--resume", "--set", "model.init=/other"]) == 2
+    assert "model.init: '" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------- mixtures and sampling
+
+
+def test_a_mixture_draws_from_each_set_by_its_weight(run, tiny_set, tmp_path):
+    other = shutil.copytree(tiny_set, tmp_path / "other")
+    sets = f'data.train=["{tiny_set}", "{other}"]'
+    code, _, said, errors = run(
+        [BINARY], sets, "data.weights=[3, 1]", "data.epoch_complexes=20", "data.loader_threads=2"
+    )
+    assert code == 0, errors
+    assert re.search(r"train +72 complexes of \S+ \+ \S+, both partners", said)
+    code, _, said, _ = run([BINARY], sets, flags=["--dry-run"])
+    assert code == 0
+    code, _, _, errors = run([BINARY], f'data.train=["{tiny_set}", "/nowhere"]')
+    assert code == 2
+    assert "/nowhere: no such folder" in errors
