@@ -173,7 +173,7 @@ class Part:
                 max_blocks=self.max_blocks,
                 **self.graph_options,
             )
-            found = {"perturbation": made.perturbation, "masks": torch.from_numpy(made.mask_labels)}
+            found = {"perturbation": made.perturbation, "masks": made.mask_labels}
             for name in model.heads:
                 source = model.head(name).targets
                 if source in found:

@@ -167,7 +167,7 @@ REFUSED = [
         ["train.rates.encodr=1e-4"],
         r"train.rates: 'encodr' is no part of the model.*did you mean \"encoder\"",
     ),
-    ([BINARY], ["train.rates.encoder=-1"], "train.rates: must be more than 0"),
+    ([BINARY], ["train.rates.encoder=-1"], "train.rates = .*: must be more than 0"),
     (
         [BINARY],
         ["train.rates.encoder=1e-4", 'train.freeze=["encoder"]'],
