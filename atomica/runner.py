@@ -871,8 +871,9 @@ def _dry_run(job: Job) -> None:
     losses = job.model.loss(batch.graph, batch.targets, batch.known)
     losses.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), float("inf"))
+    still = f"{batch.unperturbed} of them without anything to perturb, " if batch.unperturbed else ""
     print(
-        f"batch   {len(batch.ids)} complexes, {batch.blocks} blocks: loss {float(losses.total.detach()):.4f},"
+        f"batch   {len(batch.ids)} complexes, {still}{batch.blocks} blocks: loss {float(losses.total.detach()):.4f},"
         f" gradient norm {float(norm):.3g}, {time.perf_counter() - began:.2f} s"
     )
     print(f"dry run: all is well; nothing was written to {job.folder}")

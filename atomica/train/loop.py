@@ -103,7 +103,8 @@ class Stop:
 class Batch:
     """What one step needs: the tensors of the graphs, the targets of each head, and the ids for messages.
 
-    known: for each head with labels, a bool [G] that is False where a complex has none for it.
+    known: for each head with labels, a bool [G] that is False where a complex has none for it. unperturbed: number
+    of complexes that were to be perturbed, but have no segment that could be; None without such noise.
     """
 
     ids: tuple[str, ...]
@@ -111,6 +112,7 @@ class Batch:
     graph: GraphInputs
     targets: Mapping[str, Any]
     known: Mapping[str, Tensor]
+    unperturbed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Part:
         dataset, rows = self.rows.dataset, self.rows.rows[positions]
         index = torch.from_numpy(positions)
         targets: dict[str, Any] = {name: target[index] for name, target in self.targets.items()}
+        unperturbed = None
         if self.noise is None and self.max_blocks is None:
             graph = dataset.graphs(rows, input=self.input, **self.graph_options)
         else:
@@ -173,6 +176,8 @@ class Part:
                 max_blocks=self.max_blocks,
                 **self.graph_options,
             )
+            if made.perturbation is not None:
+                unperturbed = int(made.unperturbed.sum())
             found = {"perturbation": made.perturbation, "masks": made.mask_labels}
             for name in model.heads:
                 source = model.head(name).targets
@@ -185,6 +190,7 @@ class Part:
             graph=model.inputs(graph),
             targets=targets,
             known={name: known[index] for name, known in self.known.items()},
+            unperturbed=unperturbed,
         )
 
     def batches(
@@ -194,11 +200,13 @@ class Part:
         return prefetch(plan, lambda draws: self.load(draws, model, epoch), threads=self.loader_threads)
 
 
+UNPERTURBED = "unperturbed"
+
 Sums = dict[str, list[float]]
 """Name → [sum, count] of numbers to be averaged; plain data, since a checkpoint in mid-epoch holds it."""
 
 
-def _add(sums: Sums, model: Model, batch: Batch, terms: Mapping[str, float]) -> None:
+def _add(sums: Sums, batch: Batch, terms: Mapping[str, float]) -> None:
     """Count a batch's loss terms, each for as many complexes as its head had targets for."""
     for name, value in terms.items():
         known = batch.known.get(name.partition("/")[0])
@@ -206,21 +214,29 @@ def _add(sums: Sums, model: Model, batch: Batch, terms: Mapping[str, float]) -> 
         entry = sums.setdefault(name, [0.0, 0.0])
         entry[0] += value * count
         entry[1] += count
+    if batch.unperturbed is not None:
+        entry = sums.setdefault(UNPERTURBED, [0.0, 0.0])
+        entry[0] += batch.unperturbed
+        entry[1] += len(batch.ids)
 
 
 def _means(sums: Sums, model: Model) -> dict[str, float]:
     """`loss`, the weighted sum of the heads' mean losses, then these and what heads log beside them.
 
-    Names are those of the head with several heads, else bare; a single number is not repeated.
+    Names are those of the head with several heads, else bare; a single number is not repeated. `unperturbed` is a
+    share of complexes.
     """
     means = {name: total / count for name, (total, count) in sums.items() if count}
+    own = {name: means.pop(name) for name in (UNPERTURBED,) if name in means}
     loss = sum(weight * means[name] for name, weight in model.weights.items() if name in means)
+    return {"loss": loss, **_shown(model, means), **own}
+
+
+def _shown(model: Model, terms: Mapping[str, float]) -> dict[str, float]:
+    """Loss terms under the names they are recorded by."""
     if len(model.heads) == 1:
-        return {"loss": loss, **{name.partition("/")[2]: mean for name, mean in means.items() if "/" in name}}
-    return {
-        "loss": loss,
-        **{name if "/" in name else f"{name}/loss": mean for name, mean in means.items()},
-    }
+        return {name.partition("/")[2]: value for name, value in terms.items() if "/" in name}
+    return {name if "/" in name else f"{name}/loss": value for name, value in terms.items()}
 
 
 @dataclass
@@ -276,7 +292,7 @@ def predict(
             inputs = model.attach(batch.graph, batch.targets)
             outputs = model.outputs(inputs)
             losses = model.loss_of(outputs, batch.targets, batch.known)
-            _add(sums, model, batch, _numbers(losses.terms))
+            _add(sums, batch, _numbers(losses.terms))
             for name, output in outputs.items():
                 head, target = model.head(name), batch.targets.get(name)
                 predicted = head.predict(output)
@@ -470,7 +486,7 @@ def fit(
                 step = _step(model, batch, optimizer, config, state.step, total_steps)
                 state.step += 1
                 state.step_in_epoch += 1
-                _add(state.sums, model, batch, step.terms)
+                _add(state.sums, batch, step.terms)
                 seen += len(batch.ids)
                 if state.step % every_steps == 0:
                     log.record("step", epoch + 1, state.step, step.values(model))
@@ -558,12 +574,7 @@ class _Step:
         named = {
             f"learning_rate/{part}" if part else "learning_rate": rate for part, rate in self.rates.items()
         }
-        extra = (
-            self.terms
-            if len(model.heads) > 1
-            else {name.partition("/")[2]: value for name, value in self.terms.items() if "/" in name}
-        )
-        return {"loss": self.loss, **extra, "gradient_norm": self.norm, **named}
+        return {"loss": self.loss, **_shown(model, self.terms), "gradient_norm": self.norm, **named}
 
 
 def _step(

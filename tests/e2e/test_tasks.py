@@ -330,3 +330,111 @@ def test_a_mixture_draws_from_each_set_by_its_weight(run, tiny_set, tmp_path):
     code, _, _, errors = run([BINARY], f'data.train=["{tiny_set}", "/nowhere"]')
     assert code == 2
     assert "/nowhere: no such folder" in errors
+
+
+# ------------------------------------------------------------------------------------------------- pretraining
+
+DENOISE = '[[head]]\nkind = "denoise"\ntorsion = 0\n'
+MASKED = '[[head]]\nkind = "masked_block"\nweight = 0.1\n'
+NOISE = (
+    "noise.rotation_sigma=0.5",
+    "noise.translation_sigma=1.0",
+    "noise.mask_proportion=0.2",
+)
+PRETRAIN = (*NOISE, "data.max_item_blocks=14", "data.large=crop", "model.dropout=0.1")
+
+
+def test_pretraining_logs_each_loss_beside_its_base(run):
+    code, out, said, errors = run([DENOISE, MASKED], *PRETRAIN)
+    assert code == 0, errors
+    assert re.search(r"train +36 complexes .*; \d+ cropped to 14 blocks", said)
+    first, last = events(out, "epoch")
+    for task in ("translation", "rotation"):
+        for part in ("train", "valid"):
+            assert last[f"{part}_denoise/{task}"] > 0
+            assert last[f"{part}_denoise/{task}_base"] > 0
+        # The noise of validation stays the same, that of training does not.
+        assert first[f"valid_denoise/{task}_base"] == last[f"valid_denoise/{task}_base"]
+        assert first[f"train_denoise/{task}_base"] != last[f"train_denoise/{task}_base"]
+    assert 1 < last["valid_masked_block/perplexity"] < 200
+    assert 0 <= last["valid_masked_block/accuracy"] <= 1
+    shares = last["valid_denoise/translation"] + 0.1 * last["valid_denoise/rotation"]
+    assert last["valid_denoise/loss"] == pytest.approx(shares, rel=1e-4)
+    total = last["valid_denoise/loss"] + 0.1 * last["valid_masked_block/loss"]
+    assert last["valid_loss"] == pytest.approx(total)
+    assert "test    head denoise: " in said
+    assert not list(out.glob("predictions*"))
+
+
+def test_complexes_that_cannot_be_perturbed_are_counted(run):
+    """The side chains of the made-up residues have no rotatable bond."""
+    head = '[[head]]\nkind = "denoise"\n'
+    changes = ("noise.torsion_sigma=0.5", *NOISE[:2], "train.epochs=1")
+    code, out, _, errors = run([head], *changes)
+    assert code == 0, errors
+    last = events(out, "epoch")[-1]
+    assert last["train_unperturbed"] == last["valid_unperturbed"] == 1.0
+    assert last["train_translation"] == last["train_torsion_base"] == 0.0
+    code, _, said, _ = run([head], *changes, flags=["--dry-run"])
+    assert code == 0
+    assert re.search(r"batch +(\d+) complexes, \1 of them without anything to perturb", said)
+
+
+def test_gaussian_noise(run):
+    head = DENOISE + "rotation = 0\ntranslation = 0\natom = 1.0\n"
+    code, out, _, errors = run([head], "noise.gaussian_sigma=0.5", "train.epochs=1")
+    assert code == 0, errors
+    assert events(out, "epoch")[0]["valid_atom_base"] > 0
+
+
+def test_noise_beside_a_head_with_labels(run):
+    """What the original never combined: a supervised head that learns from perturbed complexes with a denoising one."""
+    head = DENOISE + "rotation = 0\ntranslation = 1.0\nweight = 0.1\n"
+    code, out, _, errors = run([BINARY, head], "noise.translation_sigma=0.5", "train.epochs=1")
+    assert code == 0, errors
+    assert {"valid_binary/auroc", "valid_denoise/translation_base"} <= set(events(out, "epoch")[0])
+    assert (out / "predictions.csv").exists()
+
+
+class StopAfter:
+    """A request to stop that comes after it was looked at `left` times."""
+
+    left = 0
+
+    @property
+    def requested(self):
+        type(self).left -= 1
+        return type(self).left < 0
+
+
+@pytest.mark.parametrize("looks", [3, 10])
+def test_pretraining_goes_on_as_if_undisturbed(run, tiny_set, monkeypatch, capsys, looks):
+    """Interrupted in the middle of an epoch: noise, crops, order and dropout are those of the whole run."""
+    changes = (*PRETRAIN, f'data.train=["{tiny_set}"]', "data.epoch_complexes=40", "data.loader_threads=2")
+    code, whole, _, errors = run([DENOISE, MASKED], *changes)
+    assert code == 0, errors
+    StopAfter.left = looks
+    with monkeypatch.context() as patch:
+        patch.setattr("atomica.train.loop.Stop", StopAfter)
+        code, out, _, errors = run([DENOISE, MASKED], *changes)
+        assert code == 130, errors
+    assert main([str(out / "spec.toml"), "--resume"]) == 0
+
+    def steady(folder):
+        timings = ("complexes_per_s", "wait")
+        return [
+            {k: v for k, v in e.items() if k not in timings}
+            for kind in ("step", "epoch")
+            for e in events(folder, kind)
+        ]
+
+    assert steady(out) == steady(whole)
+    one, other = weights(out), weights(whole)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_crops_alone_for_a_head_with_labels(run):
+    code, out, said, errors = run([BINARY], "data.max_item_blocks=12", "data.large=crop", "train.epochs=1")
+    assert code == 0, errors
+    assert re.search(r"\d+ cropped to 12 blocks", said)
+    assert len((out / "predictions.csv").read_text().splitlines()) == 13

@@ -16,7 +16,9 @@ from atomica.errors import DataError, ShardError
 from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS, SCHEMA_VERSION
 from atomica.records import (
     DataConfig,
+    Mixture,
     epoch_order,
+    occurrences,
     open_dataset,
     plan_batches,
     prefetch,
@@ -311,6 +313,67 @@ def test_balanced_order(minority):
         times = np.bincount(order, minlength=100)[:minority]
         assert times.max() - times.min() <= 1
         assert np.array_equal(order, epoch_order(100, seed=0, epoch=epoch, sampling=balanced))
+
+
+def test_shares_by_modality_and_by_set():
+    kinds = np.array([0] * 100 + [1] * 10 + [2])
+    found = sampling("modality", kinds)
+    weights = np.array([100 / np.log(100), 10 / np.log(10), 1 / np.log(2)])
+    assert found.shares == pytest.approx(weights / weights.sum())
+    sources = np.array([0] * 105 + [1] * 6)
+    mixed = sampling("balanced", kinds, sources=sources, weights=(1.0, 3.0))
+    per_row = mixed.shares[mixed.strata]
+    assert per_row[0] == pytest.approx(1 / 8)  # set 0: kinds 0 and 1
+    assert per_row[-1] == pytest.approx(3 / 8)  # set 1: kinds 1 and 2
+    assert sampling("uniform", kinds) is None
+    by_set = sampling("uniform", kinds, sources=sources, weights=(1.0, 1.0))
+    assert by_set.shares.tolist() == [0.5, 0.5]
+
+
+def test_an_epoch_of_shares():
+    """Each stratum's places are right to within one in each epoch, and exactly on average."""
+    strata = np.repeat([0, 1, 2], [50, 5, 1])
+    found = records.Sampling(strata, np.array([0.45, 0.35, 0.2]))
+    counts = []
+    for epoch in range(64):
+        order = epoch_order(56, seed=0, epoch=epoch, sampling=found, length=33)
+        assert len(order) == 33
+        counts.append(np.bincount(strata[order], minlength=3))
+        assert np.all(np.abs(counts[-1] - found.shares * 33) < 1)
+    assert np.mean(counts, axis=0) == pytest.approx(found.shares * 33, abs=0.05)
+    assert len(set(epoch_order(56, seed=0, epoch=0, length=20).tolist())) == 20
+    long = epoch_order(5, seed=0, epoch=0, length=12)
+    assert sorted(np.bincount(long, minlength=5).tolist()) == [2, 2, 2, 3, 3]
+
+
+def test_occurrences_count_repeats():
+    order = np.random.default_rng(0).integers(0, 9, 100)
+    seen = {}
+    for value, count in zip(order.tolist(), occurrences(order).tolist(), strict=True):
+        assert count == seen.get(value, 0)
+        seen[value] = count + 1
+
+
+def test_a_mixture_answers_like_one_data_set(tiny_set):
+    one = open_dataset(tiny_set)
+    both = Mixture([one, one])
+    assert len(both) == 2 * len(one)
+    assert both.ids == one.ids * 2
+    assert both.splits == one.splits * 2
+    assert both.column("label") == one.column("label") * 2
+    assert both.block_counts("segment0").tolist() == one.block_counts("segment0").tolist() * 2
+    assert both.modalities.tolist() == one.modalities.tolist() * 2
+    assert both.sources.tolist() == [0] * len(one) + [1] * len(one)
+    assert both[-1].id == both[len(both) - 1].id == one.ids[-1]
+    assert [record.id for record in both[59:61]] == [one.ids[59], one.ids[0]]
+    assert both.fingerprint not in (one.fingerprint, Mixture([one, one, one]).fingerprint)
+    rows = both.rows_of("valid", own=False)
+    assert rows.tolist() == [r for r, split in enumerate(one.splits * 2) if split == "valid"]
+    assert both.graphs([0, 61]).batch_size == 2
+    with pytest.raises(IndexError):
+        both[len(both)]
+    with pytest.raises(DataError, match="has no column 'lable'"):
+        both.column("lable")
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 3])
