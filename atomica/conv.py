@@ -4,7 +4,8 @@ per edge by a radial network, averaged over each receiver's edges (Thomas et al.
 The textbook form makes one weight vector per edge. All of it is linear in the radial network's last layer,
 so here the outer products of its hidden features with the coupled neighbour features are summed over a
 receiver's edges first, and the large weight matrix is applied once per receiver. Both forms are exact;
-`FullyConnected.reference` is the textbook one, kept for tests.
+`FullyConnected.reference` is the textbook one, kept for tests. In float32 on a CPU the sums and products run in
+Rust, tile by tile in cache (`KERNEL`); elsewhere, and as that kernel's slow twin, they are PyTorch's.
 
 Shapes: N nodes, E edges, R receivers of one chunk, d edges of each of them, D feature columns, n radial hidden
 features (one more column holds the constant 1 that carries the bias), U coupled channels that enter one output
@@ -23,9 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atomica import _prep
 from atomica.irreps import COMPONENTS, HARMONICS, IrrepSlot, Layout, coupling
 
 __all__ = ["EdgePlan", "FullyConnected", "plan_edges"]
+
+KERNELS = ("auto", "torch")
+KERNEL = "auto"
+"""auto: the Rust kernel where it can work (float32 on CPU), else PyTorch; torch: PyTorch everywhere. Tests and
+benchmarks set it."""
 
 _CHUNK_FLOATS = 1 << 21
 """Floats of one chunk's outer products (8 MiB in float32): small enough to stay in cache, large enough to
@@ -55,6 +62,12 @@ class EdgePlan:
     rows: Tensor
     buckets: tuple[tuple[int, int, int], ...]
     num_nodes: int
+
+    @cached_property
+    def first_edge(self) -> list[int]:
+        """First edge of each of `rows`, and the number of edges."""
+        widths = [width for _, rows, width in self.buckets for _ in range(rows)]
+        return list(accumulate(widths, initial=0))
 
 
 def plan_edges(
@@ -146,6 +159,11 @@ class _Couplings:
         self.scale = {slot: math.sqrt(COMPONENTS[slot.l] / fan_in[slot]) for slot in self.targets}
         self._triples = triples
         self._tables: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        self._kernels: dict[int, _prep.Convolution] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies make their own tables and kernels."""
+        return {**self.__dict__, "_tables": {}, "_kernels": {}}
 
     def _allowed(self, source: IrrepSlot, harmonic: int, target: IrrepSlot) -> bool:
         l_sh, parity = self.harmonics[harmonic]
@@ -166,6 +184,39 @@ class _Couplings:
                 built.append(table.flatten(1).to(like))
             self._tables[key] = built
         return self._tables[key]
+
+    def kernel(self, hidden: int) -> _prep.Convolution:
+        """The same tables for the Rust kernel, with `hidden` columns of radial features."""
+        if hidden not in self._kernels:
+            triples = dict.fromkeys((path.source.l, path.harmonic, path.target.l) for path in self.paths)
+            places = {triple: index for index, triple in enumerate(triples)}
+            couplings = []
+            for l_in, harmonic, l_out in triples:
+                table = coupling(l_in, self.harmonics[harmonic][0], l_out)
+                start = self.columns[harmonic].start
+                terms = [(i, start + j, k, float(table[i, j, k])) for i, j, k in table.nonzero().tolist()]
+                couplings.append(((COMPONENTS[l_in], COMPONENTS[l_out]), terms))
+            targets = []
+            for slot in self.targets:
+                paths = [
+                    (
+                        places[path.source.l, path.harmonic, slot.l],
+                        self.inputs.offsets[path.source.l] + self.inputs.channel_range(path.source)[0],
+                        self.inputs.channels[path.source.l],
+                        path.source.channels,
+                        path.first_channel,
+                    )
+                    for path in self.paths
+                    if path.target == slot
+                ]
+                column = self.outputs.offsets[slot.l] + self.outputs.channel_range(slot)[0]
+                stride, scale = self.outputs.channels[slot.l], self.scale[slot]
+                sizes = (COMPONENTS[slot.l], self.fan_in[slot], slot.channels, column, stride)
+                # couplings shared by paths of both parities lie together, so that each is made once
+                targets.append((*sizes, scale, sorted(paths)))
+            sizes_ = (self.inputs.dim, self.outputs.dim, self.width, hidden)
+            self._kernels[hidden] = _prep.Convolution(sizes_, couplings, targets)
+        return self._kernels[hidden]
 
     def matrices(self, y: Tensor) -> list[Tensor | None]:
         """Harmonics [E, 9] → per input degree the matrices [E, components_l, 2l+1] that couple it."""
@@ -234,6 +285,11 @@ class _Contract(torch.autograd.Function):
     ) -> Tensor:
         ctx.tables, ctx.plan = tables, plan
         ctx.save_for_backward(x, y, hidden, *weights)
+        if _native(x):
+            kernel = tables.kernel(hidden.shape[1])
+            return torch.from_numpy(
+                kernel.forward(*_arrays(plan, x, y, hidden, weights), torch.get_num_threads())
+            )
         out = x.new_zeros(plan.rows.shape[0], tables.outputs.dim)
         for rows, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
             coupled = tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
@@ -249,6 +305,23 @@ class _Contract(torch.autograd.Function):
         (grad_out,) = grad_outputs
         tables, plan = ctx.tables, ctx.plan
         x, y, hidden, *weights = ctx.saved_tensors
+        if _native(x):
+            kernel = tables.kernel(hidden.shape[1])
+            grads = kernel.backward(
+                *_arrays(plan, x, y, hidden, weights),
+                grad_out.contiguous().numpy(),
+                ctx.needs_input_grad[3],
+                torch.get_num_threads(),
+            )
+            of_x, of_y, of_hidden, of_weights = grads
+            return (
+                None,
+                None,
+                torch.from_numpy(of_x),
+                None if of_y is None else torch.from_numpy(of_y),
+                torch.from_numpy(of_hidden),
+                *(torch.from_numpy(g).view_as(w) for g, w in zip(of_weights, weights, strict=True)),
+            )
         grad_x, grad_hidden = torch.zeros_like(x), torch.zeros_like(hidden)
         grad_y = torch.zeros_like(y) if ctx.needs_input_grad[3] else None
         grad_weights = [torch.zeros_like(weight) for weight in weights]
@@ -278,6 +351,20 @@ class _Contract(torch.autograd.Function):
             if grad_y is not None and grad_harmonics is not None:
                 grad_y[edges] = grad_harmonics
         return None, None, grad_x, grad_y, grad_hidden, *grad_weights
+
+
+def _native(x: Tensor) -> bool:
+    """Whether the Rust kernel does the work."""
+    return KERNEL == "auto" and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+def _arrays(
+    plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, weights: Sequence[Tensor]
+) -> tuple[Any, ...]:
+    """The tensors as NumPy arrays of the same memory, in the order in which the Rust kernel takes them."""
+    x, y, hidden = (tensor.detach().contiguous().numpy() for tensor in (x, y, hidden))
+    weights = [weight.detach().contiguous().numpy() for weight in weights]
+    return x, y, hidden, plan.sender.numpy(), plan.first_edge, weights
 
 
 def _outer(coupled: Tensor, radial: Tensor, per_row: int) -> Tensor:

@@ -16,6 +16,7 @@
 )]
 
 pub mod cli;
+pub mod convolution;
 pub mod error;
 pub mod index;
 mod inspect;

@@ -1,14 +1,18 @@
 //! The module `atomica._prep`: the only file that knows Python.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods, ToPyArray};
+use numpy::{
+    IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3, PyUntypedArrayMethods,
+    ToPyArray,
+};
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyValueError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
@@ -461,6 +465,137 @@ fn rotation_table(py: Python<'_>, sigma: f64, largest: f64) -> Columns<'_> {
     (angles.into_pyarray(py), probabilities.into_pyarray(py), scores.into_pyarray(py))
 }
 
+type CouplingTable = ((usize, usize), Vec<(usize, usize, usize, f32)>);
+type PathTable = (usize, usize, usize, usize, usize);
+type TargetTable = (usize, usize, usize, usize, usize, f32, Vec<PathTable>);
+
+/// A convolution on CPU in float32: see `atomica.conv`, which makes and calls it.
+#[pyclass(frozen, module = "atomica._prep")]
+struct Convolution {
+    inner: crate::convolution::Convolution,
+}
+
+/// Threads for the convolution, a pool for each number that was asked for.
+fn pool(threads: usize) -> PyResult<Arc<rayon::ThreadPool>> {
+    static POOLS: Mutex<BTreeMap<usize, Arc<rayon::ThreadPool>>> = Mutex::new(BTreeMap::new());
+    let mut pools = POOLS.lock().map_err(|_| PyRuntimeError::new_err("an earlier convolution failed"))?;
+    if let Some(pool) = pools.get(&threads) {
+        return Ok(Arc::clone(pool));
+    }
+    let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let made = Arc::new(made.map_err(|error| PyRuntimeError::new_err(format!("cannot start threads: {error}")))?);
+    pools.insert(threads, Arc::clone(&made));
+    Ok(made)
+}
+
+#[pymethods]
+impl Convolution {
+    /// sizes: columns of features, output, harmonics and hidden features; then the tables of couplings and irreps.
+    #[new]
+    fn new(sizes: [usize; 4], couplings: Vec<CouplingTable>, targets: Vec<TargetTable>) -> PyResult<Self> {
+        use crate::convolution::{Coupling, Path, Target};
+        let couplings = couplings.into_iter().map(|(components, terms)| Coupling { components, terms }).collect();
+        let targets = targets
+            .into_iter()
+            .map(|(components, coupled, channels, column, stride, scale, paths)| Target {
+                components,
+                coupled,
+                channels,
+                column,
+                stride,
+                scale,
+                paths: paths
+                    .into_iter()
+                    .map(|(coupling, column, stride, channels, first)| Path {
+                        coupling,
+                        column,
+                        stride,
+                        channels,
+                        first,
+                    })
+                    .collect(),
+            })
+            .collect();
+        let inner = crate::convolution::Convolution::new(sizes, couplings, targets).map_err(PyValueError::new_err)?;
+        Ok(Self { inner })
+    }
+
+    /// Output rows [M, D_out].
+    #[allow(clippy::too_many_arguments, reason = "the arguments of the operator")]
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        x: PyReadonlyArray2<'py, f32>,
+        y: PyReadonlyArray2<'py, f32>,
+        hidden: PyReadonlyArray2<'py, f32>,
+        sender: PyReadonlyArray1<'py, i64>,
+        first_edge: Vec<usize>,
+        weights: Vec<PyReadonlyArray3<'py, f32>>,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let weights = weights.iter().map(|w| w.as_slice()).collect::<Result<Vec<_>, _>>()?;
+        let given = crate::convolution::Arguments {
+            x: x.as_slice()?,
+            y: y.as_slice()?,
+            hidden: hidden.as_slice()?,
+            sender: sender.as_slice()?,
+            first_edge: &first_edge,
+            weights: &weights,
+        };
+        let pool = pool(threads)?;
+        let out = py.detach(|| pool.install(|| self.inner.forward(&given))).map_err(PyValueError::new_err)?;
+        matrix(py, out, (first_edge.len().saturating_sub(1), self.inner.outputs()))
+    }
+
+    /// Gradients of features, harmonics (None unless wanted), hidden features, and the weights (flat).
+    #[allow(clippy::too_many_arguments, clippy::type_complexity, reason = "the arguments of the operator")]
+    fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        x: PyReadonlyArray2<'py, f32>,
+        y: PyReadonlyArray2<'py, f32>,
+        hidden: PyReadonlyArray2<'py, f32>,
+        sender: PyReadonlyArray1<'py, i64>,
+        first_edge: Vec<usize>,
+        weights: Vec<PyReadonlyArray3<'py, f32>>,
+        out_grad: PyReadonlyArray2<'py, f32>,
+        want_y: bool,
+        threads: usize,
+    ) -> PyResult<(
+        Bound<'py, PyArray2<f32>>,
+        Option<Bound<'py, PyArray2<f32>>>,
+        Bound<'py, PyArray2<f32>>,
+        Vec<Bound<'py, PyArray1<f32>>>,
+    )> {
+        let weights = weights.iter().map(|w| w.as_slice()).collect::<Result<Vec<_>, _>>()?;
+        let given = crate::convolution::Arguments {
+            x: x.as_slice()?,
+            y: y.as_slice()?,
+            hidden: hidden.as_slice()?,
+            sender: sender.as_slice()?,
+            first_edge: &first_edge,
+            weights: &weights,
+        };
+        let (pool, out_grad) = (pool(threads)?, out_grad.as_slice()?);
+        let found = py
+            .detach(|| pool.install(|| self.inner.backward(&given, out_grad, want_y)))
+            .map_err(PyValueError::new_err)?;
+        Ok((
+            matrix(py, found.x, x.as_array().dim())?,
+            found.y.map(|of_y| matrix(py, of_y, y.as_array().dim())).transpose()?,
+            matrix(py, found.hidden, hidden.as_array().dim())?,
+            found.weights.into_iter().map(|w| w.into_pyarray(py)).collect(),
+        ))
+    }
+}
+
+/// A matrix out of its values.
+fn matrix(py: Python<'_>, values: Vec<f32>, shape: (usize, usize)) -> PyResult<Bound<'_, PyArray2<f32>>> {
+    Array2::from_shape_vec(shape, values)
+        .map(|array| array.into_pyarray(py))
+        .map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
 /// Block vocabulary in index order (150 entries).
 #[pyfunction]
 fn block_symbols() -> Vec<&'static str> {
@@ -482,6 +617,7 @@ fn _prep(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(torsion_score, module)?)?;
     module.add_function(wrap_pyfunction!(rotation_table, module)?)?;
     module.add_function(wrap_pyfunction!(read_structure, module)?)?;
+    module.add_class::<Convolution>()?;
     module.add_function(wrap_pyfunction!(block_symbols, module)?)?;
     module.add_function(wrap_pyfunction!(atom_symbols, module)?)?;
     module.add_class::<Structure>()?;

@@ -44,6 +44,41 @@ def test_equals_textbook_form_with_gradients(dtype, depth):
         torch.testing.assert_close(got, expected, atol=10 * TOLERANCE[dtype], rtol=0)
 
 
+@pytest.mark.parametrize(("hidden", "depth"), [(8, 0), (12, 1), (16, 3), (36, 3)])
+@pytest.mark.parametrize("edges", [3, 260, 2500])
+def test_rust_and_pytorch_agree(monkeypatch, hidden, depth, edges):
+    """Widths that fill registers and that do not; few edges per receiver and many; all gradients."""
+    layer, plan, x, vectors, radial = case(torch.float32, hidden=hidden, depth=depth, edges=edges)
+    y = spherical_harmonics(vectors).requires_grad_()
+    wanted = [x, y, radial, *layer.parameters()]
+    found = {}
+    for kernel in conv.KERNELS:
+        monkeypatch.setattr(conv, "KERNEL", kernel)
+        out = layer(plan, x, y, radial)
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
+        found[kernel] = [out, *torch.autograd.grad((out * weights).sum(), wanted)]
+    for one, other in zip(*found.values(), strict=True):
+        torch.testing.assert_close(one, other, atol=3e-6 * max(1.0, float(other.abs().max())), rtol=0)
+
+
+def test_rust_gives_the_same_bits_with_any_number_of_threads():
+    layer, plan, x, vectors, radial = case(torch.float32, hidden=16, edges=2000, nodes=300)
+    y = spherical_harmonics(vectors)
+    wanted = [x, radial, *layer.parameters()]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            out = layer(plan, x, y, radial)
+            found.append([out, *torch.autograd.grad(out.square().sum(), wanted)])
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        # the sum of squares and the layer around the kernel are PyTorch's, but too small for it to split
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("floats", [1, 4096])
 def test_chunks_do_not_change_the_result(monkeypatch, floats):
     layer, plan, x, vectors, hidden = case(torch.float64)
