@@ -15,9 +15,11 @@
 
 #![allow(
     clippy::indexing_slicing,
+    clippy::needless_range_loop,
     clippy::too_many_arguments,
     unsafe_op_in_unsafe_fn,
-    reason = "`Convolution::check` compares all lengths and indices with one another before a pass starts; the unsafe functions are pointer arithmetic throughout"
+    reason = "`Convolution::check` compares all lengths and indices with one another before a pass starts; the unsafe functions are pointer arithmetic throughout, \
+              and plain loops over registers are unrolled where chains of iterators may stay calls"
 )]
 
 use pulp::{Arch, Simd, WithSimd};
@@ -149,23 +151,23 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     let mut a_at = a.start;
     for _ in 0..terms {
         let mut registers = [simd.splat_f32s(0.0); V];
-        for (v, register) in registers.iter_mut().enumerate() {
-            *register = load::<S>(b_at.add(v * S::F32_LANES));
+        for v in 0..V {
+            registers[v] = load::<S>(b_at.add(v * S::F32_LANES));
         }
-        for (r, row) in sums.iter_mut().enumerate() {
+        for r in 0..R {
             let factor = simd.splat_f32s(*a_at.add(r * a.row));
-            for (sum, register) in row.iter_mut().zip(registers) {
-                *sum = simd.mul_add_e_f32s(factor, register, *sum);
+            for v in 0..V {
+                sums[r][v] = simd.mul_add_e_f32s(factor, registers[v], sums[r][v]);
             }
         }
         b_at = b_at.add(b_row);
         a_at = a_at.add(a.column);
     }
-    for (r, row) in sums.into_iter().enumerate() {
-        for (v, sum) in row.into_iter().enumerate() {
+    for r in 0..R {
+        for v in 0..V {
             let to = c.add(r * c_row + v * S::F32_LANES);
             // Added last, because the rounding errors of a sum grow with its length.
-            store::<S>(to, if add { simd.add_f32s(load::<S>(to), sum) } else { sum });
+            store::<S>(to, if add { simd.add_f32s(load::<S>(to), sums[r][v]) } else { sums[r][v] });
         }
     }
 }
@@ -305,20 +307,20 @@ unsafe fn dots<S: Simd, const I: usize, const J: usize>(
     let mut p = 0;
     while p < width {
         let mut other = [simd.splat_f32s(0.0); J];
-        for (j, register) in other.iter_mut().enumerate() {
-            *register = load::<S>(b.add(j * b_row + p));
+        for j in 0..J {
+            other[j] = load::<S>(b.add(j * b_row + p));
         }
-        for (i, row) in sums.iter_mut().enumerate() {
+        for i in 0..I {
             let one = load::<S>(a.add(i * a_row + p));
-            for (sum, register) in row.iter_mut().zip(other) {
-                *sum = simd.mul_add_e_f32s(one, register, *sum);
+            for j in 0..J {
+                sums[i][j] = simd.mul_add_e_f32s(one, other[j], sums[i][j]);
             }
         }
         p += S::F32_LANES;
     }
-    for (i, row) in sums.into_iter().enumerate() {
-        for (j, sum) in row.into_iter().enumerate() {
-            *c.add(i * c_row + j) += simd.reduce_sum_f32s(sum);
+    for i in 0..I {
+        for j in 0..J {
+            *c.add(i * c_row + j) += simd.reduce_sum_f32s(sums[i][j]);
         }
     }
 }
