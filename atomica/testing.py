@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -26,8 +27,10 @@ from atomica.heads import head_class
 from atomica.irreps import Layout
 from atomica.model import Model
 from atomica.noise import Perturbation
+from atomica.records import Record, Texts
 
 __all__ = [
+    "as_record",
     "check_batch_independence",
     "check_gradients",
     "check_model",
@@ -92,6 +95,63 @@ def random_interface(seed: int, blocks: tuple[int, int] = (6, 5)) -> Arrays:
         "segment_ids": np.array(segments),
         "lengths": np.array([len(types)]),
     }
+
+
+def as_record(
+    X: npt.ArrayLike,
+    B: npt.ArrayLike,
+    A: npt.ArrayLike,
+    block_lengths: npt.ArrayLike,
+    segment_ids: npt.ArrayLike,
+    *,
+    torsions: Sequence[tuple[int, int, Sequence[int]]] = (),
+    id: str = "made-up",
+) -> Record:
+    """One complex, as arrays of `random_interface`, as a record without names and stored neighbours.
+
+    torsions: rotatable bonds as (fixed atom, moving atom, all atoms that move).
+
+    >>> arrays = random_interface(0)
+    >>> del arrays["lengths"]
+    >>> len(as_record(**arrays).block_types)
+    13
+    """
+    positions, atoms = np.asarray(X, dtype=np.float32), np.asarray(A, dtype=np.uint8)
+    blocks = np.asarray(B, dtype=np.uint16)
+    nowhere = np.zeros(0, dtype=np.int32)
+    block_texts, atom_texts = (Texts(pa.array([""] * len(of))) for of in (blocks, atoms))
+    moved = [np.asarray(moved, dtype=np.int32) for _, _, moved in torsions]
+    return Record(
+        id=id,
+        modality=-1,
+        split=None,
+        labels={},
+        metadata={},
+        block_types=blocks,
+        block_lengths=np.asarray(block_lengths, dtype=np.uint32),
+        segment_ids=np.asarray(segment_ids, dtype=np.uint8),
+        atom_types=atoms,
+        positions=positions,
+        atom_intra=np.zeros((len(atoms), 0), dtype=np.int32),
+        atom_inter=np.zeros((len(atoms), 0), dtype=np.int32),
+        block_intra=np.zeros((len(blocks), 0), dtype=np.int32),
+        block_inter=np.zeros((len(blocks), 0), dtype=np.int32),
+        torsion_fixed=np.array([fixed for fixed, _, _ in torsions], dtype=np.int32),
+        torsion_moving=np.array([moving for _, moving, _ in torsions], dtype=np.int32),
+        torsion_sizes=np.array([len(m) for m in moved], dtype=np.uint32),
+        torsion_atoms=np.concatenate([nowhere, *moved]),
+        bond_first=nowhere,
+        bond_second=nowhere,
+        bond_orders=np.zeros(0, dtype=np.uint8),
+        block_chains=block_texts,
+        block_resnums=np.zeros(len(blocks), dtype=np.int32),
+        block_icodes=block_texts,
+        block_components=block_texts,
+        atom_names=atom_texts,
+        source_path="",
+        source_sha256="",
+        ligand_chemistry="none",
+    )
 
 
 def join(complexes: Sequence[Arrays]) -> Arrays:
