@@ -129,8 +129,11 @@ impl Complex {
     }
 
     fn segment_of_atoms(&self) -> Vec<u8> {
-        let each = self.segments.iter().zip(&self.block_lengths);
-        each.flat_map(|(segment, length)| std::iter::repeat_n(*segment, *length as usize)).collect()
+        let mut found = Vec::with_capacity(self.positions.len());
+        for (segment, length) in self.segments.iter().zip(&self.block_lengths) {
+            found.resize(found.len() + *length as usize, *segment);
+        }
+        found
     }
 
     /// Blocks with the range of their atoms.
@@ -145,10 +148,18 @@ impl Complex {
 
     /// Atoms of a segment, its global atom not counted.
     fn ordinary_atoms(&self, segment: u8) -> Vec<usize> {
-        self.blocks()
-            .filter(|(block, _)| self.segments[*block] == segment && self.block_types[*block] != GLOBAL_BLOCK)
-            .flat_map(|(_, atoms)| atoms)
-            .collect()
+        self.atoms(segment, |kind| kind != GLOBAL_BLOCK)
+    }
+
+    /// Atoms of the blocks of a segment whose types are asked for.
+    fn atoms(&self, segment: u8, wanted: impl Fn(u16) -> bool) -> Vec<usize> {
+        let mut found = Vec::with_capacity(self.positions.len());
+        for (block, atoms) in self.blocks() {
+            if self.segments[block] == segment && wanted(self.block_types[block]) {
+                found.extend(atoms);
+            }
+        }
+        found
     }
 
     /// Its rotatable bonds are those of side chains, and not of the segment as one molecule.
@@ -442,30 +453,37 @@ pub fn torsion_score(angle: f64, sigma: f64) -> f64 {
 
 // ------------------------------------------------------------------------------------------------------------ geometry
 
+#[inline]
 fn wide(p: &[f32; 3]) -> Point {
     p.map(f64::from)
 }
 
+#[inline]
 fn narrow(p: Point) -> [f32; 3] {
     p.map(|c| c as f32)
 }
 
+#[inline]
 fn add(a: Point, b: Point) -> Point {
     [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
+#[inline]
 fn sub(a: Point, b: Point) -> Point {
     [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
 }
 
+#[inline]
 fn times(a: Point, factor: f64) -> Point {
     a.map(|c| c * factor)
 }
 
+#[inline]
 fn dot(a: Point, b: Point) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
+#[inline]
 fn apply(matrix: &Matrix, p: Point) -> Point {
     matrix.map(|row| dot(row, p))
 }
@@ -686,11 +704,7 @@ fn only(complex: &Complex, keep: &[bool]) -> Complex {
 }
 
 fn global_atoms(complex: &Complex, segment: u8) -> Vec<usize> {
-    complex
-        .blocks()
-        .filter(|(block, _)| complex.segments[*block] == segment && complex.block_types[*block] == GLOBAL_BLOCK)
-        .flat_map(|(_, atoms)| atoms)
-        .collect()
+    complex.atoms(segment, |kind| kind == GLOBAL_BLOCK)
 }
 
 // ------------------------------------------------------------------------------------------------------ one complex

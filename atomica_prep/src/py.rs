@@ -333,6 +333,9 @@ fn points(positions: &PyReadonlyArray2<'_, f32>) -> PyResult<Vec<[f32; 3]>> {
     if positions.shape().get(1) != Some(&3) {
         return Err(PyValueError::new_err(format!("positions has shape {:?}; expected [N, 3]", positions.shape())));
     }
+    if let Ok(flat) = positions.as_slice() {
+        return Ok(flat.as_chunks::<3>().0.to_vec());
+    }
     let rows = positions.as_array();
     Ok(rows.rows().into_iter().filter_map(|row| Some([*row.first()?, *row.get(1)?, *row.get(2)?])).collect())
 }
