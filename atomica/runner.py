@@ -322,6 +322,12 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
                 task = {"gaussian": "atom"}.get(kind, kind)
                 off = f", or set head.{index}.{task} = 0" if hasattr(head.config, task) else ""
                 issues.add(path, f"learns from {kind} noise, but noise.{key} is 0; give it a value{off}")
+    if checked.model.embeddings.sizes:
+        issues.add(
+            ("model", "embeddings", "sizes"),
+            "data sets hold no external features of blocks; leave it out, or train in Python on graphs that "
+            'have the frame "embedding"',
+        )
     for kind, key in NOISE_KEYS.items():
         if getattr(checked.noise, key) and kind not in learnt:
             kinds_ = "masked_block" if kind == "mask" else "denoise"

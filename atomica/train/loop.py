@@ -68,8 +68,8 @@ class TrainConfig:
     patience: int = setting(0, "stop after so many epochs without a better metric; 0: never", low=0)
     monitor: str = setting(
         "",
-        "validation metric that decides which epoch is best: loss or a metric of the first head; "
-        "empty: the head's own choice",
+        "validation metric that decides which epoch is best: loss, or a metric, with several heads as "
+        "HEAD/METRIC; empty: the first head's own choice",
     )
     freeze: tuple[str, ...] = setting(
         (), "parts that keep their weights, without dropout: encoder, encoder.atoms, heads.NAME, …"

@@ -149,6 +149,7 @@ REFUSED = [
     ),
     (['[[head]]\nkind = "masked_block"\n'], [], "learns from mask noise, but noise.mask_proportion is 0"),
     ([BINARY], ["noise.mask_proportion=0.1"], r'no head learns from it; add one of kind "masked_block"'),
+    ([BINARY], ["model.embeddings.sizes=[3]"], "data sets hold no external features of blocks"),
     ([BINARY, BINARY], [], "several heads are called 'binary'"),
     ([BINARY, SIZE], ["head.1.label=label"], "no row is labelled with a number; the values are: '(no|yes)'"),
     ([BINARY], ["data.sampler=modality"], "has no effect: all training complexes are of one kind"),

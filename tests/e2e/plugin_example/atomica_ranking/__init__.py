@@ -1,0 +1,42 @@
+"""A head of another package: only the order of the labels counts, not their values. `kind = "ranking"` in a spec."""
+
+from dataclasses import dataclass, field
+
+from torchmetrics import MetricCollection, SpearmanCorrCoef
+
+from atomica.heads import Head, mlp, register
+from atomica.heads.regression import RegressionHead
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """The head's own keys of its `[[head]]` table; wrong ones are refused like any others."""
+
+    hidden: int = field(default=16, metadata={"doc": "width of the network"})
+    margin: float = field(default=0.1, metadata={"doc": "by how much the larger of two should score higher"})
+
+
+@register("ranking")
+class RankingHead(Head):
+    """Each pair of complexes in a step costs as much as its scores fall short of the right order and a margin."""
+
+    Config, monitor, monitor_mode = RankingConfig, "spearman", "max"
+
+    def __init__(self, config, encoder):
+        super().__init__(config, encoder)
+        self.network = mlp([encoder.block_hidden, config.hidden, 1], "relu", 0.0)
+
+    def forward(self, encoding, inputs):
+        return self.network(encoding.graph).squeeze(1)
+
+    def loss(self, output, target):
+        larger = target[:, None] > target
+        short = self.config.margin - (output[:, None] - output)
+        return (short.clamp(min=0) * larger).sum() / larger.sum().clamp(min=1)
+
+    @classmethod
+    def encode_labels(cls, config, texts):
+        return RegressionHead.encode_labels(config, texts)
+
+    def metrics(self):
+        return MetricCollection({"spearman": SpearmanCorrCoef()})

@@ -1,0 +1,196 @@
+"""The specs in runs/: each starts as it stands. The tables of their README. A head of another package."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import atomica
+from atomica import _prep
+from atomica.runner import main, settings
+from atomica.spec import tomllib
+
+ROOT = Path(__file__).parents[2]
+SPECS = sorted((ROOT / "runs").glob("*.toml"))
+PLUGIN = Path(__file__).parent / "plugin_example"
+
+OUTSIDE = {
+    "affinity": ("fep/index.csv", lambda row: row["pk"]),
+    "ppi_affinity": ("bm5/index.csv", lambda row: row["label"]),
+    "multiclass": ("entries/index_ligand.csv", lambda row: row["lig_code"] in ("CL", "ZN")),
+}
+"""Spec on data from outside the package: its index, and which rows to build for a test."""
+PER_SPLIT = 4
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A spec may set the number of threads; put it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def shards(shared, tmp_path_factory):
+    """Builds a few rows of each split of an index of the reference data; returns the folder of shards."""
+
+    def build(name):
+        file, chosen = OUTSIDE[name]
+        source = shared / "data" / file
+        folder = tmp_path_factory.mktemp(name)
+        counts: dict[str, int] = {}
+        with source.open(newline="") as stream, (folder / "index.csv").open("w", newline="") as out:
+            reader = csv.DictReader(stream)
+            writer = csv.DictWriter(out, reader.fieldnames)
+            writer.writeheader()
+            for row in reader:
+                kind = row["split"] + (row["lig_code"] if name == "multiclass" else "")
+                if not chosen(row) or counts.get(kind, 0) == PER_SPLIT:
+                    continue
+                counts[kind] = counts.get(kind, 0) + 1
+                for column in ("path", "ligand_path"):
+                    if row.get(column):
+                        row[column] = str(source.parent / row[column])
+                writer.writerow(row)
+        arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(folder / "shards")]
+        assert _prep.run(arguments) in (0, 3)
+        return folder / "shards"
+
+    return build
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_spec_starts(path, request, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = tomllib.loads(path.read_text())
+    changes = []
+    if path.stem in OUTSIDE:
+        changes.append(f"data.train={request.getfixturevalue('shards')(path.stem)}")
+    if "init" in tree["model"]:
+        sizes = dict.fromkeys(("atom_hidden", "block_hidden"), 16) | {"edge_size": 8, "layers": 2}
+        atomica.Model(atomica.EncoderConfig(**sizes)).save(tmp_path / "pretrained")
+        changes.append("model.init=pretrained")
+    code = main([str(path), "--dry-run", *(word for change in changes for word in ("--set", change))])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    for part in ("train", "valid", "test"):
+        assert re.search(rf"^{part} +\d+ complexes", captured.out, flags=re.MULTILINE), captured.out
+    assert "without anything to perturb" not in captured.out
+    assert [entry.name for entry in tmp_path.iterdir()] in ([], ["pretrained"])
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_spec_says_how_it_is_run(path):
+    text = path.read_text()
+    assert f"\n#     atomica-run runs/{path.name}" in text
+    tree = tomllib.loads(text)
+    assert tree["run"]["name"] == path.stem
+    data = tree["data"]["train"]
+    if path.stem in OUTSIDE:
+        file, _ = OUTSIDE[path.stem]
+        assert f"\n#     atomica-prep build-graphs ../shared/data/{file} --out {data}\n" in text
+    else:
+        assert data in ("demo://pockets", ["demo://pockets"])
+    assert f"[`{path.name}`]({path.name})" in (ROOT / "runs" / "README.md").read_text()
+
+
+# ------------------------------------------------------------------------------------------ tables of the README
+
+
+@pytest.fixture
+def options(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from runs import options
+
+    return options
+
+
+def test_the_tables_are_up_to_date(options):
+    text = options.README.read_text()
+    assert options.updated(text) == text, "run python -m runs.options"
+    assert options.updated(text.replace("| `run.seed`", "| `run.sead`")) == text
+    assert options.main(["--check"]) == 0
+
+
+def test_options_of_the_original_name_what_there_is(options):
+    known = {row.key for row in settings()}
+    flags = subprocess.run(
+        [sys.executable, "-c", "from atomica import _prep; _prep.run(['build-graphs', '--help'])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for row in options.mapping():
+        assert row["ours"] or row["note"], row
+        for key in options.keys_of(row["ours"]):
+            assert key in known, row
+        command = re.fullmatch(r"atomica-prep build-graphs (--[\w-]+)", row["ours"])
+        assert command is None or command[1] in flags, row
+
+
+def test_every_option_of_the_original_has_its_line(options, shared):
+    with (shared / "fixtures/prep/upstream_options.csv").open(newline="") as stream:
+        wanted = [(row["script"], row["name"]) for row in csv.DictReader(stream)]
+    assert sorted((row["script"], row["option"]) for row in options.mapping()) == sorted(wanted)
+
+
+# --------------------------------------------------------------------------------------------- a head from outside
+
+
+def test_a_head_of_another_package(tiny_set, tmp_path):
+    """Installed by pip, found by its entry point, named by `kind`, trained and evaluated."""
+    source = shutil.copytree(PLUGIN, tmp_path / "source")
+    target = tmp_path / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True)
+    code = (target / "atomica_ranking" / "__init__.py").read_text()
+    head = code[code.index("@register") :]
+    assert len([line for line in head.splitlines() if line.strip()]) <= 30
+    changes = {
+        "run.out": tmp_path / "out",
+        "data.train": tiny_set,
+        "head.0.label": "label_size",
+        "train.epochs": 2,
+        "model.layers": 1,
+        "device.threads": 1,
+        "log.tensorboard": "false",
+    }
+    command = [sys.executable, "-m", "atomica.runner", str(source / "ranking.toml")]
+    command += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    paths = os.pathsep.join([str(ROOT), str(target)])
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert -1 <= report["heads"]["ranking"]["metrics"]["spearman"] <= 1
+    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("id,label,prediction\n")
+    # Its settings are checked like those of any head.
+    wrong = subprocess.run(
+        [*command, "--set", "head.0.margins=1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    assert wrong.returncode == 2
+    assert "did you mean head.0.margin?" in wrong.stderr
