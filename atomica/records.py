@@ -127,6 +127,11 @@ class DataConfig:
                 'use "skip"',
             ),
             (
+                self.large == "crop" and self.max_item_blocks < 4,
+                "max_item_blocks",
+                "must be at least 4 to crop: two blocks of each partner",
+            ),
+            (
                 bool(self.weights) and len(self.weights) != sets,
                 "weights",
                 f"must be one number for each of the {sets} sets of data.train",

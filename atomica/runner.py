@@ -228,15 +228,18 @@ def _sections() -> dict[str, _Section]:
     }
 
 
-def settings() -> list[Setting]:
-    """Every setting there is, with its default and meaning: the rows of the table in the documentation."""
+def settings(kinds: Sequence[str] = ()) -> list[Setting]:
+    """Every setting there is, with its default and meaning: the rows of the table in the documentation.
+
+    kinds: the heads whose settings are listed; empty: all, those of other packages too.
+    """
     from atomica.heads import available, head_class
 
     rows: list[Setting] = []
     for section in _sections().values():
         rows += spec.describe(section.cls, section.name, exclude=section.hidden)
     rows += spec.describe(HeadConfig, "head.N")
-    for kind in available():
+    for kind in kinds or available():
         rows += [
             replace(row, doc=f"({kind}) {row.doc}")
             for row in spec.describe(head_class(kind).Config, "head.N")

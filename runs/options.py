@@ -1,10 +1,10 @@
-"""Writes the tables of runs/README.md: every setting of a spec, and where each option of the original went.
+"""Writes parts of runs/README.md: every setting of a spec, where each option of the original went, an example.
 
     python -m runs.options            from the top of the source tree: bring runs/README.md up to date
     python -m runs.options --check    exit 1 if it is not
 
-The first table is made from the settings as the components define them, the second from `original_options.csv`,
-whose column `ours` names settings or options of a command.
+The table of settings is made from the settings as the components define them, that of options from
+`original_options.csv`, whose column `ours` names settings or options of a command.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 README, MAPPING = FOLDER / "README.md", FOLDER / "original_options.csv"
+EXAMPLE = FOLDER.parent / "tests" / "e2e" / "plugin_example"
 BEGIN, END = "<!-- begin {name} -->\n", "<!-- end {name} -->\n"
 
 
@@ -36,10 +37,11 @@ def keys_of(ours: str) -> list[str]:
 
 def settings_table() -> str:
     """A Markdown table of all settings with type, default, limits and meaning."""
+    from atomica.heads import BUILT_IN
     from atomica.runner import settings
 
     rows = []
-    for row in settings():
+    for row in settings(BUILT_IN):
         limits = f"; {row.limits}" if row.limits else ""
         rows.append((f"`{row.key}`", row.type, f"`{row.default}`", row.doc + limits))
     return _table(("key", "type", "default", "meaning"), rows)
@@ -54,25 +56,35 @@ def original_table() -> str:
     return _table(("script", "option", "here", "note"), rows)
 
 
+def example() -> str:
+    """The files of the example package that a reader needs, as Markdown."""
+    parts = []
+    for name, language in (("atomica_ranking/__init__.py", "python"), ("pyproject.toml", "toml")):
+        text = (EXAMPLE / name).read_text(encoding="utf-8")
+        parts.append(f"`{name}`:\n\n```{language}\n{text}```\n")
+    return "\n".join(parts)
+
+
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def updated(text: str) -> str:
-    """The text of the README with both tables as they must be."""
-    for name, table in (("settings", settings_table()), ("original", original_table())):
+    """The text of the README with these parts as they must be."""
+    parts = {"example": example(), "settings": settings_table(), "original": original_table()}
+    for name, part in parts.items():
         begin, end = BEGIN.format(name=name), END.format(name=name)
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
             raise SystemExit(f"{README}: the lines {begin.strip()} and {end.strip()} are missing")
-        text = f"{before}{begin}{table}{end}{after}"
+        text = f"{before}{begin}{part}{end}{after}"
     return text
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the tables, or with --check only compare."""
+    """Write the README, or with --check only compare."""
     text = README.read_text(encoding="utf-8")
     fresh = updated(text)
     if list(arguments) == ["--check"]:

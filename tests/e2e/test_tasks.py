@@ -155,6 +155,7 @@ REFUSED = [
     ([BINARY], ["data.sampler=modality"], "has no effect: all training complexes are of one kind"),
     ([SIZE], ["data.sampler=balanced"], "needs a head with classes"),
     ([BINARY], ["data.weights=[1.0]"], "has no effect with a single data set"),
+    ([BINARY], ["data.large=crop", "data.max_item_blocks=3"], "must be at least 4 to crop"),
     ([BINARY], ["data.train=[]"], "the list is empty"),
     ([BINARY], ["data.large=crop", "data.input=segment0"], r"data.large = \"crop\": crops around a contact"),
     (
