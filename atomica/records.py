@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -635,12 +636,12 @@ class Mixture(Sequence[Record]):
         """Which set every row is from [N], counted from 0."""
         return np.repeat(np.arange(len(self.sets)), np.diff(self._ends))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the sets, in order."""
         return hashlib.sha256("".join(one.fingerprint for one in self.sets).encode()).hexdigest()
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Name of every complex, in row order; names may recur in another set."""
         return [name for one in self.sets for name in one.ids]

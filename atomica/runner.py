@@ -303,10 +303,12 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
     learnt: set[str] = set()
     for index, head in enumerate(checked.heads):
         path: spec.KeyPath = ("head", index, "kind")
+        kinds = head.cls.learns(head.config)
         unknown = [need for need in head.cls.needs if need not in NEEDS]
-        if unknown or head.cls.targets not in TARGETS:
-            wrong = ", ".join(unknown) or f"targets from {head.cls.targets!r}"
-            issues.add(path, f"its class asks for {wrong}, which no run can give")
+        unknown += [f"{kind} noise" for kind in sorted(kinds - NOISE_KEYS.keys())]
+        unknown += [] if head.cls.targets in TARGETS else [f"targets from {head.cls.targets!r}"]
+        if unknown:
+            issues.add(path, f"its class asks for {', '.join(unknown)}, which no run can give")
         if "partners" in head.cls.needs and checked.data.input != "complex":
             issues.add(
                 path,
@@ -317,9 +319,8 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
             issues.add(
                 ("head", index, "label"), f"has no effect: a head of kind {head.common.kind!r} reads no label"
             )
-        kinds = head.cls.learns(head.config)
         learnt |= kinds
-        for kind in sorted(kinds):
+        for kind in sorted(kinds & NOISE_KEYS.keys()):
             key = NOISE_KEYS[kind]
             if not getattr(checked.noise, key):
                 task = {"gaussian": "atom"}.get(kind, kind)

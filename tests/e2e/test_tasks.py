@@ -188,6 +188,16 @@ def test_what_a_run_cannot_give_is_refused_before_it_starts(run, heads, changes,
     assert not out.exists()
 
 
+def test_a_head_that_asks_for_what_there_is_not(run, monkeypatch):
+    from atomica.heads.binary import BinaryHead
+
+    monkeypatch.setattr(BinaryHead, "needs", ("graph", "surface"))
+    monkeypatch.setattr(BinaryHead, "learns", classmethod(lambda cls, config: frozenset({"heat"})))
+    code, _, _, errors = run([BINARY])
+    assert code == 2
+    assert 'head.0.kind = "binary": its class asks for surface, heat noise, which no run can give' in errors
+
+
 def test_heads_that_must_see_different_things(run):
     code, _, _, errors = run([BINARY, '[[head]]\nkind = "interface"\n'])
     assert code == 2

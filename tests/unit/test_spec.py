@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -30,6 +31,11 @@ class Outer:
 
     def __post_init__(self):
         Problems.check((self.count == 13, "count", "brings bad luck; take 12"))
+
+
+@dataclass(frozen=True)
+class Free:
+    rates: Mapping[str, float] = setting({}, "several by name", above=0)
 
 
 def reading(tmp_path, text, overrides=(), cls=Outer, section=("outer",)):
@@ -241,6 +247,23 @@ def test_dump_reads_back():
     outer = tree["outer"]
     assert "maybe" not in outer
     assert Outer(**{**outer, "parts": tuple(outer["parts"]), "inner": Inner(**outer["inner"])}) == value
+
+
+def test_a_table_with_keys_of_the_users_choice(tmp_path):
+    text = '[free]\n[free.rates]\nwhole = 1\nof.it = 0.5\n"of.that" = 0.25\n'
+    value = reading(tmp_path, text, ["free.rates.more=2"], cls=Free, section=("free",))
+    assert value.rates == {"whole": 1.0, "of.it": 0.5, "of.that": 0.25, "more": 2.0}
+    again = spec.dump([("free", dataclasses.asdict(value))])
+    assert reading(tmp_path, again, cls=Free, section=("free",)) == value
+    assert reading(tmp_path, "", cls=Free, section=("free",)) == Free()
+    assert "rates" not in spec.dump([("free", dataclasses.asdict(Free()))])
+    (row,) = spec.describe(Free)
+    assert (row.type, row.default, row.limits) == ("table of number", "empty", "more than 0")
+    for wrong, message in (("rates = 1", "expected a table"), ("rates.a = -1", "must be more than 0")):
+        with pytest.raises(SpecError, match=message):
+            reading(tmp_path, f"[free]\n{wrong}", cls=Free, section=("free",))
+    with pytest.raises(SpecError, match="expected a number, got text"):
+        reading(tmp_path, '[free]\nrates.a = "b"', cls=Free, section=("free",))
 
 
 def test_describe_lists_defaults_limits_and_meaning():
