@@ -52,6 +52,9 @@ def nearest(
     eligible: NDArray[np.bool_],
     k: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
+def pairs_within(
+    positions: NDArray[np.float32], cutoff: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
 def perturb(
     records: Sequence[object],
     config: object,

@@ -1,12 +1,13 @@
-//! Exact nearest neighbours: a balanced k-d tree per segment, ties to the lower index.
+//! Exact nearest neighbours and radius search; ties go to the lower index.
 //!
-//! The points of a leaf look for their neighbours together, in single precision, so that they share the way through
-//! the tree. Each keeps one candidate more than asked for. Where that one is clearly farther than the others, these
-//! are the nearest ones, and only their order is settled in double precision; else the point is searched for alone.
+//! Points are packed eight to a leaf, leaves and nodes eight to a node, so that one vector instruction looks at all
+//! children of a node, or at one candidate from all points of a leaf. The points of a leaf look for their neighbours
+//! together and in single precision. Each keeps one candidate more than asked for; where two that follow one another
+//! are too near for single precision to tell apart, double precision decides.
 #![allow(
     clippy::indexing_slicing,
     clippy::needless_range_loop,
-    reason = "indices are made here, from lengths checked at the entrance"
+    reason = "indices are made here, from lengths checked at the entrance; loops over lanes become vectors"
 )]
 
 use rayon::prelude::*;
@@ -14,133 +15,345 @@ use rayon::prelude::*;
 /// Filler of a list with fewer than k neighbours.
 pub const NO_NEIGHBOR: i32 = -1;
 
-/// Points of a leaf; a multiple of the widest vector of 32-bit numbers, so that a leaf is a few instructions.
-const LEAF: usize = 16;
+/// Points of a leaf and children of a node: 32-bit numbers in a vector of most processors.
+const WIDE: usize = 8;
 
-/// Distances in single precision are off by less than this, relatively; they only rule points out.
-const SLACK: f32 = 1e-6;
+type Lanes<T> = [T; WIDE];
 
+/// Row of the places behind the last point.
+const NO_ROW: u32 = u32::MAX;
+
+/// A point and its row in the caller's array.
 #[derive(Debug, Clone, Copy)]
-struct Node {
-    low: [f32; 3],
-    high: [f32; 3],
-    start: u32,
-    end: u32,
-    /// Index of the left child, which the right one follows; of the leaf's points where there is none.
-    next: u32,
-    is_leaf: bool,
+struct Point {
+    position: [f32; 3],
+    row: u32,
 }
 
-/// Coordinates by axis. Beyond the last point are infinities, farther than anything.
 #[derive(Debug, Clone, Copy)]
 struct Leaf {
-    axes: [[f32; LEAF]; 3],
-    rows: [u32; LEAF],
+    /// Coordinates by axis. Behind the last point the first one is repeated.
+    axes: [Lanes<f32>; 3],
+    rows: Lanes<u32>,
 }
 
-/// A k-d tree over some rows of an array of points.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    low: [f32; 3],
+    high: [f32; 3],
+}
+
+impl Bounds {
+    const NOTHING: Self = Self { low: [f32::INFINITY; 3], high: [f32::NEG_INFINITY; 3] };
+
+    fn around(all: impl Iterator<Item = Self>) -> Self {
+        all.fold(Self::NOTHING, |mut sum, one| {
+            for axis in 0..3 {
+                sum.low[axis] = sum.low[axis].min(one.low[axis]);
+                sum.high[axis] = sum.high[axis].max(one.high[axis]);
+            }
+            sum
+        })
+    }
+}
+
+/// The bounds of eight leaves or nodes, by axis.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    low: [Lanes<f32>; 3],
+    high: [Lanes<f32>; 3],
+    children: usize,
+}
+
+/// A packed tree over some points: node i of a level holds the nodes (of level 0: leaves) from 8 i on.
 #[derive(Debug, Default)]
 struct Tree {
-    nodes: Vec<Node>,
     leaves: Vec<Leaf>,
-    rows: Vec<u32>,
+    /// Of each leaf.
+    bounds: Vec<Bounds>,
+    /// From the parents of the leaves to the root.
+    levels: Vec<Vec<Node>>,
 }
 
 impl Tree {
-    fn build(positions: &[[f32; 3]], rows: Vec<u32>) -> Self {
-        let mut tree = Self { nodes: Vec::with_capacity(rows.len() / 4 + 1), leaves: Vec::new(), rows };
-        if tree.rows.is_empty() {
+    fn new(points: &mut [Point]) -> Self {
+        let mut tree = Self::default();
+        if points.is_empty() {
             return tree;
         }
-        let end = tree.rows.len() as u32;
-        tree.nodes.push(Node { low: [0.0; 3], high: [0.0; 3], start: 0, end, next: 0, is_leaf: true });
-        let mut at = 0;
-        while at < tree.nodes.len() {
-            let Node { start, end, .. } = tree.nodes[at];
-            let rows = &mut tree.rows[start as usize..end as usize];
-            let (mut low, mut high) = ([f32::INFINITY; 3], [f32::NEG_INFINITY; 3]);
-            for &row in rows.iter() {
-                let p = positions[row as usize];
+        let at = |p: &Point| Bounds { low: p.position, high: p.position };
+        arrange(points, Bounds::around(points.iter().map(at)));
+        for points in points.chunks(WIDE) {
+            let mut leaf = Leaf { axes: points[0].position.map(|c| [c; WIDE]), rows: [NO_ROW; WIDE] };
+            for (slot, point) in points.iter().enumerate() {
+                leaf.rows[slot] = point.row;
                 for axis in 0..3 {
-                    low[axis] = low[axis].min(p[axis]);
-                    high[axis] = high[axis].max(p[axis]);
+                    leaf.axes[axis][slot] = point.position[axis];
                 }
             }
-            let is_leaf = rows.len() <= LEAF;
-            let next = if is_leaf {
-                let mut leaf = Leaf { axes: [[f32::INFINITY; LEAF]; 3], rows: [u32::MAX; LEAF] };
-                for (slot, &row) in rows.iter().enumerate() {
-                    leaf.rows[slot] = row;
-                    for axis in 0..3 {
-                        leaf.axes[axis][slot] = positions[row as usize][axis];
-                    }
-                }
-                tree.leaves.push(leaf);
-                tree.leaves.len() as u32 - 1
-            } else {
-                let mut axis = 0;
-                for other in 1..3 {
-                    if high[other] - low[other] > high[axis] - low[axis] {
-                        axis = other;
-                    }
-                }
-                // Whole leaves on the left, so that few are left half empty.
-                let middle = (rows.len() / 2).next_multiple_of(LEAF).min(rows.len() - 1);
-                rows.select_nth_unstable_by(middle, |a, b| {
-                    positions[*a as usize][axis].total_cmp(&positions[*b as usize][axis])
-                });
-                let split = start + middle as u32;
-                let child = Node { low, high, start, end, next: 0, is_leaf: true };
-                tree.nodes.push(Node { end: split, ..child });
-                tree.nodes.push(Node { start: split, ..child });
-                tree.nodes.len() as u32 - 2
-            };
-            let node = &mut tree.nodes[at];
-            (node.low, node.high, node.next, node.is_leaf) = (low, high, next, is_leaf);
-            at += 1;
+            tree.leaves.push(leaf);
+            tree.bounds.push(Bounds::around(points.iter().map(at)));
         }
-        tree
+        let mut below = tree.bounds.clone();
+        loop {
+            let nodes: Vec<Node> = below.chunks(WIDE).map(Node::new).collect();
+            below = below.chunks(WIDE).map(|all| Bounds::around(all.iter().copied())).collect();
+            tree.levels.push(nodes);
+            if below.len() == 1 {
+                return tree;
+            }
+        }
+    }
+}
+
+/// On the way through a tree: its leaves, about nearest first.
+struct Walk<'a> {
+    levels: &'a [Vec<Node>],
+    from: &'a Bounds,
+    /// By level: keys of the children of the node at hand, [`EMPTY`] once they have been passed.
+    keys: [Lanes<i32>; DEEPEST],
+    nodes: [usize; DEEPEST],
+    level: usize,
+}
+
+/// More levels than 2³¹ points need, eight times as many with each.
+const DEEPEST: usize = 12;
+
+impl<'a> Walk<'a> {
+    #[inline(always)]
+    fn new(tree: &'a Tree, from: &'a Bounds) -> Self {
+        let mut walk =
+            Self { levels: &tree.levels, from, keys: [[EMPTY; WIDE]; DEEPEST], nodes: [0; DEEPEST], level: 0 };
+        if let Some(top) = walk.levels.len().checked_sub(1) {
+            walk.level = top;
+            walk.keys[top] = walk.levels[top][0].gaps(from);
+        }
+        walk
     }
 
-    fn search(&self, positions: &[[f32; 3]], point: [f32; 3], without: u32, best: &mut Best<'_>) {
-        let Some(root) = self.nodes.first() else { return };
-        // Depth is below 40, and each level leaves one sibling waiting.
-        let mut waiting = [(0.0f32, 0u32); 48];
-        waiting[0] = (box_distance(root, point), 0);
-        let mut count = 1;
-        while count > 0 {
-            count -= 1;
-            let (distance, at) = waiting[count];
-            // At equal distance a lower index may still be found.
-            if distance > best.limit {
-                continue;
+    /// The next leaf whose bounds are at most `limit` (a [`key`]) away.
+    #[inline(always)]
+    fn next(&mut self, limit: i32) -> Option<usize> {
+        loop {
+            let keys = &mut self.keys[self.level];
+            let mut least = EMPTY;
+            for child in 0..WIDE {
+                least = least.min(keys[child]);
             }
-            let node = &self.nodes[at as usize];
-            if node.is_leaf {
-                let leaf = &self.leaves[node.next as usize];
-                let mut rough = [0.0f32; LEAF];
-                for axis in 0..3 {
-                    for slot in 0..LEAF {
-                        let d = leaf.axes[axis][slot] - point[axis];
-                        rough[slot] += d * d;
-                    }
-                }
-                for slot in 0..(node.end - node.start) as usize {
-                    if rough[slot] <= best.limit && leaf.rows[slot] != without {
-                        let row = leaf.rows[slot];
-                        best.offer(distance_squared(positions[row as usize], point), row);
-                    }
+            if least > limit {
+                self.level += 1;
+                if self.level >= self.levels.len() {
+                    return None;
                 }
                 continue;
             }
-            let (left, right) = (node.next, node.next + 1);
-            let near = (box_distance(&self.nodes[left as usize], point), left);
-            let far = (box_distance(&self.nodes[right as usize], point), right);
-            let (near, far) = if far.0 < near.0 { (far, near) } else { (near, far) };
-            waiting[count] = far;
-            waiting[count + 1] = near;
-            count += 2;
+            let child = least as usize % WIDE;
+            // Not `keys[child] = EMPTY`: the vector would have to wait for it.
+            for other in 0..WIDE {
+                keys[other] = if keys[other] == least { EMPTY } else { keys[other] };
+            }
+            let at = self.nodes[self.level] * WIDE + child;
+            if self.level == 0 {
+                return Some(at);
+            }
+            self.level -= 1;
+            self.nodes[self.level] = at;
+            self.keys[self.level] = self.levels[self.level][at].gaps(self.from);
         }
+    }
+}
+
+/// Orders points so that runs of 8, 64, 512 … lie close together.
+fn arrange(mut points: &mut [Point], mut bounds: Bounds) {
+    while points.len() > WIDE {
+        let leaves = points.len().div_ceil(WIDE);
+        let mut step = 1;
+        while step * WIDE < leaves {
+            step *= WIDE;
+        }
+        let middle = (leaves / 2).next_multiple_of(step) * WIDE;
+        let mut axis = 0;
+        for other in 1..3 {
+            if bounds.high[other] - bounds.low[other] > bounds.high[axis] - bounds.low[axis] {
+                axis = other;
+            }
+        }
+        points.select_nth_unstable_by(middle, |a, b| a.position[axis].total_cmp(&b.position[axis]));
+        let cut = points[middle].position[axis];
+        let (left, right) = std::mem::take(&mut points).split_at_mut(middle);
+        let mut lower = bounds;
+        lower.high[axis] = cut;
+        bounds.low[axis] = cut;
+        arrange(left, lower);
+        points = right;
+    }
+}
+
+impl Node {
+    fn new(all: &[Bounds]) -> Self {
+        let mut node = Self { low: [[0.0; WIDE]; 3], high: [[0.0; WIDE]; 3], children: all.len() };
+        for (child, bounds) in all.iter().enumerate() {
+            for axis in 0..3 {
+                node.low[axis][child] = bounds.low[axis];
+                node.high[axis][child] = bounds.high[axis];
+            }
+        }
+        node
+    }
+
+    /// Keys of the distances between the children and `from`, with the child in the lowest bits.
+    #[inline(always)]
+    fn gaps(&self, from: &Bounds) -> Lanes<i32> {
+        let mut squared = [0.0f32; WIDE];
+        for axis in 0..3 {
+            for child in 0..WIDE {
+                let below = self.low[axis][child] - from.high[axis];
+                let above = from.low[axis] - self.high[axis][child];
+                let d = larger(larger(below, above), 0.0);
+                squared[child] += d * d;
+            }
+        }
+        let mut keys = [EMPTY; WIDE];
+        for child in 0..WIDE {
+            let own = key(squared[child]) & !(WIDE as i32 - 1) | child as i32;
+            keys[child] = if child < self.children { own } else { EMPTY };
+        }
+        keys
+    }
+}
+
+/// `f32::max` without its care for NaN, which costs instructions.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b {
+        a
+    } else {
+        b
+    }
+}
+
+/// Bits of a squared distance; as it is not negative, they sort as it does.
+#[inline(always)]
+fn key(squared: f32) -> i32 {
+    squared.to_bits() as i32
+}
+
+/// Farther than anything.
+const EMPTY: i32 = i32::MAX;
+
+/// The lowest bits of a candidate's key say which it is: number of its leaf in the order of visits, and slot.
+const NAME_BITS: u32 = 10;
+const NAMES: i32 = 1 << NAME_BITS;
+/// Beyond them names are used again, so they say nothing; distances still do.
+const MOST_VISITS: usize = NAMES as usize / WIDE;
+
+/// What one leaf's points have found so far.
+struct Found<'a> {
+    /// Candidates of each point, ascending; one more than asked for.
+    slots: &'a mut [Lanes<i32>],
+    /// The leaves that they came from.
+    visited: &'a mut Vec<u32>,
+    rows: &'a mut [u32; NAMES as usize],
+}
+
+impl Found<'_> {
+    /// A key beyond which no point of the leaf needs candidates. It leaves room for rounding.
+    #[inline(always)]
+    fn limit(&self) -> i32 {
+        let last = &self.slots[self.slots.len() - 1];
+        let mut worst = 0;
+        for lane in 0..WIDE {
+            worst = worst.max(last[lane]);
+        }
+        (worst.min(key(f32::MAX)) | (NAMES - 1)) + NAMES
+    }
+
+    /// Looks through all of a tree for the points of `group`; `own` is its number if it is of this tree. Numbers
+    /// of leaves count from `base`.
+    #[inline(always)]
+    fn search(&mut self, tree: &Tree, base: usize, group: &Leaf, bounds: &Bounds, own: Option<usize>) {
+        let mut limit = self.limit();
+        let mut walk = Walk::new(tree, bounds);
+        while let Some(at) = walk.next(limit) {
+            let leaf = &tree.leaves[at];
+            let name = (self.visited.len() * WIDE) as i32 & (NAMES - 1);
+            self.rows[name as usize..name as usize + WIDE].copy_from_slice(&leaf.rows);
+            self.visited.push((base + at) as u32);
+            let (near, count) = leaf.near(bounds, limit);
+            for &slot in &near[..count] {
+                let slot = usize::from(slot);
+                let mut keys = leaf.keys(slot, group);
+                // No point is its own neighbour.
+                let excluded = if own == Some(at) { slot } else { WIDE };
+                for lane in 0..WIDE {
+                    let named = keys[lane] & -NAMES | (name | slot as i32);
+                    keys[lane] = if lane as i32 == excluded as i32 { EMPTY } else { named };
+                }
+                // Every slot is passed, because a branch out of here could not be predicted.
+                for row in self.slots.iter_mut() {
+                    for lane in 0..WIDE {
+                        let (low, high) = (keys[lane].min(row[lane]), keys[lane].max(row[lane]));
+                        row[lane] = low;
+                        keys[lane] = high;
+                    }
+                }
+            }
+            if count > 0 {
+                limit = self.limit();
+            }
+        }
+    }
+
+    /// Which points of the leaf have candidates whose order is beyond doubt.
+    #[inline(always)]
+    fn settled(&self) -> Lanes<bool> {
+        let mut settled = [self.visited.len() <= MOST_VISITS; WIDE];
+        for pair in self.slots.windows(2) {
+            for lane in 0..WIDE {
+                let (near, far) = (pair[0][lane] >> NAME_BITS, pair[1][lane] >> NAME_BITS);
+                settled[lane] &= (far > near + 1) | (pair[1][lane] == EMPTY);
+            }
+        }
+        settled
+    }
+}
+
+impl Leaf {
+    fn position(&self, slot: usize) -> [f32; 3] {
+        [0, 1, 2].map(|axis| self.axes[axis][slot])
+    }
+
+    /// Keys of the distances of one of the points to those of `group`.
+    #[inline(always)]
+    fn keys(&self, slot: usize, group: &Leaf) -> Lanes<i32> {
+        let mut squared = [0.0f32; WIDE];
+        for axis in 0..3 {
+            for lane in 0..WIDE {
+                let d = group.axes[axis][lane] - self.axes[axis][slot];
+                squared[lane] += d * d;
+            }
+        }
+        squared.map(key)
+    }
+
+    /// The points at most `limit` away from `bounds`.
+    #[inline(always)]
+    fn near(&self, bounds: &Bounds, limit: i32) -> (Lanes<u8>, usize) {
+        let mut squared = [0.0f32; WIDE];
+        for axis in 0..3 {
+            for slot in 0..WIDE {
+                let below = self.axes[axis][slot] - bounds.high[axis];
+                let above = bounds.low[axis] - self.axes[axis][slot];
+                let d = larger(larger(below, above), 0.0);
+                squared[slot] += d * d;
+            }
+        }
+        let (mut near, mut count) = ([0u8; WIDE], 0);
+        for slot in 0..WIDE {
+            near[count % WIDE] = slot as u8;
+            count += usize::from((key(squared[slot]) <= limit) & (self.rows[slot] != NO_ROW));
+        }
+        (near, count)
     }
 }
 
@@ -154,183 +367,111 @@ fn distance_squared(a: [f32; 3], b: [f32; 3]) -> f64 {
     sum
 }
 
-/// Squared distance to a box, in single precision.
-#[inline]
-fn box_distance(node: &Node, p: [f32; 3]) -> f32 {
-    let mut sum = 0.0;
-    for axis in 0..3 {
-        let d = (node.low[axis] - p[axis]).max(p[axis] - node.high[axis]).max(0.0);
-        sum += d * d;
-    }
-    sum
-}
-
 /// Nearer, or as near with a lower row.
 #[inline]
 fn sooner(a: (f64, u32), b: (f64, u32)) -> bool {
     a.0 < b.0 || (a.0 == b.0 && a.1 < b.1)
 }
 
-/// The k nearest so far, ascending by (distance, row).
-struct Best<'a> {
-    found: &'a mut [(f64, u32)],
-    count: usize,
-    /// Beyond this distance, as single precision has it, nothing is of interest.
-    limit: f32,
-}
-
-impl<'a> Best<'a> {
-    fn new(space: &'a mut [(f64, u32)]) -> Self {
-        Self { found: space, count: 0, limit: f32::INFINITY }
-    }
-
-    #[inline]
-    fn offer(&mut self, distance: f64, row: u32) {
-        let k = self.found.len();
-        let mut at = if self.count < k {
-            self.count += 1;
-            self.count - 1
-        } else {
-            let last = self.found[k - 1];
-            if !sooner((distance, row), last) {
-                return;
-            }
-            k - 1
-        };
-        while at > 0 && sooner((distance, row), self.found[at - 1]) {
-            self.found[at] = self.found[at - 1];
-            at -= 1;
-        }
-        self.found[at] = (distance, row);
-        if self.count == k {
-            // Rounded up: single precision must not rule out what is just as near.
-            self.limit = (self.found[k - 1].0 as f32).next_up() * (1.0 + SLACK);
-        }
-    }
-}
-
-/// The candidates of all points of a leaf: squared distances in single precision above, rows below, ascending.
-struct Candidates {
-    /// `wanted` slots for each point of the leaf, the last ones with [`NOTHING`] in them.
-    keys: Vec<u64>,
-    wanted: usize,
-    /// Beyond this distance a point needs no more candidates.
-    limits: [f32; LEAF],
-}
-
-/// Key of an empty slot: farther than anything.
-const NOTHING: u64 = (f32::INFINITY.to_bits() as u64) << 32 | u32::MAX as u64;
-
-impl Candidates {
-    fn new(wanted: usize) -> Self {
-        Self { keys: vec![NOTHING; wanted * LEAF], wanted, limits: [f32::INFINITY; LEAF] }
-    }
-
-    fn clear(&mut self) {
-        self.keys.fill(NOTHING);
-        self.limits = [f32::INFINITY; LEAF];
-    }
-
-    fn of(&self, point: usize) -> &[u64] {
-        let slots = &self.keys[point * self.wanted..(point + 1) * self.wanted];
-        let filled = slots.iter().position(|key| *key == NOTHING).unwrap_or(slots.len());
-        &slots[..filled]
-    }
-
-    #[inline]
-    fn offer(&mut self, point: usize, distance: f32, row: u32) {
-        let slots = &mut self.keys[point * self.wanted..(point + 1) * self.wanted];
-        // Distances are not negative, so their bits sort as they do.
-        let key = u64::from(distance.to_bits()) << 32 | u64::from(row);
-        // Every slot is passed, because a branch out of here could not be predicted.
-        let mut carried = key;
-        for slot in slots.iter_mut() {
-            let (low, high) = (carried.min(*slot), carried.max(*slot));
-            *slot = low;
-            carried = high;
-        }
-        self.limits[point] = rough(slots[slots.len() - 1]);
-    }
-}
-
-/// The distance of a key.
+/// Keeps the nearest of what is offered in `best`, ascending by (distance, row).
 #[inline]
-fn rough(key: u64) -> f32 {
-    f32::from_bits((key >> 32) as u32)
-}
-
-/// The distance between two boxes, squared, in single precision.
-#[inline]
-fn gap(a: &Node, b: &Node) -> f32 {
-    let mut sum = 0.0;
-    for axis in 0..3 {
-        let d = (a.low[axis] - b.high[axis]).max(b.low[axis] - a.high[axis]).max(0.0);
-        sum += d * d;
+fn offer(best: &mut [(f64, u32)], new: (f64, u32)) {
+    let mut at = best.len();
+    while at > 0 && sooner(new, best[at - 1]) {
+        if at < best.len() {
+            best[at] = best[at - 1];
+        }
+        at -= 1;
     }
-    sum
+    if let Some(place) = best.get_mut(at) {
+        *place = new;
+    }
 }
 
-impl Tree {
-    /// Candidates for all points of a leaf, `from` (of this tree or another).
-    fn search_together(&self, from: &Node, points: &Leaf, candidates: &mut Candidates) {
-        let Some(root) = self.nodes.first() else { return };
-        let count = (from.end - from.start) as usize;
-        let mut bound = f32::INFINITY;
-        let mut waiting = [(0.0f32, 0u32); 48];
-        waiting[0] = (gap(root, from), 0);
-        let mut left = 1;
-        while left > 0 {
-            left -= 1;
-            let (distance, at) = waiting[left];
-            if distance > bound {
-                continue;
-            }
-            let node = &self.nodes[at as usize];
-            if !node.is_leaf {
-                let near = (gap(&self.nodes[node.next as usize], from), node.next);
-                let far = (gap(&self.nodes[node.next as usize + 1], from), node.next + 1);
-                let (near, far) = if far.0 < near.0 { (far, near) } else { (near, far) };
-                waiting[left] = far;
-                waiting[left + 1] = near;
-                left += 2;
-                continue;
-            }
-            let leaf = &self.leaves[node.next as usize];
-            let filled = (node.end - node.start) as usize;
-            let mut changed = false;
-            for point in 0..count {
-                let p = [points.axes[0][point], points.axes[1][point], points.axes[2][point]];
-                let limit = candidates.limits[point];
-                if box_distance(node, p) > limit {
-                    continue;
-                }
-                let mut distances = [0.0f32; LEAF];
-                for axis in 0..3 {
-                    for slot in 0..LEAF {
-                        let d = leaf.axes[axis][slot] - p[axis];
-                        distances[slot] += d * d;
+/// The lists of one complex to be filled: rows × k each.
+struct Lists<'a> {
+    k: usize,
+    offset: usize,
+    intra: &'a mut [i32],
+    inter: &'a mut [i32],
+}
+
+impl Lists<'_> {
+    /// `slots` are k + 1.
+    #[inline(always)]
+    fn fill(&mut self, trees: &[Tree], slots: &mut [Lanes<i32>]) {
+        let mut leaves: Vec<&Leaf> = Vec::new();
+        let mut bases = Vec::with_capacity(trees.len());
+        for tree in trees {
+            bases.push(leaves.len());
+            leaves.extend(&tree.leaves);
+        }
+        let mut visited = Vec::new();
+        let mut rows = [0; NAMES as usize];
+        let mut best = vec![(f64::INFINITY, NO_ROW); self.k];
+        for (home, tree) in trees.iter().enumerate() {
+            for (at, (group, bounds)) in tree.leaves.iter().zip(&tree.bounds).enumerate() {
+                for same in [true, false] {
+                    slots.fill([EMPTY; WIDE]);
+                    visited.clear();
+                    let mut found = Found { slots: &mut *slots, visited: &mut visited, rows: &mut rows };
+                    for (other, tree) in trees.iter().enumerate().filter(|(other, _)| (*other == home) == same) {
+                        found.search(tree, bases[other], group, bounds, same.then_some(at));
+                    }
+                    let settled = found.settled();
+                    let list = if same { &mut *self.intra } else { &mut *self.inter };
+                    for lane in 0..WIDE {
+                        if group.rows[lane] == NO_ROW {
+                            continue;
+                        }
+                        let start = group.rows[lane] as usize * self.k;
+                        let out = &mut list[start..start + self.k];
+                        if settled[lane] {
+                            for (place, keys) in out.iter_mut().zip(slots.iter()) {
+                                if keys[lane] == EMPTY {
+                                    break;
+                                }
+                                let name = (keys[lane] & (NAMES - 1)) as usize;
+                                *place = (rows[name] as usize + self.offset) as i32;
+                            }
+                        } else {
+                            exact(group, lane, visited.iter().map(|v| leaves[*v as usize]), &mut best);
+                            for (place, (_, row)) in out.iter_mut().zip(&best).filter(|(_, (_, row))| *row != NO_ROW) {
+                                *place = (*row as usize + self.offset) as i32;
+                            }
+                        }
                     }
                 }
-                // Without a branch per slot, which no processor could predict.
-                let mut near = [0u8; LEAF];
-                let mut found = 0;
-                for slot in 0..filled {
-                    near[found] = slot as u8;
-                    found += usize::from(distances[slot] <= limit);
-                }
-                for &slot in &near[..found] {
-                    let slot = usize::from(slot);
-                    if leaf.rows[slot] != points.rows[point] {
-                        candidates.offer(point, distances[slot], leaf.rows[slot]);
-                    }
-                }
-                changed |= found > 0;
-            }
-            if changed {
-                bound = candidates.limits[..count].iter().copied().fold(0.0, f32::max);
             }
         }
     }
+}
+
+/// The nearest points of some leaves to one of `group`, in double precision.
+fn exact<'a>(group: &Leaf, lane: usize, leaves: impl Iterator<Item = &'a Leaf>, best: &mut [(f64, u32)]) {
+    best.fill((f64::INFINITY, NO_ROW));
+    let point = group.position(lane);
+    for leaf in leaves {
+        for slot in (0..WIDE).filter(|s| leaf.rows[*s] != NO_ROW && leaf.rows[*s] != group.rows[lane]) {
+            offer(best, (distance_squared(leaf.position(slot), point), leaf.rows[slot]));
+        }
+    }
+}
+
+#[inline(always)]
+fn fill(trees: &[Tree], lists: &mut Lists<'_>) {
+    // The usual number is known to the compiler, so that all slots stay in registers.
+    if lists.k == 8 {
+        lists.fill(trees, &mut [[EMPTY; WIDE]; 9]);
+    } else {
+        lists.fill(trees, &mut vec![[EMPTY; WIDE]; lists.k + 1]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn fill_avx2(trees: &[Tree], lists: &mut Lists<'_>) {
+    fill(trees, lists);
 }
 
 /// Nearest neighbours within one complex, as rows of its own arrays plus `offset`, into `intra` and `inter`
@@ -351,53 +492,25 @@ pub fn nearest_in_complex(
     }
     assert!(segments.len() == positions.len() && eligible.len() == positions.len(), "one length");
     assert!(intra.len() == positions.len() * k && inter.len() == intra.len(), "rows × k");
-    let mut rows: Vec<(u8, Vec<u32>)> = Vec::new();
+    let mut parts: Vec<(u8, Vec<Point>)> = Vec::new();
     for (row, (&segment, _)) in segments.iter().zip(eligible).enumerate().filter(|(_, (_, e))| **e) {
-        match rows.iter_mut().find(|(s, _)| *s == segment) {
-            Some((_, list)) => list.push(row as u32),
-            None => rows.push((segment, vec![row as u32])),
+        let point = Point { position: positions[row], row: row as u32 };
+        match parts.iter_mut().find(|(s, _)| *s == segment) {
+            Some((_, points)) => points.push(point),
+            None => parts.push((segment, vec![point])),
         }
     }
-    let trees: Vec<(u8, Tree)> = rows.into_iter().map(|(s, list)| (s, Tree::build(positions, list))).collect();
-    let mut candidates = Candidates::new(k + 1);
-    let mut space = vec![(0.0, 0u32); k];
-    for (segment, own) in &trees {
-        for node in own.nodes.iter().filter(|n| n.is_leaf) {
-            let points = &own.leaves[node.next as usize];
-            for (list, same) in [(&mut *intra, true), (&mut *inter, false)] {
-                candidates.clear();
-                let others = || trees.iter().filter(|(other, _)| (other == segment) == same);
-                for (_, tree) in others() {
-                    tree.search_together(node, points, &mut candidates);
-                }
-                for point in 0..(node.end - node.start) as usize {
-                    let row = points.rows[point];
-                    let position = positions[row as usize];
-                    let mut best = Best::new(&mut space);
-                    let keys = candidates.of(point);
-                    // Far enough, also where squares are so small that single precision has few digits left.
-                    let clear = match keys.get(k) {
-                        None => true,
-                        Some(next) => rough(*next) > rough(keys[k - 1]) * (1.0 + 4.0 * SLACK) + f32::MIN_POSITIVE,
-                    };
-                    if clear {
-                        for key in &keys[..keys.len().min(k)] {
-                            let other = *key as u32;
-                            best.offer(distance_squared(positions[other as usize], position), other);
-                        }
-                    } else {
-                        for (_, tree) in others() {
-                            tree.search(positions, position, row, &mut best);
-                        }
-                    }
-                    let slots = &mut list[row as usize * k..row as usize * k + k];
-                    for (slot, (_, other)) in slots.iter_mut().zip(&best.found[..best.count]) {
-                        *slot = (*other as usize + offset) as i32;
-                    }
-                }
-            }
+    let trees: Vec<Tree> = parts.iter_mut().map(|(_, points)| Tree::new(points)).collect();
+    let mut lists = Lists { k, offset, intra, inter };
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has been asked. Wide vectors halve the time.
+        unsafe {
+            fill_avx2(&trees, &mut lists);
         }
+        return;
     }
+    fill(&trees, &mut lists);
 }
 
 /// Nearest neighbours of many complexes in parallel: two arrays of rows × k, indices over all rows.
@@ -458,6 +571,94 @@ pub fn nearest(
     });
     Ok((intra, inter))
 }
+
+/// Distances in single precision are off by less than this, relatively, squared ones included.
+const SLACK: f32 = 1e-6;
+
+/// Pairs of points closer than a cutoff, each once.
+#[inline(always)]
+fn pairs(tree: &Tree, cutoff: f64, first: &mut Vec<i32>, second: &mut Vec<i32>) {
+    let squared = cutoff * cutoff;
+    // Within `sure` single precision is enough, beyond `limit` as well.
+    let sure = key(squared as f32 * (1.0 - 2.0 * SLACK));
+    let limit = key(squared as f32 * (1.0 + 2.0 * SLACK)) | (WIDE as i32 - 1);
+    for (home, (group, bounds)) in tree.leaves.iter().zip(&tree.bounds).enumerate() {
+        let filled = group.rows.iter().filter(|row| **row != NO_ROW).count();
+        let mut walk = Walk::new(tree, bounds);
+        while let Some(at) = walk.next(limit) {
+            if at < home {
+                continue;
+            }
+            let leaf = &tree.leaves[at];
+            let (near, count) = leaf.near(bounds, limit);
+            for &slot in &near[..count] {
+                let slot = usize::from(slot);
+                let keys = leaf.keys(slot, group);
+                let end = if at == home { slot } else { filled };
+                let (mut hits, mut found) = ([0u8; WIDE], 0);
+                for lane in 0..WIDE {
+                    hits[found % WIDE] = lane as u8;
+                    found += usize::from((keys[lane] <= limit) & (lane < end));
+                }
+                for &lane in &hits[..found] {
+                    let lane = usize::from(lane);
+                    if keys[lane] < sure || distance_squared(leaf.position(slot), group.position(lane)) < squared {
+                        let (a, b) = (group.rows[lane] as i32, leaf.rows[slot] as i32);
+                        first.push(a.min(b));
+                        second.push(a.max(b));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn pairs_avx2(tree: &Tree, cutoff: f64, first: &mut Vec<i32>, second: &mut Vec<i32>) {
+    pairs(tree, cutoff, first, second);
+}
+
+/// Rows of all pairs of points closer than `cutoff`, in an order that depends on nothing but the points; the first
+/// of a pair is the lower row.
+///
+/// ```
+/// use atomica_prep::neighbors::pairs_within;
+/// let points = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [5.0, 0.0, 0.0]];
+/// assert_eq!(pairs_within(&points, 2.0), Ok((vec![0], vec![1])));
+/// ```
+///
+/// # Errors
+/// The cutoff is not a positive number, a coordinate is not finite, or there are more rows than an i32 can count.
+pub fn pairs_within(positions: &[[f32; 3]], cutoff: f64) -> Result<(Vec<i32>, Vec<i32>), String> {
+    if !(cutoff > 0.0 && cutoff < MOST_CUTOFF) {
+        return Err(format!("cutoff is {cutoff}; expected a number of Å above 0 and below {MOST_CUTOFF:e}"));
+    }
+    if i32::try_from(positions.len()).is_err() {
+        return Err(format!("{} rows are more than an int32 can count", positions.len()));
+    }
+    if let Some(row) = positions.iter().position(|p| !p.iter().all(|c| c.is_finite())) {
+        return Err(format!("positions holds a value that is not finite, in row {row}"));
+    }
+    let mut points: Vec<Point> =
+        positions.iter().zip(0..).map(|(position, row)| Point { position: *position, row }).collect();
+    let tree = Tree::new(&mut points);
+    // As many as atoms of molecules have within 5 Å.
+    let (mut first, mut second) = (Vec::with_capacity(positions.len() * 14), Vec::with_capacity(positions.len() * 14));
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has been asked. Wide vectors halve the time.
+        unsafe {
+            pairs_avx2(&tree, cutoff, &mut first, &mut second);
+        }
+        return Ok((first, second));
+    }
+    pairs(&tree, cutoff, &mut first, &mut second);
+    Ok((first, second))
+}
+
+/// Å; squares of larger ones are beyond single precision.
+const MOST_CUTOFF: f64 = 1e18;
 
 /// Boxes over points for radius search among the blocks of one partner.
 #[derive(Debug)]
@@ -572,6 +773,54 @@ mod tests {
         (a, b)
     }
 
+    fn all_pairs(points: &[[f32; 3]], cutoff: f64) -> Vec<(i32, i32)> {
+        let mut out = Vec::new();
+        for i in 0..points.len() {
+            for j in i + 1..points.len() {
+                if distance_squared(points[i], points[j]) < cutoff * cutoff {
+                    out.push((i as i32, j as i32));
+                }
+            }
+        }
+        out
+    }
+
+    fn check_pairs(points: &[[f32; 3]], cutoff: f64) -> usize {
+        let (first, second) = pairs_within(points, cutoff).unwrap();
+        let mut found: Vec<(i32, i32)> = first.into_iter().zip(second).collect();
+        found.sort_unstable();
+        assert_eq!(found, all_pairs(points, cutoff));
+        found.len()
+    }
+
+    #[test]
+    fn pairs_agree_with_the_slow_twin() {
+        let mut random = Random(3);
+        let mut found = 0;
+        for round in 0..40 {
+            let n = random.below(700);
+            // Whole coordinates put many pairs exactly at the cutoff, which is outside.
+            let grain = if round % 2 == 0 { 1e-3 } else { 1.0 };
+            let points: Vec<[f32; 3]> =
+                (0..n).map(|_| [0; 3].map(|_| ((random.next() * 25.0 / grain).floor() * grain) as f32)).collect();
+            for cutoff in [0.5, 3.0, 5.0, 100.0] {
+                found += check_pairs(&points, cutoff);
+            }
+        }
+        assert!(found > 10_000, "{found}");
+        check_pairs(&[[1.0; 3]; 40], 1e-6);
+        check_pairs(&[[-3e37; 3], [3e37; 3], [3e37; 3]], 1.0);
+    }
+
+    #[test]
+    fn wrong_cutoffs_are_refused() {
+        for cutoff in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(pairs_within(&[[0.0; 3]], cutoff).unwrap_err().contains("cutoff"));
+        }
+        let error = pairs_within(&[[0.0; 3], [f32::NAN, 0.0, 0.0]], 1.0).unwrap_err();
+        assert!(error.contains("row 1"), "{error}");
+    }
+
     /// A small generator of numbers in [0, 1), so that tests need no crate for it.
     struct Random(u64);
 
@@ -621,6 +870,13 @@ mod tests {
         check(&line, &[5; 100], &halves, &[true; 100], 3);
         let far: Vec<[f32; 3]> = (0..30).map(|i| [1e6 + i as f32, -1e6, 3e5]).collect();
         check(&far, &[0; 30], &[0; 30], &[true; 30], 4);
+        // Squares beyond single precision, and below it.
+        let huge: Vec<[f32; 3]> = (0..40).map(|i| [(i * i) as f32 * 1e35, i as f32 * -1e36, 0.0]).collect();
+        check(&huge, &[0; 40], &[0; 40], &[true; 40], 8);
+        let tiny: Vec<[f32; 3]> = (0..40).map(|i| [(i * i) as f32 * 1e-30, 0.0, 0.0]).collect();
+        check(&tiny, &[0; 40], &[0; 40], &[true; 40], 8);
+        // More leaves to look at than names.
+        check(&[[1.0; 3]; 1500], &[0; 1500], &[0; 1500], &[true; 1500], 2);
     }
 
     #[test]

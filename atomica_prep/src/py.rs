@@ -120,6 +120,23 @@ fn nearest<'py>(
     Ok((shaped(intra)?.into_pyarray(py), shaped(inter)?.into_pyarray(py)))
 }
 
+type Rows<'py> = Bound<'py, PyArray1<i32>>;
+
+/// All pairs of points closer than a cutoff, each once: two arrays of rows, the lower row in the first.
+///
+/// The order of the pairs is the same for the same points, and no other. An exact distance of `cutoff` is outside.
+#[pyfunction]
+fn pairs_within<'py>(
+    py: Python<'py>,
+    positions: PyReadonlyArray2<'py, f32>,
+    cutoff: f64,
+) -> PyResult<(Rows<'py>, Rows<'py>)> {
+    let positions = points(&positions)?;
+    let (first, second) =
+        py.detach(|| crate::neighbors::pairs_within(&positions, cutoff)).map_err(PyValueError::new_err)?;
+    Ok((first.into_pyarray(py), second.into_pyarray(py)))
+}
+
 /// What a structure is read from.
 #[derive(FromPyObject)]
 enum Input {
@@ -616,6 +633,7 @@ fn atom_symbols() -> Vec<&'static str> {
 fn _prep(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(nearest, module)?)?;
+    module.add_function(wrap_pyfunction!(pairs_within, module)?)?;
     module.add_function(wrap_pyfunction!(perturb, module)?)?;
     module.add_function(wrap_pyfunction!(torsion_score, module)?)?;
     module.add_function(wrap_pyfunction!(rotation_table, module)?)?;

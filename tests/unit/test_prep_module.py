@@ -239,3 +239,27 @@ def test_repairs_are_told_and_refused_when_strict():
     with pytest.raises(_prep.StructureError, match="line 1, columns 77-78: no element") as caught:
         _prep.read_structure(atom.encode(), "pdb", strict=True)
     assert (caught.value.code, caught.value.line, caught.value.column) == ("NeedsRepair", 1, 77)
+
+
+def test_pairs_within_are_all_pairs_closer_than_the_cutoff():
+    rng = np.random.default_rng(4)
+    x = rng.uniform(0, 20, (300, 3)).astype(np.float32)
+    first, second = _prep.pairs_within(x, 5.0)
+    apart = np.linalg.norm(x[:, None].astype(np.float64) - x[None], axis=-1)
+    expected = np.argwhere(np.triu(apart < 5.0, k=1))
+    assert len(expected) > 1000
+    assert first.dtype == second.dtype == np.int32
+    assert sorted(zip(first, second, strict=True)) == [tuple(pair) for pair in expected]
+    # A view with other strides, and a repeated call.
+    again = _prep.pairs_within(np.concatenate([x, x], axis=1)[:, :3], 5.0)
+    np.testing.assert_array_equal(again, (first, second))
+
+
+def test_pairs_within_refuses_what_it_cannot_use():
+    x = np.zeros((3, 3), np.float32)
+    with pytest.raises(ValueError, match="cutoff is -1"):
+        _prep.pairs_within(x, -1.0)
+    with pytest.raises(ValueError, match="not finite, in row 0"):
+        _prep.pairs_within(x * np.float32("nan"), 5.0)
+    with pytest.raises(ValueError, match="shape"):
+        _prep.pairs_within(x[:, :2], 5.0)
