@@ -182,8 +182,10 @@ impl Backbone {
     }
 }
 
+#[inline]
 fn distance_squared(a: [f64; 3], b: [f64; 3]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+    let [x, y, z] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
+    x * x + y * y + z * z
 }
 
 impl Subject {
@@ -443,6 +445,9 @@ fn match_fragments(structure: &Structure, atoms: &[usize], fragments: &[Fragment
     by_name.is_empty().then_some(out)
 }
 
+/// Å; so that rounding of a sphere never hides a pair that the exact test would keep.
+const SLACK: f64 = 1e-9;
+
 /// Which blocks of either side meet the other.
 fn contacts(a: &Side, b: &Side, cutoff: f64, rule: Rule) -> (Vec<bool>, Vec<bool>) {
     /// Å; about the size of a residue, so that a cell holds few of them.
@@ -454,8 +459,7 @@ fn contacts(a: &Side, b: &Side, cutoff: f64, rule: Rule) -> (Vec<bool>, Vec<bool
     let mut kept_a = vec![false; a.blocks.len()];
     let mut kept_b = vec![false; b.blocks.len()];
     for ((block_a, (center, radius)), keep_a) in a.blocks.iter().zip(&spheres_a).zip(&mut kept_a) {
-        // A hair of slack, so that rounding never hides a pair that the exact test would keep.
-        let reach = cutoff + radius + 1e-9;
+        let reach = cutoff + radius + SLACK;
         cells.near(*center, reach + widest, |j| {
             let (Some(block_b), Some((other, r)), Some(keep_b)) =
                 (b.blocks.get(j), spheres_b.get(j), kept_b.get_mut(j))
@@ -466,7 +470,7 @@ fn contacts(a: &Side, b: &Side, cutoff: f64, rule: Rule) -> (Vec<bool>, Vec<bool
             if (*keep_a && *keep_b) || distance_squared(*center, *other) > limit * limit {
                 return;
             }
-            if meet(a.positions_of(block_a), b.positions_of(block_b), cutoff * cutoff, rule) {
+            if meet(a.positions_of(block_a), b.positions_of(block_b), (*other, *r), cutoff, rule) {
                 *keep_a = true;
                 *keep_b = true;
             }
@@ -488,9 +492,16 @@ fn spheres(side: &Side) -> Vec<([f64; 3], f64)> {
         .collect()
 }
 
-fn meet(a: &[[f64; 3]], b: &[[f64; 3]], squared: f64, rule: Rule) -> bool {
+/// `sphere` holds all of `b`.
+fn meet(a: &[[f64; 3]], b: &[[f64; 3]], sphere: ([f64; 3], f64), cutoff: f64, rule: Rule) -> bool {
+    let squared = cutoff * cutoff;
+    let reach = cutoff + sphere.1 + SLACK;
     match rule {
-        Rule::AllPairs => a.iter().any(|p| b.iter().any(|q| distance_squared(*p, *q) < squared)),
+        // Most atoms are too far from the whole of the other block.
+        Rule::AllPairs => a
+            .iter()
+            .filter(|p| distance_squared(**p, sphere.0) <= reach * reach)
+            .any(|p| b.iter().any(|q| distance_squared(*p, *q) < squared)),
         Rule::Reference => a.iter().zip(b).any(|(p, q)| distance_squared(*p, *q) < squared),
     }
 }

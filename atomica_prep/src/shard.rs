@@ -478,12 +478,13 @@ impl ShardBuilder {
             .and_then(|o| o.try_with_compression(compression))
             .map_err(wrong)?;
         let batch = self.batch().map_err(wrong)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(batch.get_array_memory_size());
         let mut writer = FileWriter::try_new_with_options(&mut bytes, &batch.schema(), options).map_err(wrong)?;
         writer.write(&batch).map_err(wrong)?;
         writer.finish().map_err(wrong)?;
         drop(writer);
-        write_atomically(&path, &bytes)?;
-        Ok(ShardEntry { file, rows, bytes: bytes.len() as u64, sha256: sha256_hex(&bytes) })
+        let (written, sha256) = rayon::join(|| write_atomically(&path, &bytes), || sha256_hex(&bytes));
+        written?;
+        Ok(ShardEntry { file, rows, bytes: bytes.len() as u64, sha256 })
     }
 }

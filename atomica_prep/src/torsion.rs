@@ -43,24 +43,51 @@ fn radius(element: u8) -> f64 {
 }
 
 /// Bonded atoms of each atom, ascending.
-fn bonds(positions: &[[f32; 3]], elements: &[u8]) -> Vec<Vec<u32>> {
-    let radii: Vec<f64> = elements.iter().map(|e| radius(*e)).collect();
-    let mut out = vec![Vec::new(); positions.len()];
-    for i in 0..positions.len() {
-        for j in i + 1..positions.len() {
-            let mut squared = 0.0;
-            for axis in 0..3 {
-                let d = f64::from(positions[i][axis]) - f64::from(positions[j][axis]);
-                squared += d * d;
-            }
-            let limit = STRETCH * (radii[i] + radii[j]);
-            if squared > NEAREST * NEAREST && squared < limit * limit {
-                out[i].push(j as u32);
-                out[j].push(i as u32);
+struct Bonds {
+    others: Vec<u32>,
+    /// Where those of each atom begin, and the end.
+    starts: Vec<u32>,
+}
+
+impl Bonds {
+    fn new(positions: &[[f32; 3]], elements: &[u8]) -> Self {
+        let radii: Vec<f64> = elements.iter().map(|e| radius(*e)).collect();
+        let mut starts = vec![0u32; positions.len() + 1];
+        let mut pairs = Vec::with_capacity(2 * positions.len());
+        for i in 0..positions.len() {
+            for j in i + 1..positions.len() {
+                let mut squared = 0.0;
+                for axis in 0..3 {
+                    let d = f64::from(positions[i][axis]) - f64::from(positions[j][axis]);
+                    squared += d * d;
+                }
+                let limit = STRETCH * (radii[i] + radii[j]);
+                if squared > NEAREST * NEAREST && squared < limit * limit {
+                    pairs.push((i as u32, j as u32));
+                    starts[i + 1] += 1;
+                    starts[j + 1] += 1;
+                }
             }
         }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut others = vec![0; 2 * pairs.len()];
+        let mut next = starts.clone();
+        // Pairs are sorted, so each atom comes to its lower partners first.
+        for (i, j) in pairs {
+            for (atom, other) in [(i, j), (j, i)] {
+                let place = &mut next[atom as usize];
+                others[*place as usize] = other;
+                *place += 1;
+            }
+        }
+        Self { others, starts }
     }
-    out
+
+    fn of(&self, atom: usize) -> &[u32] {
+        &self.others[self.starts[atom] as usize..self.starts[atom + 1] as usize]
+    }
 }
 
 impl Torsions {
@@ -75,8 +102,8 @@ impl Torsions {
         if n < 4 {
             return;
         }
-        let bonds = bonds(positions, elements);
-        let Some(walk) = Walk::new(&bonds) else { return };
+        let bonds = Bonds::new(positions, elements);
+        let Some(walk) = Walk::new(&bonds, n) else { return };
         let total = backbone.iter().filter(|b| **b).count();
         let mut found: Vec<(usize, usize, Side)> = Vec::new();
         for at in 1..n {
@@ -138,16 +165,21 @@ struct Walk {
 
 impl Walk {
     /// `None` if the molecule is in pieces.
-    fn new(bonds: &[Vec<u32>]) -> Option<Self> {
+    fn new(bonds: &Bonds, atoms: usize) -> Option<Self> {
         const UNSEEN: usize = usize::MAX;
-        let n = bonds.len();
-        let mut walk = Self { order: vec![0], place: vec![UNSEEN; n], parent: vec![0], ends: vec![0; n], low: vec![0] };
+        let list = || {
+            let mut list = Vec::with_capacity(atoms);
+            list.push(0);
+            list
+        };
+        let (place, ends) = (vec![UNSEEN; atoms], vec![0; atoms]);
+        let mut walk = Self { order: list(), place, parent: list(), ends, low: list() };
         walk.place[0] = 0;
         // Atoms on the way down, and how many of their bonds have been followed.
         let mut way: Vec<(usize, usize)> = vec![(0, 0)];
         while let Some((atom, next)) = way.last_mut() {
             let (atom, at) = (*atom, walk.place[*atom]);
-            if let Some(&other) = bonds[atom].get(*next) {
+            if let Some(&other) = bonds.of(atom).get(*next) {
                 *next += 1;
                 let other = other as usize;
                 if walk.place[other] == UNSEEN {
@@ -168,7 +200,7 @@ impl Walk {
                 walk.low[above] = walk.low[above].min(walk.low[at]);
             }
         }
-        (walk.order.len() == n).then_some(walk)
+        (walk.order.len() == atoms).then_some(walk)
     }
 }
 
@@ -188,7 +220,7 @@ mod tests {
     /// The slow twin: take each bond away and look at what is left.
     fn naive(positions: &[[f32; 3]], elements: &[u8], backbone: &[bool]) -> Torsions {
         let n = positions.len();
-        let bonds = bonds(positions, elements);
+        let bonds = Bonds::new(positions, elements);
         let parts = |without: Option<(usize, usize)>| -> Vec<Vec<usize>> {
             let mut part = vec![usize::MAX; n];
             let mut out: Vec<Vec<usize>> = Vec::new();
@@ -202,7 +234,7 @@ mod tests {
                 while at < members.len() {
                     let atom = members[at];
                     at += 1;
-                    for &other in &bonds[atom] {
+                    for &other in bonds.of(atom) {
                         let other = other as usize;
                         if without != Some((atom.min(other), atom.max(other))) && part[other] == usize::MAX {
                             part[other] = out.len();
@@ -220,7 +252,7 @@ mod tests {
             return out;
         }
         for i in 0..n {
-            for j in bonds[i].iter().map(|j| *j as usize).filter(|j| *j > i) {
+            for j in bonds.of(i).iter().map(|j| *j as usize).filter(|j| *j > i) {
                 let sides = parts(Some((i, j)));
                 if sides.len() != 2 || sides.iter().any(|s| s.len() < 2) || (backbone[i] && backbone[j]) {
                     continue;
