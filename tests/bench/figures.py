@@ -35,32 +35,55 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch {torch.__version__}"
 
 
+ORIGINAL = 5.9
+"""Complexes per second of the original's preparation of the same kind of inputs, on one thread of this machine."""
+
+
 def build(index: Path, runs: int) -> None:
-    """Whole builds as processes, one and two threads in turn, into a fresh folder each time."""
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    """Whole builds into a fresh folder each time: as processes, and within this one, which has started already."""
+    from atomica import _prep
+
+    seconds: dict[str, list[float]] = {}
     counts: dict[str, int] = {}
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    errors = os.dup(2)
     for run in range(runs + 1):
-        for threads, taken in seconds.items():
-            with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "atomica.prep", "build-graphs", str(index)]
-                command += ["--out", f"{folder}/graphs", "--threads", str(threads)]
-                start = time.perf_counter()
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                elapsed = time.perf_counter() - start
-                if done.returncode not in (0, 3):
-                    sys.exit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
-                counts = json.loads(Path(folder, "graphs", "manifest.json").read_text())["counts"]
-            if run:  # the first round warms the disk cache
-                taken.append(elapsed)
+        for kind in ("command", "in process"):
+            for threads in (1, 2):
+                with tempfile.TemporaryDirectory() as folder:
+                    command = [
+                        "build-graphs",
+                        str(index),
+                        "--out",
+                        f"{folder}/graphs",
+                        "--threads",
+                        str(threads),
+                    ]
+                    start = time.perf_counter()
+                    if kind == "command":
+                        whole = [sys.executable, "-m", "atomica.prep", *command]
+                        code = subprocess.run(whole, stderr=quiet, check=False).returncode
+                    else:
+                        os.dup2(quiet, 2)
+                        code = _prep.run(command)
+                        os.dup2(errors, 2)
+                    elapsed = time.perf_counter() - start
+                    if code not in (0, 3):
+                        sys.exit(f"atomica-prep {' '.join(command)} failed with {code}")
+                    counts = json.loads(Path(folder, "graphs", "manifest.json").read_text())["counts"]
+                if run:  # the first round warms the disk cache
+                    seconds.setdefault(f"{kind}, {threads} thread(s)", []).append(elapsed)
     print(f"{index}: {counts}")
-    rates = {threads: counts["complexes"] / statistics.median(taken) for threads, taken in seconds.items()}
-    for threads, rate in rates.items():
-        spread = [counts["complexes"] / value for value in (max(seconds[threads]), min(seconds[threads]))]
+    for name, taken in seconds.items():
+        median, low, high = (counts["complexes"] / f(taken) for f in (statistics.median, max, min))
         print(
-            f"{threads} thread(s): {rate:8.1f} complexes/s ({runs} runs, {spread[0]:.1f} to {spread[1]:.1f})"
+            f"{name:>23}: {median:8.1f} complexes/s ({runs} runs, {low:.1f} to {high:.1f}), "
+            f"{median / ORIGINAL:.0f} times the original's {ORIGINAL}"
         )
-    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
-    print(f"2 threads against 1, pair by pair: {statistics.median(ratios):.2f} times as fast")
+    for kind in ("command", "in process"):
+        pairs = zip(seconds[f"{kind}, 1 thread(s)"], seconds[f"{kind}, 2 thread(s)"], strict=True)
+        ratio = statistics.median(one / two for one, two in pairs)
+        print(f"{kind}: 2 threads {ratio:.2f} times as fast as 1, pair by pair")
 
 
 def convolution(runs: int) -> None:
