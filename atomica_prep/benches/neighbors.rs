@@ -9,9 +9,8 @@ fn points(count: usize) -> Vec<[f32; 3]> {
     let side = (count as f64).cbrt().ceil() as usize;
     let shift = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 1023) as f32 / 1024.0;
     (0..count)
-        .map(|i| [i / (side * side), i / side % side, i % side])
-        .enumerate()
-        .map(|(i, cell)| [0, 1, 2].map(|axis| cell[axis] as f32 * 2.6 + 1.3 * shift(3 * i + axis)))
+        .map(|i| [(i / (side * side), 3 * i), (i / side % side, 3 * i + 1), (i % side, 3 * i + 2)])
+        .map(|cell| cell.map(|(place, number)| place as f32 * 2.6 + 1.3 * shift(number)))
         .collect()
 }
 

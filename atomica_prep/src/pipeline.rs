@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -392,7 +393,7 @@ impl Build {
             ordered.push(job, rows)
         })?;
         if !complete || !ordered.finish()? {
-            return Ok(writer.interrupted());
+            return writer.interrupted();
         }
         writer.finish()
     }
@@ -637,6 +638,8 @@ struct Writer<'a> {
     total: u64,
     rows_before: u64,
     complexes_before: u64,
+    /// The first note on its way to the disk; nothing that it could lose has been done yet.
+    noting: Option<JoinHandle<Result<()>>>,
 }
 
 impl<'a> Writer<'a> {
@@ -645,7 +648,9 @@ impl<'a> Writer<'a> {
             let bytes = progress.ledgers.get(*name).copied().unwrap_or(0);
             Ok((name, Ledger::open(build.out.join(name), bytes)?))
         };
-        let writer = Self {
+        let path = build.out.join(PROGRESS);
+        let text = to_json(&progress, &path)?;
+        Ok(Self {
             build,
             counts: progress.counts,
             failures: progress.failures.clone(),
@@ -657,12 +662,24 @@ impl<'a> Writer<'a> {
             rows_before: progress.rows,
             complexes_before: progress.counts.complexes,
             progress,
-        };
-        writer.save_progress()?;
-        Ok(writer)
+            noting: Some(std::thread::spawn(move || write_atomically(&path, &text))),
+        })
     }
 
-    fn save_progress(&self) -> Result<()> {
+    /// Waits for the first note.
+    fn settle(&mut self) -> Result<()> {
+        match self.noting.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(written)) => written,
+            Some(Err(_)) => Err(Error::Write {
+                path: self.build.out.join(PROGRESS).display().to_string(),
+                reason: "the thread that wrote it ended early".to_owned(),
+            }),
+        }
+    }
+
+    fn save_progress(&mut self) -> Result<()> {
+        self.settle()?;
         let path = self.build.out.join(PROGRESS);
         write_atomically(&path, &to_json(&self.progress, &path)?)
     }
@@ -754,8 +771,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn interrupted(&self) -> Summary {
-        Summary { interrupted: true, ..self.summary() }
+    fn interrupted(mut self) -> Result<Summary> {
+        self.settle()?;
+        Ok(Summary { interrupted: true, ..self.summary() })
     }
 
     fn finish(mut self) -> Result<Summary> {

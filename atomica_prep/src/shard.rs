@@ -483,8 +483,13 @@ impl ShardBuilder {
         writer.write(&batch).map_err(wrong)?;
         writer.finish().map_err(wrong)?;
         drop(writer);
-        let (written, sha256) = rayon::join(|| write_atomically(&path, &bytes), || sha256_hex(&bytes));
-        written?;
+        // The checksum is made while the disk works.
+        let (written, sha256) = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| write_atomically(&path, &bytes));
+            let sha256 = sha256_hex(&bytes);
+            (writing.join(), sha256)
+        });
+        written.map_err(|_| wrong(ArrowError::ComputeError("the thread that wrote it ended early".to_owned())))??;
         Ok(ShardEntry { file, rows, bytes: bytes.len() as u64, sha256 })
     }
 }
