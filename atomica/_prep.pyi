@@ -71,6 +71,7 @@ def rotation_table(
 def read_structure(
     source: str | os.PathLike[str] | bytes, format: str | None = None, *, strict: bool = False
 ) -> Structure: ...
+
 class Convolution:
     """Sums over edges and products with weights of one convolution, in float32 on CPU."""
 
