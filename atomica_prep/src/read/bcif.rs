@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::{infer_element, Builder, Name, Options, ResidueKey, Structure, LARGEST};
+use super::{infer_element, Builder, Name, Notes, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -644,6 +644,12 @@ fn problem(problems: &mut Problems, item: Item, row: usize, what: &str) {
     problems.push(Problem { line: 0, column: 0, column_end: 0, what });
 }
 
+fn repair(notes: &mut Notes, kind: Repair, item: Item, row: usize, what: impl FnOnce() -> String) {
+    let name = NAMES.get(item as usize).copied().unwrap_or_default();
+    let what = || format!("_atom_site.{name}, row {}: {}", row + 1, what());
+    notes.repair(kind, || Problem { line: 0, column: 0, column_end: 0, what: what() });
+}
+
 fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
     check_columns(&columns)?;
     let shown = columns.shown;
@@ -703,7 +709,11 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
                 continue;
             };
             let resnum = match either(&seqs, row) {
-                None => Some(0),
+                None => {
+                    let what = || "no residue number; taken to be 0".to_owned();
+                    repair(&mut builder.notes, Repair::NumberMissing, Item::AuthSeq, row, what);
+                    Some(0)
+                }
                 Some(which) => {
                     let text = seqs.get(which).and_then(|t| t.at(row)).unwrap_or_default();
                     let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<i32>().ok());
@@ -722,9 +732,15 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
                 problem(&mut builder.notes.problems, Item::Icode, row, &what);
                 continue;
             };
+            for (both, item) in [(&chains, Item::AuthChain), (&seqs, Item::AuthSeq)] {
+                if let Some(label) = both[1].at(row).filter(|_| both[0].entry(row).is_none()) {
+                    let what = || format!("no id by the author; the label {} is used", quote(label));
+                    repair(&mut builder.notes, Repair::LabelForAuthor, item, row, what);
+                }
+            }
             let hetero = group.at(row).is_some_and(|g| g.eq_ignore_ascii_case(b"HETATM"));
             let polymer = knows_label_seq.then(|| seqs[1].entry(row).is_some());
-            builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false });
+            builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false, line: 0 });
             component = Some(name);
         }
         // The residue could not be read, which has been said.
@@ -760,12 +776,23 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
                 continue;
             }
         };
-        let element = match symbol.entry(row) {
-            Some(entry) => elements.get(entry).copied().unwrap_or(0),
-            None => infer_element(name.as_bytes(), false, component),
+        let element = match symbol.entry(row).map(|e| elements.get(e).copied().unwrap_or(0)) {
+            Some(element) if element != 0 || symbol.at(row) == Some(b"X") => element,
+            _ => {
+                let element = infer_element(name.as_bytes(), false, component);
+                repair(&mut builder.notes, Repair::ElementGuessed, Item::Symbol, row, || {
+                    let found = quote(symbol.at(row).unwrap_or_default());
+                    format!("{found} is no element; {} by the atom name {:?}", vocab::symbol(element), name)
+                });
+                element
+            }
         };
         let letter = altloc.at(row).and_then(|a| a.first().copied()).unwrap_or(0);
-        let weight = occupancy.get(row).copied().filter(|o| o.is_finite()).unwrap_or(1.0);
+        let weight = occupancy.get(row).copied().filter(|o| o.is_finite()).unwrap_or_else(|| {
+            let what = || "no occupancy; taken to be 1".to_owned();
+            repair(&mut builder.notes, Repair::OccupancyAssumed, Item::Occupancy, row, what);
+            1.0
+        });
         builder.atom(name, element, position, weight, letter);
     }
     builder.finish(shown, "rows of _atom_site")

@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr2};
 
-use super::{infer_element, Builder, Name, Options, ResidueKey, Structure, LARGEST};
+use super::{infer_element, Builder, Name, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Result};
 use crate::vocab;
 
@@ -436,14 +436,60 @@ impl<'a> Table<'a> {
         let occupancy = given(row, self.columns.occupancy)
             .and_then(|o| fast_float2::parse::<f64, _>(o).ok())
             .filter(|o| o.is_finite())
-            .unwrap_or(1.0);
-        let stated = given(row, self.columns.symbol).map_or(0, vocab::element);
-        let element = if stated == 0 && given(row, self.columns.symbol).is_none() {
-            infer_element(atom, false, self.component)
-        } else {
-            stated
+            .unwrap_or_else(|| self.assume_occupancy(row));
+        let element = match given(row, self.columns.symbol).unwrap_or_default() {
+            // The dictionary's own word for an element that is not known.
+            b"X" => 0,
+            symbol => match vocab::element(symbol) {
+                0 => self.guess_element(row, atom),
+                stated => stated,
+            },
         };
         self.builder.atom(name, element, position, occupancy, altloc);
+    }
+
+    /// Counts a repair at the value in `column`, or at the row where the table has no such column.
+    #[cold]
+    fn repair(&mut self, kind: Repair, row: &[Token<'a>], column: Option<usize>, what: impl FnOnce() -> String) {
+        let token = column.and_then(|c| row.get(c));
+        let line = token.or(row.first()).map_or(0, |t| t.line);
+        let (first, length) = token.map_or((0, 1), |t| (t.column, t.text.len().max(1) as u64));
+        let place = || Problem { line, column: first, column_end: (first + length).saturating_sub(1), what: what() };
+        self.builder.notes.repair(kind, place);
+    }
+
+    #[cold]
+    fn assume_occupancy(&mut self, row: &[Token<'a>]) -> f64 {
+        let column = self.columns.occupancy;
+        self.repair(Repair::OccupancyAssumed, row, column, || match given(row, column) {
+            None => "no occupancy; taken to be 1".to_owned(),
+            Some(found) => format!("occupancy {} is not a number; taken to be 1", quote(found)),
+        });
+        1.0
+    }
+
+    #[cold]
+    fn guess_element(&mut self, row: &[Token<'a>], atom: &[u8]) -> u8 {
+        let element = infer_element(atom, false, self.component);
+        let column = self.columns.symbol;
+        self.repair(Repair::ElementGuessed, row, column, || {
+            let found = match given(row, column) {
+                None => "no type_symbol".to_owned(),
+                Some(found) => format!("type_symbol {} is no element", quote(found)),
+            };
+            format!("{found}; {} by the atom name {}", vocab::symbol(element), quote(atom))
+        });
+        element
+    }
+
+    /// Notes an author's id that is missing while there is a label.
+    fn note_label(&mut self, row: &[Token<'a>], [author, label]: [Option<usize>; 2], name: &str) {
+        if given(row, author).is_none() {
+            if let Some(found) = given(row, label) {
+                let what = || format!("no {name} by the author; the label {} is used", quote(found));
+                self.repair(Repair::LabelForAuthor, row, author, what);
+            }
+        }
     }
 
     fn begin_residue(&mut self, row: &[Token<'a>], place: &[&'a [u8]; 7]) -> bool {
@@ -461,7 +507,11 @@ impl<'a> Table<'a> {
         let number = either(row, self.columns.seq);
         let resnum = match number {
             // Neither the author nor the entity has a number for it.
-            None => 0,
+            None => {
+                let what = || "no residue number; taken to be 0".to_owned();
+                self.repair(Repair::NumberMissing, row, self.columns.seq[0].or(self.columns.seq[1]), what);
+                0
+            }
             Some(text) => match std::str::from_utf8(text).ok().and_then(|t| t.parse::<i32>().ok()) {
                 Some(resnum) => resnum,
                 None => {
@@ -481,7 +531,10 @@ impl<'a> Table<'a> {
         // Only polymers are numbered along an entity's sequence. Programs that number everything say nothing.
         let polymer = self.columns.seq[1].map(|c| given(row, Some(c)).is_some());
         let hetero = group.eq_ignore_ascii_case(b"HETATM");
-        self.builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false });
+        self.note_label(row, self.columns.chain, "chain id");
+        self.note_label(row, self.columns.seq, "residue number");
+        let line = row.first().map_or(0, |t| t.line);
+        self.builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false, line });
         self.last = *place;
         self.has_last = true;
         self.component = name;
@@ -585,6 +638,30 @@ mod tests {
         assert!(error.to_string().contains("10 of 16"), "{error}");
         let error = read(&format!("{TABLE}ATOM 1 C CA . ALA X 5 ? 1 1 1 1.0 1x A 1\n")).unwrap_err();
         assert!(error.to_string().contains("\"1x\" is not a whole number"), "{error}");
+    }
+
+    #[test]
+    fn repairs_name_line_and_column() {
+        let text = format!(
+            "{TABLE}ATOM 1 ? CA . ALA X 5 ? 1.5 2 -3.25 nan 105 A 1\nHETATM 2 X UNK . UNX X 6 ? 4 2 1 1.0 ? ? 1\n\
+             HETATM 3 QQ ZN . ZN X . ? 7 2 1 1.0 . A 1\n"
+        );
+        let s = read(&text).unwrap();
+        assert_eq!(s.elements, [6, 0, 30]);
+        assert_eq!(s.residues.iter().map(|r| r.resnum).collect::<Vec<_>>(), [105, 6, 0]);
+        let told: Vec<_> = s.repairs.iter().map(|r| (r.kind.code(), r.count, r.first.line, r.first.column)).collect();
+        assert_eq!(
+            told,
+            [
+                ("element-guessed", 2, 19, 8),
+                ("occupancy-assumed", 1, 19, 37),
+                ("number-missing", 1, 21, 37),
+                ("label-for-author", 2, 20, 40),
+            ]
+        );
+        let strict = Options { strictness: super::super::Strictness::Strict };
+        let error = super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", strict).unwrap_err();
+        assert_eq!((error.code(), error.line(), error.column()), ("NeedsRepair", Some(19), Some(37)), "{error}");
     }
 
     #[test]

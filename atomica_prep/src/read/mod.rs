@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use repair::Notes;
 pub use repair::{Options, Repair, Repaired, Repairs, Strictness};
 
@@ -289,6 +289,8 @@ struct ResidueKey<'a> {
     hetero: bool,
     polymer: Option<bool>,
     after_ter: bool,
+    /// Where its first atom is; 0 in a file without lines.
+    line: u64,
 }
 
 /// Collects atoms in file order and settles alternate locations at the end.
@@ -296,6 +298,12 @@ struct ResidueKey<'a> {
 struct Builder {
     notes: Notes,
     structure: Structure,
+    /// Where each residue begins.
+    lines: Vec<u64>,
+    /// Highest residue number of each chain so far.
+    highest: Vec<i32>,
+    /// Some number was not higher than all before in its chain, so residues may be split.
+    unordered: bool,
     altlocs: Vec<u8>,
     /// Occupancies in units of 1e-4, so that sums are exact and ties are ties.
     occupancies: Vec<i64>,
@@ -333,6 +341,12 @@ impl Builder {
                 return;
             }
         }
+        match self.highest.get_mut(chain) {
+            Some(highest) if *highest < key.resnum => *highest = key.resnum,
+            Some(_) => self.unordered = true,
+            None => self.highest.push(key.resnum),
+        }
+        self.lines.push(key.line);
         self.structure.residues.push(Residue {
             start,
             end: start,
@@ -363,6 +377,9 @@ impl Builder {
 
     /// The structure; `expected` are the records that hold its atoms.
     fn finish(mut self, shown: &str, expected: &str) -> Result<Structure> {
+        if self.unordered {
+            self.join_split();
+        }
         let repairs = std::mem::take(&mut self.notes).finish(shown)?;
         let structure = self.settle();
         if structure.positions.is_empty() {
@@ -379,6 +396,69 @@ impl Builder {
             structure.residues.retain(|r| r.end > r.start);
             structure
         }
+    }
+
+    /// Joins the parts of residues that other residues separate, as hydrogens at the end of a chain. Equal atom names
+    /// tell another residue of the same number, alternate locations are left to [`Self::places`].
+    fn join_split(&mut self) {
+        let residues = &self.structure.residues;
+        let names = |r: &Residue| self.structure.atom_names.get(r.start..r.end).unwrap_or_default();
+        let mut parts: Vec<Vec<usize>> = Vec::with_capacity(residues.len());
+        let mut known: HashMap<(usize, i32, Name, Name, bool, bool), usize> = HashMap::new();
+        for (i, residue) in residues.iter().enumerate() {
+            let key = (residue.chain, residue.resnum, residue.icode, residue.name, residue.hetero, residue.after_ter);
+            let whole = self.altlocs.get(residue.start..residue.end).unwrap_or_default().iter().all(|a| *a == 0);
+            let first = known.get(&key).copied().filter(|_| whole);
+            let before = first.and_then(|at| parts.get_mut(at)).filter(|before| {
+                before
+                    .iter()
+                    .filter_map(|at| residues.get(*at))
+                    .all(|r| names(r).iter().all(|n| !names(residue).contains(n)))
+            });
+            match before {
+                Some(before) => {
+                    let chain = self.structure.chains.get(residue.chain).map_or("", String::as_str);
+                    let what = format!(
+                        "residue {} {}{} of chain {chain:?} goes on after others; joined",
+                        residue.name.as_str(),
+                        residue.resnum,
+                        residue.icode.as_str()
+                    );
+                    let line = self.lines.get(i).copied().unwrap_or(0);
+                    let place = || Problem { line, column: 0, column_end: 0, what };
+                    self.notes.repair(Repair::ResidueSplit, place);
+                    before.push(i);
+                }
+                None => {
+                    known.insert(key, parts.len());
+                    parts.push(vec![i]);
+                }
+            }
+        }
+        if parts.len() < residues.len() {
+            self.arrange(&parts);
+        }
+    }
+
+    /// Puts the residues, and the atoms with them, into the order of `parts`; each of these becomes one residue.
+    fn arrange(&mut self, parts: &[Vec<usize>]) {
+        let mut order: Vec<usize> = Vec::with_capacity(self.structure.positions.len());
+        let mut residues = Vec::with_capacity(parts.len());
+        for part in parts {
+            let start = order.len();
+            let runs = part.iter().filter_map(|at| self.structure.residues.get(*at));
+            order.extend(runs.clone().flat_map(|r| r.start..r.end));
+            residues.extend(runs.take(1).map(|first| Residue { start, end: order.len(), ..*first }));
+        }
+        fn pick<T: Copy>(values: &mut Vec<T>, order: &[usize]) {
+            *values = order.iter().filter_map(|at| values.get(*at).copied()).collect();
+        }
+        pick(&mut self.structure.positions, &order);
+        pick(&mut self.structure.elements, &order);
+        pick(&mut self.structure.atom_names, &order);
+        pick(&mut self.altlocs, &order);
+        pick(&mut self.occupancies, &order);
+        self.structure.residues = residues;
     }
 
     /// Runs of residues that share one place: alternate locations of one residue, possibly of different
@@ -585,6 +665,7 @@ mod tests {
                 hetero: false,
                 polymer: None,
                 after_ter: false,
+                line: i as u64 + 1,
             });
             builder.atom(name(atom), 6, [i as f64, 0.0, 0.0], *occupancy, *altloc);
         }
@@ -641,6 +722,23 @@ mod tests {
     fn alternate_locations_written_apart() {
         let s = with_altlocs(&[("SER", 1, "CB", b'A', 0.4), ("GLY", 2, "N", 0, 1.0), ("SER", 1, "CB", b'B', 0.6)]);
         assert_eq!(kept(&s), [2, 1]);
+    }
+
+    #[test]
+    fn parts_of_a_residue_are_joined() {
+        let s = with_altlocs(&[
+            ("SER", 1, "N", 0, 1.0),
+            ("SER", 1, "CA", 0, 1.0),
+            ("GLY", 2, "N", 0, 1.0),
+            ("SER", 1, "CB", 0, 1.0),
+            ("GLY", 2, "CA", 0, 1.0),
+            // The same name again: another residue of that number.
+            ("SER", 1, "N", 0, 1.0),
+        ]);
+        assert_eq!(kept(&s), [0, 1, 3, 2, 4, 5]);
+        assert_eq!(s.residues.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>(), [(0, 3), (3, 5), (5, 6)]);
+        let told: Vec<_> = s.repairs.iter().map(|r| (r.kind, r.count, r.first.line)).collect();
+        assert_eq!(told, [(Repair::ResidueSplit, 2, 4)]);
     }
 
     #[test]

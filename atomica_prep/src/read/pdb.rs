@@ -31,6 +31,12 @@ struct Reader {
     /// Chains that a TER record has ended.
     ended: Vec<u8>,
     in_model: bool,
+    /// An END record was met, and no atom since.
+    ended_file: bool,
+    chain_column: Option<u8>,
+    /// Residue numbers of the chain go on in hexadecimal.
+    hexadecimal: bool,
+    number: i32,
 }
 
 impl Reader {
@@ -43,6 +49,10 @@ impl Reader {
             component: Name::default(),
             ended: Vec::new(),
             in_model: false,
+            ended_file: false,
+            chain_column: None,
+            hexadecimal: false,
+            number: 0,
         }
     }
 
@@ -62,17 +72,47 @@ impl Reader {
             return true;
         }
         let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
-        match record.trim_ascii_end() {
+        let record = record.trim_ascii_end();
+        if !matches!(record, b"ATOM" | b"HETATM" | b"TER" | b"MODEL" | b"ENDMDL" | b"END") {
+            return true;
+        }
+        if !line.starts_with(record) {
+            let what = format!("record name {} is not in capitals; read as if it were", quote(field(line, 1, 6)));
+            self.repair(Repair::RecordCase, number, 1, 6, || what);
+        }
+        match record {
             b"ATOM" => self.atom(line, number, false),
             b"HETATM" => self.atom(line, number, true),
             b"TER" => self.ter(),
             // A second model ends the first. Numbers may be missing, repeated, or begin anywhere.
-            b"MODEL" if self.has_last && self.in_model => return false,
+            b"MODEL" if self.has_last => {
+                let what = if self.in_model { "ENDMDL" } else { "a MODEL record" };
+                let what =
+                    || format!("a MODEL begins, and the atoms before it are without {what}; they are the first model");
+                self.repair(Repair::ModelNotEnded, number, 1, 6, what);
+                return false;
+            }
             b"MODEL" => self.in_model = true,
-            b"ENDMDL" if self.has_last => return false,
+            b"ENDMDL" if self.has_last => {
+                if !self.in_model {
+                    let what = || "ENDMDL without MODEL; all atoms before it are the first model".to_owned();
+                    self.repair(Repair::ModelNotBegun, number, 1, 6, what);
+                }
+                self.in_model = false;
+                return false;
+            }
+            b"END" if self.has_last => {
+                self.ended_file = true;
+                // The next line begins a new residue, whatever its columns say.
+                self.last = [0; 10];
+            }
             _ => {}
         }
         true
+    }
+
+    fn repair(&mut self, kind: Repair, line: u64, column: u64, column_end: u64, what: impl FnOnce() -> String) {
+        self.builder.notes.repair(kind, || Problem { line, column, column_end, what: what() });
     }
 
     fn ter(&mut self) {
@@ -104,7 +144,14 @@ impl Reader {
             let field = match xyz.get(axis * 8..axis * 8 + 8) {
                 Some(field) => field,
                 // The last coordinate may end with the line.
-                None => xyz.get(axis * 8..).unwrap_or_default(),
+                None => {
+                    let end = xyz.get(axis * 8..).unwrap_or_default();
+                    if axis == 2 && !end.is_empty() {
+                        let what = || format!("the line ends within z; {} is taken to be all of it", quote(end));
+                        self.repair(Repair::ShortLine, number, 47, 54, what);
+                    }
+                    end
+                }
             };
             match fixed(field).filter(|v| v.abs() < LARGEST) {
                 Some(value) => *out = value,
@@ -142,9 +189,17 @@ impl Reader {
             None => self.assume_occupancy(line, number),
         };
         let element = match self.element(line, name4) {
-            Some(element) => element,
+            Some(element) => {
+                if !matches!(line.get(78..80), None | Some(b"  ")) {
+                    self.odd_charge(line, number);
+                }
+                element
+            }
             None => self.guess_element(line, number, name4),
         };
+        if !line.get(6..11).unwrap_or_default().iter().all(|c| matches!(c, b'0'..=b'9' | b' ')) {
+            self.odd_serial(line, number);
+        }
         self.builder.atom(name, element, position, occupancy, altloc);
     }
 
@@ -157,7 +212,11 @@ impl Reader {
         };
         // Legacy text in columns 73 to 80 can look like a symbol; it is believed only if the name agrees.
         let stated = vocab::element(symbol);
-        if stated != 0 {
+        if symbol == b"X" {
+            return Some(0);
+        }
+        // A third letter, and it was no symbol: PDBQT has OA and HD from column 78 on.
+        if stated != 0 && !line.get(78).is_some_and(u8::is_ascii_alphabetic) {
             let letter = symbol.first().map(u8::to_ascii_uppercase);
             let begins = name4.iter().find(|c| c.is_ascii_alphabetic()).map(u8::to_ascii_uppercase);
             let tidy = line.get(72..76).is_none_or(|f| f.iter().all(|c| *c == b' '));
@@ -171,29 +230,48 @@ impl Reader {
     #[cold]
     fn guess_element(&mut self, line: &[u8], number: u64, name4: &[u8]) -> u8 {
         let element = infer_element(name4, true, self.component);
-        self.builder.notes.repair(Repair::ElementGuessed, || {
+        self.repair(Repair::ElementGuessed, number, 77, 78, || {
             let found = field(line, 77, 78);
             let found = if found.trim_ascii().is_empty() {
                 "no element".to_owned()
             } else {
                 format!("{} is not believed as the element", quote(found))
             };
-            let what = format!("{found}; {} by the atom name {}", vocab::symbol(element), quote(name4));
-            Problem { line: number, column: 77, column_end: 78, what }
+            format!("{found}; {} by the atom name {}", vocab::symbol(element), quote(name4))
         });
         element
     }
 
+    /// Whatever stands in the columns of the charge and is none. Charges are not used.
+    #[cold]
+    fn odd_charge(&mut self, line: &[u8], number: u64) {
+        let found = field(line, 79, 80);
+        if !matches!(found, [b'0'..=b'9', b'+' | b'-'] | [b'+' | b'-', b'0'..=b'9']) {
+            let what = || format!("{} is no charge like 2+; not used", quote(found));
+            self.repair(Repair::ChargeIgnored, number, 79, 80, what);
+        }
+    }
+
+    /// Serial numbers that are not decimal. They are not used.
+    #[cold]
+    fn odd_serial(&mut self, line: &[u8], number: u64) {
+        let found = field(line, 7, 11);
+        let text = found.trim_ascii();
+        if !text.strip_prefix(b"-").unwrap_or(text).iter().all(u8::is_ascii_digit) {
+            let what = || format!("serial number {} is not decimal; not used", quote(found));
+            self.repair(Repair::SerialIgnored, number, 7, 11, what);
+        }
+    }
+
     #[cold]
     fn assume_occupancy(&mut self, line: &[u8], number: u64) -> f64 {
-        self.builder.notes.repair(Repair::OccupancyAssumed, || {
+        self.repair(Repair::OccupancyAssumed, number, 55, 60, || {
             let found = field(line, 55, 60);
-            let found = if found.trim_ascii().is_empty() {
-                "no occupancy".to_owned()
+            if found.trim_ascii().is_empty() {
+                "no occupancy; taken to be 1".to_owned()
             } else {
-                format!("occupancy {} is not a number", quote(found))
-            };
-            Problem { line: number, column: 55, column_end: 60, what: format!("{found}; taken to be 1") }
+                format!("occupancy {} is not a number; taken to be 1", quote(found))
+            }
         });
         1.0
     }
@@ -213,7 +291,15 @@ impl Reader {
             return None;
         };
         let field = line.get(22..26).unwrap_or_default();
-        let Some(resnum) = residue_number(field) else {
+        if self.ended_file {
+            self.ended_file = false;
+            self.repair(Repair::AtomsAfterEnd, number, 1, 6, || "an atom after END; read like the others".to_owned());
+        }
+        if place.get(4) != self.chain_column.as_ref() {
+            self.hexadecimal = false;
+            self.chain_column = place.get(4).copied();
+        }
+        let Some(resnum) = self.residue_number(field, number) else {
             self.builder.notes.problems.push(Problem {
                 line: number,
                 column: 23,
@@ -233,11 +319,36 @@ impl Reader {
             hetero,
             polymer: None,
             after_ter,
+            line: number,
         });
         self.last = place.try_into().unwrap_or_default();
         self.has_last = true;
         self.hetero = hetero;
         Some(name)
+    }
+
+    /// The residue number in columns 23 to 26.
+    fn residue_number(&mut self, found: &[u8], line: u64) -> Option<i32> {
+        // 2710 after 9999 is the hexadecimal for 10000, and what follows is hexadecimal, too.
+        self.hexadecimal |= self.number == 9999 && found == b"2710";
+        let (resnum, kind) = match numeral(found, self.hexadecimal)? {
+            Numeral::Decimal(resnum) => {
+                self.number = resnum;
+                self.hexadecimal = false;
+                return Some(resnum);
+            }
+            Numeral::Missing => (0, Repair::NumberMissing),
+            Numeral::Hybrid36(resnum) => (resnum, Repair::NumberHybrid36),
+            Numeral::Hexadecimal(resnum) => (resnum, Repair::NumberHexadecimal),
+        };
+        self.number = resnum;
+        self.hexadecimal = kind == Repair::NumberHexadecimal;
+        self.repair(kind, line, 23, 26, || match kind {
+            Repair::NumberMissing => "no residue number; taken to be 0".to_owned(),
+            Repair::NumberHybrid36 => format!("residue number {} is hybrid-36; read as {resnum}", quote(found)),
+            _ => format!("residue number {} is hexadecimal; read as {resnum}", quote(found)),
+        });
+        Some(resnum)
     }
 
     #[cold]
@@ -297,14 +408,28 @@ fn general(field: &[u8]) -> Option<f64> {
     fast_float2::parse::<f64, _>(field).ok().filter(|v| v.is_finite())
 }
 
-/// Residue numbers: decimal, hybrid-36 (A000 is 10000) or hexadecimal with letters; blank is 0.
-fn residue_number(field: &[u8]) -> Option<i32> {
+/// A residue number and how it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numeral {
+    Missing,
+    Decimal(i32),
+    /// A000 is 10000.
+    Hybrid36(i32),
+    Hexadecimal(i32),
+}
+
+/// `hexadecimal`: four digits of the field are known to be that.
+fn numeral(field: &[u8], hexadecimal: bool) -> Option<Numeral> {
     let text = std::str::from_utf8(field.trim_ascii()).ok()?;
+    let from_hexadecimal = || i32::from_str_radix(text, 16).ok().map(Numeral::Hexadecimal);
     if text.is_empty() {
-        return Some(0);
+        return Some(Numeral::Missing);
+    }
+    if hexadecimal && text.len() == 4 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return from_hexadecimal();
     }
     if let Ok(number) = text.parse::<i32>() {
-        return Some(number);
+        return Some(Numeral::Decimal(number));
     }
     let first = text.bytes().next()?;
     if text.len() == 4 && first.is_ascii_alphabetic() && text.bytes().all(|c| c.is_ascii_alphanumeric()) {
@@ -317,11 +442,11 @@ fn residue_number(field: &[u8]) -> Option<i32> {
             let value = i32::from_str_radix(text, 36).ok()?;
             // Upper case begins at A000 = 10000, lower case where upper case ends.
             let offset = if first.is_ascii_uppercase() { 10_000 - 10 * 46_656 } else { 10_000 + 16 * 46_656 };
-            return Some(value + offset);
+            return Some(Numeral::Hybrid36(value + offset));
         }
     }
     if text.bytes().all(|c| c.is_ascii_hexdigit()) {
-        return i32::from_str_radix(text, 16).ok();
+        return from_hexadecimal();
     }
     None
 }
@@ -349,14 +474,23 @@ mod tests {
 
     #[test]
     fn residue_numbers() {
-        assert_eq!(residue_number(b"  12"), Some(12));
-        assert_eq!(residue_number(b" -12"), Some(-12));
-        assert_eq!(residue_number(b"    "), Some(0));
-        assert_eq!(residue_number(b"A000"), Some(10_000));
-        assert_eq!(residue_number(b"A00Z"), Some(10_035));
-        assert_eq!(residue_number(b"ZZZZ"), Some(1_223_055));
-        assert_eq!(residue_number(b"a000"), Some(1_223_056));
-        assert_eq!(residue_number(b"1?"), None);
+        use Numeral::{Decimal, Hexadecimal, Hybrid36, Missing};
+        for (field, known, expected) in [
+            ("  12", false, Some(Decimal(12))),
+            (" -12", false, Some(Decimal(-12))),
+            ("  12", true, Some(Decimal(12))),
+            ("    ", false, Some(Missing)),
+            ("A000", false, Some(Hybrid36(10_000))),
+            ("A00Z", false, Some(Hybrid36(10_035))),
+            ("ZZZZ", false, Some(Hybrid36(1_223_055))),
+            ("a000", false, Some(Hybrid36(1_223_056))),
+            ("a000", true, Some(Hexadecimal(0xa000))),
+            ("2710", true, Some(Hexadecimal(10_000))),
+            ("271a", false, Some(Hexadecimal(10_010))),
+            ("1?", false, None),
+        ] {
+            assert_eq!(numeral(field.as_bytes(), known), expected, "{field}");
+        }
     }
 
     #[test]
@@ -429,6 +563,121 @@ mod tests {
         let het = LINE.replace("ATOM  ", "HETATM").replace("ALA A   1", "GLU A   2");
         let s = read(&format!("{LINE}\nTER\n{het}\n")).unwrap();
         assert_eq!(s.residues.iter().map(|r| r.after_ter).collect::<Vec<_>>(), [false, true]);
+    }
+
+    /// Kind, count and first place of what was mended in a text; strict reading refuses just these texts.
+    fn repairs(text: &str) -> Vec<(&'static str, u64, u64, u64)> {
+        let strict = Options { strictness: super::super::Strictness::Strict };
+        let found: Vec<_> = read(text)
+            .unwrap()
+            .repairs
+            .iter()
+            .map(|r| (r.kind.code(), r.count, r.first.line, r.first.column))
+            .collect();
+        match super::super::parse(text.as_bytes(), super::super::Format::Pdb, "x.pdb", strict) {
+            Ok(_) => assert!(found.is_empty(), "{text}"),
+            Err(error) => {
+                assert_eq!(error.code(), "NeedsRepair", "{error}");
+                let first = found.iter().map(|r| (r.2, r.3)).min().unwrap();
+                assert_eq!(error.line(), Some(first.0), "{error}");
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_file_as_it_should_be_is_not_mended() {
+        let charged = LINE.replace("C  ", "C1+").replace("   1    ", "   2    ");
+        let end = "ENDMDL\nMODEL        2\n";
+        assert_eq!(repairs(&format!("MODEL        1\n{LINE}\n{charged}\nTER\n{end}{LINE}\nENDMDL\nEND\n")), []);
+    }
+
+    #[test]
+    fn repairs_of_atom_lines() {
+        let at = |from: usize, text: &str| format!("{}{text}{}", &LINE[..from], &LINE[from + text.len()..]);
+        for (text, kind, column) in [
+            (at(76, "  "), "element-guessed", 77),
+            (at(76, "Qq"), "element-guessed", 77),
+            (at(76, " OA"), "element-guessed", 77),
+            (at(78, "1 "), "charge-ignored", 79),
+            (at(78, "?+"), "charge-ignored", 79),
+            (at(54, "   nan"), "occupancy-assumed", 55),
+            (at(54, "      "), "occupancy-assumed", 55),
+            (at(6, "A0000"), "serial-ignored", 7),
+            (at(6, "186a0"), "serial-ignored", 7),
+            (at(6, "*****"), "serial-ignored", 7),
+            (at(22, "    "), "number-missing", 23),
+            (at(22, "A000"), "number-hybrid36", 23),
+            (at(22, "27ff"), "number-hexadecimal", 23),
+            (at(0, "atom  "), "record-case", 1),
+        ] {
+            assert_eq!(repairs(&text), [(kind, 1, 1, column)], "{text}");
+            assert_eq!(read(&text).unwrap().elements, [6], "{text}");
+        }
+        assert_eq!(repairs(&LINE[..53])[2], ("short-line", 1, 1, 47));
+        // A line may end with its coordinates; what is missing then is said.
+        assert_eq!(repairs(&LINE[..54]), [("element-guessed", 1, 1, 77), ("occupancy-assumed", 1, 1, 55)]);
+        // Unknown by the file's own word is no guess.
+        let unknown = at(76, " X");
+        assert_eq!((repairs(&unknown), read(&unknown).unwrap().elements), (vec![], vec![0]));
+    }
+
+    #[test]
+    fn repairs_of_models_and_ends() {
+        let second = LINE.replace("   1    ", "   2    ");
+        for (text, expected, atoms) in [
+            (format!("MODEL 1\n{LINE}\nMODEL 1\n{LINE}\n"), vec![("model-not-ended", 1, 3, 1)], 1),
+            (format!("{LINE}\nMODEL 2\n{second}\nENDMDL\n"), vec![("model-not-ended", 1, 2, 1)], 1),
+            (format!("{LINE}\nENDMDL\n{second}\n"), vec![("model-not-begun", 1, 2, 1)], 1),
+            (format!("{LINE}\nEND\n{second}\nEND\n"), vec![("atoms-after-end", 1, 3, 1)], 2),
+            (format!("MODEL 1\n{LINE}\nENDMDL\nMODEL 1\n{second}\nENDMDL\n"), vec![], 1),
+        ] {
+            assert_eq!(repairs(&text), expected, "{text}");
+            assert_eq!(read(&text).unwrap().positions.len(), atoms, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_residue_that_goes_on_later_is_joined() {
+        let glycine = LINE.replace("ALA A   1", "GLY A   2");
+        let more = LINE.replace(" CA ", " CB ");
+        let text = format!("{LINE}\n{glycine}\n{more}\n");
+        assert_eq!(repairs(&text), [("residue-split", 1, 3, 0)]);
+        let s = read(&text).unwrap();
+        assert_eq!(s.residues.len(), 2);
+        assert_eq!(s.names_of(&s.residues[0]).iter().map(Name::as_str).collect::<Vec<_>>(), ["CA", "CB"]);
+    }
+
+    #[test]
+    fn hexadecimal_numbers_after_9999() {
+        let with = |number: &str| LINE.replace("A   1", &format!("A{number}"));
+        let lines = ["9999", "2710", "2711", "271a", "   1"].map(with);
+        let s = read(&lines.join("\n")).unwrap();
+        assert_eq!(s.residues.iter().map(|r| r.resnum).collect::<Vec<_>>(), [9999, 10_000, 10_001, 10_010, 1]);
+        // Another chain begins anew, and 2710 without 9999 before it is 2710.
+        let other = ["9999", "2710"].map(with).join("\n") + "\n" + &LINE.replace("A   1", "B2711");
+        assert_eq!(read(&other).unwrap().residues[2].resnum, 2711);
+        assert_eq!(read(&with("2710")).unwrap().residues[0].resnum, 2710);
+    }
+
+    #[test]
+    fn columns_without_blanks_between_them() {
+        let line = "HETATM99999 HO5'AADE A1234B   -111.104-106.134-116.504100.00999.99      SEGA H1+ and more";
+        let s = read(line).unwrap();
+        assert_eq!(s.positions, [[-111.104, -106.134, -116.504]]);
+        let r = s.residues[0];
+        assert_eq!((r.name.as_str(), r.resnum, r.icode.as_str(), r.hetero), ("ADE", 1234, "B", true));
+        assert_eq!((s.elements[0], s.atom_names[0].as_str()), (1, "HO5'"));
+        assert!(s.repairs.is_empty(), "{:?}", s.repairs);
+    }
+
+    #[test]
+    fn ways_to_write_ter() {
+        let het = LINE.replace("ATOM  ", "HETATM").replace("ALA A   1", "GLU A   2");
+        for ter in ["TER", "TER   ", "TER       2      ALA A   1", "TER\r", "TER   end of the chain"] {
+            let s = read(&format!("{LINE}\n{ter}\n{het}\n")).unwrap();
+            assert_eq!(s.residues.iter().map(|r| r.after_ter).collect::<Vec<_>>(), [false, true], "{ter}");
+        }
     }
 
     #[test]

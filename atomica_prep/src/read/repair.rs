@@ -29,17 +29,68 @@ pub enum Repair {
     ElementGuessed,
     /// No occupancy, or none that is a number: taken to be 1.
     OccupancyAssumed,
+    /// Text where the charge belongs that is none: not used.
+    ChargeIgnored,
+    /// A serial number that is not decimal (hybrid-36, hexadecimal, asterisks): not used, nor is any other.
+    SerialIgnored,
+    /// A residue number in hybrid-36: A000 is 10000.
+    NumberHybrid36,
+    /// A residue number in hexadecimal, as some programs go on after 9999.
+    NumberHexadecimal,
+    /// No residue number: taken to be 0.
+    NumberMissing,
+    /// No id by the author: the label is used.
+    LabelForAuthor,
+    /// A line that ends within its last coordinate.
+    ShortLine,
+    /// A record whose name is not in capitals.
+    RecordCase,
+    /// A model that ends without having begun.
+    ModelNotBegun,
+    /// A model that does not end before the next one begins.
+    ModelNotEnded,
+    /// Atoms after the record that ends the file.
+    AtomsAfterEnd,
+    /// A residue that goes on after others: its parts are joined.
+    ResidueSplit,
 }
 
 impl Repair {
     /// All kinds, in the order in which they are listed.
-    pub const ALL: &'static [Self] = &[Self::ElementGuessed, Self::OccupancyAssumed];
+    pub const ALL: &'static [Self] = &[
+        Self::ElementGuessed,
+        Self::OccupancyAssumed,
+        Self::ChargeIgnored,
+        Self::SerialIgnored,
+        Self::NumberHybrid36,
+        Self::NumberHexadecimal,
+        Self::NumberMissing,
+        Self::LabelForAuthor,
+        Self::ShortLine,
+        Self::RecordCase,
+        Self::ModelNotBegun,
+        Self::ModelNotEnded,
+        Self::AtomsAfterEnd,
+        Self::ResidueSplit,
+    ];
 
     /// Its name in lists.
     pub fn code(self) -> &'static str {
         match self {
             Self::ElementGuessed => "element-guessed",
             Self::OccupancyAssumed => "occupancy-assumed",
+            Self::ChargeIgnored => "charge-ignored",
+            Self::SerialIgnored => "serial-ignored",
+            Self::NumberHybrid36 => "number-hybrid36",
+            Self::NumberHexadecimal => "number-hexadecimal",
+            Self::NumberMissing => "number-missing",
+            Self::LabelForAuthor => "label-for-author",
+            Self::ShortLine => "short-line",
+            Self::RecordCase => "record-case",
+            Self::ModelNotBegun => "model-not-begun",
+            Self::ModelNotEnded => "model-not-ended",
+            Self::AtomsAfterEnd => "atoms-after-end",
+            Self::ResidueSplit => "residue-split",
         }
     }
 }
