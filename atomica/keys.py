@@ -90,7 +90,14 @@ RECORD_FIELDS: tuple[Field, ...] = (
     Field("atom_names", "A", "utf8", "", "atom name; empty for a global atom"),
     Field("source_path", "", "utf8", "", "structure file, as the index names it"),
     Field("source_sha256", "", "utf8", "", "SHA-256 of that file, hex"),
-    Field("ligand_chemistry", "", "utf8", "", "how the ligand was cut into blocks: none, atoms, components"),
+    Field(
+        "ligand_chemistry",
+        "",
+        "utf8",
+        "",
+        "how the ligand was cut into blocks: none (there is none), atoms (one each), or into fragments by the bonds "
+        "of its own file (bonds), of the component dictionary (components) or of the SMILES in the index (smiles)",
+    ),
 )
 
 ATOM = "atom"

@@ -8,7 +8,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::{Error, Result};
-use crate::interface::{FragmentTable, Options, Rule};
+use crate::fragments::Fragments;
+use crate::interface::{Options, Rule};
 use crate::pipeline::{Build, Existing, Part, Stop, Summary};
 use crate::read::{self, Strictness};
 use crate::shard::Compression;
@@ -47,6 +48,17 @@ enum Command {
         lig_icode, ligand_path, ligand_index, label, label_*, split, modality. Other columns are kept as metadata."
     )]
     BuildGraphs(BuildGraphs),
+    /// Vocabularies of fragments of small molecules: learn one from molecules of your own
+    #[command(
+        after_help = "Needs the Python package; `atomica-prep fragments learn --help` there shows all options.\n\n\
+        Example:\n  atomica-prep fragments learn molecules.smi --size 300 --out mine.tsv\n  \
+        atomica-prep build-graphs complexes.csv --fragments mine.tsv --out graphs"
+    )]
+    Fragments {
+        /// Arguments of that command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Show what a folder of graphs holds, or one complex as a table
     #[command(after_help = "Example:\n  atomica-prep inspect graphs\n  atomica-prep inspect graphs 1igy_A_B")]
     Inspect(Inspect),
@@ -92,12 +104,12 @@ struct BuildGraphs {
     /// Which atoms decide whether two blocks meet
     #[arg(long, value_enum, default_value = "all-pairs")]
     interface_rule: RuleName,
-    /// Vocabulary (SMILES, atoms, frequency) to cut ligands with; none: one block per heavy atom
-    #[arg(long, default_value = "none", value_name = "FILE|none")]
+    /// Vocabulary to cut ligands into fragments with: ccd_300, which comes with the package, or a file made by
+    /// `fragments learn`; none: one block per heavy atom. Bonds are those of the ligand's own file, else those of the
+    /// component dictionary, else those of the SMILES in the index (lig_smiles); where none of them is known, or makes
+    /// sense, a ligand stays one block per atom. Each record says which (ligand_chemistry)
+    #[arg(long, default_value = "none", value_name = "NAME|FILE|none")]
     fragments: String,
-    /// Fragments by component id, as the Python command makes them from --fragments
-    #[arg(long, value_name = "FILE", hide = true)]
-    fragment_table: Option<PathBuf>,
     /// What to do about text in structure files that is wrong but leaves no doubt
     #[arg(long, value_enum, default_value = "lenient")]
     strictness: StrictnessName,
@@ -132,6 +144,11 @@ struct Inspect {
 
 /// Runs the command line (arguments without the program's name) and gives the exit code.
 pub fn run(arguments: &[String], stop: &Stop) -> u8 {
+    run_with(arguments, stop, None)
+}
+
+/// The same, with the fragments that `--fragments` asks for.
+pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>) -> u8 {
     let words = std::iter::once("atomica-prep").chain(arguments.iter().map(String::as_str));
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
@@ -144,7 +161,11 @@ pub fn run(arguments: &[String], stop: &Stop) -> u8 {
         }
     };
     let outcome = match cli.command {
-        Command::BuildGraphs(arguments) => build_graphs(&arguments, stop),
+        Command::BuildGraphs(arguments) => build_graphs(&arguments, stop, fragments),
+        Command::Fragments { .. } => Err(usage(
+            "fragments: learning a vocabulary needs RDKit; use the atomica-prep command of the Python package"
+                .to_owned(),
+        )),
         Command::Inspect(arguments) => crate::inspect::run(&arguments.folder, arguments.id.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
@@ -182,7 +203,7 @@ fn usage(message: String) -> Error {
 
 impl BuildGraphs {
     /// Checks everything that can be checked before anything is written.
-    fn checked(&self) -> Result<Build> {
+    fn checked(&self, fragments: Option<&Fragments>) -> Result<Build> {
         if !self.cutoff.is_finite() || self.cutoff <= 0.0 || self.cutoff > 100.0 {
             return Err(usage(format!("--cutoff {}: expected a distance above 0 and up to 100 Å", self.cutoff)));
         }
@@ -207,13 +228,15 @@ impl BuildGraphs {
         if self.out.exists() && !self.out.is_dir() {
             return Err(usage(format!("--out {}: is not a folder", self.out.display())));
         }
-        if self.fragments != "none" {
-            return Err(usage(format!(
-                "--fragments {}: cutting ligands needs RDKit; use the atomica-prep command of the Python package",
-                self.fragments
-            )));
-        }
-        let fragments = self.fragment_table.as_deref().map(FragmentTable::read).transpose()?;
+        let fragments = match (self.fragments.as_str(), fragments) {
+            ("none", _) => None,
+            (_, Some(fragments)) => Some(fragments.clone()),
+            (name, None) => {
+                return Err(usage(format!(
+                    "--fragments {name}: cutting ligands needs RDKit; use the atomica-prep command of the Python package"
+                )));
+            }
+        };
         Ok(Build {
             inputs: self.inputs.clone(),
             out: self.out.clone(),
@@ -255,8 +278,8 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn build_graphs(arguments: &BuildGraphs, stop: &Stop) -> Result<u8> {
-    let build = arguments.checked()?;
+fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Option<&Fragments>) -> Result<u8> {
+    let build = arguments.checked(fragments)?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(arguments.threads)
         .build()

@@ -121,14 +121,6 @@ pub enum Error {
         /// What differs or is missing.
         reason: String,
     },
-    /// The fragment table is not usable.
-    #[error("{path}: not a fragment table: {reason}")]
-    FragmentTable {
-        /// The table.
-        path: String,
-        /// What is wrong.
-        reason: String,
-    },
 
     /// The index cannot be read as CSV at all.
     #[error("{path}: cannot be read as an index: {reason}")]
@@ -309,6 +301,16 @@ pub enum Error {
         /// Component id and residue number.
         ligand: String,
     },
+    /// The ligand cannot be cut into fragments as asked.
+    #[error("{path}: ligand {ligand} cannot be cut into fragments: {reason}")]
+    LigandChemistry {
+        /// The ligand's file, or the structure file.
+        path: String,
+        /// Component id, or number in its file.
+        ligand: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The partners do not meet.
     #[error("{path}: no interface: no heavy atoms of the two partners closer than {cutoff} Å")]
     NoInterface {
@@ -352,7 +354,6 @@ impl Error {
         "Usage",
         "OutputExists",
         "ResumeMismatch",
-        "FragmentTable",
         "IndexUnreadable",
         "IndexColumns",
         "IndexRow",
@@ -372,6 +373,7 @@ impl Error {
         "EmptyPartner",
         "MissingLigand",
         "HydrogenLigand",
+        "LigandChemistry",
         "NoInterface",
         "TooLarge",
         "Write",
@@ -384,7 +386,6 @@ impl Error {
             Self::Usage { .. } => "Usage",
             Self::OutputExists { .. } => "OutputExists",
             Self::ResumeMismatch { .. } => "ResumeMismatch",
-            Self::FragmentTable { .. } => "FragmentTable",
             Self::IndexUnreadable { .. } => "IndexUnreadable",
             Self::IndexColumns { .. } => "IndexColumns",
             Self::IndexRow { .. } => "IndexRow",
@@ -404,6 +405,7 @@ impl Error {
             Self::EmptyPartner { .. } => "EmptyPartner",
             Self::MissingLigand { .. } => "MissingLigand",
             Self::HydrogenLigand { .. } => "HydrogenLigand",
+            Self::LigandChemistry { .. } => "LigandChemistry",
             Self::NoInterface { .. } => "NoInterface",
             Self::TooLarge { .. } => "TooLarge",
             Self::Write { .. } => "Write",
@@ -414,10 +416,7 @@ impl Error {
     /// The part of the work that failed.
     pub fn stage(&self) -> Stage {
         match self {
-            Self::Usage { .. }
-            | Self::OutputExists { .. }
-            | Self::ResumeMismatch { .. }
-            | Self::FragmentTable { .. } => Stage::Usage,
+            Self::Usage { .. } | Self::OutputExists { .. } | Self::ResumeMismatch { .. } => Stage::Usage,
             Self::IndexUnreadable { .. }
             | Self::IndexColumns { .. }
             | Self::IndexRow { .. }
@@ -437,6 +436,7 @@ impl Error {
             | Self::EmptyPartner { .. }
             | Self::MissingLigand { .. }
             | Self::HydrogenLigand { .. }
+            | Self::LigandChemistry { .. }
             | Self::NoInterface { .. }
             | Self::TooLarge { .. } => Stage::Interface,
             Self::Write { .. } | Self::NotADataset { .. } => Stage::Shard,
@@ -449,7 +449,6 @@ impl Error {
             Self::Usage { .. } => None,
             Self::OutputExists { path }
             | Self::ResumeMismatch { path, .. }
-            | Self::FragmentTable { path, .. }
             | Self::IndexUnreadable { path, .. }
             | Self::IndexColumns { path, .. }
             | Self::IndexRow { path, .. }
@@ -469,6 +468,7 @@ impl Error {
             | Self::EmptyPartner { path, .. }
             | Self::MissingLigand { path, .. }
             | Self::HydrogenLigand { path, .. }
+            | Self::LigandChemistry { path, .. }
             | Self::NoInterface { path, .. }
             | Self::TooLarge { path, .. }
             | Self::Write { path, .. }

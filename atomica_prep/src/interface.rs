@@ -1,11 +1,9 @@
 //! From a structure to the interface of two partners: who belongs to them, which blocks meet, and the record.
 
 use std::collections::HashMap;
-use std::path::Path;
-
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::fragments::{Chemistry, Fragments, Sketch};
 use crate::index::{Ligand, Row};
 use crate::neighbors::{nearest_in_complex, Cells};
 use crate::read::ligand::{Bond, Molecule};
@@ -33,75 +31,7 @@ pub struct Options {
     /// Stored nearest neighbours of each atom and block; may be 0.
     pub neighbors: usize,
     /// Ligands cut into fragments, if any.
-    pub fragments: Option<FragmentTable>,
-}
-
-/// Fragments of ligands by component id.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FragmentTable {
-    /// The vocabulary that the block types refer to.
-    pub vocabulary: FragmentVocabulary,
-    /// Fragments of each component, in the order in which they are written.
-    pub components: HashMap<String, Vec<Fragment>>,
-}
-
-/// Name and extent of a fragment vocabulary.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FragmentVocabulary {
-    /// Its name.
-    pub name: String,
-    /// SHA-256 of its file, hex.
-    pub sha256: String,
-    /// Lines in that file.
-    pub entries: u64,
-    /// Block types with it.
-    pub block_types: u64,
-}
-
-/// One fragment of a component.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fragment {
-    /// Index into the block vocabulary.
-    pub block_type: u16,
-    /// Names of its atoms, in the order in which they are written.
-    pub atoms: Vec<String>,
-}
-
-impl FragmentTable {
-    /// Reads a table and checks that it fits its own vocabulary.
-    ///
-    /// # Errors
-    /// The file cannot be read, is no table, or names block types outside its vocabulary.
-    pub fn read(path: &Path) -> Result<Self> {
-        let wrong = |reason: String| Error::FragmentTable { path: path.display().to_string(), reason };
-        let text = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-        let table: Self = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
-        let types = table.vocabulary.block_types;
-        if types < vocab::BLOCKS as u64 || types > u64::from(u16::MAX) {
-            return Err(wrong(format!("block_types is {types}; expected {} to {}", vocab::BLOCKS, u16::MAX)));
-        }
-        let mut ids: Vec<&String> = table.components.keys().collect();
-        ids.sort_unstable();
-        for id in ids {
-            for fragment in table.components.get(id).into_iter().flatten() {
-                if u64::from(fragment.block_type) >= types || fragment.block_type <= vocab::GLOBAL_BLOCK {
-                    return Err(wrong(format!(
-                        "component {id}: block type {} is not between {} and {}",
-                        fragment.block_type,
-                        vocab::GLOBAL_BLOCK + 1,
-                        types - 1
-                    )));
-                }
-                if fragment.atoms.is_empty() {
-                    return Err(wrong(format!("component {id}: a fragment without atoms")));
-                }
-            }
-        }
-        Ok(table)
-    }
+    pub fragments: Option<Fragments>,
 }
 
 /// What a residue is, once its atoms have been looked at.
@@ -408,41 +338,50 @@ fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: Option
     side
 }
 
-/// Blocks of a small molecule: fragments if the table knows exactly its atoms, else one block per atom.
-/// The second value says which.
-fn ligand_side(structure: &Structure, at: usize, table: Option<&FragmentTable>) -> (Side, &'static str) {
-    let mut side = Side::default();
-    let Some(residue) = structure.residues.get(at) else { return (side, "none") };
-    let atoms: Vec<usize> = (residue.start..residue.end).filter(|a| heavy(structure, *a)).collect();
-    let entry = table.and_then(|t| t.components.get(residue.name.as_str()));
-    if let Some(fragments) = entry.and_then(|f| match_fragments(structure, &atoms, f)) {
-        for (kind, members) in fragments {
-            side.push(structure, kind, at, members.into_iter());
-        }
-        return (side, "components");
-    }
-    for atom in atoms {
-        let kind = structure.elements.get(atom).map_or(vocab::UNKNOWN_BLOCK, |e| vocab::element_block(*e));
-        side.push(structure, kind, at, std::iter::once(atom));
-    }
-    (side, "atoms")
+/// A small molecule, and what is known of its chemistry.
+struct SmallMolecule<'a> {
+    structure: &'a Structure,
+    /// Its residue in that structure.
+    at: usize,
+    /// Bonds that its file gives.
+    bonds: &'a [Bond],
+    row: &'a Row,
 }
 
-/// Atoms of each fragment, if names of atoms and table are the same set.
-fn match_fragments(structure: &Structure, atoms: &[usize], fragments: &[Fragment]) -> Option<Vec<(u16, Vec<usize>)>> {
-    let mut by_name: HashMap<&[u8], usize> = HashMap::with_capacity(atoms.len());
-    for &atom in atoms {
-        let name = structure.atom_names.get(atom)?;
-        if by_name.insert(name.as_bytes(), atom).is_some() {
-            return None;
+impl SmallMolecule<'_> {
+    /// Its blocks: fragments where there is a vocabulary and the bonds are known, else one block per atom. The second
+    /// value says which.
+    fn side(&self, fragments: Option<&Fragments>) -> Result<(Side, &'static str)> {
+        let mut side = Side::default();
+        let structure = self.structure;
+        let Some(residue) = structure.residues.get(self.at) else { return Ok((side, "none")) };
+        let atoms: Vec<usize> = (residue.start..residue.end).filter(|a| heavy(structure, *a)).collect();
+        if let Some(fragments) = fragments {
+            let smiles = self.row.metadata.iter().find(|(k, _)| k == "lig_smiles").map(|(_, v)| v.as_str());
+            let sketch = Sketch::new(structure, residue.name.as_str(), &atoms, self.bonds, smiles);
+            let cut = fragments.cut(sketch).map_err(|reason| self.not_cut(residue, reason))?;
+            if cut.chemistry != Chemistry::Atoms {
+                for (kind, members) in &cut.pieces {
+                    let members = members.iter().filter_map(|m| atoms.get(*m as usize).copied());
+                    side.push(structure, *kind, self.at, members);
+                }
+                return Ok((side, cut.chemistry.name()));
+            }
         }
+        for atom in atoms {
+            let kind = structure.elements.get(atom).map_or(vocab::UNKNOWN_BLOCK, |e| vocab::element_block(*e));
+            side.push(structure, kind, self.at, std::iter::once(atom));
+        }
+        Ok((side, Chemistry::Atoms.name()))
     }
-    let mut out = Vec::with_capacity(fragments.len());
-    for fragment in fragments {
-        let members: Option<Vec<usize>> = fragment.atoms.iter().map(|a| by_name.remove(a.as_bytes())).collect();
-        out.push((fragment.block_type, members?));
+
+    fn not_cut(&self, residue: &Residue, reason: String) -> Error {
+        let (path, ligand) = match &self.row.ligand_file {
+            Some(file) => (file.path.clone(), file.index.to_string()),
+            None => (self.row.path.clone(), residue.name.as_str().to_owned()),
+        };
+        Error::LigandChemistry { path, ligand, reason }
     }
-    by_name.is_empty().then_some(out)
 }
 
 /// Å; so that rounding of a sphere never hides a pair that the exact test would keep.
@@ -568,7 +507,8 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
     let structure = &pose.molecule.structure;
-    let (b, chemistry) = ligand_side(structure, 0, options.fragments.as_ref());
+    let ligand = SmallMolecule { structure, at: 0, bonds: &pose.molecule.bonds, row };
+    let (b, chemistry) = ligand.side(options.fragments.as_ref())?;
     if b.blocks.is_empty() {
         let (path, ligand) = match &row.ligand_file {
             Some(file) => (file.path.clone(), file.index.to_string()),
@@ -745,7 +685,7 @@ fn with_ligand(
     if a.blocks.is_empty() {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
-    let (b, chemistry) = ligand_side(structure, copy, options.fragments.as_ref());
+    let (b, chemistry) = SmallMolecule { structure, at: copy, bonds: &[], row }.side(options.fragments.as_ref())?;
     if b.blocks.is_empty() {
         let ligand = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
         return Err(Error::HydrogenLigand { path: row.path.clone(), ligand });

@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod convolution;
 pub mod error;
+pub mod fragments;
 pub mod index;
 mod inspect;
 pub mod interface;

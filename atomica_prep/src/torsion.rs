@@ -43,14 +43,14 @@ fn radius(element: u8) -> f64 {
 }
 
 /// Bonded atoms of each atom, ascending.
-struct Bonds {
+pub(crate) struct Bonds {
     others: Vec<u32>,
     /// Where those of each atom begin, and the end.
     starts: Vec<u32>,
 }
 
 impl Bonds {
-    fn new(positions: &[[f32; 3]], elements: &[u8]) -> Self {
+    pub(crate) fn new(positions: &[[f32; 3]], elements: &[u8]) -> Self {
         let radii: Vec<f64> = elements.iter().map(|e| radius(*e)).collect();
         let mut starts = vec![0u32; positions.len() + 1];
         let mut pairs = Vec::with_capacity(2 * positions.len());
@@ -85,7 +85,7 @@ impl Bonds {
         Self { others, starts }
     }
 
-    fn of(&self, atom: usize) -> &[u32] {
+    pub(crate) fn of(&self, atom: usize) -> &[u32] {
         &self.others[self.starts[atom] as usize..self.starts[atom + 1] as usize]
     }
 }

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use atomica_prep::error::Error;
+use atomica_prep::fragments::{Cut, Cutter, FragmentVocabulary, Fragments, Sketch};
 use atomica_prep::index::{Ids, Index, Row};
-use atomica_prep::interface::{complexes, FragmentTable, Options, Record, Rule, Subject, MAX_ATOMS};
+use atomica_prep::interface::{complexes, Options, Record, Rule, Subject, MAX_ATOMS};
 use atomica_prep::pipeline::{read_manifest, Build, Existing, Part, Stop};
 use atomica_prep::read::ligand::LigandFile;
 use atomica_prep::read::{self, parse, read_file, Format, Source, Strictness};
@@ -90,11 +92,20 @@ fn occupied(existing: Existing) -> Error {
     build(folder.path(), existing).unwrap_err()
 }
 
-fn fragment_table(text: &str) -> Error {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("table.json");
-    fs::write(&path, text).unwrap();
-    FragmentTable::read(&path).unwrap_err()
+/// Has no use for what the index says of any molecule.
+struct Refusing;
+
+impl Cutter for Refusing {
+    fn cut(&self, sketch: &Sketch) -> Result<Cut, String> {
+        Err(format!("lig_smiles {:?} is no SMILES", sketch.smiles.as_deref().unwrap_or_default()))
+    }
+}
+
+fn uncut(text: &str, values: &str) -> Error {
+    let row = row("id,path,chain1,chain2,lig_code,lig_smiles", values);
+    let fragments = Fragments::new(FragmentVocabulary::default(), Arc::new(Refusing));
+    let options = Options { fragments: Some(fragments), ..options() };
+    complexes(&subject(text), &row, &options).remove(0).1.unwrap_err()
 }
 
 /// What becomes of a molecule of a file with one.
@@ -111,6 +122,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
     let near = line("ATOM", " CA", "GLY", 'A', 1, 0.0, "C");
     let far = line("ATOM", " CA", "GLY", 'B', 1, 8.0, "C");
     let zinc = line("HETATM", "ZN", "ZN", 'B', 9, 3.0, "ZN");
+    let pair = line("HETATM", " C1", "LIG", 'B', 9, 3.0, "C") + &line("HETATM", " C2", "LIG", 'B', 9, 4.4, "C");
     let proton = line("HETATM", " H", "HYD", 'B', 9, 3.0, "H");
     let folder = tempfile::tempdir().unwrap();
     let too_large = {
@@ -130,7 +142,6 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ("Usage", Error::Usage { message: "--cutoff 0: expected a distance above 0".to_owned() }, "--cutoff"),
         ("OutputExists", occupied(Existing::Refuse), "--overwrite"),
         ("ResumeMismatch", occupied(Existing::Resume), "no progress.json"),
-        ("FragmentTable", fragment_table("{}"), "missing field"),
         ("IndexUnreadable", Index::open(&folder.path().join("none.csv")).unwrap_err(), "none.csv"),
         (
             "IndexColumns",
@@ -169,6 +180,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ("EmptyPartner", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,").unwrap_err(), "lig_code"),
         ("MissingLigand", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,CA").unwrap_err(), "it has: ZN 9"),
         ("HydrogenLigand", made(&format!("{near}{proton}"), "x,x.pdb,A,B,HYD").unwrap_err(), "heavier than hydrogen"),
+        ("LigandChemistry", uncut(&format!("{near}{pair}"), "x,x.pdb,A,B,LIG,C#?"), "\"C#?\" is no SMILES"),
         // Strict: at exactly the cutoff there is no contact.
         ("NoInterface", made(&format!("{near}{far}"), "x,x.pdb,A,B,").unwrap_err(), "closer than 8 Å"),
         ("TooLarge", too_large, "more than the 4194304"),

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS = [
     ("keys", "errors"),
-    ("fragments", "prep"),
+    ("fragments", "mining", "prep"),
     ("spec",),
     ("records",),
     ("noise",),
