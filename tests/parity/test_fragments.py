@@ -3,7 +3,16 @@
 import gzip
 import json
 
-from atomica.fragments import Molecule, component, fragment, read_vocabulary
+import atomica
+from atomica import keys, prep
+from atomica.fragments import (
+    FIRST_FRAGMENT_BLOCK,
+    Molecule,
+    UnionWriter,
+    component,
+    fragment,
+    read_vocabulary,
+)
 
 
 def test_fragments_of_the_original(shared):
@@ -12,10 +21,11 @@ def test_fragments_of_the_original(shared):
     with gzip.open(folder / "fragments.json.gz") as file:
         ligands = json.load(file)["ligands"]
     assert len(ligands) == 254
+    writer = UnionWriter()
     for ligand in ligands:
         bonds = tuple(map(tuple, ligand["bonds"]))
         molecule = Molecule(tuple(ligand["atom_names"]), tuple(ligand["elements"]), bonds)
-        pieces = fragment(molecule, vocabulary)
+        pieces = fragment(molecule, vocabulary, writer)
         expected = ligand["result_kekule"]
         if "error" in expected:  # metals: the original falls back to one block per atom, and so do we
             assert pieces is None, ligand["id"]
@@ -42,3 +52,36 @@ def test_component_dictionary_has_the_same_molecules(shared):
         assert list(molecule.names) == ligand["atom_names"], ligand["id"]
         ours = {(min(i, j), max(i, j)) for i, j, _ in molecule.bonds}
         assert ours == {(min(i, j), max(i, j)) for i, j, _ in ligand["bonds"]}, ligand["id"]
+
+
+def test_ligands_from_files_are_cut_by_their_bonds(shared, tmp_path):
+    """Every ligand of the affinity series."""
+    out = tmp_path / "out"
+    index = shared / "data" / "fep" / "index.csv"
+    assert prep.main(["build-graphs", str(index), "--out", str(out), "--fragments", "ccd_300"]) == 0
+    data = atomica.open_dataset(out)
+    assert len(data) == 871
+    assert {data[i].ligand_chemistry for i in range(len(data))} == {"bonds"}
+    assert data.fragments == "ccd_300"
+    first = data[0]
+    kinds = first.block_types[(first.segment_ids == 1) & (first.block_types != keys.GLOBAL_BLOCK)]
+    assert (kinds >= FIRST_FRAGMENT_BLOCK).any()
+
+
+def test_a_smiles_serves_where_the_dictionary_does_not(shared, tmp_path):
+    rows = ["id,path,chain1,chain2,lig_code,lig_smiles"]
+    path = shared / "data" / "entries" / "107l.pdb.gz"
+    # The same ligand under a name that the dictionary does not know, and a text that is no SMILES.
+    with gzip.open(path, "rt") as file:
+        text = file.read()
+    (tmp_path / "renamed.pdb").write_text(text.replace(" BME ", " QQQ "))
+    rows += ["a,renamed.pdb,A,A,QQQ,OCCS", "b,renamed.pdb,A,A,QQQ,", f"c,{path},A,A,BME,"]
+    (tmp_path / "index.csv").write_text("\n".join([*rows, "d,renamed.pdb,A,A,QQQ,O(C"]) + "\n")
+    words = ["build-graphs", str(tmp_path / "index.csv"), "--out", str(tmp_path / "out")]
+    assert prep.main([*words, "--fragments", "ccd_300"]) == 3
+    data = atomica.open_dataset(tmp_path / "out")
+    ways = {data[i].id[0]: data[i].ligand_chemistry for i in range(len(data))}
+    assert ways == {"a": "smiles", "b": "atoms", "c": "components"}
+    ledger = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
+    assert {entry["code"] for entry in ledger} == {"LigandChemistry"}
+    assert "'O(C' is no SMILES" in ledger[0]["message"]
