@@ -3,6 +3,7 @@
 mod bcif;
 pub mod ligand;
 mod mmcif;
+mod number;
 mod pdb;
 mod repair;
 
