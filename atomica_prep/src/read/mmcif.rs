@@ -2,6 +2,8 @@
 
 use memchr::{memchr, memchr2};
 
+use super::number::{short_decimal, ONES};
+use super::words::{Short, Words};
 use super::{infer_element, Builder, Name, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Result};
 use crate::vocab;
@@ -29,6 +31,7 @@ struct Token<'a> {
 }
 
 /// A place in the text and the words from there on.
+#[derive(Clone, Copy)]
 struct Tokens<'a> {
     text: &'a [u8],
     at: usize,
@@ -74,6 +77,25 @@ impl<'a> Tokens<'a> {
                 _ => return Ok(Some(self.bare())),
             }
         }
+    }
+
+    /// Goes to the beginning of the next line if there is nothing but blanks before it; gives the text from there on.
+    #[inline]
+    fn next_line(&mut self) -> Option<&'a [u8]> {
+        let rest = self.text.get(self.at..)?;
+        let blanks = rest.iter().position(|c| !matches!(c, b' ' | b'\t' | b'\r'))?;
+        if rest.get(blanks) == Some(&b'\n') {
+            self.skip_line(blanks + 1);
+        }
+        (self.at == self.line_start).then(|| self.text.get(self.at..).unwrap_or_default())
+    }
+
+    /// Goes over `bytes` bytes, of which the last one ends the line.
+    #[inline]
+    fn skip_line(&mut self, bytes: usize) {
+        self.at += bytes;
+        self.line += 1;
+        self.line_start = self.at;
     }
 
     fn line_end(&self) -> usize {
@@ -214,20 +236,15 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
             Kind::Block | Kind::Save => {}
             Kind::Loop => {
                 let mut tags = Vec::new();
+                let mut before = tokens;
                 let mut next = tokens.next().map_err(|e| e.into_error(shown))?;
                 while let Some(tag) = next.filter(|t| t.kind == Kind::Tag) {
                     tags.push(tag);
+                    before = tokens;
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
                 if tags.first().is_some_and(|t| atom_site_item(t.text).is_some()) {
-                    return read_loop(
-                        &mut tokens,
-                        token.line,
-                        &tags,
-                        next,
-                        Builder::new(text.len() / 90, options),
-                        shown,
-                    );
+                    return read_loop(before, token.line, &tags, Builder::new(text.len() / 90, options), shown);
                 }
                 pending = next;
             }
@@ -267,29 +284,36 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
     Err(Error::NoAtoms { path: shown.to_owned(), expected: "an _atom_site table".to_owned() })
 }
 
+/// Reads the rows of `_atom_site`; `tokens` is at the end of its last tag.
 fn read_loop<'a>(
-    tokens: &mut Tokens<'a>,
+    mut tokens: Tokens<'a>,
     line: u64,
     tags: &[Token<'a>],
-    first: Option<Token<'a>>,
     builder: Builder,
     shown: &str,
 ) -> Result<Structure> {
     let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_item(t.text).as_deref().and_then(known)).collect();
     let mut table = Table::new(&items, builder, line, shown)?;
     let width = items.len();
+    let mut words = Words::new();
     let mut row: Vec<Token<'a>> = Vec::with_capacity(width);
-    let mut next = first;
-    while let Some(token) = next {
-        if !matches!(token.kind, Kind::Value { .. }) {
+    loop {
+        // Nearly every row is a line of plain words.
+        while let Some(length) = tokens.next_line().and_then(|text| words.cut(text, width)) {
+            table.line(&words, tokens.line, &mut row);
+            tokens.skip_line(length);
+        }
+        row.clear();
+        while row.len() < width {
+            match tokens.next().map_err(|e| e.into_error(shown))? {
+                Some(token) if matches!(token.kind, Kind::Value { .. }) => row.push(token),
+                _ => break,
+            }
+        }
+        if row.len() < width {
             break;
         }
-        row.push(token);
-        if row.len() == width {
-            table.row(&row);
-            row.clear();
-        }
-        next = tokens.next().map_err(|e| e.into_error(shown))?;
+        table.row(&row);
     }
     if let Some(start) = row.first() {
         return Err(Error::Syntax {
@@ -316,6 +340,7 @@ struct Columns {
     icode: Option<usize>,
     occupancy: Option<usize>,
     model: Option<usize>,
+    count: usize,
 }
 
 struct Table<'a> {
@@ -326,6 +351,12 @@ struct Table<'a> {
     last: [&'a [u8]; 7],
     has_last: bool,
     component: Name,
+    /// The first model, where it is a short word on the line of a usual row.
+    model_word: Option<Short>,
+    /// The words of the last line's residue, if all of them are short: with the same words, the same residue.
+    last_words: Option<[u64; 8]>,
+    /// The last line's occupancy, as word and as number: mostly the same all along a file.
+    occupancy: (Short, f64),
 }
 
 /// The text of a value, or nothing for `.` and `?`.
@@ -377,6 +408,7 @@ impl<'a> Table<'a> {
             icode: find(Item::Icode),
             occupancy: find(Item::Occupancy),
             model: find(Item::Model),
+            count: items.len(),
         };
         if !missing.is_empty() {
             return Err(Error::MissingColumns {
@@ -385,7 +417,17 @@ impl<'a> Table<'a> {
                 missing: missing.join(", "),
             });
         }
-        Ok(Self { columns, builder, model: None, last: [b""; 7], has_last: false, component: Name::default() })
+        Ok(Self {
+            columns,
+            builder,
+            model: None,
+            last: [b""; 7],
+            has_last: false,
+            component: Name::default(),
+            model_word: None,
+            last_words: None,
+            occupancy: ((0, 0), 1.0),
+        })
     }
 
     fn problem(&mut self, row: &[Token<'a>], column: Option<usize>, what: String) {
@@ -394,8 +436,86 @@ impl<'a> Table<'a> {
         self.builder.notes.problems.push(Problem { line, column: first, column_end: first + length - 1, what });
     }
 
+    /// Takes the row that is on line `number`. `row` is only lent.
+    #[inline]
+    fn line(&mut self, words: &Words<'a>, number: u64, row: &mut Vec<Token<'a>>) {
+        let place = self.residue_words(words);
+        if place.is_some() && place == self.last_words && self.usual(words).is_some() {
+            return;
+        }
+        row.clear();
+        for column in 0..self.columns.count {
+            // Words that mean something else in quotes are not among them.
+            let kind = Kind::Value { quoted: false };
+            row.push(Token { kind, text: words.get(column), line: number, column: words.column(column) });
+        }
+        let problems = self.builder.notes.problems.total();
+        self.row(row);
+        if let (Some(first), Some(column)) = (&self.model, self.columns.model) {
+            if first == words.get(column) {
+                self.model_word = words.short(column);
+            }
+        }
+        // What is wrong with a residue is said of each of its rows.
+        self.last_words = place.filter(|_| self.has_last && self.builder.notes.problems.total() == problems);
+    }
+
+    /// Everything that tells one residue from another.
+    #[inline]
+    fn residue_words(&self, words: &Words<'a>) -> Option<[u64; 8]> {
+        let c = &self.columns;
+        let word = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
+        Some([
+            word(c.comp[0])?,
+            word(c.comp[1])?,
+            word(c.chain[0])?,
+            word(c.chain[1])?,
+            word(c.seq[0])?,
+            word(c.seq[1])?,
+            word(c.icode)?,
+            word(c.group)?,
+        ])
+    }
+
+    /// Adds an atom that needs no second thought to the last residue, or passes over one of another model. `None`, with
+    /// nothing done, for any other, which [`Self::row`] then looks at value by value. Both give the same atoms.
+    #[inline]
+    fn usual(&mut self, words: &Words<'a>) -> Option<()> {
+        let given = |(word, length): &Short| *length > 1 || !matches!(*word as u8, b'.' | b'?');
+        if let Some(column) = self.columns.model {
+            let model = words.short(column).filter(given)?;
+            if Some(model) != self.model_word {
+                return (self.model.as_deref()? != words.get(column)).then_some(());
+            }
+        }
+        let [x, y, z] = self.columns.xyz;
+        let coordinate = |column: usize| words.short(column).and_then(|(word, length)| short_decimal(word, length));
+        let position = [coordinate(x)?, coordinate(y)?, coordinate(z)?];
+        let name = words.short(self.columns.atom[0].or(self.columns.atom[1])?).filter(given)?;
+        let symbol = words.short(self.columns.symbol?).filter(given)?;
+        let element = match (symbol, symbol.0.to_le_bytes()) {
+            ((_, 1), [one, ..]) => vocab::element(&[one]),
+            ((_, 2), [one, two, ..]) => vocab::element(&[one, two]),
+            _ => 0,
+        };
+        if element == 0 || name.0 & (0x80 * ONES) != 0 {
+            return None;
+        }
+        let occupancy = words.short(self.columns.occupancy?)?;
+        if occupancy != self.occupancy.0 {
+            self.occupancy = (occupancy, short_decimal(occupancy.0, occupancy.1)?);
+        }
+        let altloc = match self.columns.altloc {
+            None => 0,
+            Some(column) => Some(words.short(column)?).filter(given).map_or(0, |(word, _)| word as u8),
+        };
+        self.builder.atom(Name::of_short(name.0, name.1 as u8), element, position, self.occupancy.1, altloc);
+        Some(())
+    }
+
     #[inline]
     fn row(&mut self, row: &[Token<'a>]) {
+        self.last_words = None;
         if let Some(model) = given(row, self.columns.model) {
             match &self.model {
                 None => self.model = Some(model.to_vec()),

@@ -6,6 +6,7 @@ mod mmcif;
 mod number;
 mod pdb;
 mod repair;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -41,6 +42,16 @@ impl Name {
         let mut bytes = [0u8; Self::CAPACITY];
         bytes.get_mut(..text.len())?.copy_from_slice(text);
         Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    /// The name of a short word (see [`number`]) that holds ASCII only.
+    #[inline]
+    fn of_short(word: u64, length: u8) -> Self {
+        let mut bytes = [0u8; Self::CAPACITY];
+        if let Some(first) = bytes.first_chunk_mut::<8>() {
+            *first = word.to_le_bytes();
+        }
+        Self { bytes, length }
     }
 
     /// The bytes.
@@ -305,10 +316,10 @@ struct Builder {
     highest: Vec<i32>,
     /// Some number was not higher than all before in its chain, so residues may be split.
     unordered: bool,
+    /// Alternate locations of the atoms, 0 for none; empty as long as no atom has one.
     altlocs: Vec<u8>,
-    /// Occupancies in units of 1e-4, so that sums are exact and ties are ties.
+    /// Occupancies in units of 1e-4, so that sums are exact and ties are ties; as many as there are `altlocs`.
     occupancies: Vec<i64>,
-    has_altlocs: bool,
 }
 
 impl Builder {
@@ -317,8 +328,6 @@ impl Builder {
         builder.structure.positions.reserve(atoms);
         builder.structure.elements.reserve(atoms);
         builder.structure.atom_names.reserve(atoms);
-        builder.altlocs.reserve(atoms);
-        builder.occupancies.reserve(atoms);
         builder
     }
 
@@ -367,13 +376,23 @@ impl Builder {
         self.structure.atom_names.push(name);
         self.structure.elements.push(element);
         self.structure.positions.push(position);
-        self.altlocs.push(altloc);
-        self.has_altlocs |= altloc != 0;
-        // Saturating cast: absurd occupancies stay absurd, but finite.
-        self.occupancies.push((occupancy.clamp(-1e6, 1e6) * 1e4).round() as i64);
+        if altloc != 0 || !self.altlocs.is_empty() {
+            self.alternate(occupancy, altloc);
+        }
         if let Some(last) = self.structure.residues.last_mut() {
             last.end = self.structure.positions.len();
         }
+    }
+
+    /// Notes the last atom's alternate location, and that the atoms before it had none.
+    #[cold]
+    fn alternate(&mut self, occupancy: f64, altloc: u8) {
+        let before = self.structure.positions.len().saturating_sub(1);
+        self.altlocs.resize(before, 0);
+        self.occupancies.resize(before, 0);
+        self.altlocs.push(altloc);
+        // Saturating cast: absurd occupancies stay absurd, but finite.
+        self.occupancies.push((occupancy.clamp(-1e6, 1e6) * 1e4).round() as i64);
     }
 
     /// The structure; `expected` are the records that hold its atoms.
@@ -390,7 +409,7 @@ impl Builder {
     }
 
     fn settle(self) -> Structure {
-        if self.has_altlocs {
+        if !self.altlocs.is_empty() {
             self.choose_altlocs()
         } else {
             let mut structure = self.structure;

@@ -3,12 +3,30 @@
 //! A short word is a little-endian `u64` with its first byte lowest and zeros behind its last.
 
 /// 1 in every byte.
-const ONES: u64 = 0x0101_0101_0101_0101;
+pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
 /// '0' in every byte.
 const ZEROS: u64 = 0x30 * ONES;
 
 /// Powers of ten that a double holds exactly and that up to 15 digits need.
 const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// A blank in every byte.
+pub(super) const BLANKS: u64 = 0x20 * ONES;
+
+/// How many bytes at the front are blanks.
+#[inline]
+pub(super) fn blanks_before(word: u64) -> u32 {
+    (word ^ BLANKS).trailing_zeros() / 8
+}
+
+/// Whether the first `length` of eight bytes, and the others zero, are blanks and then digits, one at least.
+#[inline]
+pub(super) fn all_digits(word: u64, length: u32) -> bool {
+    let before = blanks_before(word);
+    let Some(filler) = before.checked_sub(length).is_none().then(|| (1u64 << (8 * before)) - 1) else { return false };
+    let behind = u64::MAX.checked_shl(8 * length).unwrap_or(0);
+    eight_digits((word & !filler) | (ZEROS & (filler | behind))).is_some()
+}
 
 /// The first `length` bytes of eight, as a short word.
 #[inline]
@@ -65,14 +83,14 @@ fn general(field: &[u8]) -> Option<f64> {
 #[inline]
 pub(super) fn short_decimal(word: u64, length: usize) -> Option<f64> {
     let negative = word & 0xff == u64::from(b'-');
-    let (word, length) = if negative { (word >> 8, length - 1) } else { (word, length) };
+    let (word, length) = if negative { (word >> 8, length.saturating_sub(1)) } else { (word, length) };
     // The lowest bit that this sets is that of the first point; bytes above it may be wrong and do not matter.
     let points = word ^ (u64::from(b'.') * ONES);
     let points = points.wrapping_sub(ONES) & !points & (0x80 * ONES);
-    let before = points.trailing_zeros() & !7;
-    if points == 0 || length < 2 || length > 8 {
+    if points == 0 || !(2..=8).contains(&length) {
         return None;
     }
+    let before = points.trailing_zeros() & !7;
     let low = (1u64 << before) - 1;
     let digits = (word & low) | ((word >> 8) & !low);
     let count = length - 1;
@@ -115,6 +133,26 @@ mod tests {
         for wrong in [&b""[..], b"   ", b"1.2.3", b"--1", b"nan", b"inf", b"1 2", b".", b"-"] {
             assert_eq!(decimal(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn digits_behind_blanks() {
+        for (text, wanted) in [
+            (b"12345", true),
+            (b"    1", true),
+            (b"  0 1", false),
+            (b"     ", false),
+            (b"1    ", false),
+            (b"A0000", false),
+            (b"  -12", false),
+            (b"*****", false),
+        ] {
+            let mut bytes = [0; 8];
+            bytes[..5].copy_from_slice(text);
+            assert_eq!(all_digits(u64::from_le_bytes(bytes), 5), wanted, "{text:?}");
+        }
+        assert!(all_digits(u64::from_le_bytes(*b"12345678"), 8));
+        assert!(!all_digits(u64::from_le_bytes(*b"        "), 8));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use memchr::memchr_iter;
 
+use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::{infer_element, Builder, Name, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Problem, Result};
 use crate::vocab;
@@ -28,6 +29,8 @@ struct Reader {
     has_last: bool,
     hetero: bool,
     component: Name,
+    /// The last usual line's occupancy, as text and as number: mostly the same all along a file.
+    occupancy: ([u8; 6], f64),
     /// Chains that a TER record has ended.
     ended: Vec<u8>,
     in_model: bool,
@@ -47,6 +50,7 @@ impl Reader {
             has_last: false,
             hetero: false,
             component: Name::default(),
+            occupancy: (*b"  1.00", 1.0),
             ended: Vec::new(),
             in_model: false,
             ended_file: false,
@@ -58,11 +62,52 @@ impl Reader {
 
     /// Takes one line; false when nothing after it matters.
     fn line(&mut self, line: &[u8], number: u64) -> bool {
+        if self.usual(line, number) {
+            return true;
+        }
         match line.get(..6) {
             Some(b"ATOM  ") => self.atom(line, number, false),
             Some(b"HETATM") => self.atom(line, number, true),
             _ => return self.other_record(line, number),
         }
+        true
+    }
+
+    /// Takes an atom line that needs no second thought, as nearly all do; false for any other, which [`Self::line`] then
+    /// looks at field by field. Both give the same atoms.
+    #[inline]
+    fn usual(&mut self, line: &[u8], number: u64) -> bool {
+        let Some((line, charge)) = line.split_first_chunk::<SYMBOL_END>() else { return false };
+        let hetero = match &part::<0, 6>(line) {
+            b"ATOM  " => false,
+            b"HETATM" => true,
+            _ => return false,
+        };
+        let serial = u64::from_le_bytes(part::<6, 8>(line)) & 0xff_ffff_ffff;
+        if !all_digits(serial, 5) || charge.len() > 2 || !charge.iter().all(|c| *c == b' ') {
+            return false;
+        }
+        let x = coordinate(part::<30, 8>(line));
+        let y = coordinate(part::<38, 8>(line));
+        let z = coordinate(part::<46, 8>(line));
+        let (Some(x), Some(y), Some(z)) = (x, y, z) else { return false };
+        let name4 = part::<12, 4>(line);
+        let (Some(name), Some(element)) = (usual_name(name4), usual_element(line, name4)) else { return false };
+        let occupancy = part::<54, 6>(line);
+        if occupancy != self.occupancy.0 {
+            let Some(value) = decimal(&occupancy) else { return false };
+            self.occupancy = (occupancy, value);
+        }
+        let place = part::<17, 10>(line);
+        if place != self.last || hetero != self.hetero {
+            let Some(residue) = self.begin_residue(line, &place, number, hetero) else { return true };
+            self.component = residue;
+        }
+        let altloc = match part::<16, 1>(line) {
+            [b' '] => 0,
+            [letter] => letter,
+        };
+        self.builder.atom(name, element, [x, y, z], self.occupancy.1, altloc);
         true
     }
 
@@ -153,7 +198,7 @@ impl Reader {
                     end
                 }
             };
-            match fixed(field).filter(|v| v.abs() < LARGEST) {
+            match decimal(field).filter(|v| v.abs() < LARGEST) {
                 Some(value) => *out = value,
                 None => {
                     let first = 31 + axis as u64 * 8;
@@ -184,7 +229,7 @@ impl Reader {
             Some(b' ') | None => 0,
             Some(a) => *a,
         };
-        let occupancy = match line.get(54..60).and_then(fixed) {
+        let occupancy = match line.get(54..60).and_then(decimal) {
             Some(occupancy) => occupancy,
             None => self.assume_occupancy(line, number),
         };
@@ -362,50 +407,55 @@ impl Reader {
     }
 }
 
+/// Columns of an atom line up to the element.
+const SYMBOL_END: usize = 78;
+
+/// `N` columns after the first `AT`.
+#[inline]
+fn part<const AT: usize, const N: usize>(line: &[u8; SYMBOL_END]) -> [u8; N] {
+    const { assert!(AT + N <= SYMBOL_END) };
+    line.get(AT..).and_then(|l| l.first_chunk()).copied().unwrap_or([0; N])
+}
+
+/// A coordinate that stands at the right end of its field. No eight columns hold one beyond [`LARGEST`].
+#[inline]
+fn coordinate(field: [u8; 8]) -> Option<f64> {
+    let word = u64::from_le_bytes(field);
+    let before = blanks_before(word);
+    // A field of blanks alone leaves no word, which is no number either.
+    short_decimal(word.checked_shr(8 * before)?, 8 - before as usize)
+}
+
+/// An atom name of visible characters, with blanks around it.
+#[inline]
+fn usual_name(field: [u8; 4]) -> Option<Name> {
+    let visible = field.iter().all(|c| matches!(c, b' '..=b'~'));
+    let word = u32::from_le_bytes(field);
+    let others = word ^ BLANKS as u32;
+    if !visible || others == 0 {
+        return None;
+    }
+    let (before, after) = (others.trailing_zeros() / 8, others.leading_zeros() / 8);
+    let length = 4 - before - after;
+    let bytes = (word >> (8 * before)).to_le_bytes();
+    Some(Name::of_short(short([bytes[0], bytes[1], bytes[2], bytes[3], 0, 0, 0, 0], length as usize), length as u8))
+}
+
+/// The element as it is written, if it is one and what stands before it is blank or the atom's name agrees.
+#[inline]
+fn usual_element(line: &[u8; SYMBOL_END], name4: [u8; 4]) -> Option<u8> {
+    let symbol = part::<76, 2>(line);
+    let (element, letter) = match symbol {
+        [b' ', one] => (vocab::element(&[one]), one),
+        [first, _] => (vocab::element(&symbol), first),
+    };
+    let agrees = part::<72, 4>(line) == [b' '; 4] || name4[1] == letter && !name4[0].is_ascii_alphabetic();
+    (element != 0 && agrees).then_some(element)
+}
+
 /// Columns of a line, counted from 1, as far as it goes.
 fn field(line: &[u8], first: usize, last: usize) -> &[u8] {
     line.get(first - 1..last.min(line.len())).unwrap_or_default()
-}
-
-/// A decimal number in a field with blanks around it.
-#[inline]
-fn fixed(field: &[u8]) -> Option<f64> {
-    let field = field.trim_ascii();
-    let (negative, digits) = match field.split_first()? {
-        (b'-', rest) => (true, rest),
-        (b'+', rest) => (false, rest),
-        _ => (false, field),
-    };
-    // At most 15 digits, so mantissa and power are exact and one division rounds correctly.
-    let mut mantissa: u64 = 0;
-    let mut after_point: Option<usize> = None;
-    let mut seen = 0;
-    for &c in digits {
-        match c {
-            b'0'..=b'9' => {
-                mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(c - b'0'));
-                seen += 1;
-                if let Some(n) = after_point.as_mut() {
-                    *n += 1;
-                }
-            }
-            b'.' if after_point.is_none() => after_point = Some(0),
-            _ => return general(field),
-        }
-    }
-    if seen == 0 || seen > 15 {
-        return general(field);
-    }
-    let scale = POWERS.get(after_point.unwrap_or(0))?;
-    let value = mantissa as f64 / scale;
-    Some(if negative { -value } else { value })
-}
-
-const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
-
-#[cold]
-fn general(field: &[u8]) -> Option<f64> {
-    fast_float2::parse::<f64, _>(field).ok().filter(|v| v.is_finite())
 }
 
 /// A residue number and how it is written.
@@ -460,17 +510,6 @@ mod tests {
     }
 
     const LINE: &str = "ATOM      1  CA  ALA A   1      11.104   6.134  -6.504  1.00  0.00           C  ";
-
-    #[test]
-    fn numbers() {
-        assert_eq!(fixed(b"  11.104"), Some(11.104));
-        assert_eq!(fixed(b"-999.999"), Some(-999.999));
-        assert_eq!(fixed(b"1e2"), Some(100.0));
-        assert_eq!(fixed(b"12"), Some(12.0));
-        for wrong in [&b""[..], b"   ", b"1.2.3", b"--1", b"nan", b"inf", b"1 2", b".", b"-"] {
-            assert_eq!(fixed(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn residue_numbers() {
