@@ -101,13 +101,20 @@ impl<'a> Value<'a> {
         let mut waiting: u64 = 1;
         while waiting > 0 {
             waiting -= 1;
-            let (head, after) = Value(rest).head()?;
-            rest = after;
-            let members = match head {
-                Head::Array(count) => count,
-                Head::Map(count) => count * 2,
-                _ => 0,
+            // Most values are small numbers, short texts, and lists of few members, which their first byte describes.
+            let first = rest.first().copied().unwrap_or(0xc1);
+            let (members, after) = match first {
+                0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => (0, rest.get(1..)),
+                0xa0..=0xbf => (0, rest.get(1 + usize::from(first & 0x1f)..)),
+                0x80..=0x8f => (2 * u64::from(first & 0x0f), rest.get(1..)),
+                0x90..=0x9f => (u64::from(first & 0x0f), rest.get(1..)),
+                _ => match Value(rest).head()? {
+                    (Head::Array(count), after) => (count, Some(after)),
+                    (Head::Map(count), after) => (count * 2, Some(after)),
+                    (_, after) => (0, Some(after)),
+                },
             };
+            rest = after.ok_or_else(|| "the file ends in the middle of a value".to_owned())?;
             // Every member takes a byte at least, so that this bounds the loop as well.
             waiting += members;
             if waiting > rest.len() as u64 {
@@ -151,6 +158,34 @@ impl<'a> Value<'a> {
             rest = Value(rest).end()?;
         }
         Ok(None)
+    }
+
+    /// Goes over a map and in it over the members of the list `name`. `visit` gives what follows a member, and this what
+    /// follows the map.
+    fn over(self, name: &str, visit: &mut dyn FnMut(Value<'a>) -> Decoded<&'a [u8]>) -> Decoded<&'a [u8]> {
+        let (Head::Map(count), mut rest) = self.head()? else {
+            return Err(format!("a value that should have {name} is no map"));
+        };
+        let mut seen = false;
+        for _ in 0..count {
+            let value = Value(rest).end()?;
+            let wanted = !seen && Value(rest).head()?.0 == Head::Text(name.as_bytes());
+            if !wanted {
+                rest = Value(value).end()?;
+                continue;
+            }
+            seen = true;
+            let (Head::Array(members), first) = Value(value).head()? else { return Err(format!("{name} is no list")) };
+            rest = first;
+            for _ in 0..members {
+                rest = visit(Value(rest))?;
+            }
+        }
+        if seen {
+            Ok(rest)
+        } else {
+            Err(format!("{name} is missing"))
+        }
     }
 
     fn text(self, what: &str) -> Decoded<&'a [u8]> {
@@ -573,14 +608,19 @@ pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Struc
     read_table(columns(category, bytes.len(), shown)?, options)
 }
 
+/// The first category `_atom_site`. Every value of the file is gone over, and once only.
 fn atom_site(file: Value<'_>) -> Decoded<Option<Value<'_>>> {
-    file.end()?;
-    file.need("dataBlocks")?.each("dataBlocks", |block| {
-        block.need("categories")?.each("categories", |category| {
+    let mut found = None;
+    file.over("dataBlocks", &mut |block| {
+        block.over("categories", &mut |category| {
             let name = category.need("name")?.text("name")?;
-            Ok(name.eq_ignore_ascii_case(b"_atom_site").then_some(category))
+            if found.is_none() && name.eq_ignore_ascii_case(b"_atom_site") {
+                found = Some(category);
+            }
+            category.end()
         })
-    })
+    })?;
+    Ok(found)
 }
 
 fn columns<'a>(category: Value<'a>, limit: usize, shown: &'a str) -> Result<Columns<'a>> {
@@ -672,8 +712,9 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
     }
     let tell = [&comps[0], &comps[1], &chains[0], &chains[1], &seqs[0], &seqs[1], &icode, &group, &model];
     for texts in tell {
-        for (pair, begin) in texts.rows.windows(2).zip(begins.iter_mut().skip(1)) {
-            *begin |= pair.first() != pair.last();
+        let next = texts.rows.get(1..).unwrap_or_default();
+        for ((a, b), begin) in texts.rows.iter().zip(next).zip(begins.get_mut(1..).unwrap_or_default()) {
+            *begin |= a != b;
         }
     }
     let names = atoms.each_ref().map(|t| t.table.iter().map(|n| Name::new(n)).collect::<Vec<Option<Name>>>());
