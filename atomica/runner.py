@@ -415,7 +415,7 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
         issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    checked = _inherit(checked, source, data["train"].block_types, issues, resume=resume)
+    checked = _inherit(checked, source, data["train"], issues, resume=resume)
     config = checked.model
     if config.modality_embedding and checked.data.input != "complex":
         issues.add(
@@ -447,17 +447,20 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
     return Job(_absolute(checked, folder), parts, texts, model, device, folder, found, identity, started)
 
 
-def _inherit(checked: Spec, source: spec.Source, block_types: int, issues: Issues, *, resume: bool) -> Spec:
+def _inherit(
+    checked: Spec, source: spec.Source, data: Dataset | Mixture, issues: Issues, *, resume: bool
+) -> Spec:
     """The spec with the settings of the encoder that it takes from `model.init`, and the data's vocabulary.
 
-    A resumed run takes them from its own checkpoint, since the model it started from may be gone.
+    Data without fragments suit a model that knows fragments: its vocabulary begins with theirs. A resumed run takes
+    the settings from its own checkpoint, since the model it started from may be gone.
     """
     from atomica.errors import DataError
     from atomica.model import inherit, saved_encoder
     from atomica.train import checkpoint
     from atomica.train.loop import LAST
 
-    checked = replace(checked, model=replace(checked.model, block_types=block_types))
+    checked = replace(checked, model=replace(checked.model, block_types=data.block_types))
     origin = checked.init.init
     if origin is None:
         return checked
@@ -465,7 +468,9 @@ def _inherit(checked: Spec, source: spec.Source, block_types: int, issues: Issue
     folder = str(last) if resume and last is not None else origin
     try:
         saved = saved_encoder(folder)
-        config = inherit(checked.model, {*source.tree["model"], "block_types"}, saved)
+        larger = data.fragments == "none" and saved.get("block_types", 0) > data.block_types
+        given = {*source.tree["model"], *(() if larger else ("block_types",))}
+        config = inherit(checked.model, given, saved)
     except DataError as error:
         issues.add(("model", "init"), str(error).removeprefix(f"{folder}: "))
         return checked

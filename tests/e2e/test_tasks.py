@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import atomica
+from atomica.errors import DataError
+from atomica.model import inherit
 from atomica.runner import main
 
 BASE = """\
@@ -307,6 +310,20 @@ def test_weights_of_other_sizes_are_refused(run, pretrained, change, message):
     assert code == 2
     assert message in errors
     assert not out.exists()
+
+
+def test_weights_with_a_larger_vocabulary(run, tmp_path):
+    """As the original's, which know fragments: data without fragments use the beginning of their vocabulary."""
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1, block_types=440)
+    atomica.Model(config).save(tmp_path / "large")
+    code, out, _, errors = run([BINARY], f"model.init={tmp_path / 'large'}", "train.epochs=1")
+    assert code == 0, errors
+    assert atomica.load(out / "checkpoints" / "best", device="cpu").config.block_types == 440
+    shutil.rmtree(tmp_path / "large")
+    assert main([str(out / "spec.toml"), "--resume", "--set", "train.epochs=2"]) == 0
+    fragmented = {**asdict(config), "block_types": 500}
+    with pytest.raises(DataError, match="block_types is 500 there, 440 here"):
+        inherit(config, {"block_types"}, fragmented)
 
 
 def test_a_head_of_other_sizes_is_left_fresh(run, pretrained):
