@@ -161,6 +161,8 @@ pub enum Error {
         path: String,
         /// Line of the second row.
         line: u64,
+        /// Column of the ids.
+        column: u64,
         /// Line of the first row.
         other: u64,
         /// The id.
@@ -492,6 +494,7 @@ impl Error {
     pub fn column(&self) -> Option<u64> {
         match self {
             Self::IndexRow { column, .. } | Self::Syntax { column, .. } => *column,
+            Self::DuplicateId { column, .. } => Some(*column),
             Self::BadRecords { problems, .. } | Self::NeedsRepair { problems, .. } => {
                 problems.first().map(|p| p.column).filter(|c| *c > 0)
             }

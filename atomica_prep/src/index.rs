@@ -48,6 +48,8 @@ pub struct Row {
     pub chain2: Vec<String>,
     /// The ligand, if the second partner is one of the structure.
     pub ligand: Option<Ligand>,
+    /// The ligand, if the first partner is one as well.
+    pub ligand1: Option<Ligand>,
     /// The ligand, if the second partner has a file of its own.
     pub ligand_file: Option<LigandRef>,
     /// `label` and `label_*` columns that are not empty.
@@ -67,8 +69,94 @@ pub struct BadRow {
     pub line: u64,
     /// Id, empty if there is none.
     pub id: String,
-    /// Why.
-    pub error: Error,
+    /// Everything that is wrong with it; never empty.
+    pub errors: Vec<Error>,
+    /// What it seems to be meant as.
+    pub kind: Kind,
+}
+
+impl BadRow {
+    /// All of it as one error, which names the first column to blame.
+    pub fn error(&self) -> Error {
+        let mut reasons: Vec<&str> = Vec::new();
+        for error in &self.errors {
+            match error {
+                Error::IndexRow { reason, .. } => reasons.push(reason),
+                other => return other.clone(),
+            }
+        }
+        match self.errors.first() {
+            Some(Error::IndexRow { path, line, column, .. }) => {
+                Error::IndexRow { path: path.clone(), line: *line, column: *column, reason: reasons.join("; ") }
+            }
+            _ => Error::IndexRow { path: String::new(), line: self.line, column: None, reason: String::new() },
+        }
+    }
+}
+
+/// What the two partners of a row are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Chains and chains.
+    Chains,
+    /// Chains and a ligand of the structure.
+    Ligand,
+    /// Chains and a ligand in a file of its own.
+    LigandFile,
+    /// Two ligands of the structure.
+    Ligands,
+}
+
+impl Kind {
+    /// Columns and values of a row that is right.
+    pub fn example(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Chains => &[("id", "1abc_A_B"), ("path", "structures/1abc.cif.gz"), ("chain1", "A"), ("chain2", "B")],
+            Self::Ligand => &[
+                ("id", "1abc_ATP"),
+                ("path", "structures/1abc.cif.gz"),
+                ("chain1", "A_B"),
+                ("chain2", "A"),
+                ("lig_code", "ATP"),
+                ("lig_resnum", "301"),
+            ],
+            Self::LigandFile => &[
+                ("id", "1abc_7"),
+                ("path", "structures/1abc.pdb"),
+                ("chain1", "A"),
+                ("ligand_path", "ligands/1abc.sdf"),
+                ("ligand_index", "7"),
+            ],
+            Self::Ligands => &[
+                ("id", "1abc_HEM_CYN"),
+                ("path", "structures/1abc.cif.gz"),
+                ("chain1", "A"),
+                ("lig_code1", "HEM"),
+                ("lig_resnum1", "201"),
+                ("chain2", "A"),
+                ("lig_code", "CYN"),
+                ("lig_resnum", "202"),
+            ],
+        }
+    }
+}
+
+impl Row {
+    /// What its partners are.
+    pub fn kind(&self) -> Kind {
+        Kind::of(self.ligand1.is_some(), self.ligand.is_some(), self.ligand_file.is_some())
+    }
+}
+
+impl Kind {
+    fn of(first: bool, second: bool, file: bool) -> Self {
+        match (first, second, file) {
+            (true, ..) => Self::Ligands,
+            (_, _, true) => Self::LigandFile,
+            (_, true, _) => Self::Ligand,
+            _ => Self::Chains,
+        }
+    }
 }
 
 /// Where the columns are.
@@ -81,6 +169,9 @@ struct Columns {
     lig_code: Option<usize>,
     lig_resnum: Option<usize>,
     lig_icode: Option<usize>,
+    lig_code1: Option<usize>,
+    lig_resnum1: Option<usize>,
+    lig_icode1: Option<usize>,
     ligand_path: Option<usize>,
     ligand_index: Option<usize>,
     split: Option<usize>,
@@ -109,8 +200,20 @@ impl Index {
     /// The file is missing or empty, or its header lacks columns.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display().to_string();
+        let text = std::fs::read(path).map_err(|e| Error::IndexUnreadable {
+            path: shown.clone(),
+            line: None,
+            reason: e.to_string(),
+        })?;
+        Self::parse(text, shown, path.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
+    /// Reads the header of an index in memory; `shown` is its name in messages, `folder` where its paths begin.
+    ///
+    /// # Errors
+    /// It is empty, or its header lacks columns.
+    pub fn parse(text: Vec<u8>, shown: String, folder: PathBuf) -> Result<Self> {
         let unreadable = |line, reason: String| Error::IndexUnreadable { path: shown.clone(), line, reason };
-        let text = std::fs::read(path).map_err(|e| unreadable(None, e.to_string()))?;
         let sha256 = crate::shard::sha256_hex(&text);
         let mut reader = ReaderBuilder::new().from_reader(body(&text));
         let header: Vec<String> = match reader.headers() {
@@ -133,10 +236,12 @@ impl Index {
         let mut rows = 0;
         let mut reader = Self::reader(&text);
         let mut record = ByteRecord::new();
-        while reader.read_byte_record(&mut record).map_err(|e| unreadable(None, e.to_string()))? {
+        while reader
+            .read_byte_record(&mut record)
+            .map_err(|e| unreadable(e.position().map(csv::Position::line), e.to_string()))?
+        {
             rows += 1;
         }
-        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         Ok(Self { shown, folder, text, header, columns, rows, sha256 })
     }
 
@@ -153,6 +258,26 @@ impl Index {
     /// No rows?
     pub fn is_empty(&self) -> bool {
         self.rows == 0
+    }
+
+    /// Name of a column by its number in errors, from 1.
+    pub fn column_name(&self, column: u64) -> Option<&str> {
+        self.header.get(usize::try_from(column).ok()?.checked_sub(1)?).map(String::as_str)
+    }
+
+    /// Number of the column of that name in errors, from 1.
+    pub fn column_number(&self, name: &str) -> Option<u64> {
+        let at = match name {
+            "id" => self.columns.id,
+            "path" => self.columns.path,
+            _ => self.header.iter().position(|h| h == name)?,
+        };
+        Some(at as u64 + 1)
+    }
+
+    /// Names of the columns `label` and `label_*`.
+    pub fn label_columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.labels.iter().filter_map(|c| self.header.get(*c)).map(String::as_str)
     }
 
     /// The file as it was named.
@@ -177,137 +302,189 @@ impl Index {
     }
 
     fn row(&self, record: &ByteRecord, line: u64, ids: &mut Ids) -> std::result::Result<Row, Box<BadRow>> {
-        let mut id = String::new();
-        self.usable_row(record, line, ids, &mut id).map_err(|error| Box::new(BadRow { line, id, error }))
+        let mut fields: Vec<&str> = Vec::with_capacity(record.len());
+        let mut problems = Vec::new();
+        for (i, field) in record.iter().enumerate() {
+            fields.push(std::str::from_utf8(field).map(str::trim).unwrap_or_else(|_| {
+                problems.push(self.wrong(line, Some(i), "is not UTF-8 text".to_owned()));
+                ""
+            }));
+        }
+        if fields.len() != self.header.len() {
+            let reason = format!("has {} fields, the header {}", fields.len(), self.header.len());
+            problems.push(self.wrong(line, None, reason));
+        }
+        let fields = Fields { index: self, line, fields };
+        // Where fields are missing or unreadable, what else seems wrong follows from that.
+        let row = if problems.is_empty() { fields.usable(&mut problems) } else { None };
+        let id = fields.get(Some(self.columns.id)).unwrap_or_default();
+        match row {
+            Some(row) if problems.is_empty() => {
+                let repeats = row.ligand.as_ref().is_some_and(|l| l.resnum.is_none());
+                match ids.take(id, line, repeats) {
+                    None => return Ok(row),
+                    Some(other) => {
+                        let (path, id) = (self.shown.clone(), id.to_owned());
+                        let column = self.columns.id as u64 + 1;
+                        problems.push(Error::DuplicateId { path, line, column, other, id });
+                    }
+                }
+            }
+            _ => {}
+        }
+        let given = |column| fields.get(column).is_some();
+        let c = &self.columns;
+        let kind = Kind::of(given(c.lig_code1), given(c.lig_code), given(c.ligand_path));
+        Err(Box::new(BadRow { line, id: id.to_owned(), errors: problems, kind }))
     }
 
     fn wrong(&self, line: u64, column: Option<usize>, reason: String) -> Error {
         Error::IndexRow { path: self.shown.clone(), line, column: column.map(|c| c as u64 + 1), reason }
     }
+}
 
-    fn usable_row(&self, record: &ByteRecord, line: u64, ids: &mut Ids, id: &mut String) -> Result<Row> {
-        let mut fields: Vec<&str> = Vec::with_capacity(record.len());
-        for (i, field) in record.iter().enumerate() {
-            match std::str::from_utf8(field) {
-                Ok(text) => fields.push(text.trim()),
-                Err(_) => return Err(self.wrong(line, Some(i), "is not UTF-8 text".to_owned())),
+/// The texts of one row.
+struct Fields<'a> {
+    index: &'a Index,
+    line: u64,
+    fields: Vec<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    /// A field, unless it is empty or its column is not there.
+    fn get(&self, column: Option<usize>) -> Option<&'a str> {
+        self.fields.get(column?).copied().filter(|f| !f.is_empty())
+    }
+
+    fn wrong(&self, column: Option<usize>, reason: impl Into<String>) -> Error {
+        self.index.wrong(self.line, column, reason.into())
+    }
+
+    /// The row, and everything that is wrong with it.
+    fn usable(&self, problems: &mut Vec<Error>) -> Option<Row> {
+        let columns = &self.index.columns;
+        let mut note = |error: Error| problems.push(error);
+        for (column, name) in [(columns.id, "id"), (columns.path, "path")] {
+            if self.get(Some(column)).is_none() {
+                note(self.wrong(Some(column), format!("{name} is empty")));
             }
         }
-        let get = |column: Option<usize>| column.and_then(|c| fields.get(c)).copied().filter(|f| !f.is_empty());
-        *id = get(Some(self.columns.id)).unwrap_or_default().to_owned();
-        if fields.len() != self.header.len() {
-            let reason = format!("has {} fields, the header {}", fields.len(), self.header.len());
-            return Err(self.wrong(line, None, reason));
-        }
-        let need = |column: Option<usize>, name: &str| {
-            get(column).ok_or_else(|| self.wrong(line, column, format!("{name} is empty")))
-        };
-        need(Some(self.columns.id), "id")?;
-        let path = need(Some(self.columns.path), "path")?.to_owned();
-        let code = get(self.columns.lig_code);
-        let ligand_file = self.ligand_file(line, get(self.columns.ligand_path), get(self.columns.ligand_index))?;
-        if code.is_some() && ligand_file.is_some() {
-            let reason =
-                "gives lig_code and ligand_path; the ligand is in the structure or in a file, not both".to_owned();
-            return Err(self.wrong(line, self.columns.ligand_path, reason));
+        let code = self.get(columns.lig_code);
+        let code1 = self.get(columns.lig_code1);
+        let ligand_file = self.ligand_file().map_err(&mut note).ok().flatten();
+        let in_file = self.get(columns.ligand_path).is_some();
+        if code.is_some() && in_file {
+            let reason = "gives lig_code and ligand_path; the ligand is in the structure or in a file, not both";
+            note(self.wrong(columns.ligand_path, reason));
         }
         // Old files have chains without a name, and their ligands, too. Only a whole partner cannot be left out.
-        let chain1 = self.chains(line, self.columns.chain1, get(self.columns.chain1).unwrap_or_default())?;
-        let chain2 = match code.or(ligand_file.as_ref().map(|l| l.path.as_str())) {
-            Some(_) => get(self.columns.chain2).unwrap_or_default(),
-            None => need(self.columns.chain2, "chain2")?,
-        };
-        let chain2 = self.chains(line, self.columns.chain2, chain2)?;
-        let ligand = match code {
-            Some(code) => {
-                if chain2.len() != 1 {
-                    let reason = "with lig_code, chain2 is the one chain of the ligand".to_owned();
-                    return Err(self.wrong(line, self.columns.chain2, reason));
-                }
-                let resnum = match get(self.columns.lig_resnum) {
-                    None => None,
-                    Some(text) => Some(text.parse::<i32>().map_err(|_| {
-                        let reason = format!("lig_resnum {text:?} is not a whole number");
-                        self.wrong(line, self.columns.lig_resnum, reason)
-                    })?),
-                };
-                // A residue number without an insertion code means the residue that has none.
-                let icode = match (get(self.columns.lig_icode), resnum, self.columns.lig_icode) {
-                    (Some(icode), _, _) => Some(icode.to_owned()),
-                    (None, Some(_), Some(_)) => Some(String::new()),
-                    _ => None,
-                };
-                Some(Ligand { code: code.to_owned(), resnum, icode })
-            }
-            None if ligand_file.is_some() => {
-                if chain2.len() != 1 {
-                    let reason = "with ligand_path, chain2 is empty or the one chain to put the ligand into".to_owned();
-                    return Err(self.wrong(line, self.columns.chain2, reason));
-                }
-                None
-            }
-            None => {
-                if let Some(both) = chain1.iter().find(|c| chain2.contains(c)) {
-                    let reason = format!("chain {both:?} is in chain1 and in chain2");
-                    return Err(self.wrong(line, self.columns.chain2, reason));
-                }
-                None
-            }
-        };
-        let modality = match get(self.columns.modality) {
-            None => None,
-            Some(text) => Some(modality(text).ok_or_else(|| {
-                let known = vocab::MODALITIES.join(", ");
-                self.wrong(line, self.columns.modality, format!("modality {text:?} is none of {known}"))
-            })?),
-        };
-        let pairs = |columns: &[usize]| -> Vec<(String, String)> {
-            columns.iter().filter_map(|c| Some((self.header.get(*c)?.clone(), get(Some(*c))?.to_owned()))).collect()
-        };
-        let repeats = ligand.as_ref().is_some_and(|l| l.resnum.is_none());
-        if let Some(other) = ids.take(id, line, repeats) {
-            return Err(Error::DuplicateId { path: self.shown.clone(), line, other, id: id.clone() });
+        if code.is_none() && !in_file && self.get(columns.chain2).is_none() {
+            note(self.wrong(columns.chain2, "chain2 is empty"));
         }
-        Ok(Row {
-            line,
-            id: id.clone(),
-            file: self.folder.join(&path),
+        let mut chains = |column| self.chains(column).map_err(&mut note).unwrap_or_default();
+        let (chain1, chain2) = (chains(columns.chain1), chains(columns.chain2));
+        let ligand = self.ligand("", code, [columns.lig_resnum, columns.lig_icode], &mut note);
+        let ligand1 = self.ligand("1", code1, [columns.lig_resnum1, columns.lig_icode1], &mut note);
+        if code.is_some() && chain2.len() > 1 {
+            note(self.wrong(columns.chain2, "with lig_code, chain2 is the one chain of the ligand"));
+        } else if in_file && chain2.len() > 1 {
+            let reason = "with ligand_path, chain2 is empty or the one chain to put the ligand into";
+            note(self.wrong(columns.chain2, reason));
+        } else if code.is_none() && !in_file {
+            if let Some(both) = chain1.iter().find(|c| chain2.contains(c)) {
+                note(self.wrong(columns.chain2, format!("chain {both:?} is in chain1 and in chain2")));
+            }
+        }
+        if let Some(ligand1) = &ligand1 {
+            if chain1.len() > 1 {
+                note(self.wrong(columns.chain1, "with lig_code1, chain1 is the one chain of that ligand"));
+            }
+            if code.is_none() {
+                let reason = "lig_code1 is for two ligands; name the second in lig_code, or the only one there";
+                note(self.wrong(columns.lig_code1, reason));
+            }
+            if ligand1.resnum.is_none() {
+                note(self.wrong(columns.lig_code1, "lig_code1 needs lig_resnum1, so that the copy is known"));
+            }
+        }
+        let modality = self.get(columns.modality).and_then(|text| {
+            let known = modality(text);
+            if known.is_none() {
+                let reason = format!("modality {text:?} is none of {}", vocab::MODALITIES.join(", "));
+                note(self.wrong(columns.modality, reason));
+            }
+            known
+        });
+        let pairs = |columns: &[usize]| -> Vec<(String, String)> {
+            let header = &self.index.header;
+            columns.iter().filter_map(|c| Some((header.get(*c)?.clone(), self.get(Some(*c))?.to_owned()))).collect()
+        };
+        let path = self.get(Some(columns.path))?.to_owned();
+        Some(Row {
+            line: self.line,
+            id: self.get(Some(columns.id))?.to_owned(),
+            file: self.index.folder.join(&path),
             path,
             chain1,
             chain2,
             ligand,
+            ligand1,
             ligand_file,
-            labels: pairs(&self.columns.labels),
-            split: get(self.columns.split).map(str::to_owned),
+            labels: pairs(&columns.labels),
+            split: self.get(columns.split).map(str::to_owned),
             modality,
-            metadata: pairs(&self.columns.metadata),
+            metadata: pairs(&columns.metadata),
         })
     }
 
-    fn ligand_file(&self, line: u64, path: Option<&str>, index: Option<&str>) -> Result<Option<LigandRef>> {
-        let wrong = |reason: String| Err(self.wrong(line, self.columns.ligand_index, reason));
-        let Some(path) = path else {
+    /// The ligand named by `code`, with the columns of its number and insertion code.
+    fn ligand(
+        &self,
+        suffix: &str,
+        code: Option<&str>,
+        [resnum, icode]: [Option<usize>; 2],
+        note: &mut impl FnMut(Error),
+    ) -> Option<Ligand> {
+        let code = code?;
+        let number = self.get(resnum).and_then(|text| {
+            let number = text.parse::<i32>();
+            number
+                .map_err(|_| note(self.wrong(resnum, format!("lig_resnum{suffix} {text:?} is not a whole number"))))
+                .ok()
+        });
+        // A residue number without an insertion code means the residue that has none.
+        let icode = match (self.get(icode), number, icode) {
+            (Some(icode), _, _) => Some(icode.to_owned()),
+            (None, Some(_), Some(_)) => Some(String::new()),
+            _ => None,
+        };
+        Some(Ligand { code: code.to_owned(), resnum: number, icode })
+    }
+
+    fn ligand_file(&self) -> Result<Option<LigandRef>> {
+        let columns = &self.index.columns;
+        let index = self.get(columns.ligand_index);
+        let Some(path) = self.get(columns.ligand_path) else {
             return match index {
-                Some(_) => wrong("ligand_index needs a ligand_path".to_owned()),
+                Some(_) => Err(self.wrong(columns.ligand_index, "ligand_index needs a ligand_path")),
                 None => Ok(None),
             };
         };
-        let index = match index.unwrap_or("0").parse::<usize>() {
-            Ok(index) => index,
-            Err(_) => {
-                return wrong(format!("ligand_index {:?} is not a number from 0 on", index.unwrap_or_default()));
-            }
-        };
-        Ok(Some(LigandRef { path: path.to_owned(), file: self.folder.join(path), index }))
+        let index = index.unwrap_or("0");
+        let index = index.parse::<usize>().map_err(|_| {
+            self.wrong(columns.ligand_index, format!("ligand_index {index:?} is not a number from 0 on"))
+        })?;
+        Ok(Some(LigandRef { path: path.to_owned(), file: self.index.folder.join(path), index }))
     }
 
     /// Chains joined with `_`; an empty one is the chain without a name.
-    fn chains(&self, line: u64, column: Option<usize>, text: &str) -> Result<Vec<String>> {
+    fn chains(&self, column: Option<usize>) -> Result<Vec<String>> {
+        let text = self.get(column).unwrap_or_default();
         let mut chains: Vec<String> = Vec::new();
         for chain in text.split('_').map(str::trim) {
             if chains.iter().any(|c| c == chain) {
                 let reason = format!("{text:?} names chain {chain:?} twice; chains are joined with one _");
-                return Err(self.wrong(line, column, reason));
+                return Err(self.wrong(column, reason));
             }
             chains.push(chain.to_owned());
         }
@@ -357,6 +534,9 @@ fn columns(header: &[String]) -> std::result::Result<Columns, String> {
         lig_code: find("lig_code"),
         lig_resnum: find("lig_resnum"),
         lig_icode: find("lig_icode"),
+        lig_code1: find("lig_code1"),
+        lig_resnum1: find("lig_resnum1"),
+        lig_icode1: find("lig_icode1"),
         ligand_path: find("ligand_path"),
         ligand_index: find("ligand_index"),
         split,
@@ -485,8 +665,49 @@ mod tests {
             let rows = read(&format!("{header}ok,a.pdb,A,B,,,,,\n{row}\n"));
             assert!(rows[0].is_ok());
             let bad = rows[1].as_ref().unwrap_err();
-            assert_eq!((bad.line, bad.error.line(), bad.error.column()), (3, Some(3), column), "{}", bad.error);
-            assert!(bad.error.to_string().contains(text), "{}", bad.error);
+            let error = bad.error();
+            assert_eq!((bad.line, bad.errors.len(), error.line(), error.column()), (3, 1, Some(3), column), "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_with_a_row_is_told() {
+        let rows = read("id,path,chain1,chain2,lig_code,lig_resnum,modality\n,,A_A,B_C,ZN,x,PQ\n");
+        let bad = rows[0].as_ref().unwrap_err();
+        let columns: Vec<_> = bad.errors.iter().map(Error::column).collect();
+        assert_eq!(columns, [Some(1), Some(2), Some(3), Some(6), Some(4), Some(7)]);
+        assert_eq!((bad.kind, bad.error().column()), (Kind::Ligand, Some(1)));
+        assert!(bad.error().to_string().contains("id is empty; path is empty; "), "{}", bad.error());
+    }
+
+    #[test]
+    fn two_ligands() {
+        let header = "id,path,chain1,lig_code1,lig_resnum1,chain2,lig_code,lig_resnum,ligand_path\n";
+        let rows = read(&format!("{header}x,a.pdb,A,HEM,1,A,CYN,2,\n"));
+        let row = rows[0].as_ref().unwrap();
+        assert_eq!(row.kind(), Kind::Ligands);
+        let first = row.ligand1.as_ref().unwrap();
+        assert_eq!((first.code.as_str(), first.resnum, first.icode.as_deref()), ("HEM", Some(1), None));
+        for (row, column, text) in [
+            ("x,a.pdb,A,HEM,,A,CYN,2,", 4, "needs lig_resnum1"),
+            ("x,a.pdb,A_B,HEM,1,A,CYN,2,", 3, "the one chain of that ligand"),
+            ("x,a.pdb,A,HEM,1,B,,,", 4, "name the second in lig_code"),
+            ("x,a.pdb,A,HEM,1,,,,l.sdf", 4, "name the second in lig_code"),
+        ] {
+            let rows = read(&format!("{header}{row}\n"));
+            let bad = rows[0].as_ref().unwrap_err();
+            assert_eq!(bad.errors.iter().map(Error::column).collect::<Vec<_>>(), [Some(column)], "{}", bad.error());
+            assert!(bad.error().to_string().contains(text), "{}", bad.error());
+        }
+    }
+
+    #[test]
+    fn every_example_is_right() {
+        for kind in [Kind::Chains, Kind::Ligand, Kind::LigandFile, Kind::Ligands] {
+            let (names, values): (Vec<&str>, Vec<&str>) = kind.example().iter().copied().unzip();
+            let rows = read(&format!("{}\n{}\n", names.join(","), values.join(",")));
+            assert_eq!(rows[0].as_ref().unwrap().kind(), kind);
         }
     }
 

@@ -583,26 +583,69 @@ pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String
         let record = two_polymers(subject, row, &first, &second, options);
         return vec![(row.id.clone(), record)];
     };
-    let copies: Vec<usize> = subject
-        .structure()
-        .residues
-        .iter()
-        .enumerate()
-        .filter(|(_, r)| second.contains(&r.chain) && matches(r, ligand))
-        .map(|(i, _)| i)
-        .collect();
-    match copies.as_slice() {
-        [] => one(missing_ligand(subject, row, ligand, &second)),
-        [only] => vec![(row.id.clone(), with_ligand(subject, row, row.id.clone(), &first, *only, options))],
+    let mut found = copies(subject, ligand, &second);
+    let first_ligand = match &row.ligand1 {
+        None => None,
+        Some(ligand1) => match copies(subject, ligand1, &first).first() {
+            Some(at) => Some(*at),
+            None => return one(missing_ligand(subject, row, ligand1, &row.chain1)),
+        },
+    };
+    found.retain(|copy| Some(*copy) != first_ligand);
+    let make = |id: String, copy: usize| match first_ligand {
+        None => with_ligand(subject, row, id, &first, copy, options),
+        Some(at) => two_ligands(subject, row, id, [at, copy], options),
+    };
+    match found.as_slice() {
+        [] => one(missing_ligand(subject, row, ligand, &row.chain2)),
+        [only] => vec![(row.id.clone(), make(row.id.clone(), *only))],
         several => several
             .iter()
             .enumerate()
             .map(|(i, copy)| {
                 let id = format!("{}_{i}", row.id);
-                (id.clone(), with_ligand(subject, row, id, &first, *copy, options))
+                (id.clone(), make(id, *copy))
             })
             .collect(),
     }
+}
+
+/// Residues of some chains that are a ligand of the index.
+fn copies(subject: &Subject, ligand: &Ligand, chains: &[usize]) -> Vec<usize> {
+    let residues = subject.structure().residues.iter().enumerate();
+    residues.filter(|(_, r)| chains.contains(&r.chain) && matches(r, ligand)).map(|(i, _)| i).collect()
+}
+
+/// What a structure lacks of a row's partners: each error with the column of the index that asks for it. Whether the
+/// partners meet is not looked at.
+pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
+    let mut problems = Vec::new();
+    let sides = [("chain1", &row.chain1, "lig_code1", &row.ligand1), ("chain2", &row.chain2, "lig_code", &row.ligand)];
+    for (column, names, code, ligand) in sides {
+        if column == "chain2" && row.ligand_file.is_some() {
+            continue; // a name for the ligand, not a chain of the structure
+        }
+        let mut chains = Vec::new();
+        for name in names {
+            match chain_of(subject.structure(), name, &row.path) {
+                Ok(chain) => chains.push(chain),
+                Err(error) => problems.push((column, error)),
+            }
+        }
+        if chains.len() < names.len() {
+            continue;
+        }
+        match ligand {
+            None if polymer_side(subject, &chains, Rule::AllPairs, None).blocks.is_empty() => {
+                problems.push((column, Error::EmptyPartner { path: row.path.clone(), chains: names.join("_") }));
+            }
+            Some(ligand) if copies(subject, ligand, &chains).is_empty() => {
+                problems.push((code, missing_ligand(subject, row, ligand, names)));
+            }
+            _ => {}
+        }
+    }
+    problems
 }
 
 fn chain_of(structure: &Structure, name: &str, path: &str) -> Result<usize> {
@@ -630,11 +673,11 @@ fn matches(residue: &Residue, ligand: &Ligand) -> bool {
         && ligand.icode.as_deref().is_none_or(|c| c == residue.icode.as_str())
 }
 
-fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[usize]) -> Error {
-    let residues = &subject.structure().residues;
+fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[String]) -> Error {
+    let structure = subject.structure();
     let mut present: Vec<String> = Vec::new();
-    for (residue, role) in residues.iter().zip(&subject.roles) {
-        if chains.contains(&residue.chain) && *role == Role::Small {
+    for (residue, role) in structure.residues.iter().zip(&subject.roles) {
+        if *role == Role::Small && structure.chains.get(residue.chain).is_some_and(|c| chains.contains(c)) {
             let text = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
             if !present.contains(&text) {
                 present.push(text);
@@ -648,7 +691,7 @@ fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[usize
     Error::MissingLigand {
         path: row.path.clone(),
         ligand: wanted,
-        chain: row.chain2.join("_"),
+        chain: chains.join("_"),
         present: listed(present.iter().map(String::as_str)),
     }
 }
@@ -705,6 +748,32 @@ fn with_ligand(
     }
     let sides = [(&a, keep_a), (&b, keep_b)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
     assemble(subject, row, id, sides, modality, chemistry, metadata, options)
+}
+
+fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], options: &Options) -> Result<Record> {
+    /// Of [`vocab::MODALITIES`]: small molecules with one another.
+    const CSD: i8 = 7;
+    let structure = subject.structure();
+    let mut sides = Vec::with_capacity(2);
+    for at in places {
+        let (side, chemistry) = ligand_side(structure, at, options.fragments.as_ref());
+        if side.blocks.is_empty() {
+            let name = structure.residues.get(at).map(|r| format!("{} {}", r.name.as_str(), r.resnum));
+            return Err(Error::HydrogenLigand { path: row.path.clone(), ligand: name.unwrap_or_default() });
+        }
+        sides.push((side, chemistry));
+    }
+    let [(a, chemistry_a), (b, chemistry_b)] = sides.as_slice() else {
+        return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
+    };
+    let (mut keep_a, keep_b) = ligand_contacts(a, b, options);
+    if options.rule == Rule::AllPairs && keep_a.contains(&true) {
+        keep_a.fill(true);
+    }
+    let modality = row.modality.unwrap_or(CSD);
+    let chemistry = if chemistry_a == chemistry_b { *chemistry_a } else { "mixed" };
+    let sides = [(a, keep_a), (b, keep_b)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
+    assemble(subject, row, id, sides, modality, chemistry, row.metadata.clone(), options)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

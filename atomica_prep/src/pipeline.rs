@@ -266,7 +266,7 @@ impl RowOutcomes {
 fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<RowOutcomes> {
     let options = &build.interface;
     let rows = match job {
-        Job::Bad(bad) => return vec![RowOutcomes::failed(Failure::new(bad.line, bad.id.clone(), &bad.error))],
+        Job::Bad(bad) => return vec![RowOutcomes::failed(Failure::new(bad.line, bad.id.clone(), &bad.error()))],
         Job::Rows(rows) => rows,
     };
     let Some(first) = rows.first() else { return Vec::new() };

@@ -56,7 +56,7 @@ fn bad_row(values: &str) -> Error {
     let index = Index::open(&path).unwrap();
     let mut ids = Ids::default();
     let last = index.rows(&mut ids).last().unwrap();
-    last.unwrap_err().error
+    last.unwrap_err().error()
 }
 
 fn read(name: &str, bytes: &[u8]) -> Error {
