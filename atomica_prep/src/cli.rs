@@ -7,10 +7,11 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::discover;
 use crate::error::{Error, Result};
 use crate::fragments::Fragments;
 use crate::interface::{Options, Rule};
-use crate::pipeline::{Build, Existing, Part, Stop, Summary};
+use crate::pipeline::{Build, Existing, Inputs, Part, Stop, Summary};
 use crate::read::{self, Strictness};
 use crate::shard::Compression;
 
@@ -89,12 +90,18 @@ enum StrictnessName {
 
 #[derive(Debug, Args)]
 struct BuildGraphs {
-    /// Index files (CSV); paths in them are relative to the file
+    /// Index files (CSV); paths in them are relative to the file. With --discover, structure files and folders
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// Folder for the shards, manifest.json, failures.jsonl and repairs.jsonl
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Find the interfaces without an index; what is found is written to discovered.csv, the rest to left_out.csv
+    #[arg(long)]
+    discover: bool,
+    /// Take additives of crystallisation for ligands, too
+    #[arg(long, requires = "discover")]
+    keep_additives: bool,
     /// Blocks belong to the interface when heavy atoms are closer than this, in Å
     #[arg(long, default_value_t = 8.0, value_name = "Å")]
     cutoff: f64,
@@ -187,6 +194,23 @@ pub fn help_texts() -> Vec<(String, String)> {
     texts
 }
 
+/// Indexes that are files of that name.
+fn check_indexes(inputs: &[PathBuf]) -> Result<()> {
+    for input in inputs {
+        let shown = input.display();
+        if input.is_dir() || crate::read::is_structure(input) {
+            return Err(usage(format!("{shown}: is no index (CSV); give --discover to find the interfaces in it")));
+        }
+        if !input.is_file() {
+            return Err(usage(format!("{shown}: does not exist; expected an index (CSV)")));
+        }
+        if input.extension().is_none_or(|e| !e.eq_ignore_ascii_case("csv")) {
+            return Err(usage(format!("{shown}: expected an index whose name ends in .csv")));
+        }
+    }
+    Ok(())
+}
+
 /// `3/8` → the third of eight parts.
 fn part(text: &str) -> std::result::Result<Part, String> {
     let expected = || format!("{text:?}: expected I/N with I from 1 to N, such as 3/8");
@@ -216,14 +240,10 @@ impl BuildGraphs {
         if self.threads > 1024 {
             return Err(usage(format!("--threads {}: expected 0 to 1024", self.threads)));
         }
-        for input in &self.inputs {
-            if !input.is_file() {
-                let what = if input.exists() { "is not a file" } else { "does not exist" };
-                return Err(usage(format!("{}: {what}; expected an index (CSV)", input.display())));
-            }
-            if input.extension().is_none_or(|e| !e.eq_ignore_ascii_case("csv")) {
-                return Err(usage(format!("{}: expected an index whose name ends in .csv", input.display())));
-            }
+        if !self.discover {
+            check_indexes(&self.inputs)?;
+        } else if let Some(missing) = self.inputs.iter().find(|input| !input.exists()) {
+            return Err(usage(format!("{}: does not exist", missing.display())));
         }
         if self.out.exists() && !self.out.is_dir() {
             return Err(usage(format!("--out {}: is not a folder", self.out.display())));
@@ -238,7 +258,11 @@ impl BuildGraphs {
             }
         };
         Ok(Build {
-            inputs: self.inputs.clone(),
+            inputs: if self.discover {
+                Inputs::Structures { paths: self.inputs.clone(), keep_additives: self.keep_additives }
+            } else {
+                Inputs::Indexes(self.inputs.clone())
+            },
             out: self.out.clone(),
             interface: Options {
                 cutoff: self.cutoff,
@@ -319,6 +343,18 @@ fn report(summary: &Summary, build: &Build, elapsed: Duration) {
         eprintln!(
             "{} complexes written to {out}, {} failed; {seconds:.1} s, {rate:.0} complexes/s",
             counts.complexes, counts.failures
+        );
+    }
+    if let Some(found) = &summary.discovered {
+        eprintln!(
+            "  {} interfaces found, listed in {} (edit it and build from it); {} files without one; {} molecules left \
+             out, listed in {}; {} files of other kinds",
+            found.interfaces,
+            build.out.join(discover::FOUND).display(),
+            found.without,
+            found.left_out,
+            discover::LEFT_OUT,
+            found.others
         );
     }
     for (code, count) in &summary.failures {

@@ -113,7 +113,7 @@ impl Backbone {
 }
 
 #[inline]
-fn distance_squared(a: [f64; 3], b: [f64; 3]) -> f64 {
+pub(crate) fn distance_squared(a: [f64; 3], b: [f64; 3]) -> f64 {
     let [x, y, z] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
     x * x + y * y + z * z
 }
@@ -263,9 +263,9 @@ fn in_polymer(structure: &Structure, cache: &mut Option<Vec<(usize, Backbone)>>,
 
 /// A block before it is decided whether it is kept.
 #[derive(Debug, Clone, Copy)]
-struct Block {
+pub(crate) struct Block {
     kind: u16,
-    residue: usize,
+    pub(crate) residue: usize,
     /// Its atoms, as a range of [`Side::atoms`].
     start: usize,
     end: usize,
@@ -273,14 +273,20 @@ struct Block {
 
 /// One partner: blocks, and the structure's indices of their atoms.
 #[derive(Debug, Default)]
-struct Side {
-    blocks: Vec<Block>,
+pub(crate) struct Side {
+    pub(crate) blocks: Vec<Block>,
     atoms: Vec<usize>,
     positions: Vec<[f64; 3]>,
 }
 
 impl Side {
-    fn push(&mut self, structure: &Structure, kind: u16, residue: usize, atoms: impl Iterator<Item = usize>) {
+    pub(crate) fn push(
+        &mut self,
+        structure: &Structure,
+        kind: u16,
+        residue: usize,
+        atoms: impl Iterator<Item = usize>,
+    ) {
         let start = self.atoms.len();
         for atom in atoms {
             if let Some(&position) = structure.positions.get(atom) {
@@ -294,17 +300,17 @@ impl Side {
         }
     }
 
-    fn positions_of(&self, block: &Block) -> &[[f64; 3]] {
+    pub(crate) fn positions_of(&self, block: &Block) -> &[[f64; 3]] {
         self.positions.get(block.start..block.end).unwrap_or_default()
     }
 }
 
-fn heavy(structure: &Structure, atom: usize) -> bool {
+pub(crate) fn heavy(structure: &Structure, atom: usize) -> bool {
     structure.elements.get(atom).is_some_and(|e| *e != 1)
 }
 
 /// Blocks of the polymers of some chains, without one residue (the ligand, where it is part of the chain).
-fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: Option<usize>) -> Side {
+pub(crate) fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: Option<usize>) -> Side {
     let structure = subject.structure();
     let mut side = Side::default();
     for &chain in chains {
@@ -419,7 +425,7 @@ fn contacts(a: &Side, b: &Side, cutoff: f64, rule: Rule) -> (Vec<bool>, Vec<bool
 }
 
 /// Middle and radius of each block.
-fn spheres(side: &Side) -> Vec<([f64; 3], f64)> {
+pub(crate) fn spheres(side: &Side) -> Vec<([f64; 3], f64)> {
     side.blocks
         .iter()
         .map(|block| {
@@ -432,7 +438,7 @@ fn spheres(side: &Side) -> Vec<([f64; 3], f64)> {
 }
 
 /// `sphere` holds all of `b`.
-fn meet(a: &[[f64; 3]], b: &[[f64; 3]], sphere: ([f64; 3], f64), cutoff: f64, rule: Rule) -> bool {
+pub(crate) fn meet(a: &[[f64; 3]], b: &[[f64; 3]], sphere: ([f64; 3], f64), cutoff: f64, rule: Rule) -> bool {
     let squared = cutoff * cutoff;
     let reach = cutoff + sphere.1 + SLACK;
     match rule {
@@ -517,7 +523,7 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
         return Err(Error::HydrogenLigand { path, ligand });
     }
     let (keep_a, keep_b) = ligand_contacts(&a, &b, options);
-    let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, &b));
+    let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, b.atoms.len()));
     let mut metadata = row.metadata.clone();
     metadata.retain(|(k, _)| k != "ligand_sha256");
     metadata.push(("ligand_sha256".to_owned(), pose.sha256.to_owned()));
@@ -556,8 +562,8 @@ fn ligand_contacts(a: &Side, b: &Side, options: &Options) -> (Vec<bool>, Vec<boo
     (keep_a, keep_b)
 }
 
-fn ligand_modality(a: &Side, b: &Side) -> i8 {
-    match (Polymer::of(a), b.atoms.len()) {
+pub(crate) fn ligand_modality(a: &Side, atoms: usize) -> i8 {
+    match (Polymer::of(a), atoms) {
         (Polymer::Protein, 1) => 2,
         (Polymer::Protein, _) => 1,
         (Polymer::Rna, _) => 6,
@@ -734,7 +740,7 @@ fn with_ligand(
         return Err(Error::HydrogenLigand { path: row.path.clone(), ligand });
     }
     let (keep_a, keep_b) = ligand_contacts(&a, &b, options);
-    let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, &b));
+    let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, b.atoms.len()));
     let mut metadata = row.metadata.clone();
     for (key, value) in [
         ("lig_code", residue.name.as_str().to_owned()),
@@ -777,14 +783,14 @@ fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], opt
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Polymer {
+pub(crate) enum Polymer {
     Protein,
     Dna,
     Rna,
 }
 
 impl Polymer {
-    fn of(side: &Side) -> Self {
+    pub(crate) fn of(side: &Side) -> Self {
         let count =
             |range: std::ops::RangeInclusive<u16>| side.blocks.iter().filter(|b| range.contains(&b.kind)).count();
         let (protein, dna, rna) = (count(4..=23), count(24..=27), count(28..=31));
@@ -799,7 +805,7 @@ impl Polymer {
 }
 
 /// Index into [`vocab::MODALITIES`], or -1 for pairs that it does not have.
-fn polymer_modality(a: &Side, b: &Side) -> i8 {
+pub(crate) fn polymer_modality(a: &Side, b: &Side) -> i8 {
     /// Residues of a partner, up to which it is called a peptide.
     const PEPTIDE: usize = 30;
     match (Polymer::of(a), Polymer::of(b)) {

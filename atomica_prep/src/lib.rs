@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod convolution;
+pub mod discover;
 pub mod error;
 pub mod fragments;
 pub mod index;

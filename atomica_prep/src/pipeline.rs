@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::discover::{self, Files, Found, StructureFile, FOUND, LEFT_OUT};
 use crate::error::{Error, Result, Stage};
 use crate::index::{BadRow, Ids, Index, Row};
 use crate::interface::{self, Record, Rule, Subject};
@@ -79,11 +80,25 @@ impl Part {
     }
 }
 
+/// What a build starts from.
+#[derive(Debug, Clone)]
+pub enum Inputs {
+    /// Index files, whose rows say what to build.
+    Indexes(Vec<PathBuf>),
+    /// Structure files and folders of them, in which interfaces are looked for.
+    Structures {
+        /// Files and folders.
+        paths: Vec<PathBuf>,
+        /// Take additives of crystallisation for ligands as well.
+        keep_additives: bool,
+    },
+}
+
 /// A build to do.
 #[derive(Debug, Clone)]
 pub struct Build {
-    /// Index files.
-    pub inputs: Vec<PathBuf>,
+    /// What to build from.
+    pub inputs: Inputs,
     /// Output folder.
     pub out: PathBuf,
     /// How structures are read.
@@ -117,13 +132,28 @@ pub struct Summary {
     pub interrupted: bool,
     /// The folder held the whole build already; nothing was done.
     pub already_complete: bool,
+    /// What came of looking for interfaces, where that was asked for.
+    pub discovered: Option<Discovered>,
+}
+
+/// Sums over what was found without an index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovered {
+    /// Interfaces.
+    pub interfaces: u64,
+    /// Small molecules and ions left out.
+    pub left_out: u64,
+    /// Files without any interface.
+    pub without: u64,
+    /// Files of other kinds in the folders.
+    pub others: u64,
 }
 
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Line of the row in its CSV.
-    pub row: u64,
+    /// Line of the row in its CSV; none for a file that was given without an index and cannot be read.
+    pub row: Option<u64>,
     /// Id of the complex, as far as known.
     pub id: String,
     /// The file to blame.
@@ -141,7 +171,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(row: u64, id: String, error: &Error) -> Box<Self> {
+    fn new(row: Option<u64>, id: String, error: &Error) -> Box<Self> {
         let stage = match error.stage() {
             Stage::Usage => "usage",
             Stage::Index => "index",
@@ -165,9 +195,9 @@ impl Failure {
 /// One line of the list of repairs: what was mended of one kind in the structure of one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairLine {
-    /// Line of the row in its CSV.
-    pub row: u64,
-    /// Id of the row.
+    /// Line of the row in its CSV; none for a file that was given without an index.
+    pub row: Option<u64>,
+    /// Id of the row, or what the ids of the file begin with.
     pub id: String,
     /// The structure file.
     pub file: String,
@@ -184,12 +214,12 @@ pub struct RepairLine {
 }
 
 impl RepairLine {
-    fn new(row: &Row, repaired: &Repaired) -> Self {
+    fn new(row: Option<u64>, id: &str, file: &str, repaired: &Repaired) -> Self {
         let first = &repaired.first;
         Self {
-            row: row.line,
-            id: row.id.clone(),
-            file: row.path.clone(),
+            row,
+            id: id.to_owned(),
+            file: file.to_owned(),
             kind: repaired.kind.code().to_owned(),
             count: repaired.count,
             line: Some(first.line).filter(|l| *l > 0),
@@ -223,6 +253,7 @@ struct Progress {
     /// Bytes of each ledger that belong to them.
     ledgers: BTreeMap<String, u64>,
     counts: Counts,
+    discovered: Discovered,
     failures: Vec<(String, u64)>,
     repairs: Vec<RepairCount>,
     shards: Vec<ShardEntry>,
@@ -231,78 +262,118 @@ struct Progress {
 const PROGRESS: &str = "progress.json";
 
 /// Files that a build appends to, line by line in the order of its inputs.
-const LEDGERS: [&str; 2] = [FAILURES, REPAIRS];
+const LEDGERS: [&str; 4] = [FAILURES, REPAIRS, FOUND, LEFT_OUT];
 
 /// What became of one complex.
 type Outcome = std::result::Result<Box<Record>, Box<Failure>>;
 
-/// Rows that follow one another and share a structure file.
+/// Inputs that are worked on together.
 enum Job {
+    /// Rows that follow one another and share a structure file.
     Rows(Vec<Row>),
     Bad(Box<BadRow>),
+    /// A file in which to look for interfaces, additives included or not.
+    File(StructureFile, bool),
 }
 
 impl Job {
-    fn rows(&self) -> usize {
+    /// How much work and memory its results may need, in rows of an index.
+    fn weight(&self) -> usize {
         match self {
             Self::Rows(rows) => rows.len(),
             Self::Bad(_) => 1,
+            Self::File(..) => 8,
         }
     }
 }
 
-/// What became of one row.
-struct RowOutcomes {
+/// What became of one input: a row of an index or a file.
+struct InputOutcomes {
     complexes: Vec<Outcome>,
     repairs: Vec<RepairLine>,
+    /// What was found, in a file that came without an index.
+    found: Option<Found>,
 }
 
-impl RowOutcomes {
-    fn failed(failure: Box<Failure>) -> Self {
-        Self { complexes: vec![Err(failure)], repairs: Vec::new() }
+impl InputOutcomes {
+    fn failed(row: Option<u64>, id: String, error: &Error) -> Self {
+        Self { complexes: vec![Err(Failure::new(row, id, error))], repairs: Vec::new(), found: None }
     }
 }
 
-fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<RowOutcomes> {
-    let options = &build.interface;
-    let rows = match job {
-        Job::Bad(bad) => return vec![RowOutcomes::failed(Failure::new(bad.line, bad.id.clone(), &bad.error()))],
-        Job::Rows(rows) => rows,
-    };
-    let Some(first) = rows.first() else { return Vec::new() };
+fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
     if stop.requested() {
         return Vec::new();
     }
-    match read::read_file(&first.file, &first.path, build.reading) {
-        Err(error) => {
-            rows.iter().map(|row| RowOutcomes::failed(Failure::new(row.line, row.id.clone(), &error))).collect()
-        }
-        Ok(source) => {
-            let subject = Subject::new(source);
-            // Rows of one series share their ligand file as well.
-            let mut ligands: Option<(PathBuf, Result<LigandFile>)> = None;
-            rows.iter()
-                .map(|row| {
-                    let made = match &row.ligand_file {
-                        None => interface::complexes(&subject, row, options),
-                        Some(wanted) => {
-                            if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
-                                ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path)));
-                            }
-                            vec![(row.id.clone(), with_pose(&subject, row, wanted.index, ligands.as_ref(), options))]
-                        }
+    match job {
+        Job::Bad(bad) => vec![InputOutcomes::failed(Some(bad.line), bad.id.clone(), &bad.error())],
+        Job::File(file, keep_additives) => vec![search(file, *keep_additives, build)],
+        Job::Rows(rows) => {
+            let Some(first) = rows.first() else { return Vec::new() };
+            match read::read_file(&first.file, &first.path, build.reading) {
+                Err(error) => {
+                    rows.iter().map(|row| InputOutcomes::failed(Some(row.line), row.id.clone(), &error)).collect()
+                }
+                Ok(source) => {
+                    let subject = Subject::new(source);
+                    let repairs = |row: &Row| {
+                        let of = |r| RepairLine::new(Some(row.line), &row.id, &row.path, r);
+                        subject.structure().repairs.iter().map(of).collect()
                     };
-                    RowOutcomes {
-                        complexes: made
-                            .into_iter()
-                            .map(|(id, made)| made.map(Box::new).map_err(|e| Failure::new(row.line, id, &e)))
-                            .collect(),
-                        repairs: subject.structure().repairs.iter().map(|r| RepairLine::new(row, r)).collect(),
-                    }
-                })
-                .collect()
+                    // Rows of one series share their ligand file as well.
+                    let mut ligands = None;
+                    rows.iter()
+                        .map(|row| InputOutcomes {
+                            complexes: build_row(&subject, row, &mut ligands, &build.interface),
+                            repairs: repairs(row),
+                            found: None,
+                        })
+                        .collect()
+                }
+            }
         }
     }
+}
+
+/// The interfaces of a file that comes without an index.
+fn search(file: &StructureFile, keep_additives: bool, build: &Build) -> InputOutcomes {
+    let subject = match read::read_file(Path::new(&file.path), &file.path, build.reading) {
+        Ok(source) => Subject::new(source),
+        Err(error) => return InputOutcomes::failed(None, file.stem.clone(), &error),
+    };
+    let found = discover::find(&subject, file, keep_additives);
+    match found.rows() {
+        Ok(rows) => {
+            let repairs = &subject.structure().repairs;
+            InputOutcomes {
+                complexes: rows.iter().flat_map(|r| build_row(&subject, r, &mut None, &build.interface)).collect(),
+                repairs: repairs.iter().map(|r| RepairLine::new(None, &file.stem, &file.path, r)).collect(),
+                found: Some(found),
+            }
+        }
+        Err(error) => InputOutcomes::failed(None, file.stem.clone(), &error),
+    }
+}
+
+/// The complexes of a row. `ligands` keeps the ligand file that was opened last.
+fn build_row(
+    subject: &Subject,
+    row: &Row,
+    ligands: &mut Option<(PathBuf, Result<LigandFile>)>,
+    options: &interface::Options,
+) -> Vec<Outcome> {
+    let made = match &row.ligand_file {
+        None => interface::complexes(subject, row, options),
+        Some(wanted) => {
+            if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
+                *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path)));
+            }
+            vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options))]
+        }
+    };
+    let outcome =
+        |(id, made): (String, Result<Record>)| made.map(Box::new).map_err(|e| Failure::new(Some(row.line), id, &e));
+    made.into_iter().map(outcome).collect()
 }
 
 fn with_pose(
@@ -337,6 +408,11 @@ impl Build {
         }
     }
 
+    /// Does this build keep the ledger of that name?
+    fn writes(&self, ledger: &str) -> bool {
+        ![FOUND, LEFT_OUT].contains(&ledger) || matches!(self.inputs, Inputs::Structures { .. })
+    }
+
     fn vocabulary(&self) -> Vocabulary {
         match &self.interface.fragments {
             None => Vocabulary {
@@ -357,8 +433,14 @@ impl Build {
     }
 
     /// Checksum over what decides the result: options, vocabulary and inputs, whichever part of them is built.
-    fn fingerprint(&self, indexes: &[Index]) -> Result<String> {
-        let inputs: Vec<&str> = indexes.iter().map(|i| i.sha256.as_str()).collect();
+    fn fingerprint(&self, sources: &Sources) -> Result<String> {
+        let inputs: Vec<&str> = match sources {
+            Sources::Indexes(indexes) => indexes.iter().map(|i| i.sha256.as_str()).collect(),
+            Sources::Files(files, keep_additives) => {
+                let way = if *keep_additives { "discover, additives kept" } else { "discover" };
+                std::iter::once(way).chain(files.files.iter().map(|f| f.path.as_str())).collect()
+            }
+        };
         let text = to_json(&(crate::VERSION, self.options(), self.vocabulary(), inputs), &self.out.join(PROGRESS))?;
         Ok(sha256_hex(&text))
     }
@@ -369,10 +451,10 @@ impl Build {
     /// The inputs are not usable as a whole, or the output cannot be written. What is wrong with single rows goes to
     /// the ledger instead.
     pub fn run(&self, stop: &Stop, tick: &(dyn Fn(u64, u64) + Sync)) -> Result<Summary> {
-        let indexes: Vec<Index> = self.inputs.iter().map(|p| Index::open(p)).collect::<Result<_>>()?;
-        let wanted = self.part.range(indexes.iter().map(Index::len).sum());
+        let sources = Sources::open(&self.inputs)?;
+        let wanted = self.part.range(sources.len());
         let total = wanted.end - wanted.start;
-        let progress = match self.prepare_folder(&self.fingerprint(&indexes)?)? {
+        let progress = match self.prepare_folder(&self.fingerprint(&sources)?)? {
             Start::Finished(done) => return Ok(done),
             Start::From(progress) => progress,
         };
@@ -380,22 +462,24 @@ impl Build {
         let (begin, mut skip) = (wanted.start + progress.rows, progress.outcomes);
         let mut writer = Writer::open(self, progress, total)?;
         let work = |job: &Job| run_job(job, self, stop);
-        let mut sink = |rows: Vec<RowOutcomes>| -> Result<()> {
-            for outcomes in rows {
-                writer.row(outcomes, std::mem::take(&mut skip))?;
+        let mut sink = |inputs: Vec<InputOutcomes>| -> Result<()> {
+            for input in inputs {
+                writer.input(input, std::mem::take(&mut skip))?;
                 tick(writer.rows_seen, total);
             }
             Ok(())
         };
         let mut ordered = Ordered::new(&work, &mut sink, stop);
-        let complete = each_job(&indexes, begin..wanted.end, |job| {
-            let rows = job.rows();
-            ordered.push(job, rows)
+        let complete = sources.each_job(begin..wanted.end, |job| {
+            let weight = job.weight();
+            ordered.push(job, weight)
         })?;
-        if !complete || !ordered.finish()? {
-            return writer.interrupted();
+        let complete = complete && ordered.finish()?;
+        let mut summary = if complete { writer.finish()? } else { writer.interrupted()? };
+        if let (Some(discovered), Sources::Files(files, _)) = (&mut summary.discovered, &sources) {
+            discovered.others = files.others;
         }
-        writer.finish()
+        Ok(summary)
     }
 
     fn prepare_folder(&self, fingerprint: &str) -> Result<Start> {
@@ -415,6 +499,7 @@ impl Build {
                 outcomes: 0,
                 ledgers: BTreeMap::new(),
                 counts: Counts::default(),
+                discovered: Discovered::default(),
                 failures: Vec::new(),
                 repairs: Vec::new(),
                 shards: Vec::new(),
@@ -494,9 +579,59 @@ enum Start {
     Finished(Summary),
 }
 
-/// Hands the inputs with the numbers `wanted` (from 0, over all indexes) on, those of one structure file together.
+/// The inputs of a build, opened.
+enum Sources {
+    Indexes(Vec<Index>),
+    Files(Files, bool),
+}
+
+impl Sources {
+    fn open(inputs: &Inputs) -> Result<Self> {
+        match inputs {
+            Inputs::Indexes(paths) => Ok(Self::Indexes(paths.iter().map(|p| Index::open(p)).collect::<Result<_>>()?)),
+            Inputs::Structures { paths, keep_additives } => Ok(Self::Files(discover::list(paths)?, *keep_additives)),
+        }
+    }
+
+    /// Rows of all indexes, or files.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Indexes(indexes) => indexes.iter().map(Index::len).sum(),
+            Self::Files(files, _) => files.files.len() as u64,
+        }
+    }
+
+    /// Hands on jobs with the inputs that have the numbers `wanted`, from 0. Gives whether it came to the end.
+    fn each_job(&self, wanted: Range<u64>, mut give: impl FnMut(Job) -> Result<bool>) -> Result<bool> {
+        match self {
+            Self::Indexes(indexes) => each_group(indexes, wanted, |group| {
+                give(match group {
+                    Ok(rows) => Job::Rows(rows),
+                    Err(bad) => Job::Bad(bad),
+                })
+            }),
+            Self::Files(files, keep_additives) => {
+                for (number, file) in (0..).zip(&files.files) {
+                    if wanted.contains(&number) && !give(Job::File(file.clone(), *keep_additives))? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Rows that follow one another and share a structure file, or one that cannot be used.
+pub(crate) type Group = std::result::Result<Vec<Row>, Box<BadRow>>;
+
+/// Hands on the rows with the numbers `wanted` (from 0, over all indexes), those of one structure file together.
 /// Gives whether it came to the end.
-fn each_job(indexes: &[Index], wanted: Range<u64>, mut give: impl FnMut(Job) -> Result<bool>) -> Result<bool> {
+pub(crate) fn each_group(
+    indexes: &[Index],
+    wanted: Range<u64>,
+    mut give: impl FnMut(Group) -> Result<bool>,
+) -> Result<bool> {
     /// So that one file with a long series does not keep a single thread busy.
     const TOGETHER: usize = 64;
     // Ids are unique over all parts of the inputs.
@@ -510,20 +645,20 @@ fn each_job(indexes: &[Index], wanted: Range<u64>, mut give: impl FnMut(Job) -> 
                 continue;
             }
             let fits = |row: &Row| group.len() < TOGETHER && group.first().is_none_or(|first| first.file == row.file);
-            if !row.as_ref().is_ok_and(fits) && !group.is_empty() && !give(Job::Rows(std::mem::take(&mut group)))? {
+            if !row.as_ref().is_ok_and(fits) && !group.is_empty() && !give(Ok(std::mem::take(&mut group)))? {
                 return Ok(false);
             }
             match row {
                 Ok(row) => group.push(row),
                 Err(bad) => {
-                    if !give(Job::Bad(bad))? {
+                    if !give(Err(bad))? {
                         return Ok(false);
                     }
                 }
             }
         }
     }
-    Ok(group.is_empty() || give(Job::Rows(group))?)
+    Ok(group.is_empty() || give(Ok(group))?)
 }
 
 /// Works on jobs in parallel and hands their results on in order: those of one batch while the next is worked on.
@@ -630,6 +765,7 @@ struct Writer<'a> {
     progress: Progress,
     /// As of now.
     counts: Counts,
+    discovered: Discovered,
     failures: Vec<(String, u64)>,
     repairs: Vec<RepairCount>,
     shard: ShardBuilder,
@@ -644,26 +780,33 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn open(build: &'a Build, progress: Progress, total: u64) -> Result<Self> {
-        let open = |name: &&'static str| -> Result<(&'static str, Ledger)> {
-            let bytes = progress.ledgers.get(*name).copied().unwrap_or(0);
+        let open = |name: &'static str| -> Result<(&'static str, Ledger)> {
+            let bytes = progress.ledgers.get(name).copied().unwrap_or(0);
             Ok((name, Ledger::open(build.out.join(name), bytes)?))
         };
         let path = build.out.join(PROGRESS);
         let text = to_json(&progress, &path)?;
-        Ok(Self {
+        let mut writer = Self {
             build,
             counts: progress.counts,
+            discovered: progress.discovered,
             failures: progress.failures.clone(),
             repairs: progress.repairs.clone(),
             shard: ShardBuilder::default(),
-            ledgers: LEDGERS.iter().map(open).collect::<Result<_>>()?,
+            ledgers: LEDGERS.into_iter().filter(|name| build.writes(name)).map(open).collect::<Result<_>>()?,
             rows_seen: progress.rows,
             total,
             rows_before: progress.rows,
             complexes_before: progress.counts.complexes,
             progress,
             noting: Some(std::thread::spawn(move || write_atomically(&path, &text))),
-        })
+        };
+        for (name, line) in [(FOUND, discover::header()), (LEFT_OUT, discover::left_out_header())] {
+            if let Some(ledger) = writer.ledgers.get_mut(name).filter(|ledger| ledger.bytes == 0) {
+                ledger.append(&line)?;
+            }
+        }
+        Ok(writer)
     }
 
     /// Waits for the first note.
@@ -684,14 +827,22 @@ impl<'a> Writer<'a> {
         write_atomically(&path, &to_json(&self.progress, &path)?)
     }
 
-    /// Takes the outcomes of the next row; the first `skip` of them were written by an earlier run.
-    fn row(&mut self, outcomes: RowOutcomes, skip: u64) -> Result<()> {
-        let count = outcomes.complexes.len() as u64;
-        // Written with the first outcome of the row.
+    /// Takes the outcomes of the next input; the first `skip` of them were written by an earlier run, and with the
+    /// first one what was mended and found.
+    fn input(&mut self, input: InputOutcomes, skip: u64) -> Result<()> {
+        let mut before = self.discovered.interfaces;
         if skip == 0 {
-            self.mended(&outcomes.repairs)?;
+            self.mended(&input.repairs)?;
         }
-        for (i, outcome) in (0u64..).zip(outcomes.complexes) {
+        if let Some(found) = &input.found {
+            if skip > 0 {
+                before = before.saturating_sub(found.lines);
+            } else {
+                self.note_found(found)?;
+            }
+        }
+        let count = input.complexes.len() as u64;
+        for (i, outcome) in (0u64..).zip(input.complexes) {
             if i < skip {
                 continue;
             }
@@ -706,10 +857,25 @@ impl<'a> Writer<'a> {
                         self.close_shard(self.rows_seen + u64::from(done), if done { 0 } else { i + 1 })?;
                     }
                 }
-                Err(failure) => self.fail(&failure)?,
+                Err(mut failure) => {
+                    failure.row = failure.row.map(|row| row + before);
+                    self.fail(&failure)?;
+                }
             }
         }
         self.rows_seen += 1;
+        Ok(())
+    }
+
+    fn note_found(&mut self, found: &Found) -> Result<()> {
+        for (name, text) in [(FOUND, &found.text), (LEFT_OUT, &found.left_out)] {
+            if let Some(ledger) = self.ledgers.get_mut(name) {
+                ledger.append(text)?;
+            }
+        }
+        self.discovered.interfaces += found.lines;
+        self.discovered.left_out += found.molecules_left_out;
+        self.discovered.without += u64::from(found.lines == 0);
         Ok(())
     }
 
@@ -754,6 +920,7 @@ impl<'a> Writer<'a> {
         self.progress.rows = rows;
         self.progress.outcomes = outcomes;
         self.progress.counts = self.counts;
+        self.progress.discovered = self.discovered;
         self.progress.failures.clone_from(&self.failures);
         self.progress.repairs.clone_from(&self.repairs);
         self.save_progress()
@@ -768,6 +935,7 @@ impl<'a> Writer<'a> {
             complexes_now: self.counts.complexes - self.complexes_before,
             interrupted: false,
             already_complete: false,
+            discovered: self.build.writes(FOUND).then_some(self.discovered),
         }
     }
 

@@ -10,7 +10,7 @@ use atomica_prep::error::Error;
 use atomica_prep::fragments::{Cut, Cutter, FragmentVocabulary, Fragments, Sketch};
 use atomica_prep::index::{Ids, Index, Row};
 use atomica_prep::interface::{complexes, Options, Record, Rule, Subject, MAX_ATOMS};
-use atomica_prep::pipeline::{read_manifest, Build, Existing, Part, Stop};
+use atomica_prep::pipeline::{read_manifest, Build, Existing, Inputs, Part, Stop};
 use atomica_prep::read::ligand::LigandFile;
 use atomica_prep::read::{self, parse, read_file, Format, Source, Strictness};
 use atomica_prep::shard::{write_atomically, Compression};
@@ -73,7 +73,7 @@ fn read_with(name: &str, bytes: &[u8], options: read::Options) -> Error {
 fn build(folder: &Path, existing: Existing) -> Result<(), Error> {
     fs::write(folder.join("index.csv"), "id,path,chain1,chain2\n").unwrap();
     let build = Build {
-        inputs: vec![folder.join("index.csv")],
+        inputs: Inputs::Indexes(vec![folder.join("index.csv")]),
         out: folder.join("out"),
         reading: read::Options::default(),
         interface: options(),

@@ -187,6 +187,11 @@ fn kind_of(path: &Path) -> Option<(Format, Packing)> {
     Some((format, packing))
 }
 
+/// Does the file's name say a known format?
+pub fn is_structure(path: &Path) -> bool {
+    kind_of(path).is_some()
+}
+
 /// Reads a structure file; `shown` is its name in messages.
 ///
 /// # Errors
