@@ -142,6 +142,14 @@ fn roles(structure: &Structure) -> Vec<Role> {
         r.polymer == Some(true)
             && (vocab::name(r.name.as_bytes()) == vocab::Name::Water || (r.hetero && r.end - r.start == 1))
     });
+    // Old files give a bound amino acid a chain of its own, without an end record before it.
+    let mut has_atoms = vec![false; structure.chains.len()];
+    for residue in structure.residues.iter().filter(|r| !r.hetero) {
+        if let Some(slot) = has_atoms.get_mut(residue.chain) {
+            *slot = true;
+        }
+    }
+    let all_hetero = |chain: usize| has_atoms.get(chain) == Some(&false);
     // An undecided base: block types as DNA and as RNA.
     let mut open: Vec<(usize, u16, u16)> = Vec::new();
     let mut out: Vec<Role> = Vec::with_capacity(structure.residues.len());
@@ -168,7 +176,7 @@ fn roles(structure: &Structure) -> Vec<Role> {
         let role = match (block, stated) {
             // A free amino acid or nucleotide is a ligand.
             (Some(_), Some(false)) if residue.hetero => Role::Small,
-            (Some(block), None) if residue.hetero && residue.after_ter => {
+            (Some(block), None) if residue.hetero && (residue.after_ter || all_hetero(residue.chain)) => {
                 if in_polymer(structure, &mut backbones, i) {
                     Role::Polymer(block)
                 } else {

@@ -17,8 +17,12 @@ fn atom(name: &str, component: &str, chain: char, number: usize, xyz: [f64; 3]) 
 
 /// Two strands side by side.
 fn structure(shift: f64) -> String {
+    strands(shift, 5.0)
+}
+
+fn strands(shift: f64, apart: f64) -> String {
     let mut text = String::new();
-    for (chain, y) in [('A', 0.0), ('B', 5.0)] {
+    for (chain, y) in [('A', 0.0), ('B', apart)] {
         for i in 0..6 {
             let x = i as f64 * 3.5 + shift;
             for (name, dx) in [(" N", 0.0), (" CA", 1.4), (" C", 2.4), (" O", 2.9)] {
@@ -249,6 +253,117 @@ fn a_build_stopped_in_the_middle_is_byte_identical_after_resuming() {
         assert_eq!(run(dir.path(), "out", &[&options[..], &["--resume"]].concat()), cli::DONE);
     }
     assert_eq!(files(&dir.path().join("out")), whole);
+}
+
+/// Two strands, a zinc and a sulfate beside the first, two molecules that meet, a chloride far away.
+fn with_molecules() -> String {
+    let mut text = strands(0.0, 4.0).replace("END\n", "");
+    for (name, component, number, xyz) in [
+        ("ZN", "ZN", 301, [3.5, -2.5, 0.0]),
+        (" S", "SO4", 302, [7.0, -3.0, 0.0]),
+        (" C1", "LGA", 401, [10.5, -3.0, 0.0]),
+        (" C2", "LGA", 401, [10.5, -4.5, 0.0]),
+        (" C1", "LGB", 402, [10.5, -8.0, 0.0]),
+        (" C2", "LGB", 402, [10.5, -9.5, 0.0]),
+        ("CL", "CL", 501, [90.0, 0.0, 0.0]),
+        ("NA", "NA", 502, [99.0, 0.0, 0.0]),
+    ] {
+        text += &atom(name, component, 'A', number, xyz).replace("ATOM  ", "HETATM");
+    }
+    text + "END\n"
+}
+
+fn command(arguments: &[&str]) -> u8 {
+    let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+    cli::run(&arguments, &Stop::default())
+}
+
+#[test]
+fn interfaces_are_found_without_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir_all(data.join("inner")).unwrap();
+    fs::write(data.join("inner/1abc.pdb"), with_molecules()).unwrap();
+    fs::write(data.join("bad.pdb"), "HEADER\n").unwrap();
+    fs::write(data.join("lone.pdb"), atom(" CA", "ALA", 'A', 1, [0.0; 3])).unwrap();
+    fs::write(data.join("notes.txt"), "mine").unwrap();
+    let (data, out) = (data.to_str().unwrap(), dir.path().join("out"));
+    let build = |out: &Path, more: &[&str]| {
+        command(&[&["build-graphs", data, "--discover", "--out", out.to_str().unwrap()], more].concat())
+    };
+    assert_eq!(build(&out, &[]), cli::SOME_FAILED);
+    let text = fs::read_to_string(out.join("discovered.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split(',').collect()).collect();
+    let told: Vec<[&str; 4]> = rows.iter().map(|r| [r[0], r[2], r[3], r[10]]).collect();
+    assert_eq!(
+        told,
+        [
+            ["1abc_A_B", "A", "B", "Ppeptide"],
+            ["1abc_ZN_A_301", "A", "A", "Pion"],
+            ["1abc_LGA_A_401", "A", "A", "PL"],
+            ["1abc_LGA_A_401_LGB_A_402", "A", "A", "CSD"],
+        ]
+    );
+    let left_out = fs::read_to_string(out.join("left_out.csv")).unwrap();
+    let left_out: Vec<_> = left_out.lines().skip(1).map(|l| l.splitn(3, ',').last().unwrap()).collect();
+    assert_eq!(
+        left_out,
+        [
+            "SO4,302,additive of crystallisation",
+            "CL,501,additive of crystallisation",
+            "LGB,402,no polymer in contact",
+            "NA,502,no polymer in contact",
+            ",,no interface in this file",
+        ]
+    );
+    let ledger: serde_json::Value = serde_json::from_slice(&fs::read(out.join("failures.jsonl")).unwrap()).unwrap();
+    assert_eq!(
+        (ledger["id"].as_str(), ledger["row"].as_u64(), ledger["code"].as_str()),
+        (Some("bad"), None, Some("NoAtoms"))
+    );
+
+    // What was found is an index that gives the same graphs.
+    let again = dir.path().join("again");
+    let index = out.join("discovered.csv");
+    assert_eq!(command(&["build-graphs", index.to_str().unwrap(), "--out", again.to_str().unwrap()]), cli::DONE);
+    let shard = |folder: &Path| fs::read(folder.join("shard-00000.arrow")).unwrap();
+    assert!(shard(&out) == shard(&again));
+
+    let all = dir.path().join("all");
+    assert_eq!(build(&all, &["--keep-additives"]), cli::SOME_FAILED);
+    assert!(fs::read_to_string(all.join("discovered.csv")).unwrap().contains("1abc_SO4_A_302"));
+
+    // Stopped after a shard of two, in the middle of a file.
+    let parts = dir.path().join("parts");
+    assert_eq!(build(&parts, &["--shard-rows", "2"]), cli::SOME_FAILED);
+    let whole = files(&parts);
+    let half = dir.path().join("half");
+    let stop = Stop::default();
+    stop.request();
+    let arguments: Vec<String> =
+        ["build-graphs", data, "--discover", "--out", half.to_str().unwrap(), "--shard-rows", "2"]
+            .map(str::to_owned)
+            .into();
+    assert_eq!(cli::run(&arguments, &stop), cli::INTERRUPTED);
+    assert_eq!(build(&half, &["--shard-rows", "2", "--resume"]), cli::SOME_FAILED);
+    assert_eq!(files(&half), whole);
+}
+
+#[test]
+fn what_cannot_be_searched_is_refused() {
+    let dir = folder(1, "");
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let out = path("out");
+    for arguments in [
+        &["build-graphs", &path("0.pdb"), "--out", &out][..],
+        &["build-graphs", &path(""), "--out", &out],
+        &["build-graphs", &path("index.csv"), "--discover", "--out", &out],
+        &["build-graphs", &path("nowhere"), "--discover", "--out", &out],
+        &["build-graphs", &path("index.csv"), "--keep-additives", "--out", &out],
+    ] {
+        assert_eq!(command(arguments), cli::USAGE, "{arguments:?}");
+    }
+    assert!(!dir.path().join("out").exists());
 }
 
 #[test]
