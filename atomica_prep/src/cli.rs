@@ -44,9 +44,20 @@ enum Command {
     /// Cut the interfaces that an index lists and write them as Arrow shards
     #[command(
         after_help = "Exit codes: 0 all written, 3 some inputs failed (see failures.jsonl), 2 wrong usage, 130 interrupted.\n\n\
-        Example:\n  atomica-prep build-graphs complexes.csv --out graphs --threads 8\n\n\
+        Example:\n  atomica-prep build-graphs complexes.csv --out graphs --threads 8\n  \
+        atomica-prep build-graphs structures/ --discover --out graphs\n\n\
+        As an array of 100 jobs under Slurm, in a script started with `sbatch --array=1-100 --cpus-per-task=4`:\n  \
+        atomica-prep build-graphs complexes.csv --out parts/$SLURM_ARRAY_TASK_ID \\\n    \
+        --shard $SLURM_ARRAY_TASK_ID/100 --threads 4 --resume\n\
+        and when all have ended: atomica-prep merge parts/* --out graphs. The result does not depend on the number of \
+        jobs.\n\n\
         The index is a CSV with a header: id, path, chain1, chain2, and where they apply lig_code, lig_resnum,\n\
-        lig_icode, ligand_path, ligand_index, label, label_*, split, modality. Other columns are kept as metadata."
+        lig_icode, ligand_path, ligand_index, label, label_*, split, modality. Other columns are kept as metadata.\n\
+        For two ligands, lig_code1, lig_resnum1, lig_icode1 say which one in chain1 is the first.\n\n\
+        --discover pairs protein chains (a peptide is one of up to 30 residues), strands of DNA or RNA paired with one \
+        another and the proteins around them, ligands and ions and the polymers around them, and ligands with one \
+        another. Residues are in contact when heavy atoms are closer than 4.5 Å; polymers need five pairs of residues \
+        in contact. Components of crystallisation (SO4, GOL, CL, …) are left out."
     )]
     BuildGraphs(BuildGraphs),
     /// Vocabularies of fragments of small molecules: learn one from molecules of your own
@@ -60,6 +71,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Check an index and the files that it names, without building anything
+    #[command(after_help = "Exit codes: 0 nothing wrong, 3 problems found, 2 wrong usage, 130 interrupted.\n\n\
+        Example:\n  atomica-prep check complexes.csv")]
+    Check(Check),
+    /// Join the parts that build-graphs --shard made, byte for byte as one build would have made them
+    #[command(after_help = "Example:\n  atomica-prep merge parts/* --out graphs")]
+    Merge(Merge),
     /// Show what a folder of graphs holds, or one complex as a table
     #[command(after_help = "Example:\n  atomica-prep inspect graphs\n  atomica-prep inspect graphs 1igy_A_B")]
     Inspect(Inspect),
@@ -86,6 +104,12 @@ enum StrictnessName {
     Lenient,
     /// Refuse the file, with line and columns, and list it in failures.jsonl
     Strict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    Local,
+    Ray,
 }
 
 #[derive(Debug, Args)]
@@ -132,9 +156,42 @@ struct BuildGraphs {
     /// Build one of N equal parts of the inputs, counted from 1, into a folder of its own; `merge` joins them
     #[arg(long, default_value = "1/1", value_name = "I/N", value_parser = part)]
     shard: Part,
+    /// Where the work is done: here, or by the workers of a Ray cluster (`pip install 'atomica-dgl[ray]'`), the one
+    /// at RAY_ADDRESS or else one of this machine; inputs and --out must be reachable by all
+    #[arg(long, value_enum, default_value = "local")]
+    engine: Engine,
+    /// Parts that Ray's workers share out; 0 for four per core. The result does not depend on it
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    parts: u64,
     /// Continue an interrupted build
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
+    /// Replace the graphs in --out
+    #[arg(long)]
+    overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// Index files (CSV)
+    #[arg(required = true, value_name = "INDEX")]
+    inputs: Vec<PathBuf>,
+    /// Show every problem, not only the first 20 of each kind
+    #[arg(long)]
+    all: bool,
+    /// Threads; 0 for one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+#[derive(Debug, Args)]
+struct Merge {
+    /// Folders made by build-graphs --shard, all parts of one build in any order
+    #[arg(required = true, value_name = "DIR")]
+    parts: Vec<PathBuf>,
+    /// Folder for the whole
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
     /// Replace the graphs in --out
     #[arg(long)]
     overwrite: bool,
@@ -173,6 +230,8 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
             "fragments: learning a vocabulary needs RDKit; use the atomica-prep command of the Python package"
                 .to_owned(),
         )),
+        Command::Check(arguments) => check(&arguments, stop),
+        Command::Merge(arguments) => merge(&arguments, stop),
         Command::Inspect(arguments) => crate::inspect::run(&arguments.folder, arguments.id.as_deref()),
     };
     outcome.unwrap_or_else(|error| {
@@ -237,8 +296,11 @@ impl BuildGraphs {
         if self.shard_rows == 0 {
             return Err(usage("--shard-rows 0: expected at least 1".to_owned()));
         }
-        if self.threads > 1024 {
-            return Err(usage(format!("--threads {}: expected 0 to 1024", self.threads)));
+        if self.engine == Engine::Ray {
+            return Err(usage("--engine ray: use the atomica-prep command of the Python package".to_owned()));
+        }
+        if self.parts > 0 {
+            return Err(usage("--parts is for --engine ray; here --shard builds one part".to_owned()));
         }
         if !self.discover {
             check_indexes(&self.inputs)?;
@@ -295,6 +357,62 @@ impl BuildGraphs {
     }
 }
 
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    if threads > 1024 {
+        return Err(usage(format!("--threads {threads}: expected 0 to 1024")));
+    }
+    let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    made.map_err(|e| usage(format!("--threads {threads}: {e}")))
+}
+
+fn check(arguments: &Check, stop: &Stop) -> Result<u8> {
+    check_indexes(&arguments.inputs)?;
+    let pool = pool(arguments.threads)?;
+    let bar = progress_bar();
+    let tick = |rows, total| {
+        bar.set_length(total);
+        bar.set_position(rows);
+    };
+    // Lines and bar would run into each other on a terminal.
+    let say = |line: &str| bar.suspend(|| println!("{line}"));
+    let reading = read::Options::default();
+    let outcome = pool.install(|| crate::check::check(&arguments.inputs, arguments.all, reading, stop, &tick, &say));
+    bar.finish_and_clear();
+    let outcome = outcome?;
+    eprintln!("{} rows checked, {} problems", outcome.rows, outcome.problems);
+    Ok(match outcome {
+        crate::check::Outcome { interrupted: true, .. } => INTERRUPTED,
+        crate::check::Outcome { problems: 0, .. } => DONE,
+        _ => SOME_FAILED,
+    })
+}
+
+fn merge(arguments: &Merge, stop: &Stop) -> Result<u8> {
+    let bar = progress_bar();
+    let tick = |shards, total| {
+        bar.set_length(total);
+        bar.set_position(shards);
+    };
+    let merged = crate::merge::merge(&arguments.parts, &arguments.out, arguments.overwrite, stop, &tick);
+    bar.finish_and_clear();
+    let out = arguments.out.display();
+    Ok(match merged? {
+        None => {
+            eprintln!("interrupted; the same command with --overwrite begins again");
+            INTERRUPTED
+        }
+        Some(counts) => {
+            let parts = arguments.parts.len();
+            eprintln!("{} complexes of {parts} parts written to {out}, {} failed", counts.complexes, counts.failures);
+            if counts.failures > 0 {
+                SOME_FAILED
+            } else {
+                DONE
+            }
+        }
+    })
+}
+
 fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} inputs, {per_sec}, {eta} left");
@@ -304,10 +422,7 @@ fn progress_bar() -> ProgressBar {
 
 fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Option<&Fragments>) -> Result<u8> {
     let build = arguments.checked(fragments)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(arguments.threads)
-        .build()
-        .map_err(|e| usage(format!("--threads {}: {e}", arguments.threads)))?;
+    let pool = pool(arguments.threads)?;
     let bar = progress_bar();
     let begin = Instant::now();
     let summary = pool.install(|| {

@@ -1,7 +1,9 @@
 //! `atomica-prep inspect`: a data set in numbers, or one complex as a table.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
@@ -11,8 +13,8 @@ use arrow_ipc::reader::FileReader;
 
 use crate::cli::DONE;
 use crate::error::{Error, Result};
-use crate::pipeline::read_manifest;
-use crate::shard::Manifest;
+use crate::pipeline::{failures_by_code, read_manifest};
+use crate::shard::{Manifest, FAILURES, REPAIRS};
 use crate::vocab;
 
 /// Prints to standard output and gives the exit code.
@@ -30,17 +32,30 @@ fn wrong(path: &Path, reason: impl ToString) -> Error {
     Error::NotADataset { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-fn batches(folder: &Path, manifest: &Manifest) -> impl Iterator<Item = Result<RecordBatch>> {
-    let paths: Vec<_> = manifest.shards.iter().map(|s| folder.join(&s.file)).collect();
-    paths.into_iter().flat_map(|path| {
-        let opened = File::open(&path)
-            .map_err(|e| wrong(&path, e))
-            .and_then(|f| FileReader::try_new(f, None).map_err(|e| wrong(&path, e)));
-        let list: Vec<Result<RecordBatch>> = match opened {
-            Ok(reader) => reader.map(|b| b.map_err(|e| wrong(&path, e))).collect(),
-            Err(error) => vec![Err(error)],
+/// Record batches with the named columns (all of them if none is named), one at a time.
+fn batches<'a>(
+    folder: &'a Path,
+    manifest: &'a Manifest,
+    columns: &'a [&'a str],
+) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
+    manifest.shards.iter().flat_map(move |shard| {
+        let path = folder.join(&shard.file);
+        let open = || -> std::result::Result<FileReader<File>, String> {
+            let file = File::open(&path).map_err(|e| e.to_string())?;
+            let whole = FileReader::try_new(file, None).map_err(|e| e.to_string())?;
+            if columns.is_empty() {
+                return Ok(whole);
+            }
+            let schema = whole.schema();
+            let places: std::result::Result<Vec<usize>, _> = columns.iter().map(|c| schema.index_of(c)).collect();
+            let file = File::open(&path).map_err(|e| e.to_string())?;
+            FileReader::try_new(file, Some(places.map_err(|e| e.to_string())?)).map_err(|e| e.to_string())
         };
-        list
+        let (reader, failed) = match open() {
+            Ok(reader) => (Some(reader), None),
+            Err(reason) => (None, Some(Err(wrong(&path, reason)))),
+        };
+        reader.into_iter().flatten().map(move |b| b.map_err(|e| wrong(&path, e))).chain(failed)
     })
 }
 
@@ -62,36 +77,107 @@ fn overview(folder: &Path, manifest: &Manifest) -> Result<String> {
     line!(text, "  cutoff         {} Å, {}", manifest.cutoff, manifest.options.interface_rule);
     line!(text, "  neighbours     {}", manifest.neighbors);
     line!(text, "  fragments      {}", manifest.vocabulary.fragments);
-    let mut kinds = [0u64; 9];
-    for batch in batches(folder, manifest) {
-        let batch = batch?;
-        let column = batch.column_by_name("modality").ok_or_else(|| wrong(folder, "no column modality"))?;
-        let modality = column.as_primitive_opt::<Int8Type>().ok_or_else(|| wrong(folder, "modality is no int8"))?;
-        for value in modality.values() {
-            if let Some(count) = usize::try_from(i64::from(*value) + 1).ok().and_then(|i| kinds.get_mut(i)) {
-                *count += 1;
-            }
+    let mut sums = Sums::default();
+    for batch in batches(folder, manifest, &["modality", "split", "block_types", "atom_types"]) {
+        sums.add(&batch?).ok_or_else(|| wrong(folder, "columns are missing or of another type"))?;
+    }
+    for (name, count) in std::iter::once("other").chain(vocab::MODALITIES).zip(sums.kinds).filter(|(_, c)| *c > 0) {
+        line!(text, "  {name:<14} {count}");
+    }
+    for (split, count) in &sums.splits {
+        line!(text, "  {:<14} {count}", if split.is_empty() { "without split" } else { split });
+    }
+    histogram(&mut text, "blocks", &sums.blocks);
+    histogram(&mut text, "atoms", &sums.atoms);
+    if counts.failures > 0 {
+        line!(text, "  failures by code ({FAILURES})");
+        for (code, count) in failures_by_code(folder)? {
+            line!(text, "    {code:<16} {count}");
         }
     }
-    for (name, count) in std::iter::once("other").chain(vocab::MODALITIES).zip(kinds).filter(|(_, c)| *c > 0) {
-        line!(text, "  {name:<14} {count}");
+    for (kind, count, inputs) in repairs_by_kind(folder)? {
+        line!(text, "  mended         {count} {kind} in {inputs} inputs");
     }
     Ok(text)
 }
 
+/// Counts over the complexes of a data set.
+#[derive(Default)]
+struct Sums {
+    kinds: [u64; 9],
+    splits: BTreeMap<String, u64>,
+    /// Complexes by the binary logarithm of their size.
+    blocks: BTreeMap<u32, u64>,
+    atoms: BTreeMap<u32, u64>,
+}
+
+impl Sums {
+    /// `None` if a column is not what it should be.
+    fn add(&mut self, batch: &RecordBatch) -> Option<()> {
+        for value in batch.column_by_name("modality")?.as_primitive_opt::<Int8Type>()?.values() {
+            *usize::try_from(i64::from(*value) + 1).ok().and_then(|i| self.kinds.get_mut(i))? += 1;
+        }
+        for split in batch.column_by_name("split")?.as_string_opt::<i32>()? {
+            *self.splits.entry(split.unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        for (name, sizes) in [("block_types", &mut self.blocks), ("atom_types", &mut self.atoms)] {
+            for length in batch.column_by_name(name)?.as_list_opt::<i32>()?.offsets().lengths() {
+                *sizes.entry(length.checked_ilog2().unwrap_or(0)).or_default() += 1;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Sizes by powers of two, as bars.
+fn histogram(text: &mut String, what: &str, sizes: &BTreeMap<u32, u64>) {
+    const WIDTH: u64 = 40;
+    let most = sizes.values().copied().max().unwrap_or(1).max(1);
+    line!(text, "  {what} per complex");
+    for (power, count) in sizes {
+        let (low, high) = (1u64 << power, (1u64 << (power + 1)) - 1);
+        let bar = "#".repeat(usize::try_from((count * WIDTH).div_ceil(most)).unwrap_or(0));
+        line!(text, "    {:>15} {count:>9} {bar}", format!("{low}-{high}"));
+    }
+}
+
+/// Kind of repair, how many, and in how many inputs. Data sets of old have no list of them.
+fn repairs_by_kind(folder: &Path) -> Result<Vec<(String, u64, u64)>> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        kind: String,
+        count: u64,
+    }
+    let path = folder.join(REPAIRS);
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for line in BufReader::new(File::open(&path).map_err(|e| wrong(&path, e))?).lines() {
+        let line = line.map_err(|e| wrong(&path, e))?;
+        let line: Line = serde_json::from_str(&line).map_err(|e| wrong(&path, e))?;
+        let sums = kinds.entry(line.kind).or_default();
+        sums.0 += line.count;
+        sums.1 += 1;
+    }
+    Ok(kinds.into_iter().map(|(kind, (count, inputs))| (kind, count, inputs)).collect())
+}
+
 fn complex(folder: &Path, manifest: &Manifest, id: &str) -> Result<String> {
-    for batch in batches(folder, manifest) {
+    for batch in batches(folder, manifest, &[]) {
         let batch = batch?;
         let ids = batch.column_by_name("id").and_then(|c| c.as_string_opt::<i32>());
         let ids = ids.ok_or_else(|| wrong(folder, "no text column id"))?;
         if let Some(row) = ids.iter().position(|i| i == Some(id)) {
-            return table(&batch, row, id).ok_or_else(|| wrong(folder, "columns are missing or of another type"));
+            let neighbors = usize::try_from(manifest.neighbors).unwrap_or(0);
+            let table = table(&batch, row, id, neighbors);
+            return table.ok_or_else(|| wrong(folder, "columns are missing or of another type"));
         }
     }
     Err(Error::Usage { message: format!("{}: no complex {id:?}", folder.display()) })
 }
 
-fn table(batch: &RecordBatch, row: usize, id: &str) -> Option<String> {
+fn table(batch: &RecordBatch, row: usize, id: &str, neighbors: usize) -> Option<String> {
     let text_of = |name: &str| -> Option<String> {
         Some(batch.column_by_name(name)?.as_string_opt::<i32>()?.value(row).to_owned())
     };
@@ -112,10 +198,24 @@ fn table(batch: &RecordBatch, row: usize, id: &str) -> Option<String> {
     let components = components.as_string_opt::<i32>()?;
     let names = list("atom_names")?;
     let names = names.as_string_opt::<i32>()?;
+    let (near_intra, near_inter) = (list("block_intra")?, list("block_inter")?);
+    let near_intra = near_intra.as_primitive_opt::<Int32Type>()?.values();
+    let near_inter = near_inter.as_primitive_opt::<Int32Type>()?.values();
     let symbols = vocab::block_symbols();
     let mut text = String::new();
     line!(text, "{id}  {}  ligand cut by: {}", text_of("source_path")?, text_of("ligand_chemistry")?);
-    line!(text, "{:>5} {:>3} {:<6} {:<5} {:>6} {:<9} atoms", "block", "seg", "type", "chain", "number", "component");
+    line!(
+        text,
+        "{:>5} {:>3} {:<6} {:<5} {:>6} {:<9} {:>5} {:>5} atoms",
+        "block",
+        "seg",
+        "type",
+        "chain",
+        "number",
+        "component",
+        "intra",
+        "inter"
+    );
     let mut atom = 0usize;
     let blocks = types.iter().zip(lengths).zip(segments).zip(resnums).enumerate();
     for (i, (((kind, length), segment), resnum)) in blocks {
@@ -127,9 +227,15 @@ fn table(batch: &RecordBatch, row: usize, id: &str) -> Option<String> {
             return None;
         }
         let number = format!("{resnum}{}", icodes.value(i));
+        // Stored neighbours in its own partner and in the other; unused places hold -1.
+        let count = |list: &[i32]| {
+            let own = list.get(i * neighbors..(i + 1) * neighbors).unwrap_or_default();
+            own.iter().filter(|j| **j >= 0).count()
+        };
+        let (intra, inter) = (count(near_intra), count(near_inter));
         line!(
             text,
-            "{i:>5} {segment:>3} {symbol:<6} {:<5} {number:>6} {:<9} {}",
+            "{i:>5} {segment:>3} {symbol:<6} {:<5} {number:>6} {:<9} {intra:>5} {inter:>5} {}",
             chains.value(i),
             components.value(i),
             atoms.join(" ")

@@ -15,6 +15,7 @@
     )
 )]
 
+pub mod check;
 pub mod cli;
 pub mod convolution;
 pub mod discover;
@@ -23,6 +24,7 @@ pub mod fragments;
 pub mod index;
 mod inspect;
 pub mod interface;
+pub mod merge;
 pub mod neighbors;
 pub mod perturb;
 pub mod pipeline;

@@ -262,7 +262,7 @@ struct Progress {
 const PROGRESS: &str = "progress.json";
 
 /// Files that a build appends to, line by line in the order of its inputs.
-const LEDGERS: [&str; 4] = [FAILURES, REPAIRS, FOUND, LEFT_OUT];
+pub(crate) const LEDGERS: [&str; 4] = [FAILURES, REPAIRS, FOUND, LEFT_OUT];
 
 /// What became of one complex.
 type Outcome = std::result::Result<Box<Record>, Box<Failure>>;
@@ -510,13 +510,8 @@ impl Build {
             return Ok(fresh());
         }
         match self.existing {
-            Existing::Refuse => Err(Error::OutputExists { path: shown }),
-            Existing::Overwrite => {
-                // Only what a build makes is removed; the manifest first, so that no half-removed set looks whole.
-                names.sort_by_key(|n| n != MANIFEST);
-                for name in names.iter().filter(|n| is_ours(n)) {
-                    std::fs::remove_file(self.out.join(name)).map_err(wrong)?;
-                }
+            Existing::Refuse | Existing::Overwrite => {
+                clear_folder(&self.out, self.existing == Existing::Overwrite)?;
                 Ok(fresh())
             }
             // Killed before it had noted anything.
@@ -564,6 +559,27 @@ impl Build {
         }
         Ok(Start::From(progress))
     }
+}
+
+/// Makes the folder, or empties it of an earlier data set if that is wanted.
+///
+/// # Errors
+/// It holds something and that is not wanted, or it cannot be written.
+pub(crate) fn clear_folder(folder: &Path, overwrite: bool) -> Result<()> {
+    let shown = folder.display().to_string();
+    let wrong = |e: std::io::Error| Error::Write { path: shown.clone(), reason: e.to_string() };
+    std::fs::create_dir_all(folder).map_err(wrong)?;
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>).map_err(wrong)?;
+    let mut names: Vec<String> = entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    if !names.is_empty() && !overwrite {
+        return Err(Error::OutputExists { path: shown });
+    }
+    // Only what a build makes is removed; the manifest first, so that no half-removed set looks whole.
+    names.sort_by_key(|n| n != MANIFEST);
+    for name in names.iter().filter(|n| is_ours(n)) {
+        std::fs::remove_file(folder.join(name)).map_err(wrong)?;
+    }
+    Ok(())
 }
 
 /// Files that a build makes, finished or not. Others in its folder are left alone.
@@ -717,7 +733,7 @@ impl<'a, J: Send + Sync, R: Send> Ordered<'a, J, R> {
 }
 
 /// An append-only file beside the shards, of which the first `bytes` are certain.
-struct Ledger {
+pub(crate) struct Ledger {
     path: PathBuf,
     file: File,
     bytes: u64,
@@ -725,7 +741,7 @@ struct Ledger {
 
 impl Ledger {
     /// Opens the file and drops what came after `bytes`: it is made again.
-    fn open(path: PathBuf, bytes: u64) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf, bytes: u64) -> Result<Self> {
         let open = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
             file.set_len(bytes)?;
@@ -740,20 +756,20 @@ impl Ledger {
         Error::Write { path: self.path.display().to_string(), reason: reason.to_string() }
     }
 
-    fn append(&mut self, text: &[u8]) -> Result<()> {
+    pub(crate) fn append(&mut self, text: &[u8]) -> Result<()> {
         self.file.write_all(text).map_err(|e| self.wrong(e))?;
         self.bytes += text.len() as u64;
         Ok(())
     }
 
     /// Appends a value as one line of JSON.
-    fn append_json(&mut self, value: &impl Serialize) -> Result<()> {
+    pub(crate) fn append_json(&mut self, value: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(value).map_err(|e| self.wrong(e))?;
         line.push(b'\n');
         self.append(&line)
     }
 
-    fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| self.wrong(e))
     }
 }

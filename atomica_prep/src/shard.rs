@@ -342,7 +342,7 @@ pub struct ShardBuilder {
 
 /// Numbers in the longest column of a shard, beyond which it is closed early: far below the 2³¹ that offsets count,
 /// and it bounds the memory of a build.
-const MAX_VALUES: usize = 1 << 26;
+pub(crate) const MAX_VALUES: usize = 1 << 26;
 
 impl ShardBuilder {
     /// Adds a record.
@@ -464,32 +464,45 @@ impl ShardBuilder {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(self, folder: &Path, number: usize, compression: Compression) -> Result<ShardEntry> {
-        let file = format!("shard-{number:05}.arrow");
-        let path = folder.join(&file);
-        let rows = self.rows as u64;
-        let wrong = |e: ArrowError| Error::Write { path: path.display().to_string(), reason: e.to_string() };
-        let compression = match compression {
-            Compression::None => None,
-            Compression::Zstd => Some(CompressionType::ZSTD),
-            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
-        };
-        // 64 bytes, so that mapped columns are aligned for any vector unit.
-        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
-            .and_then(|o| o.try_with_compression(compression))
-            .map_err(wrong)?;
-        let batch = self.batch().map_err(wrong)?;
-        let mut bytes = Vec::with_capacity(batch.get_array_memory_size());
-        let mut writer = FileWriter::try_new_with_options(&mut bytes, &batch.schema(), options).map_err(wrong)?;
-        writer.write(&batch).map_err(wrong)?;
-        writer.finish().map_err(wrong)?;
-        drop(writer);
-        // The checksum is made while the disk works.
-        let (written, sha256) = std::thread::scope(|scope| {
-            let writing = scope.spawn(|| write_atomically(&path, &bytes));
-            let sha256 = sha256_hex(&bytes);
-            (writing.join(), sha256)
-        });
-        written.map_err(|_| wrong(ArrowError::ComputeError("the thread that wrote it ended early".to_owned())))??;
-        Ok(ShardEntry { file, rows, bytes: bytes.len() as u64, sha256 })
+        let path = folder.display().to_string();
+        let batch = self.batch().map_err(|e| Error::Write { path, reason: e.to_string() })?;
+        write_batch(&batch, folder, number, compression)
     }
+}
+
+/// Writes one record batch as an Arrow IPC file.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(crate) fn write_batch(
+    batch: &RecordBatch,
+    folder: &Path,
+    number: usize,
+    compression: Compression,
+) -> Result<ShardEntry> {
+    let file = format!("shard-{number:05}.arrow");
+    let path = folder.join(&file);
+    let wrong = |e: ArrowError| Error::Write { path: path.display().to_string(), reason: e.to_string() };
+    let compression = match compression {
+        Compression::None => None,
+        Compression::Zstd => Some(CompressionType::ZSTD),
+        Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+    };
+    // 64 bytes, so that mapped columns are aligned for any vector unit.
+    let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5)
+        .and_then(|o| o.try_with_compression(compression))
+        .map_err(wrong)?;
+    let mut bytes = Vec::with_capacity(batch.get_array_memory_size());
+    let mut writer = FileWriter::try_new_with_options(&mut bytes, &batch.schema(), options).map_err(wrong)?;
+    writer.write(batch).map_err(wrong)?;
+    writer.finish().map_err(wrong)?;
+    drop(writer);
+    // The checksum is made while the disk works.
+    let (written, sha256) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| write_atomically(&path, &bytes));
+        let sha256 = sha256_hex(&bytes);
+        (writing.join(), sha256)
+    });
+    written.map_err(|_| wrong(ArrowError::ComputeError("the thread that wrote it ended early".to_owned())))??;
+    Ok(ShardEntry { file, rows: batch.num_rows() as u64, bytes: bytes.len() as u64, sha256 })
 }

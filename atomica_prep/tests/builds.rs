@@ -386,3 +386,101 @@ fn every_command_shows_an_example() {
         assert!(text.contains("Example:\n  atomica-prep "), "{name}: {text}");
     }
 }
+
+#[test]
+fn joined_parts_are_byte_identical_to_one_build() {
+    let dir = folder(100, "late,none.pdb,A,B,,,\nlate,1.pdb,A,B,,,\nc3,1.pdb,A,B,,,\n");
+    let options = ["--shard-rows", "7"];
+    assert_eq!(run(dir.path(), "whole", &options), cli::SOME_FAILED);
+    let whole = files(&dir.path().join("whole"));
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for of in [1, 3, 10] {
+        let parts: Vec<String> = (1..=of).map(|i| path(&format!("{i}-{of}"))).collect();
+        for (i, part) in (1..).zip(&parts) {
+            let name = Path::new(part).file_name().unwrap().to_str().unwrap().to_owned();
+            let code = run(dir.path(), &name, &[&options[..], &["--shard", &format!("{i}/{of}")]].concat());
+            assert!([cli::DONE, cli::SOME_FAILED].contains(&code));
+        }
+        let out = path(&format!("joined-{of}"));
+        let merge = |parts: &[String]| {
+            let mut arguments = vec!["merge", "--out", &out];
+            arguments.extend(parts.iter().map(String::as_str));
+            command(&arguments)
+        };
+        assert_eq!(merge(&parts), cli::SOME_FAILED);
+        assert_eq!(files(Path::new(&out)), whole, "{of} parts");
+        if of > 1 {
+            assert_eq!(merge(&parts), cli::USAGE, "the folder is not empty");
+            fs::remove_dir_all(&out).unwrap();
+            assert_eq!(merge(&parts[1..]), cli::USAGE, "a part is missing");
+            let mut twice = parts.clone();
+            twice.push(parts[0].clone());
+            assert_eq!(merge(&twice), cli::USAGE, "a part is there twice");
+            assert_eq!(merge(&[parts[0].clone(), path("1-1")]), cli::USAGE, "parts of different cuts");
+        }
+    }
+    for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+        assert_eq!(run(dir.path(), "never", &["--shard", wrong]), cli::USAGE, "{wrong}");
+    }
+}
+
+/// Code and report of a check.
+fn checked(paths: &[std::path::PathBuf], all: bool) -> (atomica_prep::check::Outcome, String) {
+    let lines = std::sync::Mutex::new(Vec::new());
+    let say = |line: &str| lines.lock().unwrap().push(line.to_owned());
+    let reading = atomica_prep::read::Options::default();
+    let outcome = atomica_prep::check::check(paths, all, reading, &Stop::default(), &|_, _| {}, &say).unwrap();
+    (outcome, lines.into_inner().unwrap().join("\n"))
+}
+
+#[test]
+fn a_check_tells_everything_at_once() {
+    let dir = folder(3, "x,0.pdb,A,Z,high,train,\n,none.pdb,A,A,,dev,\ny,none.pdb,A,B,,dev,\nc1,1.pdb,A,B,,,\n");
+    let index = dir.path().join("index.csv");
+    let (outcome, text) = checked(std::slice::from_ref(&index), false);
+    assert_eq!((outcome.rows, outcome.problems), (7, 5));
+    let shown = index.display();
+    for wanted in [
+        format!("{shown}: line 5, column 4 (chain2): x: 0.pdb: no chain \"Z\"; the file has: A, B"),
+        format!("{shown}: line 6, column 1 (id): id is empty"),
+        format!("{shown}: line 6, column 4 (chain2): chain \"A\" is in chain1 and in chain2"),
+        format!("{shown}: line 7, column 2 (path): y: none.pdb: cannot be read"),
+        format!("{shown}: line 8, column 1 (id): c1: id \"c1\" is taken by line 3"),
+        "a row that is right, for two groups of chains:\n  id,path,chain1,chain2\n".to_owned(),
+        "label: 3 numbers and 1 other texts such as \"high\" (the first in line 5)".to_owned(),
+        "split: dev (1), train (4); the usual names".to_owned(),
+    ] {
+        assert!(text.contains(&wanted), "{wanted}\n{text}");
+    }
+    assert_eq!(command(&["check", index.to_str().unwrap()]), cli::SOME_FAILED);
+    let good = folder(2, "");
+    assert_eq!(command(&["check", good.path().join("index.csv").to_str().unwrap()]), cli::DONE);
+    assert_eq!(command(&["check", dir.path().join("nowhere.csv").to_str().unwrap()]), cli::USAGE);
+    fs::write(&index, "id,path\n").unwrap();
+    let (outcome, text) = checked(std::slice::from_ref(&index), false);
+    assert!(outcome.problems == 1 && text.contains("lacks chain1, chain2") && text.contains("1abc_A_B"), "{text}");
+}
+
+#[test]
+fn ligands_and_their_files_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.pdb"), with_molecules()).unwrap();
+    let molecule = "t\n\n\n  1  0  0  0  0  0            999 V2000\n    0.0       0.0       0.0    C\nM  END\n";
+    fs::write(dir.path().join("l.sdf"), molecule).unwrap();
+    let index = dir.path().join("index.csv");
+    let rows = "id,path,chain1,chain2,lig_code,lig_code1,lig_resnum1,ligand_path,ligand_index\n\
+        a,a.pdb,A,A,ZN,,,,\nb,a.pdb,A,A,HEM,,,,\nc,a.pdb,A,,,,,l.sdf,0\nd,a.pdb,A,,,,,l.sdf,1\n\
+        e,a.pdb,A,,,,,none.sdf,0\nf,a.pdb,A,A,LGB,LGA,401,,\ng,a.pdb,A,A,LGB,LGC,9,,\n";
+    fs::write(&index, rows).unwrap();
+    let (outcome, text) = checked(&[index], true);
+    assert_eq!(outcome.problems, 4, "{text}");
+    for wanted in [
+        "line 3, column 5 (lig_code): b: a.pdb: no ligand HEM",
+        "line 5, column 9 (ligand_index): d: l.sdf: no molecule 1",
+        "line 6, column 8 (ligand_path): e: none.sdf",
+        "line 8, column 6 (lig_code1): g: a.pdb: no ligand LGC 9",
+        "for two ligands of the structure",
+    ] {
+        assert!(text.contains(wanted), "{wanted}\n{text}");
+    }
+}
