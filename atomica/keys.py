@@ -96,8 +96,8 @@ RECORD_FIELDS: tuple[Field, ...] = (
         "utf8",
         "",
         "how the ligand was cut into blocks: none (there is none), atoms (one each), or into fragments by the bonds "
-        "of its own file (bonds), of the component dictionary (components) or of the SMILES in the index (smiles); mixed "
-        "where two ligands differ in that",
+        "of its own file (bonds), of the component dictionary (components) or of the SMILES in the index (smiles); "
+        "mixed where two ligands differ in that",
     ),
 )
 

@@ -1,6 +1,7 @@
 """Prints the figures that the README quotes, with the machine they were taken on.
 
     python tests/bench/figures.py build INDEX.csv     complexes per second of build-graphs, 1 and 2 threads
+    python tests/bench/figures.py memory INDEX.csv    largest memory of build-graphs for 100 and 10,000 inputs
     python tests/bench/figures.py convolution         one layer against e3nn's fully connected tensor product
 
 Every figure is the median of runs taken in turn, so that a change in the machine's speed meets all of them.
@@ -9,6 +10,7 @@ Every figure is the median of runs taken in turn, so that a change in the machin
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -86,6 +88,33 @@ def build(index: Path, runs: int) -> None:
         print(f"{kind}: 2 threads {ratio:.2f} times as fast as 1, pair by pair")
 
 
+def memory(index: Path, inputs: tuple[int, ...] = (100, 10_000)) -> None:
+    """Largest resident memory of builds of different length: the index's rows over and over, ids made distinct."""
+    with index.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for count in inputs:
+        with tempfile.TemporaryDirectory() as folder:
+            many = Path(folder, "index.csv")
+            with many.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                for i in range(count):
+                    row = rows[i % len(rows)]
+                    paths = {
+                        k: str(index.parent.absolute() / row[k])
+                        for k in ("path", "ligand_path")
+                        if row.get(k)
+                    }
+                    writer.writerow({**row, **paths, "id": f"{row['id']}/{i}"})
+            command = [sys.executable, "-m", "atomica.prep", "build-graphs", str(many), "--shard-rows", "64"]
+            process = subprocess.Popen([*command, "--out", f"{folder}/graphs"], stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode not in (0, 3):
+                sys.exit(f"{' '.join(command)} failed with {process.returncode}")
+        print(f"{count:6} inputs: {usage.ru_maxrss / 1024:6.0f} MiB at the peak")
+
+
 def convolution(runs: int) -> None:
     """One full layer of the published width: 500 receivers, 8,000 edges, the same weights in both forms."""
     import torch
@@ -155,15 +184,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("build", "convolution"))
+    parser.add_argument("what", choices=("build", "convolution", "memory"))
     parser.add_argument("index", nargs="?", type=Path, help="index for `build`")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    if arguments.what == "build" and arguments.index is None:
-        parser.error("build needs an index file")
+    if arguments.what in ("build", "memory") and arguments.index is None:
+        parser.error(f"{arguments.what} needs an index file")
     print(machine())
     if arguments.what == "build":
         build(arguments.index, arguments.runs)
+    elif arguments.what == "memory":
+        memory(arguments.index)
     else:
         convolution(arguments.runs)
 

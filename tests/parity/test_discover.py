@@ -32,7 +32,13 @@ def test_ligands_of_whole_entries(shared: Path, entries: Path):
     found: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows(entries / "discovered.csv"):
         if row["lig_code"] and not row["lig_code1"]:
-            key = (Path(row["path"]).name, row["lig_code"], row["chain2"], row["lig_resnum"], row["lig_icode"])
+            key = (
+                Path(row["path"]).name,
+                row["lig_code"],
+                row["chain2"],
+                row["lig_resnum"],
+                row["lig_icode"],
+            )
             found.setdefault(key, []).append(row)
     left_out = {
         (Path(row["path"]).name, row["component"], row["chain"], row["number"])
