@@ -320,7 +320,7 @@ impl Found<'_> {
 
 impl Leaf {
     fn position(&self, slot: usize) -> [f32; 3] {
-        [0, 1, 2].map(|axis| self.axes[axis][slot])
+        [self.axes[0][slot], self.axes[1][slot], self.axes[2][slot]]
     }
 
     /// Keys of the distances of one of the points to those of `group`.
@@ -333,7 +333,12 @@ impl Leaf {
                 squared[lane] += d * d;
             }
         }
-        squared.map(key)
+        // Not `map`, which is not always made part of this function and then has no wide vectors.
+        let mut keys = [0; WIDE];
+        for lane in 0..WIDE {
+            keys[lane] = key(squared[lane]);
+        }
+        keys
     }
 
     /// The points at most `limit` away from `bounds`.
