@@ -139,7 +139,9 @@ def main() -> None:
         for who, seconds in (("atomica", ours), (OTHERS[kind][0], theirs)):
             median = statistics.median(seconds)
             print(f"       {who:>8} {size / median:7.0f} MB/s {atoms / median / 1e6:6.2f} M atoms/s")
-        print(f"       {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(
+            f"       {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 if __name__ == "__main__":
