@@ -91,8 +91,7 @@ def _on_ray(arguments: Sequence[str]) -> int:
         return _usage("--parts and --threads are whole numbers")
     if Path(out).is_dir() and any(Path(out).iterdir()) and not overwrite:
         if resume and (Path(out) / "manifest.json").is_file():
-            print(f"already complete: {out}", file=sys.stderr)
-            return 0
+            return main([*rest, "--out", out, "--resume"])  # says so, if it is the same build
         return _usage(f"{out}: is not empty; give --overwrite to replace it, or another --out")
     try:
         import ray
@@ -110,13 +109,13 @@ def _on_ray(arguments: Sequence[str]) -> int:
         build = ray.remote(max_retries=5, num_cpus=cores)(_part)
         commands = [
             [
-                *(os.path.abspath(word) if os.path.exists(word) else word for word in rest),
+                *rest,
                 *("--threads", str(cores), "--resume", "--shard", f"{part}/{number}"),
                 *("--out", str(folder / f"{part}-of-{number}")),
             ]
             for part in range(1, number + 1)
         ]
-        running = {build.remote(command): command for command in commands}
+        running = {build.remote(command, os.getcwd()): command for command in commands}
         while running:
             done, _ = ray.wait(list(running))
             for task in done:
@@ -150,8 +149,9 @@ def _parts_before(folder: Path) -> int:
     return int(names[0]) if names else 0
 
 
-def _part(command: list[str]) -> int:
-    """Build one part in a worker."""
+def _part(command: list[str], folder: str) -> int:
+    """Build one part in a worker, with paths relative to `folder`, as where the command was given."""
+    os.chdir(folder)
     return main(command)
 
 
