@@ -287,9 +287,8 @@ class _Contract(torch.autograd.Function):
         ctx.save_for_backward(x, y, hidden, *weights)
         if _native(x):
             kernel = tables.kernel(hidden.shape[1])
-            return torch.from_numpy(
-                kernel.forward(*_arrays(plan, x, y, hidden, weights), torch.get_num_threads())
-            )
+            arrays = _arrays(plan, x, y, hidden, weights)
+            return torch.from_numpy(kernel.forward(**arrays))
         out = x.new_zeros(plan.rows.shape[0], tables.outputs.dim)
         for rows, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
             coupled = tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
@@ -307,13 +306,11 @@ class _Contract(torch.autograd.Function):
         x, y, hidden, *weights = ctx.saved_tensors
         if _native(x):
             kernel = tables.kernel(hidden.shape[1])
-            grads = kernel.backward(
-                *_arrays(plan, x, y, hidden, weights),
-                grad_out.contiguous().numpy(),
-                ctx.needs_input_grad[3],
-                torch.get_num_threads(),
+            of_x, of_y, of_hidden, of_weights = kernel.backward(
+                **_arrays(plan, x, y, hidden, weights),
+                out_grad=grad_out.contiguous().numpy(),
+                want_y=ctx.needs_input_grad[3],
             )
-            of_x, of_y, of_hidden, of_weights = grads
             return (
                 None,
                 None,
@@ -360,11 +357,17 @@ def _native(x: Tensor) -> bool:
 
 def _arrays(
     plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, weights: Sequence[Tensor]
-) -> tuple[Any, ...]:
-    """The tensors as NumPy arrays of the same memory, in the order in which the Rust kernel takes them."""
-    x, y, hidden = (tensor.detach().contiguous().numpy() for tensor in (x, y, hidden))
-    weights = [weight.detach().contiguous().numpy() for weight in weights]
-    return x, y, hidden, plan.sender.numpy(), plan.first_edge, weights
+) -> dict[str, Any]:
+    """The arguments of the Rust kernel: NumPy arrays of the tensors' own memory."""
+    return {
+        "x": x.detach().contiguous().numpy(),
+        "y": y.detach().contiguous().numpy(),
+        "hidden": hidden.detach().contiguous().numpy(),
+        "sender": plan.sender.numpy(),
+        "first_edge": plan.first_edge,
+        "weights": [weight.detach().contiguous().numpy() for weight in weights],
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _outer(coupled: Tensor, radial: Tensor, per_row: int) -> Tensor:

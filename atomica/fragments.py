@@ -239,7 +239,8 @@ class UnionWriter:
 
     def kind(self, atom: Any) -> int:
         """A number for all that a SMILES depends on in an atom of an RDKit molecule."""
-        kind = (atom.GetAtomicNum(), atom.GetFormalCharge(), atom.GetIsAromatic(), atom.GetNumExplicitHs())
+        kind: tuple[Any, ...] = (atom.GetAtomicNum(), atom.GetFormalCharge(), atom.GetIsAromatic())
+        kind = (*kind, atom.GetNumExplicitHs())
         if not self.canonical:
             kind = (*kind, atom.GetNumImplicitHs())
         return self._atoms.setdefault(kind, len(self._atoms))

@@ -1,7 +1,12 @@
 //! The structure readers on a made-up chain in memory: `cargo bench --bench readers`.
 //!
 //! `tests/bench/readers.py` times them on real files, against gemmi and Biotite.
-#![allow(missing_docs, clippy::unwrap_used, reason = "criterion makes the entry point; a benchmark may panic")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "criterion makes the entry point; a benchmark may panic"
+)]
 
 use std::fmt::Write;
 

@@ -770,8 +770,7 @@ fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], opt
     let structure = subject.structure();
     let mut sides = Vec::with_capacity(2);
     for at in places {
-        let (side, chemistry) =
-            SmallMolecule { structure, at, bonds: &[], row }.side(options.fragments.as_ref())?;
+        let (side, chemistry) = SmallMolecule { structure, at, bonds: &[], row }.side(options.fragments.as_ref())?;
         if side.blocks.is_empty() {
             let name = structure.residues.get(at).map(|r| format!("{} {}", r.name.as_str(), r.resnum));
             return Err(Error::HydrogenLigand { path: row.path.clone(), ligand: name.unwrap_or_default() });

@@ -169,7 +169,7 @@ impl Shards<'_> {
 
 /// What each row adds to the columns that bound a shard.
 fn lengths(batch: &RecordBatch) -> Option<Vec<[usize; 3]>> {
-    let list = |name: &str| Some(batch.column_by_name(name)?.as_list_opt::<i32>()?);
+    let list = |name: &str| batch.column_by_name(name)?.as_list_opt::<i32>();
     let (intra, positions, torsions) = (list("atom_intra")?, list("positions")?, list("torsion_atoms")?);
     let rows = intra.offsets().lengths().zip(positions.offsets().lengths()).zip(torsions.offsets().lengths());
     Some(rows.map(|((a, b), c)| [a, 3 * b, c]).collect())
