@@ -455,12 +455,12 @@ pub fn torsion_score(angle: f64, sigma: f64) -> f64 {
 
 #[inline]
 fn wide(p: &[f32; 3]) -> Point {
-    p.map(f64::from)
+    [f64::from(p[0]), f64::from(p[1]), f64::from(p[2])]
 }
 
 #[inline]
 fn narrow(p: Point) -> [f32; 3] {
-    p.map(|c| c as f32)
+    [p[0] as f32, p[1] as f32, p[2] as f32]
 }
 
 #[inline]
@@ -475,7 +475,7 @@ fn sub(a: Point, b: Point) -> Point {
 
 #[inline]
 fn times(a: Point, factor: f64) -> Point {
-    a.map(|c| c * factor)
+    [a[0] * factor, a[1] * factor, a[2] * factor]
 }
 
 #[inline]
@@ -485,7 +485,7 @@ fn dot(a: Point, b: Point) -> f64 {
 
 #[inline]
 fn apply(matrix: &Matrix, p: Point) -> Point {
-    matrix.map(|row| dot(row, p))
+    [dot(matrix[0], p), dot(matrix[1], p), dot(matrix[2], p)]
 }
 
 /// The origin if there are no points.
