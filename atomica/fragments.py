@@ -553,11 +553,9 @@ def _alternating(
         built.AddBond(i, j, kinds.get(order, Chem.BondType.AROMATIC))
     Chem.FastFindRings(built)
     _settle_chains(built)
-    ring = [bond for bond in built.GetBonds() if bond.GetBondType() == Chem.BondType.AROMATIC]
-    for bond in ring:
-        bond.SetIsAromatic(True)
-        bond.GetBeginAtom().SetIsAromatic(True)
-        bond.GetEndAtom().SetIsAromatic(True)
+    # RDKit has marked the atoms of all aromatic bonds; of those in chains the marks are to go.
+    for atom in built.GetAtoms():
+        atom.SetIsAromatic(any(b.GetBondType() == Chem.BondType.AROMATIC for b in atom.GetBonds()))
     nitrogens = [a.GetIdx() for a in built.GetAtoms() if a.GetIsAromatic() and a.GetSymbol() == "N"]
     for atom in nitrogens:
         if hydrogens and hydrogens[atom]:
@@ -597,6 +595,7 @@ def _settle_chains(built: Any) -> None:
         center = max((bond.GetBeginAtom(), bond.GetEndAtom()), key=lambda atom: atom.GetDegree())
         room = (2 if center.GetSymbol() == "S" else 1) - doubles.get(center.GetIdx(), 0)
         bond.SetBondType(Chem.BondType.DOUBLE if room > 0 else Chem.BondType.SINGLE)
+        bond.SetIsAromatic(False)
         doubles[center.GetIdx()] = doubles.get(center.GetIdx(), 0) + 1
 
 

@@ -35,7 +35,7 @@ def test_where_the_bonds_come_from(vocabulary):
     cutter = Cutter(vocabulary)
     assert (cutter.block_types, cutter.entries) == (154, 5)
     names = ["C1", "C2", "O"]
-    assert cutter.cut("EOH", names, [6, 6, 8], []) == ("components", [(152, [0, 1, 2])])
+    assert cutter.cut("EOH", names, [6, 6, 8], []) == ("components", [(152, [1, 2, 0])])
     assert cutter.cut("EOH", names, [6, 6, 8], [(0, 1, 1), (1, 2, 1)])[0] == "bonds"
     # Other atoms than the dictionary's: only a SMILES can tell.
     near = [(0, 1, 1520), (1, 2, 1430)]
