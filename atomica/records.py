@@ -312,6 +312,10 @@ def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(found == wanted)
 
 
+_DAMAGED = (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError)
+"""What pyarrow raises for files that are not as they should be."""
+
+
 class _Columns:
     """The columns of one record batch, opened so that a row is a slice."""
 
@@ -356,7 +360,7 @@ class _Shard:
         try:
             self.mapped = pa.memory_map(str(path))
             self.reader = pa.ipc.open_file(self.mapped)
-        except (pa.ArrowInvalid, OSError) as error:
+        except _DAMAGED as error:
             raise ShardError(f"{path}: not an Arrow IPC file: {error}") from None
         self._check_schema()
         light = self.read(["id"])
@@ -395,9 +399,11 @@ class _Shard:
         schema = self.reader.schema
         options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
         try:
-            return pa.ipc.open_file(self.mapped, options=options).read_all()
-        except (pa.ArrowInvalid, OSError) as error:
+            table = pa.ipc.open_file(self.mapped, options=options).read_all()
+            table.validate(full=True)
+        except _DAMAGED as error:
             raise ShardError(f"{self.path}: damaged: {error}") from None
+        return table
 
     def row(self, index: int) -> tuple[_Columns, int]:
         batch = int(np.searchsorted(self.ends, index, side="right")) - 1
@@ -406,7 +412,9 @@ class _Shard:
                 # Empty batches share their end with the next one, which searchsorted picks.
                 try:
                     data = self.reader.get_batch(batch)
-                except (pa.ArrowInvalid, OSError) as error:
+                    # Offsets and texts, not numbers: pyarrow follows a wrong offset out of its memory.
+                    data.validate(full=True)
+                except _DAMAGED as error:
                     raise ShardError(f"{self.path}: damaged: {error}") from None
                 self.batches[batch] = _Columns(data, str(self.path))
         return self.batches[batch], index - int(self.ends[batch])

@@ -231,7 +231,7 @@ fn look(index: usize, group: &Group, reading: Options, stop: &Stop) -> Checked {
             Err(error) => problem("path", error.clone()),
             Ok(subject) => lacking(subject, row).into_iter().for_each(|(column, error)| problem(column, error)),
         }
-        if let Some((column, error)) = pose(row, &mut ligands) {
+        if let Some((column, error)) = pose(row, &mut ligands, reading) {
             problem(column, error);
         }
     }
@@ -239,10 +239,14 @@ fn look(index: usize, group: &Group, reading: Options, stop: &Stop) -> Checked {
 }
 
 /// What is wrong with the ligand file of a row.
-fn pose(row: &Row, ligands: &mut Option<(PathBuf, Result<LigandFile>)>) -> Option<(&'static str, Error)> {
+fn pose(
+    row: &Row,
+    ligands: &mut Option<(PathBuf, Result<LigandFile>)>,
+    reading: read::Options,
+) -> Option<(&'static str, Error)> {
     let wanted = row.ligand_file.as_ref()?;
     if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
-        *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path)));
+        *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path, reading)));
     }
     match ligands.as_ref().map(|(_, file)| file) {
         Some(Ok(file)) => file.molecule(wanted.index).err().map(|error| match error {

@@ -144,6 +144,9 @@ struct BuildGraphs {
     /// What to do about text in structure files that is wrong but leaves no doubt
     #[arg(long, value_enum, default_value = "lenient")]
     strictness: StrictnessName,
+    /// Refuse structure and ligand files that unpack to more: bytes, or a number with KiB, MiB, GiB or TiB
+    #[arg(long, default_value = "2GiB", value_name = "SIZE", value_parser = size)]
+    max_decompressed: u64,
     /// Packing of the shards; unpacked ones are read without copying
     #[arg(long, value_enum, default_value = "none")]
     compression: CompressionName,
@@ -280,6 +283,17 @@ fn part(text: &str) -> std::result::Result<Part, String> {
     }
 }
 
+/// A number of bytes: `1000000`, `512MiB`, `2 GiB`.
+fn size(text: &str) -> std::result::Result<u64, String> {
+    const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
+    let text = text.trim();
+    let parts = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)));
+    parts
+        .and_then(|(number, shift)| number.parse::<u64>().ok()?.checked_mul(1 << shift))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "expected a number of bytes above 0, or one with KiB, MiB, GiB or TiB, as in 2GiB".to_owned())
+}
+
 fn usage(message: String) -> Error {
     Error::Usage { message }
 }
@@ -340,6 +354,7 @@ impl BuildGraphs {
                     StrictnessName::Lenient => Strictness::Lenient,
                     StrictnessName::Strict => Strictness::Strict,
                 },
+                max_decompressed: self.max_decompressed,
             },
             compression: match self.compression {
                 CompressionName::None => Compression::None,

@@ -82,6 +82,21 @@ impl fmt::Display for Problems {
     }
 }
 
+/// A number of bytes as people write it.
+///
+/// ```
+/// use atomica_prep::error::size_text;
+/// assert_eq!((size_text(2 << 30), size_text(1536 << 10), size_text(1001)), ("2 GiB".into(), "1536 KiB".into(), "1001 bytes".into()));
+/// ```
+pub fn size_text(bytes: u64) -> String {
+    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if bytes >> shift > 0 && bytes.trailing_zeros() >= shift {
+            return format!("{} {unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
 /// The part of the work in which an error arose; it decides the Python exception and the ledger's `stage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,6 +198,16 @@ pub enum Error {
         path: String,
         /// What the decoder says.
         reason: String,
+    },
+    /// A file that grows beyond the limit when it is unpacked.
+    #[error("{path}: {what} more than the limit of {}; if the file can be trusted, give a larger --max-decompressed", size_text(*limit))]
+    Oversized {
+        /// The file.
+        path: String,
+        /// What grows: `unpacks to`.
+        what: String,
+        /// The limit in bytes.
+        limit: u64,
     },
     /// The file's name does not say a known format.
     #[error("{path}: unknown format; expected {expected}")]
@@ -362,6 +387,7 @@ impl Error {
         "DuplicateId",
         "Io",
         "Decompress",
+        "Oversized",
         "UnknownFormat",
         "EmptyFile",
         "NoAtoms",
@@ -394,6 +420,7 @@ impl Error {
             Self::DuplicateId { .. } => "DuplicateId",
             Self::Io { .. } => "Io",
             Self::Decompress { .. } => "Decompress",
+            Self::Oversized { .. } => "Oversized",
             Self::UnknownFormat { .. } => "UnknownFormat",
             Self::EmptyFile { .. } => "EmptyFile",
             Self::NoAtoms { .. } => "NoAtoms",
@@ -425,6 +452,7 @@ impl Error {
             | Self::DuplicateId { .. } => Stage::Index,
             Self::Io { .. }
             | Self::Decompress { .. }
+            | Self::Oversized { .. }
             | Self::UnknownFormat { .. }
             | Self::EmptyFile { .. }
             | Self::NoAtoms { .. }
@@ -457,6 +485,7 @@ impl Error {
             | Self::DuplicateId { path, .. }
             | Self::Io { path, .. }
             | Self::Decompress { path, .. }
+            | Self::Oversized { path, .. }
             | Self::UnknownFormat { path, .. }
             | Self::EmptyFile { path }
             | Self::NoAtoms { path, .. }

@@ -9,12 +9,11 @@ use std::path::Path;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int8Type, UInt16Type, UInt32Type, UInt8Type};
 use arrow_array::{Array, RecordBatch};
-use arrow_ipc::reader::FileReader;
 
 use crate::cli::DONE;
 use crate::error::{Error, Result};
 use crate::pipeline::{failures_by_code, read_manifest};
-use crate::shard::{Manifest, FAILURES, REPAIRS};
+use crate::shard::{open_shard, Manifest, FAILURES, REPAIRS};
 use crate::vocab;
 
 /// Prints to standard output and gives the exit code.
@@ -32,30 +31,18 @@ fn wrong(path: &Path, reason: impl ToString) -> Error {
     Error::NotADataset { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// Record batches with the named columns (all of them if none is named), one at a time.
+/// The record batches of all shards with the named columns (all of them if none is named), one at a time.
 fn batches<'a>(
     folder: &'a Path,
     manifest: &'a Manifest,
     columns: &'a [&'a str],
 ) -> impl Iterator<Item = Result<RecordBatch>> + 'a {
-    manifest.shards.iter().flat_map(move |shard| {
-        let path = folder.join(&shard.file);
-        let open = || -> std::result::Result<FileReader<File>, String> {
-            let file = File::open(&path).map_err(|e| e.to_string())?;
-            let whole = FileReader::try_new(file, None).map_err(|e| e.to_string())?;
-            if columns.is_empty() {
-                return Ok(whole);
-            }
-            let schema = whole.schema();
-            let places: std::result::Result<Vec<usize>, _> = columns.iter().map(|c| schema.index_of(c)).collect();
-            let file = File::open(&path).map_err(|e| e.to_string())?;
-            FileReader::try_new(file, Some(places.map_err(|e| e.to_string())?)).map_err(|e| e.to_string())
+    manifest.shards.iter().flat_map(move |entry| {
+        let (opened, failed) = match open_shard(&folder.join(&entry.file), Some(columns).filter(|c| !c.is_empty())) {
+            Ok(batches) => (Some(batches), None),
+            Err(error) => (None, Some(Err(error))),
         };
-        let (reader, failed) = match open() {
-            Ok(reader) => (Some(reader), None),
-            Err(reason) => (None, Some(Err(wrong(&path, reason)))),
-        };
-        reader.into_iter().flatten().map(move |b| b.map_err(|e| wrong(&path, e))).chain(failed)
+        opened.into_iter().flatten().chain(failed)
     })
 }
 

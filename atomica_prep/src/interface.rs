@@ -1,6 +1,6 @@
 //! From a structure to the interface of two partners: who belongs to them, which blocks meet, and the record.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::fragments::{Chemistry, Fragments, Sketch};
@@ -71,6 +71,11 @@ struct Backbone {
 }
 
 impl Backbone {
+    /// Å; peptide and phosphodiester bonds are 1.3 to 1.6.
+    const BOND: f64 = 2.0;
+    /// Å; neighbouring alpha carbons are 3.8 apart, 2.9 in cis.
+    const STEP: f64 = 4.3;
+
     fn of(structure: &Structure, residue: &Residue) -> Self {
         let mut backbone = Self::default();
         let atoms =
@@ -92,10 +97,8 @@ impl Backbone {
 
     /// Bonded to another residue as the members of a polymer are.
     fn linked(&self, other: &Self) -> bool {
-        /// Å; peptide and phosphodiester bonds are 1.3 to 1.6.
-        const BOND: f64 = 2.0;
         let bonded = |a: Option<[f64; 3]>, b: Option<[f64; 3]>| match (a, b) {
-            (Some(a), Some(b)) => distance_squared(a, b) < BOND * BOND,
+            (Some(a), Some(b)) => distance_squared(a, b) < Self::BOND * Self::BOND,
             _ => false,
         };
         bonded(self.n, other.c) || bonded(self.c, other.n) || bonded(self.p, other.o3) || bonded(self.o3, other.p)
@@ -103,10 +106,10 @@ impl Backbone {
 
     /// Nothing but the trace of a chain was written, so bonds cannot show.
     fn trace_linked(&self, other: &Self) -> bool {
-        /// Å; neighbouring alpha carbons are 3.8 apart, 2.9 in cis.
-        const STEP: f64 = 4.3;
         match (self.ca, other.ca) {
-            (Some(a), Some(b)) => self.n.is_none() && self.c.is_none() && distance_squared(a, b) < STEP * STEP,
+            (Some(a), Some(b)) => {
+                self.n.is_none() && self.c.is_none() && distance_squared(a, b) < Self::STEP * Self::STEP
+            }
             _ => false,
         }
     }
@@ -154,7 +157,7 @@ fn roles(structure: &Structure) -> Vec<Role> {
     let mut open: Vec<(usize, u16, u16)> = Vec::new();
     let mut out: Vec<Role> = Vec::with_capacity(structure.residues.len());
     // Bonds are looked for only around residues whose name does not settle the matter.
-    let mut backbones: Option<Vec<(usize, Backbone)>> = None;
+    let mut backbones: Option<Backbones> = None;
     for (i, residue) in structure.residues.iter().enumerate() {
         let name = vocab::name(residue.name.as_bytes());
         if name == vocab::Name::Water {
@@ -219,21 +222,28 @@ fn nucleotide(name: vocab::Name, backbone: &Backbone, at: usize, open: &mut Vec<
 
 /// Bases without a sugar follow the other nucleotides of their chain; without any, T tells DNA and else it is RNA.
 fn settle_open_bases(structure: &Structure, open: &[(usize, u16, u16)], roles: &mut [Role]) {
+    if open.is_empty() {
+        return;
+    }
+    // Votes of each chain for DNA and for RNA.
+    let mut votes = vec![(0usize, 0usize); structure.chains.len()];
+    let undecided: HashSet<usize> = open.iter().map(|(at, ..)| *at).collect();
+    for (i, (residue, role)) in structure.residues.iter().zip(roles.iter()).enumerate() {
+        let Some((dna, rna)) = votes.get_mut(residue.chain) else { continue };
+        match role {
+            _ if undecided.contains(&i) => match vocab::name(residue.name.as_bytes()) {
+                vocab::Name::Base { dna: vocab::UNKNOWN_BLOCK, .. } => *rna += 1,
+                vocab::Name::Base { rna: vocab::UNKNOWN_BLOCK, .. } => *dna += 1,
+                _ => {}
+            },
+            Role::Polymer(24..=27) => *dna += 1,
+            Role::Polymer(28..=31) => *rna += 1,
+            _ => {}
+        }
+    }
     for &(at, dna, rna) in open {
         let chain = structure.residues.get(at).map(|r| r.chain);
-        let (mut votes_dna, mut votes_rna) = (0usize, 0usize);
-        for (i, residue) in structure.residues.iter().enumerate().filter(|(_, r)| Some(r.chain) == chain) {
-            match roles.get(i) {
-                _ if open.iter().any(|o| o.0 == i) => match vocab::name(residue.name.as_bytes()) {
-                    vocab::Name::Base { dna: vocab::UNKNOWN_BLOCK, .. } => votes_rna += 1,
-                    vocab::Name::Base { rna: vocab::UNKNOWN_BLOCK, .. } => votes_dna += 1,
-                    _ => {}
-                },
-                Some(Role::Polymer(24..=27)) => votes_dna += 1,
-                Some(Role::Polymer(28..=31)) => votes_rna += 1,
-                _ => {}
-            }
-        }
+        let (votes_dna, votes_rna) = chain.and_then(|c| votes.get(c)).copied().unwrap_or_default();
         let block = match (dna, rna) {
             (dna, vocab::UNKNOWN_BLOCK) => dna,
             (vocab::UNKNOWN_BLOCK, rna) => rna,
@@ -246,27 +256,45 @@ fn settle_open_bases(structure: &Structure, open: &[(usize, u16, u16)], roles: &
     }
 }
 
-/// Bonded, as a member of a polymer is, to another residue of its chain.
-fn in_polymer(structure: &Structure, cache: &mut Option<Vec<(usize, Backbone)>>, at: usize) -> bool {
-    let all = cache.get_or_insert_with(|| {
-        structure
-            .residues
-            .iter()
-            .enumerate()
-            .filter(|(_, r)| vocab::name(r.name.as_bytes()) != vocab::Name::Water)
-            .map(|(i, r)| (i, Backbone::of(structure, r)))
-            .collect()
-    });
-    let Some(residue) = structure.residues.get(at) else { return false };
-    let own = Backbone::of(structure, residue);
-    if own.n.is_none() && own.c.is_none() && own.p.is_none() && own.o3.is_none() && own.ca.is_none() {
-        return false;
+/// The backbones of a structure and where they are, to find those that are bonded.
+struct Backbones {
+    /// One per residue; water has none.
+    all: Vec<Backbone>,
+    cells: Cells,
+    /// The residue of each point in the cells.
+    owners: Vec<usize>,
+}
+
+impl Backbones {
+    fn new(structure: &Structure) -> Self {
+        let water = |r: &Residue| vocab::name(r.name.as_bytes()) == vocab::Name::Water;
+        let of = |r: &Residue| if water(r) { Backbone::default() } else { Backbone::of(structure, r) };
+        let all: Vec<Backbone> = structure.residues.iter().map(of).collect();
+        let ends = |b: &Backbone| [b.n, b.c, b.p, b.o3, b.ca].into_iter().flatten().collect::<Vec<_>>();
+        let (owners, points): (Vec<usize>, Vec<[f64; 3]>) =
+            all.iter().enumerate().flat_map(|(i, b)| ends(b).into_iter().map(move |point| (i, point))).unzip();
+        Self { cells: Cells::new(&points, Backbone::STEP), all, owners }
     }
-    all.iter().any(|(i, other)| {
-        *i != at
-            && structure.residues.get(*i).is_some_and(|r| r.chain == residue.chain)
-            && (own.linked(other) || (!residue.hetero && own.trace_linked(other)))
-    })
+}
+
+/// Bonded, as a member of a polymer is, to another residue of its chain.
+fn in_polymer(structure: &Structure, cache: &mut Option<Backbones>, at: usize) -> bool {
+    let backbones = cache.get_or_insert_with(|| Backbones::new(structure));
+    let (Some(residue), Some(own)) = (structure.residues.get(at), backbones.all.get(at)) else { return false };
+    let bonding = [own.n, own.c, own.p, own.o3].map(|end| (end, Backbone::BOND));
+    let ends = bonding.into_iter().chain([(own.ca.filter(|_| !residue.hetero), Backbone::STEP)]);
+    let mut found = false;
+    for (end, radius) in ends.filter_map(|(end, radius)| Some((end?, radius))) {
+        backbones.cells.near(end, radius, |point| {
+            let Some((i, other)) = backbones.owners.get(point).and_then(|i| Some((*i, backbones.all.get(*i)?))) else {
+                return;
+            };
+            let same_chain = || structure.residues.get(i).is_some_and(|r| r.chain == residue.chain);
+            found = found
+                || (i != at && same_chain() && (own.linked(other) || (!residue.hetero && own.trace_linked(other))));
+        });
+    }
+    found
 }
 
 /// A block before it is decided whether it is kept.
@@ -690,11 +718,11 @@ fn matches(residue: &Residue, ligand: &Ligand) -> bool {
 fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[String]) -> Error {
     let structure = subject.structure();
     let mut present: Vec<String> = Vec::new();
+    let mut known: HashSet<(Name, i32, Name)> = HashSet::new();
     for (residue, role) in structure.residues.iter().zip(&subject.roles) {
         if *role == Role::Small && structure.chains.get(residue.chain).is_some_and(|c| chains.contains(c)) {
-            let text = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
-            if !present.contains(&text) {
-                present.push(text);
+            if known.insert((residue.name, residue.resnum, residue.icode)) {
+                present.push(format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str()));
             }
         }
     }
@@ -924,6 +952,8 @@ fn assemble(
 /// nucleotide; else of the partner as one molecule.
 fn torsions(record: &Record) -> Torsions {
     const NUCLEOTIDES: std::ops::RangeInclusive<u16> = 24..=31;
+    /// Atoms; no residue has as many, and the lists of moving atoms grow with their square.
+    const MAX_RESIDUE: usize = 128;
     let elements: Vec<u8> = record.atom_types.iter().map(|t| t.saturating_sub(vocab::GLOBAL_ATOM)).collect();
     let mut out = Torsions::default();
     let mut add = |atoms: std::ops::Range<usize>, backbone: &[bool]| {
@@ -943,7 +973,8 @@ fn torsions(record: &Record) -> Torsions {
         .collect();
     for segment in blocks.chunk_by(|a, b| a.1 == b.1) {
         if segment.iter().any(|(kind, ..)| vocab::RESIDUE_BLOCKS.contains(kind)) {
-            for (kind, _, atoms) in segment.iter().filter(|(kind, ..)| vocab::RESIDUE_BLOCKS.contains(kind)) {
+            let residues = segment.iter().filter(|(kind, ..)| vocab::RESIDUE_BLOCKS.contains(kind));
+            for (kind, _, atoms) in residues.filter(|(.., atoms)| atoms.len() <= MAX_RESIDUE) {
                 let nucleotide = NUCLEOTIDES.contains(kind);
                 let names = record.atom_names.get(atoms.clone()).unwrap_or_default();
                 let backbone: Vec<bool> = names.iter().map(|n| is_backbone(n.as_bytes(), nucleotide)).collect();

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::RecordBatch;
-use arrow_ipc::reader::FileReader;
 
 use crate::discover::{FOUND, LEFT_OUT};
 use crate::error::{Error, Result};
 use crate::pipeline::{clear_folder, read_manifest, Failure, Ledger, Part, Stop, LEDGERS};
 use crate::shard::{
-    to_json, write_atomically, write_batch, Counts, Manifest, ShardBuilder, ShardEntry, FAILURES, MANIFEST, MAX_VALUES,
+    open_shard, to_json, write_atomically, write_batch, Counts, Manifest, ShardBuilder, ShardEntry, FAILURES, MANIFEST,
+    MAX_VALUES,
 };
 
 /// Joins `parts`, given in any order, in the folder `out`. `tick` hears of every shard read. Gives the sums, or
@@ -113,9 +113,8 @@ struct Shards<'a> {
 impl Shards<'_> {
     fn read(&mut self, path: &Path) -> Result<()> {
         let wrong = |reason: String| Error::NotADataset { path: path.display().to_string(), reason };
-        let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
-        for batch in FileReader::try_new(file, None).map_err(|e| wrong(e.to_string()))? {
-            let batch = batch.map_err(|e| wrong(e.to_string()))?;
+        for batch in open_shard(path, None)? {
+            let batch = batch?;
             let lengths = lengths(&batch).ok_or_else(|| wrong("columns are missing or of another type".to_owned()))?;
             self.take(&batch, &lengths)?;
         }

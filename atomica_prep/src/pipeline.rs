@@ -324,7 +324,7 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
                     let mut ligands = None;
                     rows.iter()
                         .map(|row| InputOutcomes {
-                            complexes: build_row(&subject, row, &mut ligands, &build.interface),
+                            complexes: build_row(&subject, row, &mut ligands, build),
                             repairs: repairs(row),
                             found: None,
                         })
@@ -346,7 +346,7 @@ fn search(file: &StructureFile, keep_additives: bool, build: &Build) -> InputOut
         Ok(rows) => {
             let repairs = &subject.structure().repairs;
             InputOutcomes {
-                complexes: rows.iter().flat_map(|r| build_row(&subject, r, &mut None, &build.interface)).collect(),
+                complexes: rows.iter().flat_map(|r| build_row(&subject, r, &mut None, build)).collect(),
                 repairs: repairs.iter().map(|r| RepairLine::new(None, &file.stem, &file.path, r)).collect(),
                 found: Some(found),
             }
@@ -360,13 +360,14 @@ fn build_row(
     subject: &Subject,
     row: &Row,
     ligands: &mut Option<(PathBuf, Result<LigandFile>)>,
-    options: &interface::Options,
+    build: &Build,
 ) -> Vec<Outcome> {
+    let options = &build.interface;
     let made = match &row.ligand_file {
         None => interface::complexes(subject, row, options),
         Some(wanted) => {
             if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
-                *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path)));
+                *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path, build.reading)));
             }
             vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options))]
         }
@@ -441,7 +442,10 @@ impl Build {
                 std::iter::once(way).chain(files.files.iter().map(|f| f.path.as_str())).collect()
             }
         };
-        let text = to_json(&(crate::VERSION, self.options(), self.vocabulary(), inputs), &self.out.join(PROGRESS))?;
+        // The manifest need not know the limit, but a build in two halves has to have one.
+        let limit = self.reading.max_decompressed;
+        let parts = (crate::VERSION, self.options(), self.vocabulary(), limit, inputs);
+        let text = to_json(&parts, &self.out.join(PROGRESS))?;
         Ok(sha256_hex(&text))
     }
 
@@ -1039,6 +1043,11 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest> {
             manifest.schema_version,
             crate::SCHEMA_VERSION
         )));
+    }
+    // A manifest from elsewhere must not make this program read files from elsewhere.
+    let plain = |file: &str| Path::new(file).file_name().is_some_and(|name| name == file);
+    if let Some(entry) = manifest.shards.iter().find(|entry| !plain(&entry.file)) {
+        return Err(wrong(format!("{MANIFEST}: {:?} is not the name of a file in the folder", entry.file)));
     }
     Ok(manifest)
 }

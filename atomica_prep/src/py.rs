@@ -360,9 +360,19 @@ impl Structure {
 /// `format` is an extension as a file's name has it: "pdb", "cif.gz", "bcif", … Without it the file's own decides;
 /// for bytes it must be given. With `strict` nothing is mended. Raises `StructureError`.
 #[pyfunction]
-#[pyo3(signature = (source, format=None, *, strict=false))]
-fn read_structure(py: Python<'_>, source: Input, format: Option<&str>, strict: bool) -> PyResult<Structure> {
-    let options = read::Options { strictness: if strict { Strictness::Strict } else { Strictness::Lenient } };
+#[pyo3(signature = (source, format=None, *, strict=false, max_decompressed=None))]
+fn read_structure(
+    py: Python<'_>,
+    source: Input,
+    format: Option<&str>,
+    strict: bool,
+    max_decompressed: Option<u64>,
+) -> PyResult<Structure> {
+    let usual = read::Options::default();
+    let options = read::Options {
+        strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
+        max_decompressed: max_decompressed.unwrap_or(usual.max_decompressed),
+    };
     let (structure, sha256) = match source {
         Input::Path(path) => {
             let shown = path.to_string_lossy();

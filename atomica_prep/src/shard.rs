@@ -1,7 +1,7 @@
 //! Arrow shards, the manifest, and the ledger of failures.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use arrow_array::{
     Array, ArrayRef, FixedSizeListArray, ListArray, MapArray, PrimitiveArray, RecordBatch, StringArray, StructArray,
 };
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_ipc::reader::{read_footer_length, FileReader, FileReaderBuilder};
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow_ipc::{CompressionType, MetadataVersion};
-use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
+use arrow_ipc::{root_as_footer, root_as_message, Block, CompressionType, MetadataVersion};
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -459,6 +460,16 @@ impl ShardBuilder {
         RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
     }
 
+    /// The records as one Arrow IPC file with one record batch; `path` is its name in messages.
+    ///
+    /// # Errors
+    /// Never for records that this crate made.
+    pub fn to_bytes(self, path: &Path, compression: Compression) -> Result<Vec<u8>> {
+        let batch =
+            self.batch().map_err(|e| Error::Write { path: path.display().to_string(), reason: e.to_string() })?;
+        encode(&batch, path, compression)
+    }
+
     /// Writes the records as one Arrow IPC file with one record batch.
     ///
     /// # Errors
@@ -470,18 +481,8 @@ impl ShardBuilder {
     }
 }
 
-/// Writes one record batch as an Arrow IPC file.
-///
-/// # Errors
-/// The folder cannot be written.
-pub(crate) fn write_batch(
-    batch: &RecordBatch,
-    folder: &Path,
-    number: usize,
-    compression: Compression,
-) -> Result<ShardEntry> {
-    let file = format!("shard-{number:05}.arrow");
-    let path = folder.join(&file);
+/// The bytes of an Arrow IPC file with one record batch; `path` is its name in messages.
+fn encode(batch: &RecordBatch, path: &Path, compression: Compression) -> Result<Vec<u8>> {
     let wrong = |e: ArrowError| Error::Write { path: path.display().to_string(), reason: e.to_string() };
     let compression = match compression {
         Compression::None => None,
@@ -497,12 +498,182 @@ pub(crate) fn write_batch(
     writer.write(batch).map_err(wrong)?;
     writer.finish().map_err(wrong)?;
     drop(writer);
+    Ok(bytes)
+}
+
+/// Writes one record batch as an Arrow IPC file.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(crate) fn write_batch(
+    batch: &RecordBatch,
+    folder: &Path,
+    number: usize,
+    compression: Compression,
+) -> Result<ShardEntry> {
+    let file = format!("shard-{number:05}.arrow");
+    let path = folder.join(&file);
+    let bytes = encode(batch, &path, compression)?;
     // The checksum is made while the disk works.
     let (written, sha256) = std::thread::scope(|scope| {
         let writing = scope.spawn(|| write_atomically(&path, &bytes));
         let sha256 = sha256_hex(&bytes);
         (writing.join(), sha256)
     });
-    written.map_err(|_| wrong(ArrowError::ComputeError("the thread that wrote it ended early".to_owned())))??;
+    let ended = |_| Error::Write {
+        path: path.display().to_string(),
+        reason: "the thread that wrote it ended early".to_owned(),
+    };
+    written.map_err(ended)??;
     Ok(ShardEntry { file, rows: batch.num_rows() as u64, bytes: bytes.len() as u64, sha256 })
+}
+
+/// Bytes that the packed columns of one record batch may claim to unpack to. A full shard holds about 1 GiB.
+pub const MAX_UNPACKED: u64 = 1 << 32;
+
+/// What is wrong with a shard.
+type Checked<T> = std::result::Result<T, String>;
+
+/// The record batches of a shard, one after the other. With `columns`, only these are read.
+///
+/// # Errors
+/// The file cannot be opened, is no shard of this schema version, or is damaged where its footer can tell.
+pub fn open_shard(path: &Path, columns: Option<&[&str]>) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    let shown = path.display().to_string();
+    let file = File::open(path).map_err(|e| Error::NotADataset { path: shown.clone(), reason: e.to_string() })?;
+    read_shard(BufReader::new(file), &shown, columns)
+}
+
+/// As [`open_shard`], from any reader; `shown` is its name in messages.
+///
+/// # Errors
+/// As those of [`open_shard`].
+pub fn read_shard<R: Read + Seek>(
+    mut reader: R,
+    shown: &str,
+    columns: Option<&[&str]>,
+) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    let path = shown.to_owned();
+    let wrong = move |reason: String| Error::NotADataset { path: path.clone(), reason };
+    let blocks = check_footer(&mut reader).map_err(&wrong)?;
+    // Arrow's reader has seen nothing but the footer yet when it has told the schema.
+    let schema = check_schema(&mut reader).map_err(|e| wrong(e.to_string()))?;
+    let offsets = offset_buffers(&schema);
+    for (block, limit) in &blocks {
+        check_block(&mut reader, block, *limit, &offsets).map_err(&wrong)?;
+    }
+    let projection = columns.map(|names| names.iter().map(|n| schema.index_of(n)).collect()).transpose();
+    let batches = projection.and_then(|p| FileReader::try_new(reader, p)).map_err(|e| wrong(e.to_string()))?;
+    Ok(batches.map(move |batch| batch.map_err(|e| wrong(e.to_string()))))
+}
+
+/// The schema of a shard, if it is that of this version.
+fn check_schema(reader: &mut (impl Read + Seek)) -> std::result::Result<SchemaRef, ArrowError> {
+    let wanted = ShardBuilder::default().batch()?.schema();
+    let found = FileReaderBuilder::new().build(reader)?.schema();
+    let same =
+        |(a, b): (&Arc<Field>, &Arc<Field>)| a.name() == b.name() && a.data_type().equals_datatype(b.data_type());
+    if found.fields().len() != wanted.fields().len() || !wanted.fields().iter().zip(found.fields()).all(same) {
+        let reason = format!("its columns are not those of schema {}", crate::SCHEMA_VERSION);
+        return Err(ArrowError::SchemaError(reason));
+    }
+    Ok(wanted)
+}
+
+/// For every buffer of a record batch, whether it holds offsets.
+fn offset_buffers(schema: &Schema) -> Vec<bool> {
+    fn add(kind: &DataType, out: &mut Vec<bool>) {
+        // The first one says which values are missing.
+        out.push(false);
+        match kind {
+            DataType::Utf8 => out.extend([true, false]),
+            DataType::List(item) | DataType::Map(item, _) => {
+                out.push(true);
+                add(item.data_type(), out);
+            }
+            DataType::FixedSizeList(item, _) => add(item.data_type(), out),
+            DataType::Struct(members) => members.iter().for_each(|m| add(m.data_type(), out)),
+            _ => out.push(false),
+        }
+    }
+    let mut out = Vec::new();
+    schema.fields().iter().for_each(|field| add(field.data_type(), &mut out));
+    out
+}
+
+/// The record batches of a file, and where the last one must have ended.
+///
+/// Here and in [`check_block`] every length in the file is compared with the file itself, because Arrow's reader
+/// believes them: it would ask for as much memory as a damaged byte says.
+fn check_footer(reader: &mut (impl Read + Seek)) -> Checked<Vec<(Block, u64)>> {
+    /// Magic bytes and padding at the front.
+    const FRONT: u64 = 8;
+    /// Length of the footer, and the magic bytes again.
+    const BACK: u64 = 10;
+    let size = reader.seek(SeekFrom::End(0)).map_err(|e| e.to_string())?;
+    let end = size.checked_sub(BACK).filter(|e| *e >= FRONT).ok_or("it is too short to be an Arrow file")?;
+    let back = read_at(reader, end, BACK)?.try_into().unwrap_or_default();
+    let length = read_footer_length(back).map_err(|e| e.to_string())? as u64;
+    let body_end = end.checked_sub(length).filter(|e| *e >= FRONT).ok_or("its footer is longer than the file")?;
+    let footer = read_at(reader, body_end, length)?;
+    let footer = root_as_footer(&footer).map_err(|e| format!("its footer is damaged: {e}"))?;
+    if footer.dictionaries().is_some_and(|d| !d.is_empty()) {
+        return Err("it holds dictionaries, which no shard has".to_owned());
+    }
+    Ok(footer.recordBatches().into_iter().flatten().map(|block| (*block, body_end)).collect())
+}
+
+fn read_at(reader: &mut (impl Read + Seek), start: u64, length: u64) -> Checked<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(|e| e.to_string())?];
+    reader.seek(SeekFrom::Start(start)).and_then(|_| reader.read_exact(&mut bytes)).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// Where a piece of a file lies, if it ends before `limit`.
+fn piece(offset: i64, length: i64, limit: u64) -> Option<(u64, u64)> {
+    let (offset, length) = (u64::try_from(offset).ok()?, u64::try_from(length).ok()?);
+    offset.checked_add(length).filter(|end| *end <= limit)?;
+    Some((offset, length))
+}
+
+fn check_block(reader: &mut (impl Read + Seek), block: &Block, limit: u64, offsets: &[bool]) -> Checked<()> {
+    let outside = || "a record batch lies outside of the file".to_owned();
+    let (start, length) = piece(block.offset(), i64::from(block.metaDataLength()), limit).ok_or_else(outside)?;
+    let body = start + length;
+    let (_, body_length) = piece(block.offset(), block.bodyLength(), limit).ok_or_else(outside)?;
+    if body.checked_add(body_length).is_none_or(|end| end > limit) {
+        return Err(outside());
+    }
+    let head = read_at(reader, start, length)?;
+    // A marker and the length of the message, in old files the length alone.
+    let skip = if head.starts_with(&[0xff; 4]) { 8 } else { 4 };
+    let message = head.get(skip..).ok_or("a record batch has no head")?;
+    let message = root_as_message(message).map_err(|e| format!("the head of a record batch is damaged: {e}"))?;
+    let batch = message.header_as_record_batch().ok_or("a record batch has the head of something else")?;
+    let packed = batch.compression().is_some();
+    let mut unpacked: u64 = 0;
+    for (buffer, is_offsets) in batch.buffers().into_iter().flatten().zip(offsets) {
+        let inside = piece(buffer.offset(), buffer.length(), body_length);
+        let (offset, mut length) = inside.ok_or("a column lies outside of its record batch")?;
+        if packed && length > 0 {
+            let claim = read_at(reader, body + offset, length.min(8))?;
+            let claim = claim.try_into().map(i64::from_le_bytes).map_err(|_| "a packed column has no length")?;
+            // -1: not packed after all.
+            length = if claim == -1 { length - 8 } else { u64::try_from(claim).unwrap_or(u64::MAX) };
+            unpacked = unpacked.saturating_add(length);
+        }
+        if *is_offsets && length % 4 != 0 {
+            return Err(format!("the offsets of a column take {length} bytes, which is no multiple of 4"));
+        }
+    }
+    if unpacked > MAX_UNPACKED {
+        return Err(format!("a record batch unpacks to {unpacked} bytes, more than the {MAX_UNPACKED} of any shard"));
+    }
+    for node in batch.nodes().into_iter().flatten() {
+        let rows = u64::try_from(node.length()).ok().filter(|rows| *rows <= MAX_UNPACKED);
+        if rows.is_none() || node.null_count() < 0 || node.null_count() > node.length() {
+            return Err(format!("a column has {} values, {} of them missing", node.length(), node.null_count()));
+        }
+    }
+    Ok(())
 }

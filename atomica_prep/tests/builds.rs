@@ -146,11 +146,34 @@ fn repairs_are_listed_and_refused_on_request() {
 }
 
 #[test]
+fn files_that_unpack_too_far_are_refused() {
+    let dir = folder(1, "bomb,bomb.pdb.gz,A,B,,,\nfit,fit.pdb.zst,A,B,,,\n");
+    let text = structure(0.0);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, text.repeat(100).as_bytes()).unwrap();
+    fs::write(dir.path().join("bomb.pdb.gz"), packed.finish().unwrap()).unwrap();
+    fs::write(dir.path().join("fit.pdb.zst"), zstd::encode_all(text.as_bytes(), 3).unwrap()).unwrap();
+    // A file that is not packed is as large as it is.
+    let limit = text.len().to_string();
+    assert_eq!(run(dir.path(), "out", &["--max-decompressed", &limit]), cli::SOME_FAILED);
+    let ledger = fs::read_to_string(dir.path().join("out/failures.jsonl")).unwrap();
+    assert_eq!(ledger.lines().count(), 1, "{ledger}");
+    assert!(ledger.contains("Oversized") && ledger.contains("bomb.pdb.gz: unpacks to more than"), "{ledger}");
+    assert_eq!(run(dir.path(), "all", &["--max-decompressed", "1 MiB"]), cli::DONE);
+}
+
+#[test]
 fn wrong_usage_writes_nothing() {
     let dir = folder(1, "");
-    for more in
-        [&["--cutoff", "0"][..], &["--cutoff", "nan"], &["--neighbors", "999"], &["--shard-rows", "0"], &["--bogus"]]
-    {
+    for more in [
+        &["--cutoff", "0"][..],
+        &["--cutoff", "nan"],
+        &["--neighbors", "999"],
+        &["--shard-rows", "0"],
+        &["--max-decompressed", "2GB"],
+        &["--max-decompressed", "0"],
+        &["--bogus"],
+    ] {
         assert_eq!(run(dir.path(), "out", more), cli::USAGE, "{more:?}");
     }
     // Without RDKit there is nobody to cut.

@@ -114,7 +114,7 @@ fn ligand(index: usize) -> Error {
     let path = folder.path().join("l.sdf");
     fs::write(&path, "t\n\n\n  1  0  0  0  0  0            999 V2000\n    0.0       0.0       0.0    C\nM  END\n")
         .unwrap();
-    LigandFile::open(&path, "l.sdf").unwrap().molecule(index).unwrap_err()
+    LigandFile::open(&path, "l.sdf", read::Options::default()).unwrap().molecule(index).unwrap_err()
 }
 
 /// One error of every kind, made the way a user would make it.
@@ -159,6 +159,17 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
             "nowhere/x.pdb",
         ),
         ("Decompress", read("x.pdb.gz", b"no gzip at all, but long enough"), "decompressed"),
+        (
+            "Oversized",
+            {
+                // A megabyte of nothing takes a kilobyte.
+                let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                std::io::Write::write_all(&mut packed, &[b' '; 1 << 20]).unwrap();
+                let limit = read::Options { max_decompressed: (1 << 20) - 1, ..read::Options::default() };
+                read_with("x.pdb.gz", &packed.finish().unwrap(), limit)
+            },
+            "unpacks to more than the limit of 1048575 bytes; if the file can be trusted, give a larger --max-decompressed",
+        ),
         ("UnknownFormat", read("x.doc", b"text"), "expected .pdb"),
         ("EmptyFile", read("x.pdb", b""), "is empty"),
         ("NoAtoms", read("x.pdb", b"HEADER\n"), "ATOM or HETATM"),
@@ -169,7 +180,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ),
         (
             "NeedsRepair",
-            read_with("x.pdb", CA.replace(" C  \n", "\n").as_bytes(), read::Options { strictness: Strictness::Strict }),
+            read_with("x.pdb", CA.replace(" C  \n", "\n").as_bytes(), read::Options { strictness: Strictness::Strict, ..read::Options::default() }),
             "line 1, columns 77-78: no element; C by the atom name",
         ),
         ("MissingColumns", read("x.cif", b"data_x\nloop_\n_atom_site.id\n1\n"), "Cartn_x"),

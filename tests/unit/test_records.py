@@ -186,6 +186,37 @@ def test_a_changed_byte_is_found_by_verify(copy):
         open_dataset(copy).verify()
 
 
+def test_damaged_shards_never_end_the_process(copy):
+    """Bits, lengths and pieces lost anywhere in a file: an error of ours, or a record that is in itself whole."""
+    path = shard(copy)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for trial in range(300):
+        content = bytearray(whole)
+        at = int(generator.integers(len(whole) - 4))
+        if trial % 3 == 0:
+            content[at] ^= 1 << int(generator.integers(8))
+        elif trial % 3 == 1:
+            content[at : at + 4] = (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80")[trial // 3 % 3]
+        else:
+            del content[at : at + int(generator.integers(1, 64))]
+        # Another file, because the one before may still be mapped.
+        name = f"damaged-{trial}.arrow"
+        (copy / name).write_bytes(content)
+        size = len(content)
+        edit(copy, lambda m, name=name, size=size: m["shards"][0].update(file=name, bytes=size))
+        try:
+            dataset = open_dataset(copy)
+            for record in dataset:
+                assert [len(list(record.atom_names)), len(record.positions)] == [len(record.atom_types)] * 2
+            assert len(dataset.ids) == len(dataset.splits) == len(dataset.block_counts("segment0"))
+        except (DataError, ShardError):
+            refused += 1
+        (copy / name).unlink()
+    assert 30 < refused < 300
+
+
 def test_what_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         open_dataset(tmp_path / "none")

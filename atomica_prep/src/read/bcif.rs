@@ -1,7 +1,7 @@
 //! BinaryCIF: MessagePack, the encodings of its columns, and `_atom_site` of the first block that has one.
 //!
-//! No length in the file is trusted. A table may not have more rows than the file has bytes, so that memory stays
-//! below a few hundred times the size of the file, whatever it claims.
+//! No length in the file is trusted. Three bytes make a row at most, and no column has more texts than rows, so that
+//! memory stays below 400 times the size of the file, whatever it claims; `tests/memory.rs` measures it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -424,6 +424,10 @@ fn string_array<'a>(encoding: Value<'a>, bytes: &'a [u8], limit: usize) -> Decod
     let offsets = Values::Bytes(encoding.need("offsets")?.binary("offsets")?);
     let offsets = undo(&list("offsetEncoding")?, offsets, limit)?.ints("StringArray")?;
     let rows = undo(&list("dataEncoding")?, Values::Bytes(bytes), limit)?.ints("StringArray")?;
+    // A short table costs nothing, whatever it holds.
+    if offsets.len() > rows.len().max(1 << 16) + 1 {
+        return Err(format!("StringArray has {} texts for {} rows", offsets.len() - 1, rows.len()));
+    }
     let mut texts: Vec<Cow<'a, [u8]>> = Vec::with_capacity(offsets.len());
     for pair in offsets.windows(2) {
         let [begin, end] = [0, 1].map(|i| pair.get(i).and_then(|o| usize::try_from(*o).ok()));
@@ -497,6 +501,12 @@ impl Texts<'_> {
         usize::try_from(*self.rows.get(row)?).ok()
     }
 }
+
+/// A row of a file takes as many bytes at least: its coordinates differ from those of the row before.
+const ROW_BYTES: usize = 3;
+
+/// Bytes that a row counts as against the limit of what a file may unpack to.
+const ROW_COST: u64 = 64;
 
 /// The raw columns, and for each one the mask: not 0 where there is no value.
 struct Columns<'a> {
@@ -605,7 +615,7 @@ pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Struc
     let Some(category) = category else {
         return Err(Error::NoAtoms { path: shown.to_owned(), expected: "a category _atom_site".to_owned() });
     };
-    read_table(columns(category, bytes.len(), shown)?, options)
+    read_table(columns(category, bytes.len(), shown, options.max_decompressed)?, options)
 }
 
 /// The first category `_atom_site`. Every value of the file is gone over, and once only.
@@ -623,12 +633,16 @@ fn atom_site(file: Value<'_>) -> Decoded<Option<Value<'_>>> {
     Ok(found)
 }
 
-fn columns<'a>(category: Value<'a>, limit: usize, shown: &'a str) -> Result<Columns<'a>> {
+fn columns<'a>(category: Value<'a>, limit: usize, shown: &'a str, memory: u64) -> Result<Columns<'a>> {
     let wrong = |reason: String| broken(shown, "_atom_site".to_owned(), reason);
     let rows = category.need("rowCount").and_then(|r| r.int("rowCount")).map_err(wrong)?;
-    let rows = usize::try_from(rows).ok().filter(|r| *r <= limit).ok_or_else(|| {
-        wrong(format!("rowCount is {rows}, but the file has {limit} bytes; a row takes one at least"))
+    let rows = usize::try_from(rows).ok().filter(|r| *r <= limit / ROW_BYTES).ok_or_else(|| {
+        wrong(format!("rowCount is {rows}, but the file has {limit} bytes; a row takes {ROW_BYTES} at least"))
     })?;
+    if rows as u64 > memory / ROW_COST {
+        let what = format!("has {rows} rows of {ROW_COST} bytes, which is");
+        return Err(Error::Oversized { path: shown.to_owned(), what, limit: memory });
+    }
     let mut columns = Columns { shown, rows, found: [const { None }; NAMES.len()] };
     // The place of what goes wrong; the columns are walked through only once.
     let mut place = "_atom_site".to_owned();

@@ -1,11 +1,12 @@
 //! Ligands in files of their own: SDF (V2000 and V3000) and MOL2, one or many molecules each.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use memchr::memchr_iter;
 
-use super::{load, unpacked, Name, Packing, Residue, Structure, LARGEST};
+use super::{load, unpacked, Name, Options, Packing, Residue, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -58,20 +59,36 @@ impl LigandFile {
     ///
     /// # Errors
     /// The file is missing, damaged, of an unknown format, or holds no molecule.
-    pub fn open(path: &Path, shown: &str) -> Result<Self> {
+    pub fn open(path: &Path, shown: &str, options: Options) -> Result<Self> {
+        let kind = Self::kind_of(path, shown)?;
+        let (raw, sha256) = load(path, shown)?;
+        Self::unpack(&raw, kind, options.max_decompressed, sha256, shown)
+    }
+
+    /// Reads the bytes of a file; `name` is its name, which says its format.
+    ///
+    /// # Errors
+    /// As those of [`LigandFile::open`].
+    pub fn from_bytes(raw: &[u8], name: &str, options: Options) -> Result<Self> {
+        let (kind, sha256) = (Self::kind_of(Path::new(name), name)?, crate::shard::sha256_hex(raw));
+        Self::unpack(raw, kind, options.max_decompressed, sha256, name)
+    }
+
+    fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
         let unknown = || Error::UnknownFormat {
             path: shown.to_owned(),
             expected: ".sdf, .mol or .mol2, plain or with .gz or .zst",
         };
         let (extension, packing) = Packing::of(path).ok_or_else(unknown)?;
-        let kind = match extension.as_str() {
-            "sdf" | "sd" | "mol" => Kind::Sdf,
-            "mol2" => Kind::Mol2,
-            _ => return Err(unknown()),
-        };
-        let (raw, sha256) = load(path, shown)?;
-        let text = unpacked(&raw, packing, shown)?.into_owned();
-        Self::cut(text, kind, sha256, shown)
+        match extension.as_str() {
+            "sdf" | "sd" | "mol" => Ok((Kind::Sdf, packing)),
+            "mol2" => Ok((Kind::Mol2, packing)),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn unpack(raw: &[u8], (kind, packing): (Kind, Packing), limit: u64, sha256: String, shown: &str) -> Result<Self> {
+        Self::cut(unpacked(raw, packing, limit, shown)?.into_owned(), kind, sha256, shown)
     }
 
     fn cut(text: Vec<u8>, kind: Kind, sha256: String, shown: &str) -> Result<Self> {
@@ -143,6 +160,8 @@ impl LigandFile {
             molecule: Molecule::default(),
             problems: Problems::default(),
             rows: Vec::new(),
+            places: HashMap::new(),
+            placed: 0,
             component: Name::default(),
         };
         match self.kind {
@@ -180,6 +199,9 @@ struct Reader<'a> {
     problems: Problems,
     /// The file's number of each atom.
     rows: Vec<u64>,
+    /// Where each number is, of the first `placed` atoms: for files that do not count from 1.
+    places: HashMap<u64, usize>,
+    placed: usize,
     component: Name,
 }
 
@@ -222,16 +244,19 @@ impl<'a> Reader<'a> {
     /// Adds a bond between the file's numbers of two atoms.
     fn bond(&mut self, line: u64, ends: [Option<u64>; 2], order: u8) {
         // Numbers mostly count from 1 in order; a search is for the files where they do not.
-        let find = |number: u64| -> Option<u32> {
+        let mut find = |number: u64| -> Option<u32> {
             let guess = usize::try_from(number).ok()?.checked_sub(1)?;
-            let at = if self.rows.get(guess) == Some(&number) {
-                guess
-            } else {
-                self.rows.iter().position(|n| *n == number)?
-            };
-            u32::try_from(at).ok()
+            if self.rows.get(guess) == Some(&number) {
+                return u32::try_from(guess).ok();
+            }
+            for (at, row) in self.rows.iter().enumerate().skip(self.placed) {
+                // Of atoms with one number the first counts.
+                self.places.entry(*row).or_insert(at);
+            }
+            self.placed = self.rows.len();
+            self.places.get(&number).and_then(|at| u32::try_from(*at).ok())
         };
-        match ends.map(|end| end.and_then(find)) {
+        match ends.map(|end| end.and_then(&mut find)) {
             [Some(a), Some(b)] if a != b => self.molecule.bonds.push(Bond { a, b, order }),
             _ => self.problem(line, "the bond is not between two atoms of the molecule".to_owned()),
         }

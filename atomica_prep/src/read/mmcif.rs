@@ -779,7 +779,7 @@ mod tests {
                 ("label-for-author", 2, 20, 40),
             ]
         );
-        let strict = Options { strictness: super::super::Strictness::Strict };
+        let strict = Options { strictness: super::super::Strictness::Strict, ..Options::default() };
         let error = super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", strict).unwrap_err();
         assert_eq!((error.code(), error.line(), error.column()), ("NeedsRepair", Some(19), Some(37)), "{error}");
     }

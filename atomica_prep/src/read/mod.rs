@@ -230,7 +230,7 @@ pub fn read_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) ->
 }
 
 fn read_as(raw: &[u8], (format, packing): (Format, Packing), shown: &str, options: Options) -> Result<Structure> {
-    parse(&unpacked(raw, packing, shown)?, format, shown, options)
+    parse(&unpacked(raw, packing, options.max_decompressed, shown)?, format, shown, options)
 }
 
 fn kind_of_extension(extension: &str, shown: &str) -> Result<(Format, Packing)> {
@@ -253,7 +253,7 @@ fn load(path: &Path, shown: &str) -> Result<(Vec<u8>, String)> {
 }
 
 /// The bytes of a file without its packing.
-fn unpacked<'a>(raw: &'a [u8], packing: Packing, shown: &str) -> Result<Cow<'a, [u8]>> {
+fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &str) -> Result<Cow<'a, [u8]>> {
     let empty = |bytes: &[u8]| match bytes {
         [] => Err(Error::EmptyFile { path: shown.to_owned() }),
         _ => Ok(()),
@@ -261,20 +261,26 @@ fn unpacked<'a>(raw: &'a [u8], packing: Packing, shown: &str) -> Result<Cow<'a, 
     empty(raw)?;
     let text = match packing {
         Packing::Plain => return Ok(Cow::Borrowed(raw)),
-        Packing::Gzip => unpack(flate2::read::MultiGzDecoder::new(raw), raw.len(), shown)?,
+        Packing::Gzip => unpack(flate2::read::MultiGzDecoder::new(raw), raw.len(), limit, shown)?,
         Packing::Zstd => {
             let decoder = zstd::stream::read::Decoder::new(raw)
                 .map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
-            unpack(decoder, raw.len(), shown)?
+            unpack(decoder, raw.len(), limit, shown)?
         }
     };
     empty(&text)?;
     Ok(Cow::Owned(text))
 }
 
-fn unpack(mut decoder: impl Read, packed: usize, shown: &str) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(packed.saturating_mul(6).min(1 << 28));
-    decoder.read_to_end(&mut out).map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
+fn unpack(decoder: impl Read, packed: usize, limit: u64, shown: &str) -> Result<Vec<u8>> {
+    let guess = packed.saturating_mul(6).min(1 << 28);
+    let mut out = Vec::with_capacity(usize::try_from(limit).map_or(guess, |limit| guess.min(limit)));
+    // One byte more than the limit tells a file that reaches it from one that goes beyond.
+    let read = decoder.take(limit.saturating_add(1)).read_to_end(&mut out);
+    read.map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
+    if out.len() as u64 > limit {
+        return Err(Error::Oversized { path: shown.to_owned(), what: "unpacks to".to_owned(), limit });
+    }
     Ok(out)
 }
 
@@ -325,6 +331,8 @@ struct Builder {
     altlocs: Vec<u8>,
     /// Occupancies in units of 1e-4, so that sums are exact and ties are ties; as many as there are `altlocs`.
     occupancies: Vec<i64>,
+    /// Where each chain is in the structure.
+    chain_places: HashMap<String, usize>,
 }
 
 impl Builder {
@@ -340,10 +348,15 @@ impl Builder {
     fn residue(&mut self, key: ResidueKey<'_>) {
         let chain = match self.structure.residues.last() {
             Some(last) if self.structure.chains.get(last.chain).is_some_and(|c| c == key.chain) => last.chain,
-            _ => self.structure.chains.iter().position(|c| c == key.chain).unwrap_or_else(|| {
-                self.structure.chains.push(key.chain.to_owned());
-                self.structure.chains.len() - 1
-            }),
+            _ => match self.chain_places.get(key.chain) {
+                Some(place) => *place,
+                None => {
+                    let place = self.structure.chains.len();
+                    self.structure.chains.push(key.chain.to_owned());
+                    self.chain_places.insert(key.chain.to_owned(), place);
+                    place
+                }
+            },
         };
         let start = self.structure.positions.len();
         if let Some(last) = self.structure.residues.last() {

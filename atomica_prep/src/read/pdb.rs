@@ -606,7 +606,7 @@ mod tests {
 
     /// Kind, count and first place of what was mended in a text; strict reading refuses just these texts.
     fn repairs(text: &str) -> Vec<(&'static str, u64, u64, u64)> {
-        let strict = Options { strictness: super::super::Strictness::Strict };
+        let strict = Options { strictness: super::super::Strictness::Strict, ..Options::default() };
         let found: Vec<_> = read(text)
             .unwrap()
             .repairs

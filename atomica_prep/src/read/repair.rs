@@ -16,10 +16,19 @@ pub enum Strictness {
 }
 
 /// How to read a structure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// What to do about text that is wrong but leaves no doubt.
     pub strictness: Strictness,
+    /// Bytes that a packed file may unpack to. Rows that a BinaryCIF file claims count as 64 bytes each.
+    pub max_decompressed: u64,
+}
+
+impl Default for Options {
+    /// Lenient, and 2 GiB: some 20 million atoms as mmCIF.
+    fn default() -> Self {
+        Self { strictness: Strictness::default(), max_decompressed: 2 << 30 }
+    }
 }
 
 /// One kind of repair.
@@ -186,7 +195,7 @@ mod tests {
 
     #[test]
     fn strict_reading_refuses_every_repair() {
-        let mut notes = Notes::new(Options { strictness: Strictness::Strict });
+        let mut notes = Notes::new(Options { strictness: Strictness::Strict, ..Options::default() });
         notes.repair(Repair::ElementGuessed, || place(7));
         notes.repair(Repair::ElementGuessed, || place(9));
         let error = notes.finish("x").unwrap_err();
@@ -196,7 +205,7 @@ mod tests {
 
     #[test]
     fn unreadable_text_comes_first() {
-        let mut notes = Notes::new(Options { strictness: Strictness::Strict });
+        let mut notes = Notes::new(Options { strictness: Strictness::Strict, ..Options::default() });
         notes.repair(Repair::ElementGuessed, || place(7));
         notes.problems.push(place(8));
         assert_eq!(notes.finish("x").unwrap_err().code(), "BadRecords");
