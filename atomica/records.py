@@ -312,6 +312,17 @@ def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(found == wanted)
 
 
+_INDICES_OF_ATOMS = (
+    "atom_intra",
+    "atom_inter",
+    "torsion_fixed",
+    "torsion_moving",
+    "torsion_atoms",
+    "bond_first",
+    "bond_second",
+)
+_INDICES_OF_BLOCKS = ("block_intra", "block_inter")
+
 _DAMAGED = (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError)
 """What pyarrow raises for files that are not as they should be."""
 
@@ -362,7 +373,10 @@ class _Shard:
             self.reader = pa.ipc.open_file(self.mapped)
         except _DAMAGED as error:
             raise ShardError(f"{path}: not an Arrow IPC file: {error}") from None
-        self._check_schema()
+        try:
+            self._check_schema()
+        except UnicodeDecodeError as error:
+            raise ShardError(f"{path}: names of its columns are no text: {error}") from None
         light = self.read(["id"])
         rows = light.num_rows
         if rows != entry["rows"]:
@@ -496,6 +510,11 @@ class Dataset(Sequence[Record]):
             raise ShardError(f"{where}: {found['id']}: the lists of rotatable bonds do not belong together")
         if len({found[name].size for name in ("bond_first", "bond_second", "bond_orders")}) != 1:
             raise ShardError(f"{where}: {found['id']}: the lists of bonds do not belong together")
+        for names, count in ((_INDICES_OF_ATOMS, atoms), (_INDICES_OF_BLOCKS, blocks)):
+            for name in names:
+                indices = found[name]
+                if indices.size and not NO_NEIGHBOR <= indices.min() <= indices.max() < count:
+                    raise ShardError(f"{where}: {found['id']}: {name} holds an index beyond its {count} rows")
         return Record(**found)
 
     @property
