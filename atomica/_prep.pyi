@@ -69,7 +69,11 @@ def rotation_table(
     sigma: float, largest: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
 def read_structure(
-    source: str | os.PathLike[str] | bytes, format: str | None = None, *, strict: bool = False, max_decompressed: int | None = None
+    source: str | os.PathLike[str] | bytes,
+    format: str | None = None,
+    *,
+    strict: bool = False,
+    max_decompressed: int | None = None,
 ) -> Structure: ...
 
 class Convolution:

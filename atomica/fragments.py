@@ -557,9 +557,9 @@ def _alternating(
     for atom in built.GetAtoms():
         atom.SetIsAromatic(any(b.GetBondType() == Chem.BondType.AROMATIC for b in atom.GetBonds()))
     nitrogens = [a.GetIdx() for a in built.GetAtoms() if a.GetIsAromatic() and a.GetSymbol() == "N"]
-    for atom in nitrogens:
-        if hydrogens and hydrogens[atom]:
-            built.GetAtomWithIdx(atom).SetNumExplicitHs(1)
+    for index in nitrogens:
+        if hydrogens and hydrogens[index]:
+            built.GetAtomWithIdx(index).SetNumExplicitHs(1)
     # Which nitrogens hold a hydrogen or a charge is not always said; few need one.
     with rdBase.BlockLogs():
         for count in (0, 1, 2):

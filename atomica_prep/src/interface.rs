@@ -720,10 +720,9 @@ fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[Strin
     let mut present: Vec<String> = Vec::new();
     let mut known: HashSet<(Name, i32, Name)> = HashSet::new();
     for (residue, role) in structure.residues.iter().zip(&subject.roles) {
-        if *role == Role::Small && structure.chains.get(residue.chain).is_some_and(|c| chains.contains(c)) {
-            if known.insert((residue.name, residue.resnum, residue.icode)) {
-                present.push(format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str()));
-            }
+        let asked = structure.chains.get(residue.chain).is_some_and(|c| chains.contains(c));
+        if *role == Role::Small && asked && known.insert((residue.name, residue.resnum, residue.icode)) {
+            present.push(format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str()));
         }
     }
     let mut wanted = ligand.code.clone();
