@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 
+collect_ignore = ["bench"]
+"""Scripts, not tests: they import one another and packages that the tests do not need."""
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data: beside the project, or where ATOMICA_SHARED says."""
