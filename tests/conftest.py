@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 collect_ignore = ["bench"]
 """Scripts, not tests: they import one another and packages that the tests do not need."""
 

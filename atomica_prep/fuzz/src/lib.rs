@@ -12,8 +12,11 @@ use atomica_prep::read::ligand::LigandFile;
 use atomica_prep::read::{self, parse, read_bytes, Format, Source, Strictness, Structure};
 use atomica_prep::shard::{read_shard, Compression, ShardBuilder};
 
+/// What a fuzzer calls with its bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("pdb", pdb),
     ("mmcif", mmcif),
     ("bcif", bcif),
