@@ -393,14 +393,18 @@ struct SmallMolecule<'a> {
 impl SmallMolecule<'_> {
     /// Its blocks: fragments where there is a vocabulary and the bonds are known, else one block per atom. The second
     /// value says which.
-    fn side(&self, fragments: Option<&Fragments>) -> Result<(Side, &'static str)> {
+    fn side(&self, options: &Options) -> Result<(Side, &'static str)> {
         let mut side = Side::default();
         let structure = self.structure;
         let Some(residue) = structure.residues.get(self.at) else { return Ok((side, "none")) };
         let atoms: Vec<usize> = (residue.start..residue.end).filter(|a| heavy(structure, *a)).collect();
-        if let Some(fragments) = fragments {
+        if let Some(fragments) = &options.fragments {
             let smiles = self.row.metadata.iter().find(|(k, _)| k == "lig_smiles").map(|(_, v)| v.as_str());
-            let sketch = Sketch::new(structure, residue.name.as_str(), &atoms, self.bonds, smiles);
+            let mut sketch = Sketch::new(structure, residue.name.as_str(), &atoms, self.bonds, smiles);
+            if options.rule == Rule::Reference && smiles.is_none() {
+                // The original cuts no component of which an atom is missing; without distances ours is not cut either.
+                sketch.near.clear();
+            }
             let cut = fragments.cut(sketch).map_err(|reason| self.not_cut(residue, reason))?;
             if cut.chemistry != Chemistry::Atoms {
                 for (kind, members) in &cut.pieces {
@@ -550,7 +554,7 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
     }
     let structure = &pose.molecule.structure;
     let ligand = SmallMolecule { structure, at: 0, bonds: &pose.molecule.bonds, row };
-    let (b, chemistry) = ligand.side(options.fragments.as_ref())?;
+    let (b, chemistry) = ligand.side(options)?;
     if b.blocks.is_empty() {
         let (path, ligand) = match &row.ligand_file {
             Some(file) => (file.path.clone(), file.index.to_string()),
@@ -769,7 +773,7 @@ fn with_ligand(
     if a.blocks.is_empty() {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
-    let (b, chemistry) = SmallMolecule { structure, at: copy, bonds: &[], row }.side(options.fragments.as_ref())?;
+    let (b, chemistry) = SmallMolecule { structure, at: copy, bonds: &[], row }.side(options)?;
     if b.blocks.is_empty() {
         let ligand = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
         return Err(Error::HydrogenLigand { path: row.path.clone(), ligand });
@@ -797,7 +801,7 @@ fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], opt
     let structure = subject.structure();
     let mut sides = Vec::with_capacity(2);
     for at in places {
-        let (side, chemistry) = SmallMolecule { structure, at, bonds: &[], row }.side(options.fragments.as_ref())?;
+        let (side, chemistry) = SmallMolecule { structure, at, bonds: &[], row }.side(options)?;
         if side.blocks.is_empty() {
             let name = structure.residues.get(at).map(|r| format!("{} {}", r.name.as_str(), r.resnum));
             return Err(Error::HydrogenLigand { path: row.path.clone(), ligand: name.unwrap_or_default() });
