@@ -106,13 +106,21 @@ def memory(index: Path, inputs: tuple[int, ...] = (100, 10_000)) -> None:
                         if row.get(k)
                     }
                     writer.writerow({**row, **paths, "id": f"{row['id']}/{i}"})
-            command = [sys.executable, "-m", "atomica.prep", "build-graphs", str(many), "--shard-rows", "64"]
-            process = subprocess.Popen([*command, "--out", f"{folder}/graphs"], stderr=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode not in (0, 3):
-                sys.exit(f"{' '.join(command)} failed with {process.returncode}")
-        print(f"{count:6} inputs: {usage.ru_maxrss / 1024:6.0f} MiB at the peak")
+            # The kernel's own count since the start of the program; rusage would count the memory of this one.
+            code = (
+                "import sys; from atomica.prep import main; main(sys.argv[1:]); "
+                "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+            )
+            command = [sys.executable, "-c", code, "build-graphs", str(many), "--shard-rows", "64"]
+            done = subprocess.run(
+                [*command, "--out", f"{folder}/graphs"], capture_output=True, text=True, check=False
+            )
+            manifest = Path(folder, "graphs", "manifest.json")
+            if not manifest.is_file():
+                sys.exit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
+            written = json.loads(manifest.read_text())["counts"]["complexes"]
+        peak = int(done.stdout.split()[1]) / 1024
+        print(f"{count:6} inputs, {written} complexes: {peak:6.0f} MiB at the peak")
 
 
 def convolution(runs: int) -> None:

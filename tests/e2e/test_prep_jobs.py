@@ -22,10 +22,10 @@ KILLS = int(os.environ.get("ATOMICA_KILLS", "3"))
 
 @pytest.fixture(scope="module")
 def inputs(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of 6,000 rows over the made-up complexes, some of which fail."""
+    """An index of 20,000 rows over the made-up complexes, some of which fail."""
     folder = tmp_path_factory.mktemp("jobs")
     rows = ["id,path,chain1,chain2"]
-    for i in range(6000):
+    for i in range(20_000):
         name = "gone" if i % 97 == 50 else f"c{i % 60:02}"
         rows.append(f"r{i},{tiny_set.parent / name}.pdb,A,B")
     (folder / "index.csv").write_text("\n".join(rows) + "\n")
@@ -54,32 +54,34 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_killed_build_ends_as_if_it_had_not_been(inputs: Path, tmp_path: Path):
+    """Each time a new build, killed at another moment, and killed again while it resumes."""
     draw = random.Random(7)
-    command = [
-        "build-graphs",
-        str(inputs / "index.csv"),
-        "--out",
-        str(tmp_path / "out"),
-        "--shard-rows",
-        "200",
-    ]
+
+    def command(out: str) -> list[str]:
+        return [
+            "build-graphs",
+            str(inputs / "index.csv"),
+            "--out",
+            str(tmp_path / out),
+            "--shard-rows",
+            "200",
+        ]
+
     begin = time.monotonic()
-    process = start(*command[:3], str(tmp_path / "timed"), *command[4:])
-    assert process.wait() == 3
+    assert start(*command("timed")).wait() == 3
     usual = time.monotonic() - begin
-    killed = 0
-    for _ in range(KILLS):
-        process = start(*command, "--resume")
-        try:
-            process.wait(draw.uniform(0, usual))
-        except subprocess.TimeoutExpired:
+    whole, halfway = files(inputs / "whole"), 0
+    for number in range(KILLS):
+        out = tmp_path / str(number)
+        for resume in ([], ["--resume"]):
+            process = start(*command(out.name), *resume)
+            time.sleep(draw.uniform(0, usual))
             process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
-    assert killed
-    process = start(*command, "--resume")
-    assert process.wait() == 3
-    assert files(tmp_path / "out") == files(inputs / "whole")
+            process.wait()
+            halfway += (out / "shard-00000.arrow").exists() and not (out / "manifest.json").exists()
+        assert start(*command(out.name), "--resume").wait() == 3
+        assert files(out) == whole
+    print(f"{2 * KILLS} kills, {halfway} of them between the first shard and the end")
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:
