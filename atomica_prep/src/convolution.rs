@@ -131,7 +131,7 @@ struct View {
     column: usize,
 }
 
-/// `c[R, n] (+)= Σ_k a[R, k] b[k, n]` for R rows and V registers side by side.
+/// `c[R, n] (+)= Σ_k a[R, k] b[k, n]` for R rows and V registers side by side; gives R.
 ///
 /// # Safety
 /// `a` must be readable at all R·k places, `b` and `c` at V registers of floats in each of their rows.
@@ -145,7 +145,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     c: *mut f32,
     c_row: usize,
     add: bool,
-) {
+) -> usize {
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     let mut b_at = b;
     let mut a_at = a.start;
@@ -170,6 +170,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
             store::<S>(to, if add { simd.add_f32s(load::<S>(to), sums[r][v]) } else { sums[r][v] });
         }
     }
+    R
 }
 
 #[inline(always)]
@@ -248,42 +249,15 @@ unsafe fn strip<S: Simd, const V: usize>(
         let out = c.add(row * c_row);
         let k = size.terms;
         row += match size.rows - row {
-            1 => {
-                tile::<S, 1, V>(simd, k, at, b, b_row, out, c_row, add);
-                1
-            }
-            2 => {
-                tile::<S, 2, V>(simd, k, at, b, b_row, out, c_row, add);
-                2
-            }
-            3 => {
-                tile::<S, 3, V>(simd, k, at, b, b_row, out, c_row, add);
-                3
-            }
-            4 => {
-                tile::<S, 4, V>(simd, k, at, b, b_row, out, c_row, add);
-                4
-            }
-            5 => {
-                tile::<S, 5, V>(simd, k, at, b, b_row, out, c_row, add);
-                5
-            }
-            6 => {
-                tile::<S, 6, V>(simd, k, at, b, b_row, out, c_row, add);
-                6
-            }
-            7 => {
-                tile::<S, 7, V>(simd, k, at, b, b_row, out, c_row, add);
-                7
-            }
-            left if V == 1 && left >= TALL => {
-                tile::<S, TALL, V>(simd, k, at, b, b_row, out, c_row, add);
-                TALL
-            }
-            _ => {
-                tile::<S, TILE_ROWS, V>(simd, k, at, b, b_row, out, c_row, add);
-                TILE_ROWS
-            }
+            1 => tile::<S, 1, V>(simd, k, at, b, b_row, out, c_row, add),
+            2 => tile::<S, 2, V>(simd, k, at, b, b_row, out, c_row, add),
+            3 => tile::<S, 3, V>(simd, k, at, b, b_row, out, c_row, add),
+            4 => tile::<S, 4, V>(simd, k, at, b, b_row, out, c_row, add),
+            5 => tile::<S, 5, V>(simd, k, at, b, b_row, out, c_row, add),
+            6 => tile::<S, 6, V>(simd, k, at, b, b_row, out, c_row, add),
+            7 => tile::<S, 7, V>(simd, k, at, b, b_row, out, c_row, add),
+            left if V == 1 && left >= TALL => tile::<S, TALL, V>(simd, k, at, b, b_row, out, c_row, add),
+            _ => tile::<S, TILE_ROWS, V>(simd, k, at, b, b_row, out, c_row, add),
         };
     }
 }
