@@ -38,7 +38,7 @@ def keys_of(ours: str) -> list[str]:
 def settings_table() -> str:
     """A Markdown table of all settings with type, default, limits and meaning."""
     from atomica.heads import BUILT_IN
-    from atomica.runner import settings
+    from atomica.runspec import settings
 
     rows = []
     for row in settings(BUILT_IN):

@@ -195,7 +195,7 @@ def test_the_best_checkpoint_gives_the_predictions(finished, tiny_set):
 
 
 def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path, monkeypatch):
-    from atomica.runner import settings
+    from atomica.runspec import settings
 
     _, out, _ = finished
     tree = tomllib.loads((out / "spec.toml").read_text())

@@ -16,7 +16,8 @@ import torch
 
 import atomica
 from atomica import _prep
-from atomica.runner import main, settings
+from atomica.runner import main
+from atomica.runspec import settings
 from atomica.spec import tomllib
 
 ROOT = Path(__file__).parents[2]

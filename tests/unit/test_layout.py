@@ -29,6 +29,7 @@ ROOMS = [
     ("train",),
     ("evaluate",),
     ("infer",),
+    ("runspec", "assembly"),
     ("runner",),
 ]
 """From the files on disk to the assembled run. A module imports from its own room and those before it."""
