@@ -49,7 +49,11 @@ INPUTS = ("complex", "segment0", "segment1")
 """What of each record a model sees: both partners, or one of them with the other removed."""
 
 PARTS = ("train", "valid", "test")
-SAMPLERS = ("uniform", "balanced", "modality")
+SAMPLERS = {
+    "uniform": "every complex once per epoch",
+    "balanced": "every class equally often",
+    "modality": "each kind of interface in proportion to n / log n, n its number of complexes",
+}
 
 BASE_BLOCKS, BASE_ATOMS = 150, 121
 """Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
@@ -97,12 +101,7 @@ class DataConfig:
         "one in every epoch",
         choices=("skip", "crop"),
     )
-    sampler: str = setting(
-        "uniform",
-        "uniform: every complex once per epoch; balanced: every class equally often; modality: each kind of "
-        "interface in proportion to n / log n, n its number of complexes",
-        choices=SAMPLERS,
-    )
+    sampler: str = setting("uniform", "how training complexes are drawn", choices=SAMPLERS)
     loader_threads: int = setting(
         1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
     )

@@ -61,7 +61,7 @@ def setting(
     default: Any = dataclasses.MISSING,
     doc: str = "",
     *,
-    choices: Sequence[Any] = (),
+    choices: Sequence[Any] | Mapping[str, str] = (),
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -69,9 +69,9 @@ def setting(
 ) -> Any:
     """A dataclass field of a spec section: its default, meaning and limits, in one place.
 
-    `low` and `high` are inclusive limits, `above` and `below` exclusive ones; without a default the key is
-    required. A default that is a dataclass instance makes a nested table; the default `{}`, annotated
-    `Mapping[str, T]`, a table with keys of the user's choice.
+    `choices` may be a mapping from each value to what it means. `low` and `high` are inclusive limits, `above` and
+    `below` exclusive ones; without a default the key is required. A default that is a dataclass instance makes a
+    nested table; the default `{}`, annotated `Mapping[str, T]`, a table with keys of the user's choice.
 
     >>> @dataclass(frozen=True)
     ... class Oven:
@@ -82,6 +82,7 @@ def setting(
     metadata = {
         "doc": doc,
         "choices": tuple(choices),
+        "meanings": dict(choices) if isinstance(choices, Mapping) else {},
         "low": low,
         "high": high,
         "above": above,
@@ -133,7 +134,10 @@ def _fields(cls: type, exclude: Sequence[str] = ()) -> list[tuple[dataclasses.Fi
 
 def _doc(field: dataclasses.Field[Any]) -> str:
     # Heads of other packages may keep their text under "help", as argparse calls it.
-    return str(field.metadata.get("doc") or field.metadata.get("help") or "")
+    doc = str(field.metadata.get("doc") or field.metadata.get("help") or "")
+    meanings = field.metadata.get("meanings") or {}
+    listed = "; ".join(f"{value}: {meaning}" for value, meaning in meanings.items())
+    return f"{doc} ({listed})" if listed else doc
 
 
 def _limits(field: dataclasses.Field[Any]) -> str:

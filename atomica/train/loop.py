@@ -27,7 +27,7 @@ from atomica.graph import GraphInputs
 from atomica.model import Model
 from atomica.noise import NoiseConfig
 from atomica.records import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
-from atomica.spec import not_among, setting
+from atomica.spec import Problems, not_among, setting
 from atomica.train import checkpoint
 from atomica.train.logging import Display, RunLog
 from atomica.train.schedule import ScheduleConfig, factor
@@ -51,6 +51,11 @@ FIXED = 2**32 - 1
 
 Draws = npt.NDArray[np.int64]
 
+OPTIMIZERS = {
+    "adamw": "decay of the weights apart from the gradient",
+    "adam": "decay added to the gradient (L2)",
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -59,11 +64,16 @@ class TrainConfig:
     epochs: int = setting(20, "passes over the training rows", low=1)
     learning_rate: float = setting(1e-3, "step size before the schedule", above=0)
     weight_decay: float = setting(0.0, "decay of the weights, see optimizer", low=0)
-    optimizer: str = setting(
-        "adamw",
-        "adamw: decay apart from the gradient; adam: decay added to the gradient (L2)",
-        choices=("adamw", "adam"),
+    optimizer: str = setting("adamw", "how gradients move the weights", choices=OPTIMIZERS)
+    betas: tuple[float, ...] = setting(
+        (0.9, 0.999),
+        "decay of the running means of gradients and of their squares, in each step",
+        low=0,
+        below=1,
     )
+    epsilon: float = setting(1e-8, "added to the denominator of the optimizer", above=0)
+    amsgrad: bool = setting(False, "divide by the largest mean of squares so far, not the present one")
+    decay_all: bool = setting(True, "decay biases and scales of norms too; false: only matrices of weights")
     clip_norm: float = setting(1.0, "gradients are scaled down to this norm; 0: never", low=0)
     patience: int = setting(0, "stop after so many epochs without a better metric; 0: never", low=0)
     monitor: str = setting(
@@ -78,6 +88,17 @@ class TrainConfig:
         {}, "learning rates of parts that have one of their own, such as encoder = 1e-4", above=0
     )
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        """Check keys against each other."""
+        Problems.check(
+            (len(self.betas) != 2, "betas", "must be two numbers, such as [0.9, 0.999]"),
+            (
+                not self.decay_all and self.weight_decay == 0,
+                "decay_all",
+                "has no effect without train.weight_decay; give it a value, or remove decay_all",
+            ),
+        )
 
 
 class TrainingError(AtomicaError):
@@ -396,22 +417,22 @@ def _trained(model: Model, config: TrainConfig) -> dict[str, torch.nn.Parameter]
 def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser that `[train]` asks for, over all parameters that are trained.
 
-    One group of parameters for each learning rate; its `peak` is the rate before the schedule, `part` the name it
-    is logged under. The longest name in `train.rates` that a parameter lies within decides.
+    One group of parameters for each learning rate and decay; its `peak` is the rate before the schedule, `part` the
+    name it is logged under. The longest name in `train.rates` that a parameter lies within decides.
     """
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     rates = {"": config.learning_rate, **config.rates}
-    members: dict[str, list[torch.nn.Parameter]] = {part: [] for part in rates}
+    members: dict[tuple[str, float], list[torch.nn.Parameter]] = {}
     for name, parameter in _trained(model, config).items():
-        members[max((part for part in config.rates if _within(name, part)), key=len, default="")].append(
-            parameter
-        )
+        part = max((part for part in config.rates if _within(name, part)), key=len, default="")
+        decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+        members.setdefault((part, decay), []).append(parameter)
     groups = [
-        {"params": found, "part": part, "peak": rates[part], "lr": rates[part]}
-        for part, found in members.items()
-        if found
+        {"params": found, "part": part, "peak": rates[part], "lr": rates[part], "weight_decay": decay}
+        for (part, decay), found in sorted(members.items(), key=lambda item: item[0])
     ]
-    return kind(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    first, second = config.betas
+    return kind(groups, betas=(first, second), eps=config.epsilon, amsgrad=config.amsgrad)
 
 
 def freeze(model: Model, config: TrainConfig) -> None:
