@@ -234,7 +234,9 @@ def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     for key in source.tree:
         if key not in (known := [*owned, "head"]):
             issues.add(
-                (key,), spec.unknown_key(key, (), known, elsewhere), value=not _is_table(source.tree[key])
+                (key,),
+                spec.unknown_key(key, (), [*known, *spec.DERIVING], elsewhere),
+                value=not _is_table(source.tree[key]),
             )
     found: dict[str, Any] = {}
     for name, section in sections.items():

@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import operator
+import os
 import re
 import sys
 import types
@@ -30,6 +31,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "DERIVING",
     "Issue",
     "Issues",
     "KeyPath",
@@ -50,6 +52,9 @@ KeyPath = tuple[str | int, ...]
 """Where a value sits in a spec: `("head", 0, "kind")` is written `head.0.kind`."""
 
 T = TypeVar("T")
+
+DERIVING = ("base", "unset")
+"""Keys at the top of a spec that derive it from another one; gone once it is read."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -213,14 +218,14 @@ class Issues:
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed spec: its tables, the line of each key, and what `--set` changed.
+    """A parsed spec: its tables, the place of each key as `file:line`, and what `--set` changed.
 
     `overrides` maps a key path to the text given for it on the command line.
     """
 
     file: str
     tree: dict[str, Any]
-    lines: Mapping[KeyPath, int]
+    places: Mapping[KeyPath, str]
     overrides: Mapping[KeyPath, str]
 
     def get(self, path: KeyPath) -> Any:
@@ -247,21 +252,39 @@ class Source:
             head = path[:end]
             if head in self.overrides:
                 return f"--set {_dotted(head)}={self.overrides[head]}"
-            if head in self.lines:
-                return f"{self.file}:{self.lines[head]}"
+            if head in self.places:
+                return self.places[head]
         return self.file
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Source:
-    """Read a TOML file and apply `key.path=value` overrides to it.
+    """Read a TOML file, and those it derives from, and apply `key.path=value` overrides to it.
 
-    A value is TOML (`3`, `0.1`, `true`, `"text"`, `[1, 2]`); anything else is taken as bare text. Elements of
-    an array of tables are addressed by their index: `head.0.label=class`. Raises SpecError for a file that
-    cannot be read or parsed, and for overrides that do not fit it.
+    `base = "other.toml"` at its top derives a spec from another one, whose path is relative to the file that names
+    it: tables are merged key by key, all else is replaced; `unset = ["key.path"]` removes keys of the base.
+
+    A value of an override is TOML (`3`, `0.1`, `true`, `"text"`, `[1, 2]`); anything else is taken as bare text.
+    Elements of an array of tables are addressed by their index: `head.0.label=class`. Raises SpecError for a file
+    that cannot be read or parsed, and for overrides that do not fit it.
     """
-    name = str(file)
+    tree, places = _derived(str(file), ())
+    changed: dict[KeyPath, str] = {}
+    wrong: list[str] = []
+    for override in overrides:
+        try:
+            path, raw = _override(tree, override)
+            changed[path] = raw
+        except SpecError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SpecError("\n".join(wrong))
+    return Source(str(file), tree, places, changed)
+
+
+def _parsed(name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """The tables of one file, and the place of each key."""
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"{name}: no such spec file") from None
     except IsADirectoryError:
@@ -278,18 +301,72 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Source:
         reason = str(error)[: found.start()] if found else str(error)
         column = f", column {found[2]}" if found else ""
         raise SpecError(f"{place}: not valid TOML{column}: {reason}") from None
-    source = Source(name, tree, key_lines(text), {})
-    changed: dict[KeyPath, str] = {}
-    wrong: list[str] = []
-    for override in overrides:
-        try:
-            path, raw = _override(tree, override)
-            changed[path] = raw
-        except SpecError as error:
-            wrong.append(str(error))
+    return tree, {path: f"{name}:{line}" for path, line in key_lines(text).items()}
+
+
+def _derived(name: str, above: Sequence[str]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """The tables of a file and of those it derives from, and the place of each key; `above` are derived from it."""
+    tree, places = _parsed(name)
+    base, unset = (tree.pop(key, None) for key in DERIVING)
+    if base is None:
+        if unset is not None:
+            raise SpecError(f"{places['unset',]}: unset: has no effect without base; remove it")
+        return tree, places
+    at = f"{places['base',]}: base = {_show(base)}"
+    if not isinstance(base, str):
+        raise SpecError(f"{at}: expected text, the path of a spec, got {_kind(base)}")
+    chain = [*above, os.path.realpath(name)]
+    file = os.path.join(os.path.dirname(name), base)
+    if os.path.realpath(file) in chain:
+        raise SpecError(f"{at}: the spec would derive from itself")
+    try:
+        lower, lower_places = _derived(file, chain)
+    except SpecError as error:
+        raise SpecError(f"{at}: {str(error).removeprefix(f'{file}: ')}") from None
+    _remove(lower, lower_places, [] if unset is None else unset, places)
+    _merge(lower, lower_places, tree)
+    return lower, {**lower_places, **places}
+
+
+def _remove(tree: dict[str, Any], places: dict[KeyPath, str], unset: Any, own: Mapping[KeyPath, str]) -> None:
+    """Take the keys that `unset` lists out of the tables of a base, in place."""
+    if not isinstance(unset, list) or not all(isinstance(name, str) for name in unset):
+        raise SpecError(
+            f'{own["unset",]}: unset = {_show(unset)}: expected a list of keys, such as ["train.rates"]'
+        )
+    wrong = []
+    for index, name in enumerate(unset):
+        *tables, last = name.split(".")
+        node: Any = tree
+        for table in tables:
+            node = node.get(table) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            every = [_dotted(path) for path in places if all(isinstance(part, str) for part in path)]
+            near = difflib.get_close_matches(name, every, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            wrong.append(f"{own['unset', index]}: unset {_show(name)}: the base has no such key{hint}")
+            continue
+        del node[last]
+        _forget(places, (*tables, last))
     if wrong:
         raise SpecError("\n".join(wrong))
-    return dataclasses.replace(source, overrides=changed)
+
+
+def _merge(
+    lower: dict[str, Any], places: dict[KeyPath, str], upper: Mapping[str, Any], path: KeyPath = ()
+) -> None:
+    """Lay the tables of a spec over those of its base, in place; lists are replaced as a whole."""
+    for key, value in upper.items():
+        if isinstance(value, dict) and isinstance(lower.get(key), dict):
+            _merge(lower[key], places, value, (*path, key))
+        else:
+            lower[key] = value
+            _forget(places, (*path, key))
+
+
+def _forget(places: dict[KeyPath, str], path: KeyPath) -> None:
+    for other in [other for other in places if other[: len(path)] == path]:
+        del places[other]
 
 
 def _override(tree: dict[str, Any], argument: str) -> tuple[KeyPath, str]:
@@ -299,6 +376,8 @@ def _override(tree: dict[str, Any], argument: str) -> tuple[KeyPath, str]:
     parts = name.strip().split(".")
     if not equals or not all(_BARE_KEY.fullmatch(part) for part in parts):
         raise SpecError(f"{what}: expected key.path=value, for example --set train.epochs=3")
+    if parts[0] in DERIVING:
+        raise SpecError(f"{what}: a spec is derived in its file, not on the command line")
     raw = raw.strip()
     try:
         parsed = tomllib.loads(f"value = {raw}")

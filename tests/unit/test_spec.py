@@ -175,6 +175,62 @@ def test_files_that_cannot_be_read(tmp_path):
         spec.load(tmp_path / "broken.toml")
 
 
+def derived(tmp_path, base, text):
+    (tmp_path / "more").mkdir(exist_ok=True)
+    (tmp_path / "base.toml").write_text(base)
+    return reading(tmp_path / "more", 'base = "../base.toml"\n' + text)
+
+
+BASE = '[outer]\nname = "n"\nrate = 0.25\nparts = [1, 2]\n[outer.inner]\nkind = "round"\nsize = 7\n'
+
+
+def test_a_spec_derives_from_another(tmp_path):
+    value = derived(tmp_path, BASE, "[outer]\ncount = 5\nparts = [3]\n[outer.inner]\nsize = 8\n")
+    assert value == Outer(name="n", rate=0.25, count=5, parts=(3,), inner=Inner(kind="round", size=8))
+    assert derived(tmp_path, BASE, "") == derived(tmp_path, BASE, "[outer]\n")
+    value = derived(tmp_path, BASE, 'unset = ["outer.rate", "outer.inner"]')
+    assert value == Outer(name="n", parts=(1, 2))
+    # And that one from a third, with changes from the command line on top.
+    (tmp_path / "third.toml").write_text('base = "more/spec.toml"\n[outer]\nname = "third"\n')
+    source = spec.load(tmp_path / "third.toml", ["outer.rate=1.0"])
+    assert source.tree["outer"] == {"name": "third", "rate": 1.0, "parts": [1, 2]}
+
+
+def test_errors_name_the_file_of_a_derived_spec_that_holds_the_key(tmp_path):
+    with pytest.raises(SpecError) as caught:
+        derived(tmp_path, BASE.replace("0.25", "7"), "[outer]\ncount = 0\n[outer.inner]\nsizes = 3")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"3 errors in {tmp_path / 'more/spec.toml'}"
+    for line in ("base.toml:3: outer.rate = 7", "spec.toml:3: outer.count", "spec.toml:5: outer.inner.sizes"):
+        assert any(line in found for found in lines), line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('base = "no.toml"', r'spec.toml:1: base = "no.toml": no such spec file'),
+        ("base = 3", r"spec.toml:1: base = 3: expected text, the path of a spec, got a whole number"),
+        ('base = "spec.toml"', r"spec.toml:1: base = .*would derive from itself"),
+        ('base = "back.toml"', r'back.toml:1: base = "spec.toml": the spec would derive from itself'),
+        ('base = "broken.toml"', r'spec.toml:1: base = "broken.toml": not valid TOML'),
+        ("unset = []", r"spec.toml:1: unset: has no effect without base"),
+        ('base = "base.toml"\nunset = "outer"', r'spec.toml:2: unset = "outer": expected a list of keys'),
+        (
+            'base = "base.toml"\nunset = ["outer.rat"]',
+            r'spec.toml:2: unset "outer.rat": the base has no such key; did you mean outer.rate\?',
+        ),
+    ],
+)
+def test_derivations_that_cannot_be(tmp_path, text, message):
+    (tmp_path / "base.toml").write_text(BASE)
+    (tmp_path / "back.toml").write_text('base = "spec.toml"')
+    (tmp_path / "broken.toml").write_text("[outer")
+    with pytest.raises(SpecError, match=message):
+        reading(tmp_path, text)
+    with pytest.raises(SpecError, match="--set base=x.toml: a spec is derived in its file"):
+        spec.load(tmp_path / "base.toml", ["base=x.toml"])
+
+
 LINES = '''\
 # a comment with [brackets] and "quotes"
 top = 1
