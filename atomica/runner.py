@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from atomica import spec
 from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble, counts
+from atomica.journal import Journal
 
 if TYPE_CHECKING:
     from atomica.train.logging import RunLog
@@ -96,7 +97,7 @@ def _overview(job: Job) -> list[str]:
     return lines
 
 
-def _dry_run(job: Job) -> None:
+def _dry_run(job: Job, journal: Journal) -> None:
     """One real batch forward and backward; nothing is written."""
     import torch
 
@@ -110,26 +111,23 @@ def _dry_run(job: Job) -> None:
     losses.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), float("inf"))
     still = f"{batch.unperturbed} of them without anything to perturb, " if batch.unperturbed else ""
-    print(
+    journal.say(
         f"batch   {len(batch.ids)} complexes, {still}{batch.blocks} blocks: loss {float(losses.total.detach()):.4f},"
         f" gradient norm {float(norm):.3g}, {time.perf_counter() - began:.2f} s"
     )
-    print(f"dry run: all is well; nothing was written to {job.folder}")
+    journal.say(f"dry run: all is well; nothing was written to {job.folder}")
 
 
-def _train(job: Job, stop: Stop) -> None:
+def _train(job: Job, stop: Stop, journal: Journal) -> None:
     """Train, then evaluate the best checkpoint on the test rows."""
     from rich.console import Console
 
     from atomica.train.checkpoint import write_text
-    from atomica.train.logging import EVENTS, METRICS, Display, RunLog
+    from atomica.train.logging import Display, RunLog
     from atomica.train.loop import fit
 
     job.folder.mkdir(parents=True, exist_ok=True)
-    if job.resume is None:
-        # What a run left that ended before its first checkpoint.
-        (job.folder / METRICS).unlink(missing_ok=True)
-        shutil.rmtree(job.folder / EVENTS, ignore_errors=True)
+    journal.open(job.folder, resume=job.resume is not None)
     header = (
         "# Every setting of this run, defaults included. Repeat it under another run.out, or --resume it.\n\n"
     )
@@ -139,9 +137,14 @@ def _train(job: Job, stop: Stop) -> None:
         from safetensors.torch import load_file
 
         job.model.load_state_dict(load_file(job.resume.folder / "model.safetensors"))
-        print(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}", flush=True)
-    log = RunLog(job.folder, job.spec.log, resume_step=done)
-    try:
+        journal.say(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}")
+    with RunLog(
+        job.folder,
+        job.spec.log,
+        resume_step=done,
+        name=job.spec.run.name,
+        settings=job.spec.identity(),
+    ) as log:
         outcome = fit(
             job.model,
             job.parts["train"],
@@ -149,30 +152,27 @@ def _train(job: Job, stop: Stop) -> None:
             job.spec.train,
             folder=job.folder / CHECKPOINTS,
             log=log,
-            display=Display(Console(stderr=True)),
+            display=Display(Console(stderr=True), journal),
             every_steps=job.spec.log.every_steps,
             stop=stop,
             identity=job.identity,
             resume=job.resume,
         )
         early = ", stopped early" if outcome.stopped_early else ""
-        print(
+        journal.say(
             f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "
-            f"valid {outcome.monitor} {outcome.best:.4f}",
-            flush=True,
+            f"valid {outcome.monitor} {outcome.best:.4f}"
         )
         if "test" in job.parts:
-            _evaluate(job, outcome, log, stop)
-    finally:
-        log.close()
+            _evaluate(job, outcome, log, stop, journal)
     rate = (
         f"{outcome.complexes_per_s:.1f} complexes/s in training" if outcome.complexes_per_s else "no training"
     )
-    print(f"speed   {rate}; peak memory {_peak_memory_mib():.0f} MiB")
-    print(f"written {job.folder}")
+    journal.say(f"speed   {rate}; peak memory {_peak_memory_mib():.0f} MiB")
+    journal.say(f"written {job.folder}")
 
 
-def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop) -> None:
+def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Journal) -> None:
     """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
     from safetensors.torch import load_file
 
@@ -205,13 +205,15 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop) -> None:
         entry: dict[str, Any] = {"kind": head.common.kind, "metrics": own}
         report["heads"][head.name] = entry
         if not head.labelled:
-            _print_metrics(head.name, own)
+            _say_metrics(head.name, own, journal)
             continue
         entry["label"] = head.common.label
         known = test.known[head.name].numpy()
         entry["complexes"] = int(known.sum())
         if not known.any():
-            print(f"test    head {head.name}: not evaluated, the test complexes have no {head.common.label}")
+            journal.say(
+                f"test    head {head.name}: not evaluated, the test complexes have no {head.common.label}"
+            )
             continue
         target = test.targets[head.name].numpy()[known]
         everyone = predictions[head.name].double().numpy()
@@ -243,12 +245,14 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop) -> None:
             columns += [("probability", everyone.tolist()), ("baseline", baseline.probabilities.tolist())]
             positive = str(getattr(head.config, "positive", "") or "positives")
             title = f"head {head.name}: " if several else ""
-            print(f"\n{title}{result['complexes']} test complexes, {result['positives']} of them {positive}")
-            print(evaluate.format_comparison(result, positive) + "\n", flush=True)
+            journal.say(
+                f"\n{title}{result['complexes']} test complexes, {result['positives']} of them {positive}"
+            )
+            journal.say(evaluate.format_comparison(result, positive) + "\n")
         else:
             flat = everyone.tolist() if everyone.ndim == 1 else [json.dumps(row) for row in everyone.tolist()]
             columns.append(("prediction", flat))
-            _print_metrics(head.name, own)
+            _say_metrics(head.name, own, journal)
         labelled = sum(one.labelled for one in job.spec.heads)
         name = PREDICTIONS if labelled == 1 else f"predictions-{head.name}.csv"
         write_text(job.folder / name, evaluate.predictions_csv(columns))
@@ -271,9 +275,9 @@ def _known_texts(job: Job, head: str) -> dict[str, list[str | None]]:
     }
 
 
-def _print_metrics(head: str, metrics: Mapping[str, float]) -> None:
+def _say_metrics(head: str, metrics: Mapping[str, float], journal: Journal) -> None:
     listing = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    print(f"test    head {head}: {listing}", flush=True)
+    journal.say(f"test    head {head}: {listing}")
 
 
 def _peak_memory_mib() -> float:
@@ -341,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     signals = _Signals()
     signals.install()
-    started = False
+    started, journal = False, Journal()
     try:
         # The heavy imports start here, after the arguments are known to be right.
         from atomica.errors import AtomicaError
@@ -350,30 +354,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             source = spec.load(arguments.spec, arguments.overrides)
             job = assemble(source, resume=arguments.resume, dry=arguments.dry_run)
-            print("\n".join(_overview(job)), flush=True)
+            journal.say("\n".join(_overview(job)))
             if arguments.dry_run:
-                _dry_run(job)
+                _dry_run(job, journal)
                 return DONE
             started = True
             signals.stop = Stop()
-            _train(job, signals.stop)
+            _train(job, signals.stop, journal)
             return DONE
         except (Interrupted, StopRequested) as error:
             reason = str(error) or "stopped during evaluation; the checkpoints are written"
-            print(f"atomica-run: {reason}; go on with --resume", file=sys.stderr)
+            journal.say(f"atomica-run: {reason}; go on with --resume", error=True)
             return INTERRUPTED
         except AtomicaError as error:
-            print(f"atomica-run: {error}", file=sys.stderr)
+            journal.say(f"atomica-run: {error}", error=True)
             return FAILED if started else USAGE
         except OSError as error:
-            print(f"atomica-run: {error}", file=sys.stderr)
+            journal.say(f"atomica-run: {error}", error=True)
             return FAILED
+    except Exception:
+        # Unforeseen: Python shows it on the terminal, and the log keeps it.
+        journal.note(traceback.format_exc())
+        raise
     except KeyboardInterrupt:
         after = "the last checkpoint stands; go on with --resume" if started else "nothing was written"
-        print(f"atomica-run: interrupted; {after}", file=sys.stderr)
+        journal.say(f"atomica-run: interrupted; {after}", error=True)
         return INTERRUPTED
     finally:
         signals.restore()
+        journal.close()
 
 
 if __name__ == "__main__":

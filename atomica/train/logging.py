@@ -1,24 +1,78 @@
-"""What a run writes down and shows: metrics.jsonl, TensorBoard events, a progress bar or plain lines."""
+"""What a run writes down and shows: metrics.jsonl, TensorBoard, Weights & Biases, log.txt, a progress bar."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import secrets
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from atomica.spec import setting
+from atomica.errors import AtomicaError
+from atomica.journal import Journal
+from atomica.spec import Problems, setting
 from atomica.train.checkpoint import write_text
 
-__all__ = ["Display", "LogConfig", "RunLog"]
+__all__ = ["Display", "LogConfig", "RunLog", "WandbConfig"]
 
 METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
+WANDB = "wandb"
+
+LINE_SECONDS = 60.0
+"""Time between two plain lines about steps: often enough to see that a run lives, seldom enough to be read."""
+
+
+class LogError(AtomicaError):
+    """Something that a run was to write down cannot be written."""
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Table `[log.wandb]`: whether and where to in Weights & Biases."""
+
+    mode: str = setting(
+        "off",
+        "whether metrics go to Weights & Biases, too; needs pip install 'atomica-dgl[wandb]'",
+        choices={
+            "off": "no",
+            "offline": "into the run's folder, for `wandb sync` to send later",
+            "online": "at once, over the network",
+        },
+    )
+    project: str = setting("atomica", "project there")
+    entity: str = setting("", "user or team there; empty: that of the login")
+    group: str = setting("", "group of runs that are shown together")
+    tags: tuple[str, ...] = setting((), "tags of the run")
+
+    def __post_init__(self) -> None:
+        """Check keys against each other, and that the package is there."""
+        if self.mode == "off":
+            Problems.check(
+                *(
+                    (getattr(self, key.name) != key.default, key.name, 'has no effect with mode = "off"')
+                    for key in fields(self)
+                )
+            )
+        elif importlib.util.find_spec("wandb") is None:
+            raise Problems(("mode", "needs the package wandb: pip install 'atomica-dgl[wandb]'"))
 
 
 @dataclass(frozen=True)
@@ -27,19 +81,34 @@ class LogConfig:
 
     every_steps: int = setting(10, "steps between two records of the training loss", low=1)
     tensorboard: bool = setting(True, "write TensorBoard events beside metrics.jsonl")
+    wandb: WandbConfig = WandbConfig()
 
 
 class RunLog:
-    """metrics.jsonl and TensorBoard events of one run folder.
+    """metrics.jsonl, TensorBoard events and Weights & Biases of one run folder, closed when left as a context.
 
     A record is one line of JSON: `event` ("step", "epoch" or "test"), `epoch` (from 1), `step` (steps done),
     and its values. Values also go to TensorBoard as `event/name` against the step. After a resume, records
-    past the checkpoint's step are removed first, so that no step is recorded twice.
+    past the checkpoint's step are removed first, so that no step is recorded twice; without one, those of a run that
+    ended before its first checkpoint.
+
+    name, settings: what the run is called in Weights & Biases, and what it was started with.
     """
 
-    def __init__(self, folder: Path, config: LogConfig, *, resume_step: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: LogConfig,
+        *,
+        resume_step: int | None = None,
+        name: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = folder / METRICS
-        if resume_step is not None and self.path.is_file():
+        if resume_step is None:
+            self.path.unlink(missing_ok=True)
+            shutil.rmtree(folder / EVENTS, ignore_errors=True)
+        elif self.path.is_file():
             self._drop_after(resume_step)
         self._stream = self.path.open("a", encoding="utf-8")
         self._events: Any = None
@@ -49,6 +118,9 @@ class RunLog:
 
             purge = None if resume_step is None else resume_step + 1
             self._events = SummaryWriter(str(folder / EVENTS), purge_step=purge)
+        self._wandb: Any = None
+        if config.wandb.mode != "off":
+            self._wandb = _wandb_run(folder, config.wandb, name, settings or {})
 
     def _drop_after(self, step: int) -> None:
         kept = []
@@ -70,27 +142,76 @@ class RunLog:
             for name, value in values.items():
                 if value is not None:
                     self._events.add_scalar(f"{event}/{name}", value, step)
+        if self._wandb is not None:
+            shown = {f"{event}/{name}": value for name, value in values.items() if value is not None}
+            self._wandb.log({**shown, "step": step})
 
-    def close(self) -> None:
+    def __enter__(self) -> RunLog:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Write out what is still buffered."""
         self._stream.close()
         if self._events is not None:
             self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if kind is None else 1)
+
+
+def _wandb_run(folder: Path, config: WandbConfig, name: str, settings: Mapping[str, Any]) -> Any:
+    """A run of Weights & Biases, or the one that an earlier start of the same run began."""
+    wandb: Any = importlib.import_module("wandb")  # its types come and go with its versions
+    place = folder / WANDB
+    place.mkdir(exist_ok=True)
+    known = place / "id"
+    if not known.is_file():
+        write_text(known, secrets.token_hex(4))
+    try:
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity or None,
+            group=config.group or None,
+            tags=list(config.tags),
+            name=name,
+            id=known.read_text(encoding="utf-8"),
+            resume="allow" if config.mode == "online" else None,
+            mode=config.mode,
+            dir=folder,
+            config=dict(settings),
+            save_code=False,
+            settings=wandb.Settings(console="off", silent=True, disable_git=True),
+        )
+    except wandb.errors.Error as error:
+        raise LogError(
+            f'log.wandb: {error}; run "wandb login", or set log.wandb.mode = "offline" and send later'
+        ) from None
+    # Steps that a resumed run repeats would be dropped from the built-in count.
+    run.define_metric("step", hidden=True)
+    run.define_metric("*", step_metric="step")
+    return run
 
 
 class Display:
-    """A progress bar on a terminal, one plain line per epoch elsewhere."""
+    """A progress bar on a terminal, plain lines elsewhere and in the journal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, journal: Journal | None = None) -> None:
         self.console = console
         self.live = console.is_terminal
+        self.journal = journal
         self._bar: Progress | None = None
         self._task: Any = None
         self._metric = ""
-        self._last = 0.0
+        self._drawn = self._told = 0.0
+        self._total = 0
+        self._began, self._before = 0.0, 0
 
     def start(self, total_steps: int, done: int) -> None:
         """Begin a run of `total_steps`, `done` of which lie behind."""
+        self._total, self._before = total_steps, done
+        self._began = self._told = time.monotonic()
         if not self.live:
             return
         self._bar = Progress(
@@ -98,19 +219,31 @@ class Display:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("passed,"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self.console,
         )
         self._task = self._bar.add_task("train", total=total_steps, completed=done, epoch=1, text="")
         self._bar.start()
 
     def step(self, epoch: int, done: int, loss: float, complexes_per_s: float) -> None:
-        """Show one training step; at most ten times a second, as drawing costs time."""
-        if self._bar is None or time.monotonic() - self._last < 0.1:
-            return
-        self._last = time.monotonic()
-        text = f"loss {loss:.4f} {self._metric} {complexes_per_s:.0f} complexes/s"
-        self._bar.update(self._task, completed=done, epoch=epoch, text=text)
+        """Show one training step: ten times a second at most in the bar, once a minute in plain lines."""
+        now = time.monotonic()
+        if self._bar is not None and now - self._drawn >= 0.1:
+            self._drawn = now
+            text = f"loss {loss:.4f} {self._metric} {complexes_per_s:.0f} complexes/s"
+            self._bar.update(self._task, completed=done, epoch=epoch, text=text)
+        if now - self._told >= LINE_SECONDS:
+            self._told = now
+            # The pace since the start counts validation and checkpoints in.
+            left = (self._total - done) * (now - self._began) / max(1, done - self._before)
+            text = (
+                f"step {done}/{self._total}, epoch {epoch}: loss {loss:.4f}, {complexes_per_s:.0f} complexes/s, "
+                f"about {timedelta(seconds=round(left))} left"
+            )
+            self._tell(text, show=self._bar is None)
 
     def epoch(self, epoch: int, epochs: int, values: Mapping[str, float], best: bool) -> None:
         """Show the outcome of an epoch."""
@@ -121,7 +254,13 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._tell(text, show=True)
+
+    def _tell(self, text: str, *, show: bool) -> None:
+        if show:
+            self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        if self.journal is not None:
+            self.journal.note(text)
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -114,7 +114,7 @@ def finished(write_spec):
 def test_a_run_writes_everything(finished):
     _, out, result = finished
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert {"spec.toml", "metrics.jsonl", "evaluation.json", "predictions.csv"} <= names
+    assert {"spec.toml", "metrics.jsonl", "log.txt", "evaluation.json", "predictions.csv"} <= names
     for name in ("best", "last"):
         assert {
             f"checkpoints/{name}/{file}" for file in ("model.safetensors", "model.json", "state.json")
@@ -127,6 +127,11 @@ def test_a_run_writes_everything(finished):
     assert "valid auroc" in lines[0]
     assert "complexes/s in training" in result.stdout
     assert "peak memory" in result.stdout
+    # The log holds all of it, each line with the time.
+    log = (out / "log.txt").read_text().splitlines()
+    told = [line for line in (result.stdout + result.stderr).splitlines() if line]
+    assert sorted(line[21:] for line in log) == sorted(told)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line[:21]) for line in log)
 
 
 def test_metrics_are_recorded(finished):
@@ -199,7 +204,6 @@ def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path
 
     _, out, _ = finished
     tree = tomllib.loads((out / "spec.toml").read_text())
-    absent = {"data.valid", "data.test", "model.init", "train.rates", "train.schedule.min_factor"}
     for row in settings():
         section, *keys = row.key.split(".")
         node = tree[section]
@@ -209,7 +213,7 @@ def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path
             node, keys = node[0], keys[1:]
         for key in keys[:-1]:
             node = node[key]
-        assert keys[-1] in node or row.key in absent, row.key
+        assert keys[-1] in node or row.default in ("absent", "empty"), row.key
     assert tree["run"]["out"] == str(out)
     # Other folder, other current directory, other number of loader threads: the same losses, bit for bit.
     again = tmp_path / "again"
