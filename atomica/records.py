@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -942,23 +943,29 @@ def prefetch(
 ) -> Generator[R, None, None]:
     """`map(make, jobs)`, prepared up to `ahead` results early by other threads, in order.
 
-    The order of the results does not depend on the number of threads; 0 threads prepare each result when it
-    is asked for. An exception in `make` is raised where its result would have come.
+    The first results are begun with the call. The order of the results does not depend on the number of threads;
+    0 threads prepare each result when it is asked for. An exception in `make` is raised where its result would
+    have come.
 
     >>> list(prefetch([1, 2, 3], lambda x: x * x, threads=2))
     [1, 4, 9]
     """
     if threads == 0:
-        yield from map(make, jobs)
-        return
+        return (make(job) for job in jobs)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="atomica-prefetch")
-    waiting: deque[Future[R]] = deque()
     source = iter(jobs)
+    waiting = deque(pool.submit(make, job) for job in islice(source, ahead))
+    return _results(pool, waiting, source, make)
+
+
+def _results(
+    pool: ThreadPoolExecutor, waiting: deque[Future[R]], source: Iterator[T], make: Callable[[T], R]
+) -> Generator[R, None, None]:
+    """The results in order, a new job begun before each."""
     try:
         for job in source:
             waiting.append(pool.submit(make, job))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
+            yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:

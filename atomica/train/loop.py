@@ -10,8 +10,9 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +215,9 @@ class Part:
             unperturbed=unperturbed,
         )
 
-    def batches(
-        self, plan: Sequence[Draws], model: Model, epoch: int = FIXED
-    ) -> Generator[Batch, None, None]:
-        """The batches of a plan, the next ones prepared by other threads."""
-        return prefetch(plan, lambda draws: self.load(draws, model, epoch), threads=self.loader_threads)
+    def batches(self, jobs: Iterable[tuple[Draws, int]], model: Model) -> Generator[Batch, None, None]:
+        """What `load` makes of pairs of draws and epoch, the next ones prepared by other threads."""
+        return prefetch(jobs, lambda job: self.load(job[0], model, job[1]), threads=self.loader_threads)
 
 
 UNPERTURBED = "unperturbed"
@@ -307,7 +306,7 @@ def predict(
     measured: set[str] = set()
     model.eval()
     with torch.no_grad():
-        for batch in part.batches(part.plan(), model):
+        for batch in part.batches(((draws, FIXED) for draws in part.plan()), model):
             if stop is not None and stop.requested:
                 raise StopRequested
             inputs = model.attach(batch.graph, batch.targets)
@@ -464,12 +463,15 @@ def fit(
     Raises TrainingError if a loss or gradient is not finite, with the ids of the complexes of that step;
     Interrupted once `stop` is set and a checkpoint is written.
     """
+    state = _State() if resume is None else _State(**resume.state["progress"])
+    plan = lru_cache(maxsize=2)(train.epoch_plan)
+    # From here on batches are prepared, also those of the next epoch while this one is validated.
+    batches = train.batches(_draws(plan, state, config.epochs), model)
+    # Epochs differ by few steps, if at all; planning all of them would take long for a large data set.
+    total_steps = config.epochs * len(plan(0))
     optimizer = make_optimizer(model, config)
-    total_steps = sum(len(train.epoch_plan(epoch)) for epoch in range(config.epochs))
     monitor, mode = monitor_of(model, config)
-    state = _State()
     if resume is not None:
-        state = _State(**resume.state["progress"])
         checkpoint.load_optimizer(optimizer, resume.state["optimizer"], resume.tensors)
         checkpoint.restore_random(resume.state["random"], resume.tensors)
         # More epochs than before may have been asked for.
@@ -496,11 +498,9 @@ def fit(
     try:
         while not state.finished:
             epoch = state.epoch
-            plan = train.epoch_plan(epoch)[state.step_in_epoch :]
             freeze(model, config)
             began, waited, seen = time.perf_counter(), 0.0, 0
-            batches = train.batches(plan, model, epoch)
-            for _ in plan:
+            for _ in range(state.step_in_epoch, len(plan(epoch))):
                 asked = time.perf_counter()
                 batch = next(batches)
                 waited += time.perf_counter() - asked
@@ -515,7 +515,6 @@ def fit(
                 if stop.requested:
                     break
             seconds = time.perf_counter() - began
-            batches.close()
             state.train_seconds += seconds
             state.trained_complexes += seen
             if stop.requested:
@@ -558,8 +557,11 @@ def fit(
             save_last()
     except StopRequested:
         save_last()
-        raise Interrupted(f"stopped after step {state.step} of {total_steps}; checkpoint written") from None
+        raise Interrupted(
+            f"stopped after step {state.step} of about {total_steps}; checkpoint written"
+        ) from None
     finally:
+        batches.close()
         display.stop()
     if state.best is None:
         raise TrainingError(
@@ -574,6 +576,16 @@ def fit(
         stopped_early=state.epoch < config.epochs,
         complexes_per_s=state.trained_complexes / state.train_seconds if state.train_seconds else 0.0,
     )
+
+
+def _draws(
+    plan: Callable[[int], Sequence[Draws]], state: _State, epochs: int
+) -> Generator[tuple[Draws, int], None, None]:
+    """All that lies before a run that stands at `state`: the draws of each batch, and its epoch."""
+    done = state.step_in_epoch
+    for epoch in range(state.epoch, epochs):
+        yield from ((draws, epoch) for draws in plan(epoch)[done:])
+        done = 0
 
 
 def _is_over(state: _State, config: TrainConfig) -> bool:
