@@ -289,6 +289,7 @@ fn example(kind: Kind, wrong: &BTreeSet<&'static str>) -> String {
         Kind::Ligand => "a ligand of the structure",
         Kind::LigandFile => "a ligand in a file of its own",
         Kind::Ligands => "two ligands of the structure",
+        Kind::Pocket => "residues of a pocket, alone",
     };
     let (names, values): (Vec<&str>, Vec<&str>) = columns.into_iter().unzip();
     format!("a row that is right, for {what}:\n  {}\n  {}", names.join(","), values.join(","))

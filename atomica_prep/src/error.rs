@@ -320,6 +320,18 @@ pub enum Error {
         /// Other groups in that chain.
         present: String,
     },
+    /// Residues of a pocket that are not there.
+    #[error("{path}: no amino acid or nucleotide {residues}; chains {chains:?} hold: {present}")]
+    MissingResidues {
+        /// The structure file.
+        path: String,
+        /// The residues, as the index names them.
+        residues: String,
+        /// The chains.
+        chains: String,
+        /// The residues of these chains.
+        present: String,
+    },
     /// The ligand has no atom but hydrogens.
     #[error("{path}: ligand {ligand} has no atom heavier than hydrogen")]
     HydrogenLigand {
@@ -400,6 +412,7 @@ impl Error {
         "MissingChain",
         "EmptyPartner",
         "MissingLigand",
+        "MissingResidues",
         "HydrogenLigand",
         "LigandChemistry",
         "NoInterface",
@@ -433,6 +446,7 @@ impl Error {
             Self::MissingChain { .. } => "MissingChain",
             Self::EmptyPartner { .. } => "EmptyPartner",
             Self::MissingLigand { .. } => "MissingLigand",
+            Self::MissingResidues { .. } => "MissingResidues",
             Self::HydrogenLigand { .. } => "HydrogenLigand",
             Self::LigandChemistry { .. } => "LigandChemistry",
             Self::NoInterface { .. } => "NoInterface",
@@ -465,6 +479,7 @@ impl Error {
             Self::MissingChain { .. }
             | Self::EmptyPartner { .. }
             | Self::MissingLigand { .. }
+            | Self::MissingResidues { .. }
             | Self::HydrogenLigand { .. }
             | Self::LigandChemistry { .. }
             | Self::NoInterface { .. }
@@ -498,6 +513,7 @@ impl Error {
             | Self::MissingChain { path, .. }
             | Self::EmptyPartner { path, .. }
             | Self::MissingLigand { path, .. }
+            | Self::MissingResidues { path, .. }
             | Self::HydrogenLigand { path, .. }
             | Self::LigandChemistry { path, .. }
             | Self::NoInterface { path, .. }

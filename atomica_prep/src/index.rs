@@ -1,6 +1,6 @@
 //! Index files: CSV rows → what to build.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
@@ -30,6 +30,23 @@ pub struct LigandRef {
     pub index: usize,
 }
 
+/// A residue of a pocket, by the name that the structure gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Chain.
+    pub chain: String,
+    /// Residue number.
+    pub resnum: i32,
+    /// Insertion code, mostly empty.
+    pub icode: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}{}", self.chain, self.resnum, self.icode)
+    }
+}
+
 /// One usable row of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -52,6 +69,8 @@ pub struct Row {
     pub ligand1: Option<Ligand>,
     /// The ligand, if the second partner has a file of its own.
     pub ligand_file: Option<LigandRef>,
+    /// The residues of a pocket, which has no second partner; empty for every other row.
+    pub residues: Vec<Place>,
     /// `label` and `label_*` columns that are not empty.
     pub labels: Vec<(String, String)>,
     /// Split, if given.
@@ -105,6 +124,8 @@ pub enum Kind {
     LigandFile,
     /// Two ligands of the structure.
     Ligands,
+    /// Residues of chains, alone.
+    Pocket,
 }
 
 impl Kind {
@@ -137,6 +158,12 @@ impl Kind {
                 ("lig_code", "CYN"),
                 ("lig_resnum", "202"),
             ],
+            Self::Pocket => &[
+                ("id", "1abc_site"),
+                ("path", "structures/1abc.cif.gz"),
+                ("chain1", "A_B"),
+                ("residues", "A:45 A:46A B:102"),
+            ],
         }
     }
 }
@@ -144,6 +171,9 @@ impl Kind {
 impl Row {
     /// What its partners are.
     pub fn kind(&self) -> Kind {
+        if !self.residues.is_empty() {
+            return Kind::Pocket;
+        }
         Kind::of(self.ligand1.is_some(), self.ligand.is_some(), self.ligand_file.is_some())
     }
 }
@@ -174,6 +204,7 @@ struct Columns {
     lig_icode1: Option<usize>,
     ligand_path: Option<usize>,
     ligand_index: Option<usize>,
+    residues: Option<usize>,
     split: Option<usize>,
     modality: Option<usize>,
     labels: Vec<usize>,
@@ -334,7 +365,10 @@ impl Index {
         }
         let given = |column| fields.get(column).is_some();
         let c = &self.columns;
-        let kind = Kind::of(given(c.lig_code1), given(c.lig_code), given(c.ligand_path));
+        let kind = match given(c.residues) {
+            true => Kind::Pocket,
+            false => Kind::of(given(c.lig_code1), given(c.lig_code), given(c.ligand_path)),
+        };
         Err(Box::new(BadRow { line, id: id.to_owned(), errors: problems, kind }))
     }
 
@@ -369,6 +403,10 @@ impl<'a> Fields<'a> {
                 note(self.wrong(Some(column), format!("{name} is empty")));
             }
         }
+        let pocket = self.get(columns.residues);
+        if pocket.is_some() {
+            self.second_partner(&mut note);
+        }
         let code = self.get(columns.lig_code);
         let code1 = self.get(columns.lig_code1);
         let ligand_file = self.ligand_file().map_err(&mut note).ok().flatten();
@@ -378,7 +416,7 @@ impl<'a> Fields<'a> {
             note(self.wrong(columns.ligand_path, reason));
         }
         // Old files have chains without a name, and their ligands, too. Only a whole partner cannot be left out.
-        if code.is_none() && !in_file && self.get(columns.chain2).is_none() {
+        if pocket.is_none() && code.is_none() && !in_file && self.get(columns.chain2).is_none() {
             note(self.wrong(columns.chain2, "chain2 is empty"));
         }
         let mut chains = |column| self.chains(column).map_err(&mut note).unwrap_or_default();
@@ -390,7 +428,7 @@ impl<'a> Fields<'a> {
         } else if in_file && chain2.len() > 1 {
             let reason = "with ligand_path, chain2 is empty or the one chain to put the ligand into";
             note(self.wrong(columns.chain2, reason));
-        } else if code.is_none() && !in_file {
+        } else if pocket.is_none() && code.is_none() && !in_file {
             if let Some(both) = chain1.iter().find(|c| chain2.contains(c)) {
                 note(self.wrong(columns.chain2, format!("chain {both:?} is in chain1 and in chain2")));
             }
@@ -407,6 +445,7 @@ impl<'a> Fields<'a> {
                 note(self.wrong(columns.lig_code1, "lig_code1 needs lig_resnum1, so that the copy is known"));
             }
         }
+        let residues = pocket.map(|text| self.residues(text, &chain1, &mut note)).unwrap_or_default();
         let modality = self.get(columns.modality).and_then(|text| {
             let known = modality(text);
             if known.is_none() {
@@ -430,6 +469,7 @@ impl<'a> Fields<'a> {
             ligand,
             ligand1,
             ligand_file,
+            residues,
             labels: pairs(&columns.labels),
             split: self.get(columns.split).map(str::to_owned),
             modality,
@@ -459,6 +499,36 @@ impl<'a> Fields<'a> {
             _ => None,
         };
         Some(Ligand { code: code.to_owned(), resnum: number, icode })
+    }
+
+    /// Everything that names a second partner, which a pocket does not have.
+    fn second_partner(&self, note: &mut impl FnMut(Error)) {
+        let columns = &self.index.columns;
+        for (name, column) in [
+            ("chain2", columns.chain2),
+            ("lig_code", columns.lig_code),
+            ("lig_code1", columns.lig_code1),
+            ("ligand_path", columns.ligand_path),
+        ] {
+            if self.get(column).is_some() {
+                let reason = format!("gives residues, which are a pocket alone, and {name}; leave one of them empty");
+                note(self.wrong(column, reason));
+            }
+        }
+    }
+
+    /// The residues of a pocket: `45`, `-2`, `46A` of the only chain, `B:102` of several.
+    fn residues(&self, text: &str, chains: &[String], note: &mut impl FnMut(Error)) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        let mut known = HashSet::new();
+        for word in text.split_whitespace() {
+            match place(word, chains) {
+                Ok(place) if known.insert(place.clone()) => places.push(place),
+                Ok(place) => note(self.wrong(self.index.columns.residues, format!("names residue {place} twice"))),
+                Err(reason) => note(self.wrong(self.index.columns.residues, reason)),
+            }
+        }
+        places
     }
 
     fn ligand_file(&self) -> Result<Option<LigandRef>> {
@@ -492,6 +562,25 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// One residue of a pocket in some chains, or why it is none.
+fn place(word: &str, chains: &[String]) -> std::result::Result<Place, String> {
+    let (chain, number) = match (word.rsplit_once(':'), chains) {
+        (Some((chain, _)), _) if !chains.iter().any(|c| c == chain) => {
+            return Err(format!("residue {word:?} is of a chain that chain1 does not name"));
+        }
+        (Some((chain, number)), _) => (chain, number),
+        (None, [only]) => (only.as_str(), word),
+        (None, _) => return Err(format!("residue {word:?} needs its chain, as in A:45: chain1 names several")),
+    };
+    let digits = number.char_indices().skip(usize::from(number.starts_with('-')));
+    let end = digits.clone().find(|(_, c)| !c.is_ascii_digit()).map_or(number.len(), |(at, _)| at);
+    let (resnum, icode) = number.split_at_checked(end).unwrap_or((number, ""));
+    let resnum = resnum.parse().map_err(|_| {
+        format!("residue {word:?} is no residue number with an insertion code or none, such as 45 or 46A")
+    })?;
+    Ok(Place { chain: chain.to_owned(), resnum, icode: icode.to_owned() })
+}
+
 /// The text without a byte-order mark.
 fn body(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
@@ -516,8 +605,8 @@ fn columns(header: &[String]) -> std::result::Result<Columns, String> {
     if find("chain1").is_none() {
         missing.push("chain1");
     }
-    // A ligand file needs no second chain.
-    if find("chain2").is_none() && find("ligand_path").is_none() {
+    // A ligand file needs no second chain, and a pocket has none.
+    if ["chain2", "ligand_path", "residues"].into_iter().all(|name| find(name).is_none()) {
         missing.push("chain2");
     }
     let (Some(id), Some(path), []) = (id, path, missing.as_slice()) else { return Err(missing.join(", ")) };
@@ -539,6 +628,7 @@ fn columns(header: &[String]) -> std::result::Result<Columns, String> {
         lig_icode1: find("lig_icode1"),
         ligand_path: find("ligand_path"),
         ligand_index: find("ligand_index"),
+        residues: find("residues"),
         split,
         modality: find("modality"),
         labels,
@@ -704,7 +794,7 @@ mod tests {
 
     #[test]
     fn every_example_is_right() {
-        for kind in [Kind::Chains, Kind::Ligand, Kind::LigandFile, Kind::Ligands] {
+        for kind in [Kind::Chains, Kind::Ligand, Kind::LigandFile, Kind::Ligands, Kind::Pocket] {
             let (names, values): (Vec<&str>, Vec<&str>) = kind.example().iter().copied().unzip();
             let rows = read(&format!("{}\n{}\n", names.join(","), values.join(",")));
             assert_eq!(rows[0].as_ref().unwrap().kind(), kind);
@@ -720,6 +810,34 @@ mod tests {
         assert!(ligand.file.ends_with("l.sdf.gz") && ligand.file != Path::new("l.sdf.gz"));
         assert!(row.metadata.contains(&("ligand_index".into(), "7".into())));
         assert_eq!(rows[1].as_ref().unwrap().ligand_file.as_ref().unwrap().index, 0);
+    }
+
+    #[test]
+    fn residues_of_a_pocket() {
+        let rows = read("id,path,chain1,residues\nx,a.pdb,A,45  -2 46A\ny,a.pdb,A_B,A:45 B:45\n");
+        let shown = |row: usize| -> Vec<String> {
+            rows[row].as_ref().unwrap().residues.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(shown(0), ["A:45", "A:-2", "A:46A"]);
+        assert_eq!(shown(1), ["A:45", "B:45"]);
+        assert_eq!(rows[0].as_ref().unwrap().residues[2].icode, "A");
+        assert!(rows[0].as_ref().unwrap().metadata.contains(&("residues".into(), "45  -2 46A".into())));
+        let header = "id,path,chain1,chain2,lig_code,residues\n";
+        for (row, column, text) in [
+            ("x,a.pdb,A,B,,45", 4, "and chain2; leave one of them empty"),
+            ("x,a.pdb,A,,ZN,45", 5, "and lig_code; leave one of them empty"),
+            ("x,a.pdb,A_B,,,45", 6, "needs its chain"),
+            ("x,a.pdb,A,,,B:45", 6, "chain1 does not name"),
+            ("x,a.pdb,A,,,45 A:45", 6, "names residue A:45 twice"),
+            ("x,a.pdb,A,,,ALA", 6, "no residue number"),
+            ("x,a.pdb,A,,,99999999999", 6, "no residue number"),
+        ] {
+            let rows = read(&format!("{header}{row}\n"));
+            let bad = rows[0].as_ref().unwrap_err();
+            assert_eq!(bad.errors.iter().map(Error::column).collect::<Vec<_>>(), [Some(column)], "{}", bad.error());
+            assert_eq!(bad.kind, Kind::Pocket);
+            assert!(bad.error().to_string().contains(text), "{}", bad.error());
+        }
     }
 
     #[test]

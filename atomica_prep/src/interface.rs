@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::fragments::{Chemistry, Fragments, Sketch};
-use crate::index::{Ligand, Row};
+use crate::index::{Kind, Ligand, Place, Row};
 use crate::neighbors::{nearest_in_complex, Cells};
 use crate::read::ligand::{Bond, Molecule};
 use crate::read::{Name, Residue, Source, Structure};
@@ -570,7 +570,7 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
     let first = Partner { structure: subject.structure(), side: &a, keep: keep_a, chain: None };
     let chain = row.chain2.first().map_or("", String::as_str);
     let second = Partner { structure, side: &b, keep: keep_b.clone(), chain: Some(chain) };
-    let mut record = assemble(subject, row, row.id.clone(), [first, second], modality, chemistry, metadata, options)?;
+    let mut record = assemble(subject, row, row.id.clone(), &[first, second], modality, chemistry, metadata, options)?;
     // The last atoms of the record are those of the ligand.
     let heavy: usize =
         b.blocks.iter().zip(&keep_b).filter(|(_, k)| **k).map(|(block, _)| block.end - block.start).sum();
@@ -621,6 +621,9 @@ pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String
         Ok(first) => first,
         Err(error) => return one(error),
     };
+    if row.kind() == Kind::Pocket {
+        return vec![(row.id.clone(), pocket(subject, row, &first, options))];
+    }
     let second = match chains(&row.chain2) {
         Ok(second) => second,
         Err(error) => return one(error),
@@ -668,8 +671,9 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
     let mut problems = Vec::new();
     let sides = [("chain1", &row.chain1, "lig_code1", &row.ligand1), ("chain2", &row.chain2, "lig_code", &row.ligand)];
     for (column, names, code, ligand) in sides {
-        if column == "chain2" && row.ligand_file.is_some() {
-            continue; // a name for the ligand, not a chain of the structure
+        // Beside a ligand file it is a name for the ligand; a pocket has no second partner.
+        if column == "chain2" && matches!(row.kind(), Kind::LigandFile | Kind::Pocket) {
+            continue;
         }
         let mut chains = Vec::new();
         for name in names {
@@ -687,6 +691,10 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
             }
             Some(ligand) if copies(subject, ligand, &chains).is_empty() => {
                 problems.push((code, missing_ligand(subject, row, ligand, names)));
+            }
+            None if row.kind() == Kind::Pocket => {
+                let side = polymer_side(subject, &chains, Rule::AllPairs, None);
+                problems.extend(members(subject, row, &side).err().map(|error| ("residues", error)));
             }
             _ => {}
         }
@@ -741,6 +749,42 @@ fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[Strin
     }
 }
 
+/// The residues of a pocket, alone: a record of one segment.
+fn pocket(subject: &Subject, row: &Row, chains: &[usize], options: &Options) -> Result<Record> {
+    let side = polymer_side(subject, chains, options.rule, None);
+    if side.blocks.is_empty() {
+        return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
+    }
+    let keep = members(subject, row, &side)?;
+    let modality = row.modality.unwrap_or(-1);
+    let sides = [Partner { structure: subject.structure(), side: &side, keep, chain: None }];
+    assemble(subject, row, row.id.clone(), &sides, modality, "none", row.metadata.clone(), options)
+}
+
+/// Which blocks are of the residues that a row names. All of them must be there.
+fn members(subject: &Subject, row: &Row, side: &Side) -> Result<Vec<bool>> {
+    let structure = subject.structure();
+    let place = |block: &Block| {
+        let residue = structure.residues.get(block.residue)?;
+        let chain = structure.chains.get(residue.chain)?.clone();
+        Some(Place { chain, resnum: residue.resnum, icode: residue.icode.as_str().to_owned() })
+    };
+    let places: Vec<Option<Place>> = side.blocks.iter().map(place).collect();
+    let wanted: HashSet<&Place> = row.residues.iter().collect();
+    let present: HashSet<&Place> = places.iter().flatten().collect();
+    let missing: Vec<String> = row.residues.iter().filter(|p| !present.contains(p)).map(Place::to_string).collect();
+    if !missing.is_empty() {
+        let present: Vec<String> = places.iter().flatten().map(Place::to_string).collect();
+        return Err(Error::MissingResidues {
+            path: row.path.clone(),
+            residues: missing.join(" "),
+            chains: row.chain1.join("_"),
+            present: listed(present.iter().map(String::as_str)),
+        });
+    }
+    Ok(places.iter().map(|p| p.as_ref().is_some_and(|p| wanted.contains(p))).collect())
+}
+
 fn two_polymers(subject: &Subject, row: &Row, first: &[usize], second: &[usize], options: &Options) -> Result<Record> {
     let a = polymer_side(subject, first, options.rule, None);
     let b = polymer_side(subject, second, options.rule, None);
@@ -754,7 +798,7 @@ fn two_polymers(subject: &Subject, row: &Row, first: &[usize], second: &[usize],
     let metadata = row.metadata.clone();
     let structure = subject.structure();
     let sides = [(&a, keep.0), (&b, keep.1)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
-    assemble(subject, row, row.id.clone(), sides, modality, "none", metadata, options)
+    assemble(subject, row, row.id.clone(), &sides, modality, "none", metadata, options)
 }
 
 fn with_ligand(
@@ -792,7 +836,7 @@ fn with_ligand(
         }
     }
     let sides = [(&a, keep_a), (&b, keep_b)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
-    assemble(subject, row, id, sides, modality, chemistry, metadata, options)
+    assemble(subject, row, id, &sides, modality, chemistry, metadata, options)
 }
 
 fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], options: &Options) -> Result<Record> {
@@ -818,7 +862,7 @@ fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], opt
     let modality = row.modality.unwrap_or(CSD);
     let chemistry = if chemistry_a == chemistry_b { *chemistry_a } else { "mixed" };
     let sides = [(a, keep_a), (b, keep_b)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
-    assemble(subject, row, id, sides, modality, chemistry, row.metadata.clone(), options)
+    assemble(subject, row, id, &sides, modality, chemistry, row.metadata.clone(), options)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -870,7 +914,7 @@ fn assemble(
     subject: &Subject,
     row: &Row,
     id: String,
-    sides: [Partner<'_>; 2],
+    sides: &[Partner<'_>],
     modality: i8,
     chemistry: &'static str,
     metadata: Vec<(String, String)>,
@@ -908,7 +952,7 @@ fn assemble(
         ligand_chemistry: chemistry,
         ..Record::default()
     };
-    for (segment, Partner { structure, side, keep, chain }) in (0u8..).zip(&sides) {
+    for (segment, Partner { structure, side, keep, chain }) in (0u8..).zip(sides) {
         let global = record.positions.len();
         record.block_types.push(vocab::GLOBAL_BLOCK);
         record.block_lengths.push(1);

@@ -49,6 +49,11 @@ fn made(text: &str, values: &str) -> Result<Record, Error> {
     complexes(&subject(text), &row, &options()).remove(0).1
 }
 
+fn pocket(text: &str, residues: &str) -> Result<Record, Error> {
+    let row = row("id,path,chain1,residues", &format!("x,x.pdb,A_B,{residues}"));
+    complexes(&subject(text), &row, &options()).remove(0).1
+}
+
 fn bad_row(values: &str) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.csv");
@@ -190,6 +195,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ("MissingChain", made(&near, "x,x.pdb,A,B,").unwrap_err(), "no chain \"B\"; the file has: A"),
         ("EmptyPartner", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,").unwrap_err(), "lig_code"),
         ("MissingLigand", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,CA").unwrap_err(), "it has: ZN 9"),
+        ("MissingResidues", pocket(&format!("{near}{zinc}"), "A:1 A:7A B:9").unwrap_err(), "acid or nucleotide A:7A B:9; chains \"A_B\" hold: A:1"),
         ("HydrogenLigand", made(&format!("{near}{proton}"), "x,x.pdb,A,B,HYD").unwrap_err(), "heavier than hydrogen"),
         ("LigandChemistry", uncut(&format!("{near}{pair}"), "x,x.pdb,A,B,LIG,C#?"), "\"C#?\" is no SMILES"),
         // Strict: at exactly the cutoff there is no contact.

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS = [
     ("keys", "errors", "journal"),
-    ("fragments", "mining", "prep"),
+    ("fragments", "mining", "pockets", "prep"),
     ("spec",),
     ("records",),
     ("noise",),

@@ -95,6 +95,7 @@ fn row(chain1: &str, chain2: &str, ligand: Option<Ligand>) -> Row {
         ligand1: None,
         ligand,
         ligand_file: None,
+        residues: Vec::new(),
         labels: Vec::new(),
         split: None,
         modality: None,
