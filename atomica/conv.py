@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,11 @@ from torch import Tensor, nn
 from atomica import _prep
 from atomica.irreps import COMPONENTS, HARMONICS, IrrepSlot, Layout, coupling
 
-__all__ = ["EdgePlan", "FullyConnected", "plan_edges"]
+__all__ = ["EdgePlan", "FullyConnected", "kernel_for", "plan_edges"]
 
-KERNELS = ("auto", "torch")
 KERNEL = "auto"
-"""auto: the Rust kernel where it can work (float32 on CPU), else PyTorch; torch: PyTorch everywhere. Tests and
-benchmarks set it."""
+"""Which of `keys.KERNELS` does the work. auto: the Rust kernel where it can work (float32 on CPU), else PyTorch. One
+for the whole process, set from a run's `device.kernel`."""
 
 _CHUNK_FLOATS = 1 << 21
 """Floats of one chunk's outer products (8 MiB in float32): small enough to stay in cache, large enough to
@@ -272,55 +271,102 @@ class _Couplings:
         return grad_neighbors, grad_y
 
 
+class Arguments(NamedTuple):
+    """What a kernel reads; shapes as in `_Contract`."""
+
+    tables: _Couplings
+    plan: EdgePlan
+    x: Tensor
+    y: Tensor
+    hidden: Tensor
+    weights: Sequence[Tensor]
+
+
+Gradients = tuple[Tensor, Tensor | None, Tensor, Sequence[Tensor]]
+"""Of x, y (if wanted), hidden and weights."""
+
+
 class _Contract(torch.autograd.Function):
-    """Sum over edges, then weights; chunk by chunk, recomputing in backward instead of storing.
+    """Sum over edges, then weights, recomputing in backward instead of storing.
 
     x [N, D], y [E, 9], hidden [E, n+1] (already divided by the receiver's degree), weights: one [U, n+1, v]
-    per output irrep → [M, D_out] for the plan's rows.
+    per output irrep → [M, D_out] for the plan's rows. Differentiable to any order: a backward pass that is to be
+    differentiated itself runs through PyTorch's own gradient of `_summed`.
     """
 
     @staticmethod
     def forward(
         ctx: Any, tables: _Couplings, plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, *weights: Tensor
     ) -> Tensor:
-        ctx.tables, ctx.plan = tables, plan
+        ctx.tables, ctx.plan, ctx.kernel = tables, plan, kernel_for(x)
         ctx.save_for_backward(x, y, hidden, *weights)
-        if _native(x):
-            kernel = tables.kernel(hidden.shape[1])
-            arrays = _arrays(plan, x, y, hidden, weights)
-            return torch.from_numpy(kernel.forward(**arrays))
-        out = x.new_zeros(plan.rows.shape[0], tables.outputs.dim)
-        for rows, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
-            coupled = tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
-            radial = hidden[edges].unflatten(0, (-1, per_row))
-            for slot, weight in zip(tables.targets, weights, strict=True):
-                outer = _outer(coupled[slot], radial, per_row)
-                result = _apply(outer, weight).mul_(tables.scale[slot])
-                tables.outputs.view(out[rows], slot).copy_(result.unflatten(0, (-1, COMPONENTS[slot.l])))
-        return out
+        return _KERNELS[ctx.kernel].forward(Arguments(tables, plan, x, y, hidden, weights))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_out,) = grad_outputs
-        tables, plan = ctx.tables, ctx.plan
         x, y, hidden, *weights = ctx.saved_tensors
-        if _native(x):
-            kernel = tables.kernel(hidden.shape[1])
-            of_x, of_y, of_hidden, of_weights = kernel.backward(
-                **_arrays(plan, x, y, hidden, weights),
-                out_grad=grad_out.contiguous().numpy(),
-                want_y=ctx.needs_input_grad[3],
-            )
-            return (
-                None,
-                None,
-                torch.from_numpy(of_x),
-                None if of_y is None else torch.from_numpy(of_y),
-                torch.from_numpy(of_hidden),
-                *(torch.from_numpy(g).view_as(w) for g, w in zip(of_weights, weights, strict=True)),
-            )
+        given = Arguments(ctx.tables, ctx.plan, x, y, hidden, weights)
+        if torch.is_grad_enabled():  # create_graph
+            wanted = ctx.needs_input_grad[2:]
+            sources = [t for t, want in zip((x, y, hidden, *weights), wanted, strict=True) if want]
+            found = iter(torch.autograd.grad(_summed(given), sources, grad_out, create_graph=True))
+            return None, None, *(next(found) if want else None for want in wanted)
+        of_x, of_y, of_hidden, of_weights = _KERNELS[ctx.kernel].backward(
+            given, grad_out, ctx.needs_input_grad[3]
+        )
+        return None, None, of_x, of_y, of_hidden, *of_weights
+
+
+class Kernel(Protocol):
+    """One way to do the sums and products of a convolution."""
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether it works in the precision and on the device of `x`."""
+
+    def forward(self, given: Arguments) -> Tensor:
+        """[M, D_out]."""
+
+    def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
+        """The gradients for `grad_out` [M, D_out]; of y only if `want_y`."""
+
+
+class _Rust:
+    """Tile by tile in cache, on the CPU."""
+
+    def fits(self, x: Tensor) -> bool:
+        return x.dtype == torch.float32 and x.device.type == "cpu"
+
+    def forward(self, given: Arguments) -> Tensor:
+        kernel = given.tables.kernel(given.hidden.shape[1])
+        return torch.from_numpy(kernel.forward(**_arrays(given)))
+
+    def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
+        kernel = given.tables.kernel(given.hidden.shape[1])
+        of_x, of_y, of_hidden, of_weights = kernel.backward(
+            **_arrays(given), out_grad=grad_out.contiguous().numpy(), want_y=want_y
+        )
+        return (
+            torch.from_numpy(of_x),
+            None if of_y is None else torch.from_numpy(of_y),
+            torch.from_numpy(of_hidden),
+            [torch.from_numpy(g).view_as(w) for g, w in zip(of_weights, given.weights, strict=True)],
+        )
+
+
+class _Torch:
+    """PyTorch's products on pieces of the graph, on any device and in any precision; the others' slow twin."""
+
+    def fits(self, x: Tensor) -> bool:
+        return True
+
+    def forward(self, given: Arguments) -> Tensor:
+        return _summed(given)
+
+    def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
+        tables, plan, x, y, hidden, weights = given
         grad_x, grad_hidden = torch.zeros_like(x), torch.zeros_like(hidden)
-        grad_y = torch.zeros_like(y) if ctx.needs_input_grad[3] else None
+        grad_y = torch.zeros_like(y) if want_y else None
         grad_weights = [torch.zeros_like(weight) for weight in weights]
         for rows, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
             matrices, neighbors = tables.matrices(y[edges]), x[plan.sender[edges]]
@@ -347,18 +393,48 @@ class _Contract(torch.autograd.Function):
             grad_x.index_add_(0, plan.sender[edges], grad_neighbors)
             if grad_y is not None and grad_harmonics is not None:
                 grad_y[edges] = grad_harmonics
-        return None, None, grad_x, grad_y, grad_hidden, *grad_weights
+        return grad_x, grad_y, grad_hidden, grad_weights
 
 
-def _native(x: Tensor) -> bool:
-    """Whether the Rust kernel does the work."""
-    return KERNEL == "auto" and x.dtype == torch.float32 and x.device.type == "cpu"
+_KERNELS: dict[str, Kernel] = {"rust": _Rust(), "torch": _Torch()}
 
 
-def _arrays(
-    plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, weights: Sequence[Tensor]
-) -> dict[str, Any]:
+def kernel_for(x: Tensor) -> str:
+    """The name of the kernel that a convolution of features `x` uses: what `KERNEL` says, where that works.
+
+    >>> kernel_for(torch.zeros(1)), kernel_for(torch.zeros(1, dtype=torch.float64))
+    ('rust', 'torch')
+    """
+    wanted = "rust" if KERNEL == "auto" else KERNEL
+    return wanted if _KERNELS[wanted].fits(x) else "torch"
+
+
+def _summed(given: Arguments) -> Tensor:
+    """The sum over edges, then the weights, chunk by chunk, in PyTorch's differentiable operations."""
+    tables, plan, x, y, hidden, weights = given
+    chunks = []
+    for _, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
+        coupled = tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
+        radial = hidden[edges].unflatten(0, (-1, per_row))
+        found = {}
+        for slot, weight in zip(tables.targets, weights, strict=True):
+            result = _apply(_outer(coupled[slot], radial, per_row), weight) * tables.scale[slot]
+            found[slot] = result.unflatten(0, (-1, COMPONENTS[slot.l]))
+        runs = []
+        for l, width in enumerate(COMPONENTS):  # noqa: E741
+            parts = [
+                found[slot] if slot in found else x.new_zeros(len(radial), width, slot.channels)
+                for slot in tables.outputs.slots
+                if slot.l == l
+            ]
+            runs += [torch.cat(parts, dim=2).flatten(1)] if parts else []
+        chunks.append(torch.cat(runs, dim=1))
+    return torch.cat(chunks) if chunks else x.new_zeros(0, tables.outputs.dim)
+
+
+def _arrays(given: Arguments) -> dict[str, Any]:
     """The arguments of the Rust kernel: NumPy arrays of the tensors' own memory."""
+    _, plan, x, y, hidden, weights = given
     return {
         "x": x.detach().contiguous().numpy(),
         "y": y.detach().contiguous().numpy(),

@@ -126,3 +126,6 @@ OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.embedding_1", "B,E1", "float32", "", "the same, read for blocks of segment 1 only"),
 )
 """Frames that a graph need not have; whoever has them sets them, `graph.nodes["block"].data["embedding"] = …`."""
+
+KERNELS = ("auto", "rust", "torch")
+"""What may do the convolution's sums and products, see `conv.KERNEL`."""

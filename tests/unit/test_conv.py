@@ -6,6 +6,7 @@ import torch
 from atomica import conv
 from atomica.conv import FullyConnected, plan_edges
 from atomica.irreps import Layout, layer_slots, spherical_harmonics
+from atomica.keys import KERNELS
 from atomica.testing import random_motion, rotate_features
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
@@ -52,7 +53,7 @@ def test_rust_and_pytorch_agree(monkeypatch, hidden, depth, edges):
     y = spherical_harmonics(vectors).requires_grad_()
     wanted = [x, y, radial, *layer.parameters()]
     found = {}
-    for kernel in conv.KERNELS:
+    for kernel in ("rust", "torch"):
         monkeypatch.setattr(conv, "KERNEL", kernel)
         out = layer(plan, x, y, radial)
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
@@ -149,6 +150,24 @@ def test_gradcheck():
         return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (plan, x, y, hidden))
 
     assert torch.autograd.gradcheck(run, (x, y, hidden, *weights), fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (x, y, hidden, *weights), fast_mode=True)
+
+
+def test_second_derivatives_of_every_kernel(monkeypatch):
+    """A loss on a gradient, as of forces: the graph of the kernel's backward pass must hold all of it."""
+    layer, plan, x, vectors, hidden = case(torch.float32, depth=3)
+    y = spherical_harmonics(vectors).requires_grad_()
+    wanted = [x, y, hidden, *layer.parameters()]
+
+    def second(function):
+        (force,) = torch.autograd.grad(function(plan, x, y, hidden).square().sum(), y, create_graph=True)
+        return torch.autograd.grad(force.square().sum(), wanted)
+
+    expected = second(layer.reference)
+    for kernel in KERNELS:
+        monkeypatch.setattr(conv, "KERNEL", kernel)
+        for one, other in zip(second(layer), expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5 * float(other.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("padding", [0, 64, 10**6])

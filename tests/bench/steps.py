@@ -1,0 +1,402 @@
+"""Whole steps of the published model against the same model with the textbook convolution: time and memory.
+
+    python tests/bench/steps.py                                  all sizes, ours against e3nn
+    python tests/bench/steps.py --blocks 60 --variants ours e3nn torch cuequivariance
+    python tests/bench/steps.py --blocks 1000 2000 4000 8000 --variants ours      how it grows
+    python tests/bench/steps.py --profile --blocks 1000          where a step of ours spends its time
+
+The model is the pretraining one of the published size: 4 layers at each level, width 32, with the heads for noise and
+masks. Its batches are complexes of the demo data set, up to so many blocks. `embed` is the encoder without gradients,
+`gradient` a forward and backward pass of the pretraining loss, `step` that with clipping and Adam.
+
+Variants: `ours` with the kernel that would be chosen, or `rust`, `torch`, `triton` by name; `e3nn` and `cuequivariance`
+with their fully connected tensor products, one weight matrix per edge, as the original has it. They get the same
+weights and batches, and must give the same embeddings. (cuEquivariance works on CPUs without its kernels;
+OpenEquivariance works on GPUs alone and is not tried.)
+
+Every variant lives in a process of its own, since memory is counted by process, and they take turns, so that a change
+in the machine's speed meets all of them. What would need more memory than `--memory` is stopped and shown as such.
+Ratios are medians over pairs of runs. The share of the machine's rate of matrix products counts the arithmetic of the
+summed form alone, without what is computed twice to save memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WORK = ("embed", "gradient", "step")
+BASELINE = "e3nn"
+GIB = 2**30
+
+
+# ------------------------------------------------------------------------------------------- what is measured
+
+
+def batch(blocks: int, model: Any) -> tuple[Any, dict[str, Any]]:
+    """Inputs and targets: perturbed complexes of the demo set in order, up to `blocks` blocks, at least one."""
+    from atomica import graph, noise, open_dataset
+
+    dataset = open_dataset("demo://pockets")
+    sizes = [len(record.block_types) for record in dataset]
+    if blocks < 2 * min(sizes):
+        rows = [int(np.argmin(np.abs(np.array(sizes) - blocks)))]
+    else:
+        rows = list(range(max(1, int(np.searchsorted(np.cumsum(sizes), blocks, side="right")))))
+    config = noise.NoiseConfig(
+        rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.1
+    )
+    options = model.config.graph_options()
+    made, found = graph.perturbed([dataset[i] for i in rows], config, noise.seeds(0, 0, rows), **options)
+    return model.inputs(made), {"denoise": found.perturbation, "masked_block": found.mask_labels}
+
+
+def published(device: str) -> Any:
+    """The model of the published size with its pretraining heads, the same weights in every process."""
+    import torch
+
+    from atomica import EncoderConfig, Model
+    from atomica.heads import head_class
+
+    torch.manual_seed(0)
+    config = EncoderConfig(layers=4, edge_size=32, modality_embedding=True)
+    heads = {}
+    for kind in ("denoise", "masked_block"):
+        cls = head_class(kind)
+        heads[kind] = cls(cls.Config(), config)
+    return Model(config, heads).to(device)
+
+
+def textbook(own: Any, library: str) -> Any:
+    """A convolution with one weight matrix per edge, from `own`'s weights, to be put in its place."""
+    import torch
+
+    from atomica.irreps import COMPONENTS
+
+    def named(pairs: list[tuple[int, int, int]]) -> str:
+        return "+".join(f"{count}x{degree}{'e' if parity > 0 else 'o'}" for count, degree, parity in pairs)
+
+    sides = [[(s.channels, s.l, s.parity) for s in layout.slots] for layout in (own.inputs, own.outputs)]
+    irreps = [named(side) for side in (sides[0], [(1, *pair) for pair in own.harmonics], sides[1])]
+    if library == "e3nn":
+        from e3nn import o3
+
+        product = o3.FullyConnectedTensorProduct(*irreps, shared_weights=False, internal_weights=False)
+    else:
+        import cuequivariance as cue
+        import cuequivariance_torch as cuet
+
+        on_gpu = next(own.parameters()).is_cuda
+        product = cuet.FullyConnectedTensorProduct(
+            *(cue.Irreps("O3", text) for text in irreps),
+            layout=cue.mul_ir,
+            shared_weights=False,
+            internal_weights=False,
+            method="fused_tp" if on_gpu else "naive",
+        )
+    flat, bias = [], []
+    for path in own.tables.paths:
+        rows = own.weights[path.target.name].detach()
+        rows = rows[path.first_channel : path.first_channel + path.source.channels]
+        flat.append(rows[:, :-1].permute(0, 2, 1).flatten(0, 1))
+        bias.append(rows[:, -1].flatten())
+    scalars = sum(slot.channels * COMPONENTS[slot.l] for slot in own.outputs.slots if slot.l == 0)
+
+    class Textbook(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.product = product
+            self.linear = torch.nn.Linear(own.radial, sum(map(len, bias)))
+            with torch.no_grad():
+                self.linear.weight.copy_(torch.cat(flat))
+                self.linear.bias.copy_(torch.cat(bias))
+
+        def forward(
+            self, plan: Any, x: Any, y: Any, hidden: Any, *, scalars_only: bool = False
+        ) -> torch.Tensor:
+            (real,) = torch.nonzero(plan.mean, as_tuple=True)
+            sender = own.inputs.to_e3nn(x)[plan.sender[real]]
+            messages = self.product(sender, y[real], self.linear(hidden[real]))
+            messages = messages * plan.mean[real].to(messages)[:, None]
+            total = x.new_zeros(plan.num_nodes, messages.shape[1])
+            total = own.outputs.from_e3nn(total.index_add(0, plan.receiver[real], messages))
+            return total[:, :scalars] if scalars_only else total
+
+    return Textbook().to(next(own.parameters()).device)
+
+
+def flops(model: Any, inputs: Any) -> float:
+    """Floating-point operations of one embedding in the summed form: outer products over edges, then weights."""
+    from atomica.conv import FullyConnected
+    from atomica.irreps import COMPONENTS
+
+    found = 0
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        nonlocal found
+        plan, *_ = args
+        edges = int((plan.mean > 0).sum())
+        for slot in module.tables.targets:
+            if kwargs.get("scalars_only") and slot.l:
+                continue
+            outer = module.tables.fan_in[slot] * COMPONENTS[slot.l] * (module.radial + 1)
+            found += 2 * outer * (edges + len(plan.rows) * slot.channels)
+
+    hooks = [
+        module.register_forward_pre_hook(count, with_kwargs=True)
+        for module in model.modules()
+        if isinstance(module, FullyConnected)
+    ]
+    model.encode(inputs)
+    for hook in hooks:
+        hook.remove()
+    return float(found)
+
+
+def product_rate(device: str) -> float:
+    """Operations per second of a large float32 matrix product, the best of a few."""
+    import torch
+
+    side = 2048
+    one, other = torch.randn(2, side, side, device=device)
+    best = 0.0
+    for _ in range(6):
+        start = time.perf_counter()
+        result = one @ other
+        float(result[0, 0])  # waits for a GPU
+        best = max(best, 2.0 * side**3 / (time.perf_counter() - start))
+    return best
+
+
+# -------------------------------------------------------------------------------------------------- processes
+
+
+def resident() -> int:
+    """The largest resident memory of this process so far, in bytes, as the kernel counts it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def worker(arguments: argparse.Namespace) -> None:
+    """Build one variant, then do what standard input asks for, answering each line with one of JSON."""
+    import torch
+
+    if arguments.memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(arguments.memory * GIB),) * 2)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    from atomica import conv
+    from atomica.keys import KERNELS
+
+    cuda = arguments.device == "cuda"
+    (variant,) = arguments.variants
+    (blocks,) = arguments.blocks
+    model = published(arguments.device)
+    inputs, targets = batch(blocks, model)
+    if variant in KERNELS:
+        conv.KERNEL = variant
+    elif variant != "ours":
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, conv.FullyConnected):
+                    setattr(parent, name, textbook(child, variant))
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+
+    def embed() -> None:
+        with torch.no_grad():
+            found = model.encode(inputs)
+        if arguments.embedding:
+            np.save(arguments.embedding, found.graph.cpu().numpy())
+
+    def gradient() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(inputs, targets).total.backward()
+
+    def step() -> None:
+        gradient()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    works: dict[str, Callable[[], None]] = {"embed": embed, "gradient": gradient, "step": step}
+    sizes = {
+        "complexes": inputs.num_graphs,
+        "blocks": len(inputs.graph_of_block),
+        "atoms": len(inputs.block_of_atom),
+        "edges": len(inputs.atoms.sender) + len(inputs.blocks.sender),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    if arguments.profile:
+        profile(step, arguments.runs)
+        return
+    print(json.dumps(sizes), flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        try:
+            works[line.strip()]()
+        except (RuntimeError, MemoryError) as error:
+            if "memory" not in str(error) and not isinstance(error, MemoryError):
+                raise
+            print(json.dumps({"failed": "does not fit"}), flush=True)
+            return
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated() if cuda else resident()
+        print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
+
+
+def profile(step: Callable[[], None], runs: int) -> None:
+    """Prints the share of each kind of work in a step: the convolution, and the operations that take longest."""
+    import torch
+
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(runs):
+            step()
+    rows = found.key_averages()
+    total = sum(row.self_cpu_time_total for row in rows)
+    print(f"{'share':>6} {'ms/step':>8} {'calls':>6}  operation")
+    for row in sorted(rows, key=lambda row: -row.self_cpu_time_total)[:25]:
+        own = row.self_cpu_time_total
+        print(f"{own / total:6.1%} {own / runs / 1000:8.1f} {row.count // runs:6}  {row.key}")
+
+
+class Variant:
+    """One variant in a process of its own, and what it has answered."""
+
+    def __init__(self, name: str, blocks: int, embedding: Path, arguments: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--worker", "--variants", name, "--blocks", str(blocks)]
+        command += ["--embedding", str(embedding), "--device", arguments.device]
+        command += ["--memory", str(arguments.memory), "--threads", str(arguments.threads)]
+        self.name, self.embedding = name, embedding
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.seconds: dict[str, list[float]] = {}
+        self.peak: dict[str, int] = {}
+        self.failed = ""
+        self.sizes = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            # killed for memory, or an error that it has printed
+            self.failed = "does not fit" if self.process.wait() < 0 else "failed"
+            return {}
+        found: dict[str, Any] = json.loads(line)
+        self.failed = found.get("failed", "")
+        return found
+
+    def do(self, work: str, keep: bool) -> None:
+        """Have it do `work` once; `keep`: count the time."""
+        if self.failed:
+            return
+        assert self.process.stdin is not None
+        self.process.stdin.write(work + "\n")
+        self.process.stdin.flush()
+        found = self._answer()
+        if not self.failed:
+            self.peak[work] = found["peak"]
+            if keep:
+                self.seconds.setdefault(work, []).append(found["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> None:
+    """All variants on one batch: run them in turn and print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        variants = [
+            Variant(name, blocks, Path(folder, f"{name}.npy"), arguments) for name in arguments.variants
+        ]
+        for work in WORK:
+            for run in range(arguments.runs + 1):
+                for variant in variants:
+                    variant.do(work, keep=run > 0 or arguments.runs == 0)
+        for variant in variants:
+            variant.close()
+        shown = next((variant.sizes for variant in variants if variant.sizes), {})
+        print("\n" + ", ".join(f"{count} {name}" for name, count in shown.items()))
+        model = published("cpu")
+        needed = flops(model, batch(blocks, model)[0])
+        table(variants, needed, rate)
+        reference = next((v for v in variants if v.name == BASELINE and v.embedding.exists()), None)
+        for variant in variants:
+            if reference and variant is not reference and variant.embedding.exists():
+                error = np.abs(np.load(variant.embedding) - np.load(reference.embedding)).max()
+                print(f"embeddings of {variant.name} and {reference.name} differ by at most {error:.1e}")
+
+
+def table(variants: list[Variant], needed: float, rate: float) -> None:
+    """Prints a line for each work and variant."""
+    first = variants[0]
+    print(f"{'':10} {'':16} {'seconds':>9} {'of rate':>8} {'peak MiB':>9}   {first.name} is")
+    for work in WORK:
+        for variant in variants:
+            line = f"{work:10} {variant.name:16}"
+            if work not in variant.seconds:
+                print(f"{line} {variant.failed or 'failed':>9}")
+                continue
+            times = variant.seconds[work]
+            used = needed * (1 if work == "embed" else 3) / statistics.median(times) / rate
+            line += f" {statistics.median(times):9.3f} {used:8.0%} {variant.peak[work] / 2**20:9.0f}"
+            if variant is not first and work in first.seconds:
+                ratio = statistics.median(b / a for a, b in zip(first.seconds[work], times, strict=True))
+                line += f"   {ratio:5.1f} times as fast, {first.peak[work] / variant.peak[work]:.2f} of its memory"
+            print(line)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--blocks", type=int, nargs="+", default=[30, 1000, 4000], help="sizes of batches")
+    parser.add_argument("--variants", nargs="+", default=["ours", BASELINE], help="the first is ours")
+    parser.add_argument("--runs", type=int, default=3, help="runs that count, after one that does not")
+    parser.add_argument("--memory", type=float, default=0, help="GiB that a process may use; 0: no limit")
+    parser.add_argument("--threads", type=int, default=0, help="of PyTorch and our kernel; 0: its choice")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--profile", action="store_true", help="the operations of a step of the first variant")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--embedding", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(arguments)
+        return
+    from figures import machine
+
+    print(machine())
+    if arguments.profile:
+        arguments.variants, arguments.blocks = arguments.variants[:1], arguments.blocks[:1]
+        worker(arguments)
+        return
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    rate = product_rate(arguments.device)
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s with {torch.get_num_threads()} threads")
+    for blocks in arguments.blocks:
+        compare(blocks, arguments, rate)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    main()
