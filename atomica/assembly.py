@@ -57,11 +57,15 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
 
     import torch
 
+    from atomica import conv
+
     wanted = checked.device.kind
-    if wanted == "cuda" and not torch.cuda.is_available():
-        issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
+    elif (problem := conv.kernel_problem(checked.device.kernel, wanted)) is not None:
+        issues.add(("device", "kernel"), problem)
     checked = _inherit(checked, source, data["train"], issues, resume=resume)
     config = checked.model
     if config.modality_embedding and checked.data.input != "complex":
@@ -77,6 +81,7 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
 
     if checked.device.threads:
         torch.set_num_threads(checked.device.threads)
+    conv.KERNEL = checked.device.kernel
     device = torch.device(wanted)
     # On a CPU with several threads, PyTorch adds up the gradient of an indexing in any order unless told not to,
     # and two runs part ways after some dozen steps. On CUDA the same switch would refuse operations we need.

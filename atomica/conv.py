@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from atomica import _prep
 from atomica.irreps import COMPONENTS, HARMONICS, IrrepSlot, Layout, coupling
 
-__all__ = ["EdgePlan", "FullyConnected", "kernel_for", "plan_edges"]
+__all__ = ["EdgePlan", "FullyConnected", "kernel_for", "kernel_problem", "plan_edges"]
 
 KERNEL = "auto"
 """Which of `keys.KERNELS` does the work. auto: the Rust kernel where it can work (float32 on CPU), else PyTorch. One
@@ -319,7 +319,9 @@ class _Contract(torch.autograd.Function):
 
 
 class Kernel(Protocol):
-    """One way to do the sums and products of a convolution."""
+    """One way to do the sums and products of a convolution; `needs`: what it works on, for a person."""
+
+    needs: str
 
     def fits(self, x: Tensor) -> bool:
         """Whether it works in the precision and on the device of `x`."""
@@ -333,6 +335,8 @@ class Kernel(Protocol):
 
 class _Rust:
     """Tile by tile in cache, on the CPU."""
+
+    needs = "a CPU"
 
     def fits(self, x: Tensor) -> bool:
         return x.dtype == torch.float32 and x.device.type == "cpu"
@@ -356,6 +360,8 @@ class _Rust:
 
 class _Torch:
     """PyTorch's products on pieces of the graph, on any device and in any precision; the others' slow twin."""
+
+    needs = "anything"
 
     def fits(self, x: Tensor) -> bool:
         return True
@@ -407,6 +413,13 @@ def kernel_for(x: Tensor) -> str:
     """
     wanted = "rust" if KERNEL == "auto" else KERNEL
     return wanted if _KERNELS[wanted].fits(x) else "torch"
+
+
+def kernel_problem(name: str, device: str) -> str | None:
+    """Why kernel `name` cannot work on a device ("cpu", "cuda"), for a person; None if it can."""
+    if name == "auto" or _KERNELS[name].fits(torch.empty(0, device=device)):
+        return None
+    return f"{name} works on {_KERNELS[name].needs} alone, and this run is on {device}; use auto or torch"
 
 
 def _summed(given: Arguments) -> Tensor:

@@ -50,9 +50,13 @@ exit codes:
 def _overview(job: Job) -> list[str]:
     """What is about to run, for a person: data, classes, model, steps."""
     import numpy as np
+    import torch
+
+    from atomica.conv import kernel_for
 
     checked = job.spec
-    lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}"]
+    kernel = kernel_for(torch.empty(0, device=job.device))
+    lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {kernel} convolution"]
     seen = "both partners" if checked.data.input == "complex" else f"{checked.data.input} alone"
     for name, part in job.parts.items():
         rows = part.rows

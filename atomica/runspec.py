@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomica import spec
+from atomica.keys import KERNELS
 from atomica.spec import Issues, Problems, Setting, setting
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class DeviceConfig:
 
     kind: str = setting("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "cuda"))
     threads: int = setting(0, "CPU threads of PyTorch; 0: its own choice", low=0, high=1024)
+    kernel: str = setting(
+        "auto",
+        "what computes the convolution. auto: rust on a CPU, else torch; torch: PyTorch's operations, on a CPU about "
+        "half as fast",
+        choices=KERNELS,
+    )
 
 
 @dataclass(frozen=True)

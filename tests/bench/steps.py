@@ -16,8 +16,9 @@ OpenEquivariance works on GPUs alone and is not tried.)
 
 Every variant lives in a process of its own, since memory is counted by process, and they take turns, so that a change
 in the machine's speed meets all of them. What would need more memory than `--memory` is stopped and shown as such.
-Ratios are medians over pairs of runs. The share of the machine's rate of matrix products counts the arithmetic of the
-summed form alone, without what is computed twice to save memory.
+Ratios of time are medians over pairs of runs; those of memory are of what the work adds (`added`) to what the process
+held before, with code, data and model loaded. The share of the machine's rate of matrix products counts the arithmetic
+of the summed form alone, without what is computed twice to save memory.
 """
 
 from __future__ import annotations
@@ -137,8 +138,10 @@ def textbook(own: Any, library: str) -> Any:
     return Textbook().to(next(own.parameters()).device)
 
 
-def flops(model: Any, inputs: Any) -> float:
-    """Floating-point operations of one embedding in the summed form: outer products over edges, then weights."""
+def flops(model: Any, work: Callable[[], object]) -> float:
+    """Floating-point operations of the convolutions in `work`, forward, in the summed form: outer products, weights."""
+    import torch
+
     from atomica.conv import FullyConnected
     from atomica.irreps import COMPONENTS
 
@@ -159,7 +162,8 @@ def flops(model: Any, inputs: Any) -> float:
         for module in model.modules()
         if isinstance(module, FullyConnected)
     ]
-    model.encode(inputs)
+    with torch.no_grad():
+        work()
     for hook in hooks:
         hook.remove()
     return float(found)
@@ -183,10 +187,10 @@ def product_rate(device: str) -> float:
 # -------------------------------------------------------------------------------------------------- processes
 
 
-def resident() -> int:
-    """The largest resident memory of this process so far, in bytes, as the kernel counts it."""
+def resident(peak: bool) -> int:
+    """Resident memory of this process in bytes, as the kernel counts it: now, or the largest so far."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
+        if line.startswith("VmHWM" if peak else "VmRSS"):
             return int(line.split()[1]) * 1024
     return 0
 
@@ -239,6 +243,7 @@ def worker(arguments: argparse.Namespace) -> None:
         "atoms": len(inputs.block_of_atom),
         "edges": len(inputs.atoms.sender) + len(inputs.blocks.sender),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "MiB before": (torch.cuda.memory_allocated() if cuda else resident(peak=False)) >> 20,
     }
     if arguments.profile:
         profile(step, arguments.runs)
@@ -256,7 +261,7 @@ def worker(arguments: argparse.Namespace) -> None:
         if cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        peak = torch.cuda.max_memory_allocated() if cuda else resident()
+        peak = torch.cuda.max_memory_allocated() if cuda else resident(peak=True)
         print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
 
 
@@ -314,6 +319,10 @@ class Variant:
             if keep:
                 self.seconds.setdefault(work, []).append(found["seconds"])
 
+    def added(self, work: str) -> int:
+        """MiB that the work has taken at most beyond what the process held before."""
+        return max(1, (self.peak[work] >> 20) - int(self.sizes["MiB before"]))
+
     def close(self) -> None:
         """End the process."""
         self.process.communicate()
@@ -332,10 +341,12 @@ def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> None:
         for variant in variants:
             variant.close()
         shown = next((variant.sizes for variant in variants if variant.sizes), {})
-        print("\n" + ", ".join(f"{count} {name}" for name, count in shown.items()))
+        print("\n" + ", ".join(f"{count:,} {name}" for name, count in shown.items()))
         model = published("cpu")
-        needed = flops(model, batch(blocks, model)[0])
-        table(variants, needed, rate)
+        inputs, targets = batch(blocks, model)
+        forward = flops(model, lambda: model.loss(inputs, targets))
+        needed = {"embed": flops(model, lambda: model.encode(inputs)), "gradient": 3 * forward}
+        table(variants, {**needed, "step": needed["gradient"]}, rate)
         reference = next((v for v in variants if v.name == BASELINE and v.embedding.exists()), None)
         for variant in variants:
             if reference and variant is not reference and variant.embedding.exists():
@@ -343,10 +354,10 @@ def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> None:
                 print(f"embeddings of {variant.name} and {reference.name} differ by at most {error:.1e}")
 
 
-def table(variants: list[Variant], needed: float, rate: float) -> None:
+def table(variants: list[Variant], needed: dict[str, float], rate: float) -> None:
     """Prints a line for each work and variant."""
     first = variants[0]
-    print(f"{'':10} {'':16} {'seconds':>9} {'of rate':>8} {'peak MiB':>9}   {first.name} is")
+    print(f"{'':10} {'':16} {'seconds':>9} {'of rate':>8} {'peak MiB':>9} {'added':>8}   {first.name} is")
     for work in WORK:
         for variant in variants:
             line = f"{work:10} {variant.name:16}"
@@ -354,11 +365,11 @@ def table(variants: list[Variant], needed: float, rate: float) -> None:
                 print(f"{line} {variant.failed or 'failed':>9}")
                 continue
             times = variant.seconds[work]
-            used = needed * (1 if work == "embed" else 3) / statistics.median(times) / rate
-            line += f" {statistics.median(times):9.3f} {used:8.0%} {variant.peak[work] / 2**20:9.0f}"
+            used = needed[work] / statistics.median(times) / rate
+            line += f" {statistics.median(times):9.3f} {used:8.0%} {variant.peak[work] >> 20:9} {variant.added(work):8}"
             if variant is not first and work in first.seconds:
                 ratio = statistics.median(b / a for a, b in zip(first.seconds[work], times, strict=True))
-                line += f"   {ratio:5.1f} times as fast, {first.peak[work] / variant.peak[work]:.2f} of its memory"
+                line += f"   {ratio:5.1f} times as fast, {first.added(work) / variant.added(work):.2f} of the memory"
             print(line)
 
 
@@ -373,7 +384,9 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=0, help="GiB that a process may use; 0: no limit")
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch and our kernel; 0: its choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--profile", action="store_true", help="the operations of a step of the first variant")
+    parser.add_argument(
+        "--profile", action="store_true", help="the operations of a step of the first variant"
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--embedding", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -422,6 +422,13 @@ def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
     assert not out.exists()
 
 
+def test_the_kernel_can_be_chosen_and_is_named(write_spec, capsys):
+    path, _ = write_spec()
+    for choice, named in (("torch", "torch"), ("auto", "rust")):
+        assert main([str(path), "--dry-run", "--set", f"device.kernel={choice}"]) == 0
+        assert f"on cpu, {named} convolution" in capsys.readouterr().out
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(write_spec, capsys):
     path, out = write_spec()
     # `weight_decay` times `learning_rate` above 2 makes the weights grow without bound.

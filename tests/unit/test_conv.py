@@ -191,3 +191,19 @@ def test_plan_keeps_every_edge_once(monkeypatch, padding):
             edge += per_row
     assert edge == len(plan.sender)
     assert (padding > 0) or real.all()
+
+
+def test_kernels_are_named_once_and_say_where_they_work(monkeypatch):
+    assert ("auto", *conv._KERNELS) == KERNELS
+    assert [conv.kernel_problem(name, "cpu") for name in ("auto", "rust", "torch")] == [None] * 3
+    assert conv.kernel_problem("auto", "meta") is None
+    problem = conv.kernel_problem("rust", "meta")
+    assert problem == "rust works on a CPU alone, and this run is on meta; use auto or torch"
+    for name, single, double in (
+        ("auto", "rust", "torch"),
+        ("rust", "rust", "torch"),
+        ("torch", "torch", "torch"),
+    ):
+        monkeypatch.setattr(conv, "KERNEL", name)
+        found = [conv.kernel_for(torch.zeros(1, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+        assert found == [single, double]
