@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atomica import compat, graph, heads, testing
+    from atomica.compat import load
     from atomica.encoder import EncoderConfig, Encoding
     from atomica.errors import AtomicaError
     from atomica.graph import graph_from_arrays, load_graphs, save_graphs
-    from atomica.model import Losses, Model, load
+    from atomica.infer.embed import Embeddings, embed
+    from atomica.model import Losses, Model
     from atomica.records import Dataset, Record, open_dataset
 
 __version__ = "0.1.0"
@@ -21,13 +23,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "AtomicaError": "errors",
     "Dataset": "records",
+    "Embeddings": "infer.embed",
     "EncoderConfig": "encoder",
     "Encoding": "encoder",
     "Losses": "model",
     "Model": "model",
     "Record": "records",
+    "embed": "infer.embed",
     "graph_from_arrays": "graph",
-    "load": "model",
+    "load": "compat",
     "load_graphs": "graph",
     "open_dataset": "records",
     "save_graphs": "graph",
@@ -37,12 +41,14 @@ _MODULES = ("compat", "graph", "heads", "testing")
 __all__ = [
     "AtomicaError",
     "Dataset",
+    "Embeddings",
     "EncoderConfig",
     "Encoding",
     "Losses",
     "Model",
     "Record",
     "compat",
+    "embed",
     "graph",
     "graph_from_arrays",
     "heads",

@@ -1,4 +1,7 @@
-"""Import of the original's models: its settings and state dictionaries become ours, parameter by parameter."""
+"""Import of the original's models: its settings and state dictionaries become ours, parameter by parameter.
+
+`load` reads weights of either kind, ours and the original's.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ from atomica.heads.masked_block import MaskedBlockConfig, MaskedBlockHead
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.keys import SPECIAL_BLOCKS
-from atomica.model import Model
+from atomica.model import WEIGHTS, Model
+from atomica.model import load as load_own
 
-__all__ = ["MODEL_TYPES", "from_reference", "load_reference", "to_reference"]
+__all__ = ["MODEL_TYPES", "from_reference", "load", "load_reference", "to_reference", "weights_file"]
 
 _FROM = "the original's"
 Settings = Mapping[str, Any]
@@ -196,6 +200,62 @@ def _embeddings(config: Settings) -> EmbeddingConfig:
         activation=_activation(config),
         dropout=config.get("projector_dropout", 0.0),
     )
+
+
+def load(path: str | Path, device: str = "auto", *, config: str | Path | None = None) -> Model:
+    """Read a trained model, ours or the original's.
+
+    path: the folder of a saved model (a run's checkpoints/best); or the original's weights, NAME.pt, with their
+    settings beside them as NAME_config.json, or NAME_weights.pt with NAME_config.json; or a folder that holds one
+    such pair. config: the original's settings where they lie elsewhere. device: "auto" (CUDA if there is one),
+    "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused, since reading one runs code from it.
+    Raises DataError saying what is missing or does not fit.
+    """
+    weights, settings = _files(Path(path), None if config is None else Path(config))
+    if settings is None:
+        return load_own(path, device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_reference(settings, weights).to(device)
+
+
+def weights_file(path: str | Path, config: str | Path | None = None) -> Path:
+    """The file with the numbers of what `load` would read."""
+    return _files(Path(path), None if config is None else Path(config))[0]
+
+
+def _files(path: Path, config: Path | None) -> tuple[Path, Path | None]:
+    """Weights, and settings if they are the original's, of what `path` names."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_dir():
+        pairs = sorted(path.glob("*.pt"))
+        if (path / WEIGHTS).is_file() or not pairs:
+            if config is not None:
+                raise DataError(f"{path}: holds no .pt file, so that settings beside it have no effect")
+            return path / WEIGHTS, None
+        if len(pairs) > 1:
+            raise DataError(
+                f"{path}: holds several weights ({', '.join(p.name for p in pairs)}); name one of them"
+            )
+        path = pairs[0]
+    if path.suffix.lower() in (".ckpt", ".pkl", ".pickle"):
+        raise DataError(
+            f"{path}: a pickled whole model is not read, since that would run whatever code is in the file. In the "
+            "environment it was made with, save its state_dict() as NAME.pt and its settings as NAME_config.json, or "
+            "use the weights that were released in that form"
+        )
+    if path.name == WEIGHTS:
+        raise DataError(f"{path}: name the folder that holds it")
+    if path.suffix != ".pt":
+        raise DataError(f"{path}: neither the folder of a saved model nor weights of the original (.pt)")
+    names = [f"{path.stem}_config.json", f"{path.stem.removesuffix('_weights')}_config.json"]
+    settings = config or next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
+    if settings is None:
+        raise DataError(
+            f"{path}: its settings are not beside it as {' or '.join(dict.fromkeys(names))}; say where they are"
+        )
+    return path, settings
 
 
 def load_reference(config_path: str | Path, weights_path: str | Path) -> Model:

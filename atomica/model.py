@@ -19,10 +19,11 @@ from atomica.graph import GraphInputs
 from atomica.heads import Head, head_class
 from atomica.spec import setting
 
-__all__ = ["InitConfig", "Losses", "Model", "inherit", "initialise", "load", "saved_encoder"]
+__all__ = ["WEIGHTS", "InitConfig", "Losses", "Model", "inherit", "initialise", "load", "saved_encoder"]
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+"""The files of a saved model."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,8 @@ examples:
   atomica-run outputs/ligand/spec.toml --resume
 
 exit codes:
-  0 done; 1 failed; 2 wrong usage, spec or data, nothing written; 130 interrupted, checkpoint written
+  0 done; 1 failed; 2 wrong usage, spec or data, nothing written; 3 done, but some inputs failed (listed);
+  130 interrupted, checkpoint written
 """
 
 
@@ -321,6 +322,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _job_after_training(source: spec.Source) -> str | None:
+    """The name of the job, if the spec is one of `infer.JOBS`."""
+    from atomica.infer import JOBS
+
+    name = source.get(("run", "job")) if ("run", "job") in source else None
+    return name if isinstance(name, str) and name in JOBS else None
+
+
 class _Signals:
     """SIGINT and SIGTERM: once training runs, the first asks it to stop after the step and checkpoint."""
 
@@ -357,6 +366,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         try:
             source = spec.load(arguments.spec, arguments.overrides)
+            name = _job_after_training(source)
+            if name is not None:
+                from atomica.infer import job as after
+
+                work = after.assemble(source, name, resume=arguments.resume, dry=arguments.dry_run)
+                journal.say("\n".join(after.overview(work)))
+                if arguments.dry_run:
+                    after.dry_run(work, journal)
+                    return DONE
+                started = True
+                return after.perform(work, journal)
             job = assemble(source, resume=arguments.resume, dry=arguments.dry_run)
             journal.say("\n".join(_overview(job)))
             if arguments.dry_run:
@@ -381,8 +401,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal.note(traceback.format_exc())
         raise
     except KeyboardInterrupt:
-        after = "the last checkpoint stands; go on with --resume" if started else "nothing was written"
-        journal.say(f"atomica-run: interrupted; {after}", error=True)
+        rest = "what is done stands; go on with --resume" if started else "nothing was written"
+        journal.say(f"atomica-run: interrupted; {rest}", error=True)
         return INTERRUPTED
     finally:
         signals.restore()

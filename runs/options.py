@@ -38,10 +38,11 @@ def keys_of(ours: str) -> list[str]:
 def settings_table() -> str:
     """A Markdown table of all settings with type, default, limits and meaning."""
     from atomica.heads import BUILT_IN
+    from atomica.infer import job
     from atomica.runspec import settings
 
     rows = []
-    for row in settings(BUILT_IN):
+    for row in [*settings(BUILT_IN), *job.settings()]:
         limits = f"; {row.limits}" if row.limits else ""
         rows.append((f"`{row.key}`", row.type, f"`{row.default}`", row.doc + limits))
     return _table(("key", "type", "default", "meaning"), rows)

@@ -28,8 +28,9 @@ ROOMS = [
     ("compat", "testing"),
     ("train",),
     ("evaluate",),
+    ("runspec",),
     ("infer",),
-    ("runspec", "assembly"),
+    ("assembly",),
     ("runner",),
 ]
 """From the files on disk to the assembled run. A module imports from its own room and those before it."""

@@ -1,0 +1,239 @@
+"""Jobs after training, from the command line and from Python: embeddings, going on after a kill, errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import atomica
+from atomica.infer.embed import encode
+from atomica.infer.sources import Found, InputConfig, select
+from atomica.runner import main
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 2e-6
+"""What `encode` promises of the same complex in other company, in float32."""
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A spec may set the number of threads; put it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The folder of a small model."""
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("weights")
+    atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=2)).save(folder)
+    return folder
+
+
+@pytest.fixture
+def job(tmp_path, weights, tiny_set):
+    """Writes a spec of a job; returns its path."""
+
+    def write(name="embed", *, source=tiny_set, own=""):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(
+            f'[run]\nname = "{name}"\njob = "{name}"\nout = "{tmp_path}/out/{{name}}"\n'
+            f'[data]\nsource = "{source}"\n[model]\nweights = "{weights}"\n[device]\nthreads = 1\n{own}'
+        )
+        return path
+
+    return write
+
+
+def vectors(table, name="embedding"):
+    return np.stack(table.column(name).to_numpy(zero_copy_only=False))
+
+
+def test_embed_writes_tables_that_map_back(job, tiny_set, weights, tmp_path):
+    assert main([str(job())]) == 0
+    out = tmp_path / "out" / "embed"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "atoms.parquet",
+        "blocks.parquet",
+        "complexes.parquet",
+        "job.json",
+        "log.txt",
+        "result.json",
+        "spec.toml",
+    ]
+    data, model = atomica.open_dataset(tiny_set), atomica.load(weights, "cpu")
+    tables = {name: pq.read_table(out / f"{name}.parquet") for name in ("complexes", "blocks", "atoms")}
+    assert tables["complexes"].column("id").to_pylist() == data.ids
+    record = data[7]
+    with torch.no_grad():
+        alone = model.encode(data.graphs([7], **model.config.graph_options()))
+    for name, wanted in (("complexes", alone.graph), ("blocks", alone.block), ("atoms", alone.atom)):
+        own = tables[name].filter(np.array(tables[name].column("row")) == 7)
+        np.testing.assert_allclose(vectors(own), wanted.numpy(), rtol=0, atol=TOLERANCE)
+        assert set(own.column("id").to_pylist()) == {record.id}
+    blocks = tables["blocks"].filter(np.array(tables["blocks"].column("row")) == 7)
+    assert blocks.column("chain").to_pylist() == list(record.block_chains)
+    assert blocks.column("resnum").to_pylist() == record.block_resnums.tolist()
+    assert blocks.column("type").to_pylist()[:2] == ["GLOBAL", record.block_components[1]]
+    atoms = tables["atoms"].filter(np.array(tables["atoms"].column("row")) == 7)
+    assert atoms.column("name").to_pylist() == list(record.atom_names)
+    np.testing.assert_array_equal(vectors(atoms, "position"), record.positions)
+    lengths = np.bincount(atoms.column("block").to_numpy(), minlength=len(record.block_types))
+    np.testing.assert_array_equal(lengths, record.block_lengths)
+
+
+def test_batches_and_order_change_no_value(tiny_set, weights):
+    data, model = atomica.open_dataset(tiny_set), atomica.load(weights, "cpu")
+    rows = select(Found(data, (None,), ()), InputConfig(str(tiny_set)), "complex")
+    one = {found.position: found for found in encode(model, rows, "complex", batch_blocks=1)}
+    some = {found.position: found for found in encode(model, rows, "complex", batch_blocks=97)}
+    backwards = np.arange(len(rows))[::-1][:25]
+    part = {
+        found.position: found
+        for found in encode(model, rows, "complex", batch_blocks=10**6, positions=backwards, threads=2)
+    }
+    assert sorted(one) == sorted(some) == list(range(60))
+    assert sorted(part) == sorted(backwards.tolist())
+    for position, found in part.items():
+        for other in (one[position], some[position]):
+            for name in ("complex", "block", "atom"):
+                np.testing.assert_allclose(getattr(found, name), getattr(other, name), rtol=0, atol=TOLERANCE)
+
+
+def test_weights_of_the_original_do_not_feel_their_batch(tiny_set):
+    """With `reference_quirks` padding leaks between complexes; complexes therefore go one by one."""
+    config = atomica.EncoderConfig(
+        atom_hidden=8, block_hidden=8, edge_size=4, layers=2, reference_quirks=True
+    )
+    torch.manual_seed(0)
+    model = atomica.Model(config).eval()
+    data = atomica.open_dataset(tiny_set)
+    found = atomica.embed(tiny_set, model)
+    with torch.no_grad():
+        alone = model.encode(data.graphs([3], **config.graph_options()))
+        among = model.encode(data.graphs(range(60), **config.graph_options()))
+    np.testing.assert_array_equal(found.complex[3], alone.graph[0].numpy())
+    assert np.abs(among.graph[3].numpy() - alone.graph[0].numpy()).max() > 1e-4
+
+
+def test_embed_of_structures_and_an_index_in_python(tiny_set, weights, tmp_path):
+    """Files, a folder and an index of the same structures: the same embeddings, and what fails is told."""
+    folder = tmp_path / "structures"
+    folder.mkdir()
+    for index in range(12):
+        shutil.copy(tiny_set.parent / f"c{index:02}.pdb", folder)
+    (tmp_path / "index.csv").write_text(
+        "id,path,chain1,chain2\nfirst,structures/c01.pdb,A,B\nlost,structures/none.pdb,A,B\n"
+    )
+    discovered = atomica.embed(folder, weights, device="cpu")
+    assert len(discovered) > 2
+    assert discovered.ids[0] == "c01_A_B"
+    named = [folder / f"{name[:3]}.pdb" for name in discovered.ids]
+    files = atomica.embed(named[::-1], weights, device="cpu")
+    indexed = atomica.embed(tmp_path / "index.csv", weights, device="cpu")
+    assert sorted(files.ids) == sorted(discovered.ids)
+    order = [files.ids.index(name) for name in discovered.ids]
+    np.testing.assert_allclose(files.complex[order], discovered.complex, rtol=0, atol=TOLERANCE)
+    assert indexed.ids == ("first",)
+    assert [failure["id"] for failure in indexed.failures] == ["lost"]
+    np.testing.assert_allclose(indexed.complex[0], discovered.complex[0], rtol=0, atol=TOLERANCE)
+    assert indexed.blocks[0].shape == (len(indexed.records[0].block_types), 8)
+
+
+def test_inputs_that_fail_are_listed_and_show_in_the_exit_code(job, tiny_set, tmp_path):
+    (tmp_path / "index.csv").write_text(
+        f"id,path,chain1,chain2\nfirst,{tiny_set.parent}/c00.pdb,A,B\nlost,none.pdb,A,B\n"
+    )
+    assert main([str(job(source=tmp_path / "index.csv"))]) == 3
+    out = tmp_path / "out" / "embed"
+    assert '"lost"' in (out / "failures.jsonl").read_text()
+    assert pq.read_table(out / "complexes.parquet").column("id").to_pylist() == ["first"]
+    assert main([str(out / "spec.toml"), "--resume"]) == 3
+
+
+def test_all_that_is_wrong_with_a_job_is_said_at_once(job, capsys, tmp_path):
+    path = job(source="nowhere", own="[embed]\ntables = []\n[train]\nepochs = 1\n")
+    assert main([str(path), "--set", "model.weights=none.ckpt", "--set", "data.cutof=1"]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "nowhere: no such file",
+        "the list is empty",
+        "train: unknown key",
+        "none.ckpt",
+        "did you mean",
+    ):
+        assert part in said, said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_without_effect_is_an_error(job, capsys):
+    assert main([str(job()), "--set", "data.cutoff=6"]) == 2
+    assert "data.cutoff = 6: has no effect" in capsys.readouterr().err
+    assert main([str(job()), "--set", "run.seed=6"]) == 2
+    assert "run.seed" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(job, tmp_path, capsys):
+    assert main([str(job()), "--dry-run"]) == 0
+    assert "dry run: all is well" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embed.toml"]
+
+
+def test_a_job_does_not_write_over_another(job, tmp_path, capsys):
+    path = job(own='[embed]\ntables = ["complexes"]\n')
+    assert main([str(path)]) == 0
+    assert main([str(path)]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([str(path), "--resume"]) == 0
+    assert "was done before" in capsys.readouterr().out
+    assert main([str(path), "--resume", "--set", "data.split=test"]) == 2
+    assert "data.split: '' then, 'test' now" in capsys.readouterr().err
+
+
+def test_a_killed_job_goes_on_to_the_same_bytes(job, tmp_path):
+    """SIGKILL at some moments, ATOMICA_KILLS of them; the tables are those of a job that was let alone."""
+    code = (
+        "import sys, time; from atomica.infer import embed, parts; from atomica.runner import main;"
+        "embed.PART_BLOCKS = 60; write = parts.write_table;"
+        "parts.write_table = lambda *given: (time.sleep(0.02), write(*given));"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, str(job())]
+    alone, killed = tmp_path / "out" / "alone", tmp_path / "out" / "killed"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, "--set", "run.name=alone"], check=True, env=environment, capture_output=True)
+    kills, resumed = int(os.environ.get("ATOMICA_KILLS", "2")), 0
+    parts = len(set(pq.read_table(alone / "complexes.parquet").column("row").to_pylist()))
+    assert parts == 60
+    for number in range(kills):
+        again = ["--resume"] if (killed / "job.json").is_file() else []
+        resumed += bool(again)
+        process = subprocess.Popen(
+            [*command, "--set", "run.name=killed", *again],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        want = 3 * (number + 1) * 4
+        while process.poll() is None and len(list(killed.glob("parts/*.parquet"))) < want:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = subprocess.run(
+        [*command, "--set", "run.name=killed", "--resume"], env=environment, capture_output=True, text=True
+    )
+    assert last.returncode == 0, last.stderr
+    for name in ("complexes", "blocks", "atoms"):
+        assert (killed / f"{name}.parquet").read_bytes() == (alone / f"{name}.parquet").read_bytes()
