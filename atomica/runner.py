@@ -11,7 +11,6 @@ import json
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from atomica import spec
-from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble, counts
+from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble
 from atomica.journal import Journal
+from atomica.overview import MIB, dry_run, known_texts, overview, peak_memory
 
 if TYPE_CHECKING:
     from atomica.train.logging import RunLog
@@ -46,81 +46,6 @@ exit codes:
 
 
 # ------------------------------------------------------------------------------------------------- jobs
-
-
-def _overview(job: Job) -> list[str]:
-    """What is about to run, for a person: data, classes, model, steps."""
-    import numpy as np
-    import torch
-
-    from atomica.conv import kernel_for
-
-    checked = job.spec
-    kernel = kernel_for(torch.empty(0, device=job.device))
-    lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {kernel} convolution"]
-    seen = "both partners" if checked.data.input == "complex" else f"{checked.data.input} alone"
-    for name, part in job.parts.items():
-        rows = part.rows
-        classes = []
-        texts = {head: _known_texts(job, head)[name] for head in part.known}
-        for head, column in texts.items():
-            values = Counter(str(text) for text in column)
-            if len(values) <= 20:
-                listing = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
-                classes.append(listing if len(texts) == 1 else f"{head}: {listing}")
-        if len(part.known) + sum(not head.labelled for head in checked.heads) > 1:
-            lacking = {head: int((~known).sum()) for head, known in part.known.items()}
-            classes += [f"{count} without {head}" for head, count in lacking.items() if count]
-        skipped = f"; skipped {counts(rows.skipped)}" if rows.skipped else ""
-        if rows.cropped:
-            skipped = f"; {rows.cropped} cropped to {checked.data.max_item_blocks} blocks{skipped}"
-        lines.append(
-            f"{name:<7} {len(rows)} complexes of {rows.dataset.name}, {seen}, {int(rows.blocks.sum())} blocks"
-            + (f" ({'; '.join(classes)})" if classes else "")
-            + skipped
-        )
-    if "test" not in job.parts:
-        lines.append("test    none: there will be no evaluation")
-    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        if one in job.parts and other in job.parts:
-            shared = set(job.parts[one].rows.ids) & set(job.parts[other].rows.ids)
-            if shared:
-                lines.append(
-                    f"note    {len(shared)} complexes are in {one} and in {other}, {min(shared)} for one"
-                )
-    lines += [f"start   {line}" for line in job.started]
-    parameters = sum(parameter.numel() for parameter in job.model.parameters())
-    train = job.parts["train"]
-    plan = train.epoch_plan(0)
-    blocks = float(np.mean([train.blocks_of(batch) for batch in plan]))
-    complexes = float(np.mean([len(batch) for batch in plan]))
-    lines.append(f"model   {parameters:,} parameters, heads: {', '.join(h.name for h in checked.heads)}")
-    lines.append(
-        f"steps   {len(plan)} per epoch of {blocks:.0f} blocks ({complexes:.1f} complexes) on average, "
-        f"{checked.train.epochs} epochs"
-    )
-    return lines
-
-
-def _dry_run(job: Job, journal: Journal) -> None:
-    """One real batch forward and backward; nothing is written."""
-    import torch
-
-    from atomica.train.loop import freeze
-
-    train = job.parts["train"]
-    batch = train.load(train.epoch_plan(0)[0], job.model, 0)
-    freeze(job.model, job.spec.train)
-    began = time.perf_counter()
-    losses = job.model.loss(batch.graph, batch.targets, batch.known)
-    losses.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), float("inf"))
-    still = f"{batch.unperturbed} of them without anything to perturb, " if batch.unperturbed else ""
-    journal.say(
-        f"batch   {len(batch.ids)} complexes, {still}{batch.blocks} blocks: loss {float(losses.total.detach()):.4f},"
-        f" gradient norm {float(norm):.3g}, {time.perf_counter() - began:.2f} s"
-    )
-    journal.say(f"dry run: all is well; nothing was written to {job.folder}")
 
 
 def _train(job: Job, stop: Stop, journal: Journal) -> None:
@@ -173,7 +98,7 @@ def _train(job: Job, stop: Stop, journal: Journal) -> None:
     rate = (
         f"{outcome.complexes_per_s:.1f} complexes/s in training" if outcome.complexes_per_s else "no training"
     )
-    journal.say(f"speed   {rate}; peak memory {_peak_memory_mib():.0f} MiB")
+    journal.say(f"speed   {rate}; peak memory {peak_memory(job.device) / MIB:.0f} MiB")
     journal.say(f"written {job.folder}")
 
 
@@ -238,7 +163,7 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Jour
             entry |= {
                 "classes": {
                     name: dict(sorted(Counter(str(t) for t in found).items()))
-                    for name, found in _known_texts(job, head.name).items()
+                    for name, found in known_texts(job, head.name).items()
                 },
                 **result,
                 "baseline_method": {
@@ -263,34 +188,14 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Jour
         write_text(job.folder / name, evaluate.predictions_csv(columns))
     report["run"] = {
         "training_complexes_per_s": round(outcome.complexes_per_s, 2),
-        "peak_memory_mib": round(_peak_memory_mib(), 1),
+        "peak_memory_mib": round(peak_memory(job.device) / MIB, 1),
     }
     write_text(job.folder / EVALUATION, json.dumps(report, indent=1) + "\n")
-
-
-def _known_texts(job: Job, head: str) -> dict[str, list[str | None]]:
-    """The label texts of the complexes whose label is known, by part."""
-    return {
-        name: [
-            text
-            for text, known in zip(job.texts[name][head], part.known[head].tolist(), strict=True)
-            if known
-        ]
-        for name, part in job.parts.items()
-    }
 
 
 def _say_metrics(head: str, metrics: Mapping[str, float], journal: Journal) -> None:
     listing = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     journal.say(f"test    head {head}: {listing}")
-
-
-def _peak_memory_mib() -> float:
-    import resource
-
-    # Kibibytes on Linux, bytes on macOS.
-    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 # --------------------------------------------------------------------------------------------- command line
@@ -378,9 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 started = True
                 return after.perform(work, journal)
             job = assemble(source, resume=arguments.resume, dry=arguments.dry_run)
-            journal.say("\n".join(_overview(job)))
+            journal.say("\n".join(overview(job)))
             if arguments.dry_run:
-                _dry_run(job, journal)
+                journal.say("\n".join(dry_run(job)))
                 return DONE
             started = True
             signals.stop = Stop()

@@ -408,17 +408,26 @@ def test_the_command_line_stays_small(capsys):
 
 def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
     path, out = write_spec()
-    assert main([str(path), "--dry-run", "--set", "head.0.name=answer"]) == 0
+    changes = ["head.0.name=answer", "train.rates.encoder=1e-3", "train.freeze=['encoder.atoms.kinds']"]
+    assert main([str(path), "--dry-run", *(word for change in changes for word in ("--set", change))]) == 0
     text = capsys.readouterr().out
     for pattern in (
         r"model +[\d,]+ parameters, heads: answer",
-        r"steps +\d+ per epoch of \d+ blocks \([\d.]+ complexes\) on average, 4 epochs",
+        r"steps +\d+ per epoch of \d+ blocks \([\d.]+ complexes\) on average, \d+ at most, over all ranks; 4 epochs",
+        r"part +encoder.atoms +[\d,]+ parameters, rate 0.001, 16 frozen\n",
+        r"part +heads.answer +[\d,]+ parameters\n",
+        r"time +about \d+:\d\d:\d\d per epoch, \d+:\d\d:\d\d for all",
+        r"memory +\d+ MiB at the peak, .* [1-9]\d* kept for the backward pass; [\d.]+ GiB were free",
+        r"disk +[\d.]+ MiB per checkpoint; [\d.]+ GiB are free in /",
         r"train +\d+ complexes .*\(\d+ no, \d+ yes\)",
         r"test +\d+ complexes .*\(\d+ no, \d+ yes\)",
-        r"batch +\d+ complexes, \d+ blocks: loss \d",
+        r"batch +\d+ complexes, \d+ blocks, the largest: loss \d",
         r"nothing was written",
     ):
-        assert re.search(pattern, text), pattern
+        assert re.search(pattern, text), (pattern, text)
+    sizes = re.findall(r"part .* ([\d,]+) parameters", text)
+    total = re.search(r"model +([\d,]+)", text)[1]
+    assert sum(int(size.replace(",", "")) for size in sizes) == int(total.replace(",", ""))
     assert not out.exists()
 
 

@@ -31,6 +31,7 @@ ROOMS = [
     ("runspec",),
     ("infer",),
     ("assembly",),
+    ("overview",),
     ("runner",),
 ]
 """From the files on disk to the assembled run. A module imports from its own room and those before it."""
