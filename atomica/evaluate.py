@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from atomica.keys import GLOBAL_BLOCK
 from atomica.records import Rows
@@ -24,10 +25,12 @@ __all__ = [
     "Baseline",
     "auprc",
     "auroc",
+    "bounds",
     "compare",
     "composition",
     "fit_baseline",
     "format_comparison",
+    "intervals",
     "is_binary",
     "predictions_csv",
 ]
@@ -196,6 +199,42 @@ def compare(
     return result
 
 
+def intervals(
+    metrics: Any, targets: npt.NDArray[Any], predictions: npt.NDArray[Any], *, seed: int, resamples: int = 200
+) -> dict[str, dict[str, float]]:
+    """95% bootstrap intervals of a head's metrics: name → "low" and "high".
+
+    metrics: a `torchmetrics.MetricCollection`; targets [N], predictions [N] or [N, C]. Complexes are drawn with
+    replacement; of classes at least two must be among them. A metric that is undefined in more than half of the
+    draws has no interval.
+    """
+    found: dict[str, list[float]] = {name: [] for name in metrics}
+    classes = np.issubdtype(targets.dtype, np.integer)
+    if len(targets) < 2 or (classes and len(np.unique(targets)) < 2):
+        return {}
+    generator = np.random.default_rng(seed)
+    target, predicted = torch.from_numpy(targets), torch.from_numpy(predictions)
+    done = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while done < resamples:
+            picked = generator.integers(0, len(targets), len(targets))
+            if classes and len(np.unique(targets[picked])) < 2:
+                continue
+            done += 1
+            metrics.reset()
+            metrics.update(predicted[picked], target[picked])
+            for name, metric in metrics.items():
+                found[name].append(float(metric.compute()))
+    bounds: dict[str, dict[str, float]] = {}
+    for name, values in found.items():
+        finite = [value for value in values if np.isfinite(value)]
+        if 2 * len(finite) > len(values):
+            low, high = np.percentile(finite, [2.5, 97.5])
+            bounds[name] = {"low": float(low), "high": float(high)}
+    return bounds
+
+
 def _conclusion(metric: str, result: Mapping[str, Any]) -> str:
     own, other, gap = (result[who][metric] for who in ("model", "baseline", "difference"))
     name = metric.upper()
@@ -209,6 +248,13 @@ def _conclusion(metric: str, result: Mapping[str, Any]) -> str:
     if gap["high"] < 0:
         return f"{first}; paired, the model is worse by {-gap['high']:.3f} to {-gap['low']:.3f}."
     return f"{first}; the paired difference includes 0: these data do not show the model to be better."
+
+
+def bounds(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The model's intervals in a result of `compare`, in the form of `intervals`."""
+    if not result["conclusions"]:
+        return {}
+    return {name: {side: result["model"][name][side] for side in ("low", "high")} for name in METRICS}
 
 
 def format_comparison(result: Mapping[str, Any], positive: str) -> str:

@@ -48,10 +48,11 @@ exit codes:
 # ------------------------------------------------------------------------------------------------- jobs
 
 
-def _train(job: Job, stop: Stop, journal: Journal) -> None:
-    """Train, then evaluate the best checkpoint on the test rows."""
+def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
+    """Train, then evaluate the best checkpoint on the test rows. told: the overview, which the report repeats."""
     from rich.console import Console
 
+    from atomica.report import environment, training
     from atomica.train.checkpoint import write_text
     from atomica.train.logging import Display, RunLog
     from atomica.train.loop import fit
@@ -62,19 +63,31 @@ def _train(job: Job, stop: Stop, journal: Journal) -> None:
         "# Every setting of this run, defaults included. Repeat it under another run.out, or --resume it.\n\n"
     )
     write_text(job.folder / RESOLVED, header + spec.dump(job.spec.sections()))
+    environment.record(
+        job.folder,
+        {
+            "device": str(job.device),
+            "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
+            "overview": told,
+        },
+        fresh=job.resume is None,
+    )
     done = None if job.resume is None else int(job.resume.state["progress"]["step"])
     if job.resume is not None:
         from safetensors.torch import load_file
 
         job.model.load_state_dict(load_file(job.resume.folder / "model.safetensors"))
         journal.say(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}")
-    with RunLog(
-        job.folder,
-        job.spec.log,
-        resume_step=done,
-        name=job.spec.run.name,
-        settings=job.spec.identity(),
-    ) as log:
+    with (
+        training.reported(job.folder),
+        RunLog(
+            job.folder,
+            job.spec.log,
+            resume_step=done,
+            name=job.spec.run.name,
+            settings=job.spec.identity(),
+        ) as log,
+    ):
         outcome = fit(
             job.model,
             job.parts["train"],
@@ -148,6 +161,9 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Jour
         target = test.targets[head.name].numpy()[known]
         everyone = predictions[head.name].double().numpy()
         predicted = everyone[known]
+        entry["intervals"] = evaluate.intervals(
+            job.model.head(head.name).metrics(), target, predicted, seed=seed
+        )
         columns: list[tuple[str, Sequence[Any]]] = [
             ("id", test.rows.ids),
             ("label", [text or "" for text in job.texts["test"][head.name]]),
@@ -166,6 +182,7 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Jour
                     for name, found in known_texts(job, head.name).items()
                 },
                 **result,
+                "intervals": {**entry["intervals"], **evaluate.bounds(result)},
                 "baseline_method": {
                     "kind": "logistic regression on residue composition",
                     "C": baseline.strength,
@@ -283,13 +300,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 started = True
                 return after.perform(work, journal)
             job = assemble(source, resume=arguments.resume, dry=arguments.dry_run)
-            journal.say("\n".join(overview(job)))
+            told = overview(job)
+            journal.say("\n".join(told))
             if arguments.dry_run:
                 journal.say("\n".join(dry_run(job)))
                 return DONE
             started = True
             signals.stop = Stop()
-            _train(job, signals.stop, journal)
+            _train(job, signals.stop, journal, told)
             return DONE
         except (Interrupted, StopRequested) as error:
             reason = str(error) or "stopped during evaluation; the checkpoints are written"

@@ -29,6 +29,7 @@ ROOMS = [
     ("train",),
     ("evaluate",),
     ("runspec",),
+    ("report",),
     ("infer",),
     ("assembly",),
     ("overview",),

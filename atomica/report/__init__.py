@@ -1,0 +1,6 @@
+"""Reports to look at: one HTML file each that needs no network, no server and no other file.
+
+Charts are drawn as SVG by hand: what the reports need are lines, points, bars and bands, in 10 kB of style and
+script, where a charting library would add megabytes to every file. Structures are shown by NGL, which the page holds
+packed.
+"""

@@ -1,0 +1,28 @@
+"""`python -m atomica.report FOLDER`: make the report of a training run again, from what is in its folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from atomica.report import training
+from atomica.train.logging import METRICS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m atomica.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of a training run")
+    folder = parser.parse_args(argv).folder
+    if not (folder / METRICS).is_file():
+        print(f"{folder}: no folder of a training run, it has no {METRICS}", file=sys.stderr)
+        return 2
+    done = (folder / "evaluation.json").is_file()
+    print(training.write(folder, status="done" if done else "interrupted"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
