@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from atomica.features import BlockFeatures
     from atomica.model import Model
     from atomica.records import Dataset, Mixture, Rows, Sampling
     from atomica.train.checkpoint import Checkpoint
@@ -74,7 +75,8 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
             f"has no effect with data.input = {checked.data.input!r}: one partner alone does not show what "
             'kind of interface it is; remove it, or use input = "complex"',
         )
-    parts, texts = _make_parts(checked, data, issues)
+    features = _open_features(checked, issues)
+    parts, texts = _make_parts(checked, data, features, issues)
     folder = Path(os.path.abspath(checked.run.folder))
     found = _check_folder(folder, issues, resume=resume, dry=dry)
     issues.raise_any()
@@ -93,6 +95,8 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
         "settings": checked.identity(),
         "data": {name: part.rows.dataset.fingerprint for name, part in parts.items() if name != "test"},
     }
+    if features is not None:
+        identity["data"]["embeddings"] = features.fingerprint
     if found is not None:
         _check_resume(found, identity, folder)
     issues.raise_any()
@@ -174,8 +178,72 @@ def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtu
     return opened
 
 
+def _open_features(checked: Spec, issues: Issues) -> BlockFeatures | None:
+    """The external features of blocks that the spec names; an issue if the model asks for others, or for none."""
+    from atomica.errors import DataError
+    from atomica.features import BlockFeatures
+
+    files, sizes = checked.data.feature_files, checked.model.embeddings.sizes
+    named = ("data", "embeddings") in issues.source
+    if not files and not sizes:
+        return None
+    if len(files) != len(sizes):
+        each = "for all blocks" if len(sizes) == 1 else "one for each segment"
+        message = (
+            f"the model reads external features of {list(sizes)} numbers (model.embeddings.sizes): name "
+            f"{len(sizes)} files here, {each}"
+            if sizes
+            else "has no effect: the model reads no external features; give their length as model.embeddings.sizes"
+        )
+        issues.add(("data", "embeddings"), message, value=named)
+        return None
+    try:
+        return BlockFeatures(files)
+    except DataError as error:
+        issues.add(("data", "embeddings"), str(error), value=False)
+        return None
+
+
+def _check_features(features: BlockFeatures, checked: Spec, rows: Rows, issues: Issues) -> None:
+    """An issue if the features do not fit the rows of a part."""
+    import numpy as np
+
+    from atomica.records import Mixture
+
+    ids, dataset = rows.ids, rows.dataset
+    if isinstance(dataset, Mixture) and len(set(ids)) < len(ids):
+        issues.add(
+            ("data", "embeddings"),
+            f"features are told apart by id, but {len(ids) - len(set(ids))} ids of {dataset.name} are in several sets",
+            value=False,
+        )
+    blocks = np.stack([dataset.block_counts(f"segment{s}")[rows.rows] for s in range(2)], axis=1)
+    for problem in features.problems(ids, blocks, checked.model.embeddings.sizes):
+        issues.add(("data", "embeddings"), f"{rows.part}: {problem}", value=False)
+
+
+def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
+    """An issue if a complex of a single partner is to be shifted or turned: against what, no model can say."""
+    import numpy as np
+
+    keys = [key for key in ("translation_sigma", "rotation_sigma") if getattr(checked.noise, key)]
+    if not keys or checked.data.input != "complex":
+        return
+    counts = [rows.dataset.block_counts(f"segment{s}")[rows.rows] for s in range(2)]
+    # One block is the global block of a partner that has no other.
+    alone = np.flatnonzero(np.minimum(*counts) <= 1)
+    if len(alone):
+        issues.add(
+            ("noise", keys[0]),
+            f"{len(alone)} of the {len(rows)} {rows.part} complexes, {rows.ids[alone[0]]} for one, have a single "
+            "partner: no model can say how that was shifted or turned; leave them out of the data, or set "
+            + " and ".join(f"noise.{key}" for key in keys)
+            + " to 0",
+        )
+
+
 def _make_parts(
-    checked: Spec, data: Mapping[str, Dataset | Mixture], issues: Issues
+    checked: Spec, data: Mapping[str, Dataset | Mixture], features: BlockFeatures | None, issues: Issues
 ) -> tuple[dict[str, Part], dict[str, dict[str, list[str | None]]]]:
     """Rows and targets of train, valid and test, and the label texts of each by head."""
     from atomica.records import PARTS, select_rows
@@ -209,6 +277,9 @@ def _make_parts(
                 ("data", name), f"no complex is left; skipped: {counts(rows.skipped)}", value=name in data
             )
             continue
+        if features is not None:
+            _check_features(features, checked, rows, issues)
+        _check_partners(checked, rows, issues)
         groups = _classes(checked, name, labels, issues, named=name in data)
         parts[name] = Part(
             rows=rows,
@@ -223,6 +294,7 @@ def _make_parts(
             epoch_complexes=checked.data.epoch_complexes if name == "train" else 0,
             noise=checked.noise if noisy else None,
             max_blocks=checked.data.max_item_blocks if rows.cropped else None,
+            features=features,
         )
     return parts, texts
 
@@ -465,6 +537,8 @@ def _absolute(checked: Spec, folder: Path) -> Spec:
             path if path.startswith(DEMO) else os.path.abspath(path) for path in checked.data.paths(part)
         ]
         full[part] = tuple(paths) if len(paths) > 1 else next(iter(paths), None)
+    files = tuple(os.path.abspath(path) for path in checked.data.feature_files)
+    full["embeddings"] = files if len(files) > 1 else next(iter(files), None)
     return replace(checked, run=replace(checked.run, out=str(folder)), data=replace(checked.data, **full))
 
 

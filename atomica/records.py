@@ -79,6 +79,11 @@ class DataConfig:
     test: str | tuple[str, ...] | None = setting(
         None, "test set or sets; absent: rows of `train` whose split is test, if any"
     )
+    embeddings: str | tuple[str, ...] | None = setting(
+        None,
+        "external features of blocks: a safetensors file with a tensor [blocks, size] for each complex, by id; or two "
+        "files, for the blocks of segment 0 and of segment 1. model.embeddings.sizes must say the same sizes",
+    )
     weights: tuple[float, ...] = setting(
         (),
         "of a mixture: share of each set of `train` in an epoch, relative to the others; empty: every complex "
@@ -116,6 +121,16 @@ class DataConfig:
                 for part in PARTS
             ),
             (
+                len(self.feature_files) > 2,
+                "embeddings",
+                "must be one file for all blocks, or two: for segment 0 and for segment 1",
+            ),
+            (
+                len(self.feature_files) == 2 and self.input != "complex",
+                "embeddings",
+                f"names a file for each segment, but data.input = {self.input!r} shows one alone; name one file",
+            ),
+            (
                 self.max_item_blocks > self.batch_blocks,
                 "max_item_blocks",
                 f"must be at most data.batch_blocks ({self.batch_blocks}), which a step may not exceed; "
@@ -146,8 +161,21 @@ class DataConfig:
 
     def paths(self, part: str) -> tuple[str, ...]:
         """The data sets named for train, valid or test; empty if none is."""
-        named = getattr(self, part)
-        return (named,) if isinstance(named, str) else tuple(named or ())
+        return _listed(getattr(self, part))
+
+    @property
+    def feature_files(self) -> tuple[str, ...]:
+        """The files of external features; empty if there are none."""
+        return _listed(self.embeddings)
+
+
+def _listed(named: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """One path or several, as several.
+
+    >>> _listed("a"), _listed(("a", "b")), _listed(None)
+    (('a',), ('a', 'b'), ())
+    """
+    return (named,) if isinstance(named, str) else tuple(named or ())
 
 
 # ------------------------------------------------------------------------------------------------ record

@@ -168,9 +168,18 @@ class Spec:
                 index = sum(key.endswith(".kind") and key.startswith("head.") for key in found)
                 found |= {f"head.{index}.{key}": value for key, value in table.items()}
             elif name in ("data", "noise", "model", "train"):
-                free = ("train", "valid", "test", "loader_threads", "epochs", "patience")
-                found |= {f"{name}.{key}": value for key, value in table.items() if key not in free}
+                found |= {f"{name}.{key}": value for key, value in table.items()}
+        for key in FREE:
+            found.pop(key, None)
         return dict(json.loads(json.dumps(found)))
+
+
+FREE = (
+    *(f"data.{key}" for key in ("train", "valid", "test", "embeddings", "loader_threads")),
+    "train.epochs",
+    "train.patience",
+)
+"""What may differ in a resumed run."""
 
 
 @dataclass(frozen=True)
@@ -309,13 +318,17 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
                 task = {"gaussian": "atom"}.get(kind, kind)
                 off = f", or set head.{index}.{task} = 0" if hasattr(head.config, task) else ""
                 issues.add(path, f"learns from {kind} noise, but noise.{key} is 0; give it a value{off}")
-    if checked.model.embeddings.sizes:
-        issues.add(
-            ("model", "embeddings", "sizes"),
-            "data sets hold no external features of blocks; leave it out, or train in Python on graphs that "
-            'have the frame "embedding"',
-        )
     for kind, key in NOISE_KEYS.items():
+        if (
+            checked.data.input != "complex"
+            and kind in ("rotation", "translation")
+            and getattr(checked.noise, key)
+        ):
+            issues.add(
+                ("noise", key),
+                f"data.input = {checked.data.input!r} shows one partner alone: no model can say how that was shifted "
+                'or turned; set it to 0, or use input = "complex"',
+            )
         if getattr(checked.noise, key) and kind not in learnt:
             kinds_ = "masked_block" if kind == "mask" else "denoise"
             issues.add(("noise", key), f'no head learns from it; add one of kind "{kinds_}", or set it to 0')

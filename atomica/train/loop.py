@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from atomica import graph as graphs
-from atomica import noise
+from atomica import keys, noise
 from atomica.errors import AtomicaError, DataError
+from atomica.features import BlockFeatures
 from atomica.graph import GraphInputs
 from atomica.model import Model
 from atomica.noise import NoiseConfig
@@ -144,6 +145,7 @@ class Part:
     targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
     the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
     drawn. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
+    features: external features of blocks, for a model that reads them.
     """
 
     rows: Rows
@@ -158,6 +160,7 @@ class Part:
     epoch_complexes: int = 0
     noise: NoiseConfig | None = None
     max_blocks: int | None = None
+    features: BlockFeatures | None = None
 
     def plan(self) -> list[Draws]:
         """Batches that hold every row once, in row order."""
@@ -186,13 +189,15 @@ class Part:
         index = torch.from_numpy(positions)
         targets: dict[str, Any] = {name: target[index] for name, target in self.targets.items()}
         unperturbed = None
+        records = [dataset[row] for row in rows]
+        seen = [record.view(self.input) for record in records]
+        made = None
         if self.noise is None and self.max_blocks is None:
-            graph = dataset.graphs(rows, input=self.input, **self.graph_options)
+            graph = graphs.batch(seen, **self.graph_options)
         else:
-            records = [dataset[row].view(self.input) for row in rows]
             seeds = noise.seeds(self.seed, epoch, rows + times * len(dataset))
             graph, made = graphs.perturbed(
-                records,
+                seen,
                 self.noise or noise.NoiseConfig(),
                 seeds,
                 max_blocks=self.max_blocks,
@@ -205,9 +210,15 @@ class Part:
                 source = model.head(name).targets
                 if source in found:
                     targets[name] = found[source]
-        ids = dataset.ids
+        if self.features is not None:
+            frames = model.config.embeddings.frames
+            for name, values in zip(frames, self.features.rows(records, self.input), strict=True):
+                if made is not None:
+                    values = values[made.kept_blocks]
+                    values[made.masked] = 0.0  # they would tell what is hidden
+                graph.nodes[keys.BLOCK].data[name] = torch.from_numpy(values)
         return Batch(
-            ids=tuple(ids[row] for row in rows),
+            ids=tuple(record.id for record in records),
             blocks=self.blocks_of(draws),
             graph=model.inputs(graph),
             targets=targets,

@@ -10,10 +10,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 import atomica
+from atomica import _prep, spec
+from atomica.assembly import assemble
 from atomica.errors import DataError
+from atomica.features import BlockFeatures
 from atomica.model import inherit
 from atomica.runner import main
 
@@ -152,7 +156,27 @@ REFUSED = [
     ),
     (['[[head]]\nkind = "masked_block"\n'], [], "learns from mask noise, but noise.mask_proportion is 0"),
     ([BINARY], ["noise.mask_proportion=0.1"], r'no head learns from it; add one of kind "masked_block"'),
-    ([BINARY], ["model.embeddings.sizes=[3]"], "data sets hold no external features of blocks"),
+    (
+        [BINARY],
+        ["model.embeddings.sizes=[3]"],
+        r"data.embeddings: the model reads external features of \[3\] numbers .*name 1 files here, for all blocks",
+    ),
+    ([BINARY], ["data.embeddings=x.safetensors"], "has no effect: the model reads no external features"),
+    (
+        [BINARY],
+        ["data.embeddings=/nowhere.safetensors", "model.embeddings.sizes=[3]"],
+        "/nowhere.safetensors: no safetensors file that can be read",
+    ),
+    (
+        [BINARY],
+        ['data.embeddings=["a", "b"]', "model.embeddings.sizes=[3, 3]", "data.input=segment0"],
+        "names a file for each segment, but data.input = 'segment0' shows one alone",
+    ),
+    (
+        ['[[head]]\nkind = "denoise"\ntorsion = 0\n'],
+        ["data.input=segment0", "noise.translation_sigma=1.0", "noise.rotation_sigma=0.5"],
+        "noise.rotation_sigma = 0.5: data.input = 'segment0' shows one partner alone: no model can say how",
+    ),
     ([BINARY, BINARY], [], "several heads are called 'binary'"),
     ([BINARY, SIZE], ["head.1.label=label"], "no row is labelled with a number; the values are: '(no|yes)'"),
     ([BINARY], ["data.sampler=modality"], "has no effect: all training complexes are of one kind"),
@@ -467,3 +491,111 @@ def test_crops_alone_for_a_head_with_labels(run):
     assert code == 0, errors
     assert re.search(r"\d+ cropped to 12 blocks", said)
     assert len((out / "predictions.csv").read_text().splitlines()) == 13
+
+
+def test_a_single_partner_is_not_shifted(run, tiny_set, tmp_path):
+    """Pockets without a partner: blocks can be hidden all the same."""
+    shutil.copy(tiny_set.parent / "c00.pdb", tmp_path / "pocket.pdb")
+    rows = [f"p{i},pocket.pdb,A,1 2 3 4 5,,{split}" for i, split in enumerate(["train", "train", "valid"])]
+    (tmp_path / "index.csv").write_text("\n".join(["id,path,chain1,residues,chain2,split", *rows, ""]))
+    data = tmp_path / "pockets"
+    assert _prep.run(["build-graphs", str(tmp_path / "index.csv"), "--out", str(data)]) == 0
+    code, out, _, errors = run([DENOISE + "translation = 1.0\nrotation = 0\n"], *NOISE[1:2], data=data)
+    assert code == 2
+    assert "2 of the 2 train complexes, p0 for one, have a single partner" in errors
+    assert not out.exists()
+    assert run([MASKED], "noise.mask_proportion=0.3", "train.epochs=1", data=data)[0] == 0
+
+
+# ------------------------------------------------------------------------------------- external features of blocks
+
+
+def features(data, path, segment=None):
+    """A file of two features of every block, its type and 1, or of the blocks of one segment."""
+    tensors = {}
+    for record in atomica.open_dataset(data):
+        own = record.block_types[slice(None) if segment is None else record.segment_ids == segment]
+        tensors[record.id] = np.stack([own, np.ones(len(own))], axis=1).astype(np.float32)
+    save_file(tensors, path)
+    return tensors
+
+
+def first_inputs(data, folder, *changes):
+    """What the model gets in the first step."""
+    path = folder / "spec.toml"
+    path.write_text(BASE.format(out=folder / "out", data=data) + BINARY + MASKED)
+    job = assemble(spec.load(path, ["noise.mask_proportion=0.2", *changes]), resume=False, dry=True)
+    part = job.parts["train"]
+    return part.load(part.epoch_plan(0)[0], job.model, 0).graph
+
+
+@pytest.mark.parametrize("changes", [[], ["data.max_item_blocks=8", "data.large=crop"]])
+def test_features_belong_to_their_blocks(tiny_set, tmp_path, changes):
+    """Also where blocks are cropped away; blocks that are hidden have none, which would tell their type."""
+    path = tmp_path / "features.safetensors"
+    features(tiny_set, path)
+    graph = first_inputs(
+        tiny_set, tmp_path, f"data.embeddings={path}", "model.embeddings.sizes=[2]", *changes
+    )
+    rows = graph.embeddings["embedding"]
+    assert graph.masked.any()
+    assert torch.equal(rows[~graph.masked, 0], graph.blocks.type[~graph.masked].float())
+    assert (rows[~graph.masked, 1] == 1).all()
+    assert not rows[graph.masked].any()
+
+
+def test_features_of_each_segment(tiny_set, tmp_path):
+    paths = [tmp_path / f"{segment}.safetensors" for segment in range(2)]
+    for segment, path in enumerate(paths):
+        features(tiny_set, path, segment)
+    files = json.dumps([str(path) for path in paths])
+    graph = first_inputs(tiny_set, tmp_path, f"data.embeddings={files}", "model.embeddings.sizes=[2, 2]")
+    for segment in range(2):
+        rows = graph.embeddings[f"embedding_{segment}"]
+        own = (graph.segment == segment) & ~graph.masked
+        assert torch.equal(rows[own, 0], graph.blocks.type[own].float())
+        assert not rows[~own].any()
+
+
+def test_affinity_with_external_features(run, tiny_set, tmp_path):
+    """A run with features of blocks, of one partner, is another than without, and can be resumed with them only."""
+    path, other = tmp_path / "features.safetensors", tmp_path / "other.safetensors"
+    tensors = features(tiny_set, path)
+    head = '[[head]]\nkind = "affinity"\nlabel = "label_size"\nhidden = 8\n'
+    changes = [f"data.embeddings={path}", "model.embeddings.sizes=[2]", "data.input=segment0"]
+    code, out, _, errors = run([head], *changes)
+    assert code == 0, errors
+    assert weights(out)["encoder.mix_before.projectors.0.2.weight"].shape == (32, 2)
+    assert main([str(out / "spec.toml"), "--resume", "--set", "train.epochs=3"]) == 0
+    save_file(
+        {name: values[:, :1].repeat(2, axis=1) for name, values in tensors.items()} | {"more": np.ones(3)},
+        other,
+    )
+    assert main([str(out / "spec.toml"), "--resume", "--set", f"data.embeddings={other}"]) == 2
+
+
+def test_features_that_do_not_fit(run, tiny_set, tmp_path):
+    """All complexes are looked at before the run starts."""
+    path = tmp_path / "features.safetensors"
+    tensors = features(tiny_set, path)
+    train = [record.id for record in atomica.open_dataset(tiny_set) if record.split == "train"]
+    tensors[train[0]] = tensors[train[0]][1:]
+    del tensors[train[1]], tensors[train[2]]
+    save_file(tensors, path)
+    code, out, _, errors = run([BINARY], f"data.embeddings={path}", "model.embeddings.sizes=[2]")
+    assert code == 2
+    assert f"lacks 2 ({train[1]}; {train[2]}) of 36 complexes" in errors
+    assert re.search(
+        rf"must hold \[blocks, 2\] .*: 1 \({train[0]} is \[\d+, 2\] F32 for \d+ blocks\)", errors
+    )
+    assert not out.exists()
+
+
+def test_features_that_are_not_finite(tiny_set, tmp_path):
+    path = tmp_path / "features.safetensors"
+    tensors = features(tiny_set, path)
+    record = atomica.open_dataset(tiny_set)[3]
+    tensors[record.id][0, 0] = np.nan
+    save_file(tensors, path)
+    with pytest.raises(DataError, match=f"{record.id} has a feature that is not finite"):
+        BlockFeatures([path]).rows([record])

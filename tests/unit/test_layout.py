@@ -18,6 +18,7 @@ ROOMS = [
     ("fragments", "mining", "pockets", "prep"),
     ("spec",),
     ("records",),
+    ("features",),
     ("noise",),
     ("graph",),
     ("demo",),
