@@ -26,6 +26,7 @@ __all__ = [
     "Convolution",
     "DetailedEncoding",
     "EdgeConvolution",
+    "Edges",
     "EmbeddingConfig",
     "Encoder",
     "EncoderConfig",
@@ -273,6 +274,19 @@ class Convolution(nn.Module):
         return self.norm(self.product(plan, x, y, hidden, scalars_only=scalars_only))
 
 
+class Edges(NamedTuple):
+    """The edges of a level as its convolutions read them.
+
+    plan: their order; y: [E, 9] their harmonics and length: [E, edge_size] their lengths, embedded, in that order;
+    kinds: [4, edge_size] the embedding of edge types.
+    """
+
+    plan: EdgePlan
+    y: Tensor
+    length: Tensor
+    kinds: Tensor
+
+
 class EdgeConvolution(Convolution):
     """A convolution over the edges of a level, whose radial features are [length, kind, h_receiver, h_sender]."""
 
@@ -280,27 +294,18 @@ class EdgeConvolution(Convolution):
         super().__init__(inputs, outputs, 2 * edge_size + 2 * hidden, dropout)
         self.hidden, self.edge_size = hidden, edge_size
 
-    def update(
-        self,
-        plan: EdgePlan,
-        x: Tensor,
-        y: Tensor,
-        length: Tensor,
-        kinds: Tensor,
-        *,
-        scalars_only: bool = False,
-    ) -> Tensor:
-        """x [N, D_in]; y [E, 9]; length [E, edge_size]; kinds [4, edge_size], one row per edge type."""
-        before = self._radial_features(plan, x, length, kinds)
-        return self.convolve(plan, x, y, before, scalars_only=scalars_only)
+    def update(self, edges: Edges, x: Tensor, *, scalars_only: bool = False) -> Tensor:
+        """The convolution of x [N, D_in] over `edges`."""
+        before = self._radial_features(edges, x[:, : self.hidden])
+        return self.convolve(edges.plan, x, edges.y, before, scalars_only=scalars_only)
 
-    def _radial_features(self, plan: EdgePlan, x: Tensor, length: Tensor, kinds: Tensor) -> Tensor:
+    def _radial_features(self, edges: Edges, scalars: Tensor) -> Tensor:
         """The linear map of [length, kind, h_receiver, h_sender], applied per node before it is gathered."""
-        size, scalars = self.edge_size, x[:, : self.hidden]
+        plan, size = edges.plan, self.edge_size
         weight = self.radial.weight.t()
         of_length, of_kind, of_receiver, of_sender = weight.split([size, size, self.hidden, self.hidden])
-        out = torch.addmm(self.radial.bias, length, of_length)
-        out = out + F.embedding(plan.kind, kinds @ of_kind)
+        out = torch.addmm(self.radial.bias, edges.length, of_length)
+        out = out + F.embedding(plan.kind, edges.kinds @ of_kind)
         out = out + F.embedding(plan.receiver, scalars @ of_receiver)
         return out + F.embedding(plan.sender, scalars @ of_sender)
 
@@ -315,18 +320,9 @@ class Interaction(EdgeConvolution):
         inputs, outputs = Layout(layer_slots(hidden, depth)), Layout(layer_slots(hidden, depth + 1))
         super().__init__(inputs, outputs, hidden, edge_size, dropout)
 
-    def forward(  # type: ignore[override]
-        self,
-        plan: EdgePlan,
-        x: Tensor,
-        y: Tensor,
-        length: Tensor,
-        kinds: Tensor,
-        *,
-        scalars_only: bool = False,
-    ) -> Tensor:
+    def forward(self, edges: Edges, x: Tensor, *, scalars_only: bool = False) -> Tensor:  # type: ignore[override]
         """Arguments as in `update`."""
-        update = self.update(plan, x, y, length, kinds, scalars_only=scalars_only)
+        update = self.update(edges, x, scalars_only=scalars_only)
         runs, first = [], 0
         for l in range(1 if scalars_only else 3):  # noqa: E741
             width = self.outputs.channels[l] * (2 * l + 1)
@@ -367,11 +363,11 @@ class LevelEncoder(nn.Module):
         vectors = (level.x[plan.sender] - level.x[plan.receiver]).double()
         y = spherical_harmonics(vectors).to(x.dtype)
         distance = vectors.norm(dim=1)
-        length = self.length(distance)
+        edges = Edges(plan, y, self.length(distance), self.kinds.weight)
         for layer in self.layers:
             # the output reads scalars alone, so unless details are wanted the last layer computes nothing else
             last = layer is self.layers[-1]
-            x = layer(plan, x, y, length, self.kinds.weight, scalars_only=last and not detailed)
+            x = layer(edges, x, scalars_only=last and not detailed)
         layout = self.layers[-1].outputs
         assert isinstance(layout, Layout)
         out = F.normalize(self.out(x[:, : layout.channels[0]]), dim=1)

@@ -11,11 +11,12 @@ import importlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp
+from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp, out_of_range
 from atomica.errors import SpecError
 from atomica.graph import GraphInputs
 
@@ -25,6 +26,7 @@ __all__ = [
     "NEEDS",
     "TARGETS",
     "Head",
+    "NetworkConfig",
     "available",
     "head_class",
     "mlp",
@@ -40,6 +42,31 @@ TARGETS = ("labels", "perturbation", "masks", "none")
 
 _REGISTRY: dict[str, type[Head]] = {}
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Keys of a head that predicts one number by [activation, dropout, linear] × layers.
+
+    Raises SpecError naming every value out of range.
+    """
+
+    hidden: int = field(default=32, metadata={"help": "width of the prediction network"})
+    layers: int = field(default=3, metadata={"help": "linear layers of the prediction network"})
+    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
+
+    def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise SpecError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values."""
+        return out_of_range(self, "hidden", "layers")
+
+    def network(self, width: int) -> nn.Sequential:
+        """The network: [N, width] → [N, 1]."""
+        return mlp([width, *[self.hidden] * (self.layers - 1), 1], self.activation, self.dropout)
 
 
 class Head(nn.Module):

@@ -10,36 +10,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding, out_of_range
-from atomica.errors import DataError, SpecError
+from atomica.encoder import EncoderConfig, Encoding
+from atomica.errors import DataError
 from atomica.graph import GraphInputs
-from atomica.heads import Head, mlp, register, values_met
+from atomica.heads import Head, NetworkConfig, register, values_met
 
 __all__ = ["BinaryConfig", "BinaryHead"]
 
 
 @dataclass(frozen=True)
-class BinaryConfig:
+class BinaryConfig(NetworkConfig):
     """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
 
     positive: str = field(default="1", metadata={"help": "label value that counts as yes"})
     negative: str = field(
         default="", metadata={"help": "label value that counts as no; empty: every other value"}
     )
-    hidden: int = field(default=32, metadata={"help": "width of the prediction network"})
-    layers: int = field(default=3, metadata={"help": "linear layers of the prediction network"})
-    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
 
-    def __post_init__(self) -> None:
+    def problems(self) -> list[str]:
+        """What is wrong with the values."""
         problems = []
         if not self.positive:
             problems.append("positive is empty: give the label value that counts as yes")
         if self.positive == self.negative:
             problems.append(f"positive and negative are both {self.positive!r}")
-        problems += out_of_range(self, "hidden", "layers")
-        if problems:
-            raise SpecError("; ".join(problems))
+        return problems + super().problems()
 
 
 @register("binary")
@@ -55,8 +50,7 @@ class BinaryHead(Head):
 
     def __init__(self, config: BinaryConfig, encoder: EncoderConfig) -> None:
         super().__init__(config, encoder)
-        sizes = [encoder.block_hidden] + [config.hidden] * (config.layers - 1) + [1]
-        self.network = mlp(sizes, config.activation, config.dropout)
+        self.network = config.network(encoder.block_hidden)
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
         return self.network(encoding.graph).squeeze(1)
@@ -71,7 +65,8 @@ class BinaryHead(Head):
     def encode_labels(cls, config: BinaryConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → targets 0 or 1 [G] and known [G]. Raises DataError if no row is labelled yes or none no.
 
-        >>> target, known = BinaryHead.encode_labels(BinaryConfig("ZN", "CA"), ["ZN", "MG", None, "CA"])
+        >>> config = BinaryConfig(positive="ZN", negative="CA")
+        >>> target, known = BinaryHead.encode_labels(config, ["ZN", "MG", None, "CA"])
         >>> target.tolist(), known.tolist()
         ([1, 0, 0, 0], [True, False, False, True])
         """

@@ -18,6 +18,7 @@ from atomica.encoder import (
     Convolution,
     DetailedEncoding,
     EdgeConvolution,
+    Edges,
     EncoderConfig,
     Encoding,
     LengthEmbedding,
@@ -170,10 +171,8 @@ class DenoiseHead(Head):
             torsion = self._torsions(encoding.atoms, inputs, bonds, graph_of_atom)
         if config.atom:
             detail = encoding.atoms
-            length = self.atom_length(detail.distance)
-            update = self.atom_convolution.update(
-                detail.plan, detail.features, detail.y, length, detail.kinds
-            )
+            edges = Edges(detail.plan, detail.y, self.atom_length(detail.distance), detail.kinds)
+            update = self.atom_convolution.update(edges, detail.features)
             vectors_A = self.atom_convolution.outputs.run(update, 1).sum(dim=2)
             atom = vectors_A * self.atom_scale(encoding.block)[inputs.block_of_atom]
         return DenoiseOutput(

@@ -5,34 +5,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding, out_of_range
-from atomica.errors import DataError, SpecError
+from atomica.encoder import EncoderConfig, Encoding
+from atomica.errors import DataError
 from atomica.graph import GraphInputs
-from atomica.heads import Head, mlp, register, values_met
+from atomica.heads import Head, NetworkConfig, register, values_met
 
 __all__ = ["RegressionConfig", "RegressionHead"]
 
 
-@dataclass(frozen=True)
-class RegressionConfig:
+class RegressionConfig(NetworkConfig):
     """Keys of a `[[head]]` table with `kind = "regression"`. Raises SpecError naming every value out of range."""
-
-    hidden: int = field(default=32, metadata={"help": "width of the prediction network"})
-    layers: int = field(default=3, metadata={"help": "linear layers of the prediction network"})
-    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
-
-    def __post_init__(self) -> None:
-        problems = out_of_range(self, "hidden", "layers")
-        if problems:
-            raise SpecError("; ".join(problems))
 
 
 @register("regression")
@@ -48,8 +36,7 @@ class RegressionHead(Head):
 
     def __init__(self, config: RegressionConfig, encoder: EncoderConfig) -> None:
         super().__init__(config, encoder)
-        sizes = [encoder.block_hidden] + [config.hidden] * (config.layers - 1) + [1]
-        self.network = mlp(sizes, config.activation, config.dropout)
+        self.network = config.network(encoder.block_hidden)
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
         return self.network(encoding.graph).squeeze(1)

@@ -131,4 +131,4 @@ def test_labels_of_the_binary_head():
     with pytest.raises(
         DataError, match=r"no row is labelled 'ZN' or 'CA'; the values are: 'MG' \(2\), no label"
     ):
-        BinaryHead.encode_labels(BinaryConfig("ZN", "CA"), ["MG", "MG", None])
+        BinaryHead.encode_labels(BinaryConfig(positive="ZN", negative="CA"), ["MG", "MG", None])
