@@ -1,6 +1,7 @@
 //! Structure files: bytes → [`Structure`], flat columns without an allocation per atom.
 
 mod bcif;
+mod gunzip;
 pub mod ligand;
 mod mmcif;
 mod number;
@@ -261,7 +262,10 @@ fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &str) -> Res
     empty(raw)?;
     let text = match packing {
         Packing::Plain => return Ok(Cow::Borrowed(raw)),
-        Packing::Gzip => unpack(flate2::read::MultiGzDecoder::new(raw), raw.len(), limit, shown)?,
+        Packing::Gzip => match gunzip::gunzip(raw, limit) {
+            Some(text) => text,
+            None => unpack(flate2::read::MultiGzDecoder::new(raw), raw.len(), limit, shown)?,
+        },
         Packing::Zstd => {
             let decoder = zstd::stream::read::Decoder::new(raw)
                 .map_err(|e| Error::Decompress { path: shown.to_owned(), reason: e.to_string() })?;
