@@ -829,15 +829,16 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
+    fn ended_early(&self, path: &Path) -> Error {
+        Error::Write { path: path.display().to_string(), reason: "the thread that wrote it ended early".to_owned() }
+    }
+
     /// Waits for the first note.
     fn settle(&mut self) -> Result<()> {
         match self.noting.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(written)) => written,
-            Some(Err(_)) => Err(Error::Write {
-                path: self.build.out.join(PROGRESS).display().to_string(),
-                reason: "the thread that wrote it ended early".to_owned(),
-            }),
+            Some(Err(_)) => Err(self.ended_early(&self.build.out.join(PROGRESS))),
         }
     }
 
@@ -924,19 +925,24 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn close_shard(&mut self, rows: u64, outcomes: u64) -> Result<()> {
-        let shard = std::mem::take(&mut self.shard);
-        let entry = shard.write(&self.build.out, self.progress.shards.len(), self.build.compression)?;
-        self.progress.shards.push(entry);
-        self.note(rows, outcomes)
+    /// Writes the records so far as a shard, while the ledgers go to the disk as well.
+    fn write_shard(&mut self) -> Result<()> {
+        let (shard, number) = (std::mem::take(&mut self.shard), self.progress.shards.len());
+        let (ledgers, build) = (&self.ledgers, self.build);
+        let (written, synced) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| ledgers.values().try_for_each(Ledger::sync));
+            (shard.write(&build.out, number, build.compression), syncing.join())
+        });
+        synced.map_err(|_| self.ended_early(&self.build.out))??;
+        self.progress.shards.push(written?);
+        Ok(())
     }
 
-    /// Notes that everything up to here is on the disk.
-    fn note(&mut self, rows: u64, outcomes: u64) -> Result<()> {
-        for (name, ledger) in &self.ledgers {
-            ledger.sync()?;
-            self.progress.ledgers.insert((*name).to_owned(), ledger.bytes);
-        }
+    /// Closes the shard and notes that everything up to here is on the disk.
+    fn close_shard(&mut self, rows: u64, outcomes: u64) -> Result<()> {
+        self.write_shard()?;
+        let bytes = self.ledgers.iter().map(|(name, ledger)| ((*name).to_owned(), ledger.bytes));
+        self.progress.ledgers.extend(bytes);
         self.progress.rows = rows;
         self.progress.outcomes = outcomes;
         self.progress.counts = self.counts;
@@ -966,10 +972,13 @@ impl<'a> Writer<'a> {
 
     fn finish(mut self) -> Result<Summary> {
         self.counts.inputs = self.total;
+        // The manifest is the note that all is done; whatever comes between, the last shard is made again.
+        self.settle()?;
         if self.shard.rows() > 0 || self.progress.shards.is_empty() {
-            self.close_shard(self.total, 0)?;
+            self.write_shard()?;
+        } else {
+            self.ledgers.values().try_for_each(Ledger::sync)?;
         }
-        self.note(self.total, 0)?;
         let options = self.build.options();
         let manifest = Manifest {
             schema_version: crate::SCHEMA_VERSION,
