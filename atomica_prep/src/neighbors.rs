@@ -20,8 +20,24 @@ const WIDE: usize = 8;
 
 type Lanes<T> = [T; WIDE];
 
+/// Numbers of the lanes.
+const LANES: Lanes<i32> = [0, 1, 2, 3, 4, 5, 6, 7];
+
+/// A bit for each lane.
+const BITS: Lanes<u32> = [1, 2, 4, 8, 16, 32, 64, 128];
+
 /// Row of the places behind the last point.
 const NO_ROW: u32 = u32::MAX;
+
+/// All bits of the lanes together.
+#[inline(always)]
+fn together(lanes: Lanes<u32>) -> u32 {
+    let mut all = 0;
+    for lane in 0..WIDE {
+        all |= lanes[lane];
+    }
+    all
+}
 
 /// A point and its row in the caller's array.
 #[derive(Debug, Clone, Copy)]
@@ -279,15 +295,20 @@ impl Found<'_> {
             let name = (self.visited.len() * WIDE) as i32 & (NAMES - 1);
             self.rows[name as usize..name as usize + WIDE].copy_from_slice(&leaf.rows);
             self.visited.push((base + at) as u32);
-            let (near, count) = leaf.near(bounds, limit);
-            for &slot in &near[..count] {
-                let slot = usize::from(slot);
+            let mut near = leaf.near(bounds, limit);
+            let any = near != 0;
+            while near != 0 {
+                let slot = near.trailing_zeros() as usize;
+                near &= near - 1;
                 let mut keys = leaf.keys(slot, group);
-                // No point is its own neighbour.
-                let excluded = if own == Some(at) { slot } else { WIDE };
                 for lane in 0..WIDE {
-                    let named = keys[lane] & -NAMES | (name | slot as i32);
-                    keys[lane] = if lane as i32 == excluded as i32 { EMPTY } else { named };
+                    keys[lane] = keys[lane] & -NAMES | (name | slot as i32);
+                }
+                if own == Some(at) {
+                    // No point is its own neighbour.
+                    for lane in 0..WIDE {
+                        keys[lane] = if LANES[lane] == slot as i32 { EMPTY } else { keys[lane] };
+                    }
                 }
                 // Every slot is passed, because a branch out of here could not be predicted.
                 for row in self.slots.iter_mut() {
@@ -298,7 +319,7 @@ impl Found<'_> {
                     }
                 }
             }
-            if count > 0 {
+            if any {
                 limit = self.limit();
             }
         }
@@ -341,9 +362,9 @@ impl Leaf {
         keys
     }
 
-    /// The points at most `limit` away from `bounds`.
+    /// The points at most `limit` away from `bounds`, one bit each.
     #[inline(always)]
-    fn near(&self, bounds: &Bounds, limit: i32) -> (Lanes<u8>, usize) {
+    fn near(&self, bounds: &Bounds, limit: i32) -> u32 {
         let mut squared = [0.0f32; WIDE];
         for axis in 0..3 {
             for slot in 0..WIDE {
@@ -353,12 +374,12 @@ impl Leaf {
                 squared[slot] += d * d;
             }
         }
-        let (mut near, mut count) = ([0u8; WIDE], 0);
+        let mut near = [0; WIDE];
         for slot in 0..WIDE {
-            near[count % WIDE] = slot as u8;
-            count += usize::from((key(squared[slot]) <= limit) & (self.rows[slot] != NO_ROW));
+            let hit = (key(squared[slot]) <= limit) & (self.rows[slot] != NO_ROW);
+            near[slot] = if hit { BITS[slot] } else { 0 };
         }
-        (near, count)
+        together(near)
     }
 }
 
@@ -580,40 +601,107 @@ pub fn nearest(
 /// Distances in single precision are off by less than this, relatively, squared ones included.
 const SLACK: f32 = 1e-6;
 
+/// On the way through a tree: all leaves within a distance, in no order.
+struct Around<'a> {
+    levels: &'a [Vec<Node>],
+    from: &'a Bounds,
+    /// Number of the first leaf that matters.
+    first: usize,
+    limit: i32,
+    /// By level: the node at hand, and its children that are still to be looked at, one bit each.
+    nodes: [usize; DEEPEST],
+    near: [u32; DEEPEST],
+    level: usize,
+}
+
+impl<'a> Around<'a> {
+    #[inline(always)]
+    fn new(tree: &'a Tree, from: &'a Bounds, first: usize, limit: i32) -> Self {
+        let (nodes, near) = ([0; DEEPEST], [0; DEEPEST]);
+        let mut around = Self { levels: &tree.levels, from, first, limit, nodes, near, level: 0 };
+        if let Some(top) = around.levels.len().checked_sub(1) {
+            around.enter(top, 0);
+        }
+        around
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, level: usize, node: usize) {
+        let keys = self.levels[level][node].gaps(self.from);
+        // The leaves below a child end before those below the next one begin.
+        let before = (self.first >> (3 * level)).saturating_sub(node * WIDE).min(WIDE) as i32;
+        let mut near = [0; WIDE];
+        for child in 0..WIDE {
+            let hit = (keys[child] <= self.limit) & (LANES[child] >= before);
+            near[child] = if hit { BITS[child] } else { 0 };
+        }
+        (self.level, self.nodes[level], self.near[level]) = (level, node, together(near));
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        loop {
+            let near = &mut self.near[self.level];
+            if *near == 0 {
+                self.level += 1;
+                if self.level >= self.levels.len() {
+                    return None;
+                }
+                continue;
+            }
+            let at = self.nodes[self.level] * WIDE + near.trailing_zeros() as usize;
+            *near &= *near - 1;
+            if self.level == 0 {
+                return Some(at);
+            }
+            self.enter(self.level - 1, at);
+        }
+    }
+}
+
 /// Pairs of points closer than a cutoff, each once.
 #[inline(always)]
 fn pairs(tree: &Tree, cutoff: f64, first: &mut Vec<i32>, second: &mut Vec<i32>) {
+    /// Of two leaves; a power of two.
+    const MOST: usize = WIDE * WIDE;
     let squared = cutoff * cutoff;
     // Within `sure` single precision is enough, beyond `limit` as well.
     let sure = key(squared as f32 * (1.0 - 2.0 * SLACK));
     let limit = key(squared as f32 * (1.0 + 2.0 * SLACK)) | (WIDE as i32 - 1);
+    let (mut lower, mut higher) = ([0i32; MOST], [0i32; MOST]);
     for (home, (group, bounds)) in tree.leaves.iter().zip(&tree.bounds).enumerate() {
         let filled = group.rows.iter().filter(|row| **row != NO_ROW).count();
-        let mut walk = Walk::new(tree, bounds);
-        while let Some(at) = walk.next(limit) {
-            if at < home {
-                continue;
-            }
+        let mut around = Around::new(tree, bounds, home, limit);
+        while let Some(at) = around.next() {
             let leaf = &tree.leaves[at];
-            let (near, count) = leaf.near(bounds, limit);
-            for &slot in &near[..count] {
-                let slot = usize::from(slot);
+            let mut near = leaf.near(bounds, limit);
+            let mut found = 0;
+            while near != 0 {
+                let slot = near.trailing_zeros() as usize;
+                near &= near - 1;
                 let keys = leaf.keys(slot, group);
                 let end = if at == home { slot } else { filled };
-                let (mut hits, mut found) = ([0u8; WIDE], 0);
+                let (mut hits, mut doubts) = ([0i32; WIDE], 0);
                 for lane in 0..WIDE {
-                    hits[found % WIDE] = lane as u8;
-                    found += usize::from((keys[lane] <= limit) & (lane < end));
+                    hits[lane] = i32::from((keys[lane] < sure) & (lane < end));
+                    doubts |= i32::from((keys[lane] >= sure) & (keys[lane] <= limit) & (lane < end));
                 }
-                for &lane in &hits[..found] {
-                    let lane = usize::from(lane);
-                    if keys[lane] < sure || distance_squared(leaf.position(slot), group.position(lane)) < squared {
-                        let (a, b) = (group.rows[lane] as i32, leaf.rows[slot] as i32);
-                        first.push(a.min(b));
-                        second.push(a.max(b));
+                if doubts != 0 {
+                    for lane in 0..end {
+                        hits[lane] = i32::from(distance_squared(leaf.position(slot), group.position(lane)) < squared);
                     }
                 }
+                let row = leaf.rows[slot] as i32;
+                // All are written, and the next one over those that are no hits: a branch could not be predicted.
+                for lane in 0..WIDE {
+                    let other = group.rows[lane] as i32;
+                    lower[found % MOST] = row.min(other);
+                    higher[found % MOST] = row.max(other);
+                    found += hits[lane] as usize;
+                }
             }
+            first.extend_from_slice(&lower[..found]);
+            second.extend_from_slice(&higher[..found]);
         }
     }
 }
@@ -649,7 +737,7 @@ pub fn pairs_within(positions: &[[f32; 3]], cutoff: f64) -> Result<(Vec<i32>, Ve
         positions.iter().zip(0..).map(|(position, row)| Point { position: *position, row }).collect();
     let tree = Tree::new(&mut points);
     // As many as atoms of molecules have within 5 Å.
-    let (mut first, mut second) = (Vec::with_capacity(positions.len() * 14), Vec::with_capacity(positions.len() * 14));
+    let (mut first, mut second) = (Vec::with_capacity(positions.len() * 20), Vec::with_capacity(positions.len() * 20));
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has been asked. Wide vectors halve the time.
