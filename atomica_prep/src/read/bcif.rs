@@ -933,102 +933,239 @@ mod tests {
         Ok(Values::Ints(values.to_vec()))
     }
 
+    fn floats(values: &[f64]) -> Decoded<Values<'static>> {
+        Ok(Values::Floats(values.to_vec()))
+    }
+
+    fn delta(origin: i64) -> Pack<'static> {
+        Map(vec![("kind", Text("Delta")), ("origin", Int(origin)), ("srcType", Int(3))])
+    }
+
+    fn packing(size: i64, bytes: i64, unsigned: bool) -> Pack<'static> {
+        Map(vec![
+            ("kind", Text("IntegerPacking")),
+            ("byteCount", Int(bytes)),
+            ("isUnsigned", Bool(unsigned)),
+            ("srcSize", Int(size)),
+        ])
+    }
+
+    fn runs(size: i64) -> Pack<'static> {
+        Map(vec![("kind", Text("RunLength")), ("srcType", Int(3)), ("srcSize", Int(size))])
+    }
+
+    fn fixed(factor: f64) -> Pack<'static> {
+        Map(vec![("kind", Text("FixedPoint")), ("factor", Float(factor)), ("srcType", Int(33))])
+    }
+
+    fn quantized(low: f64, high: f64, steps: i64) -> Pack<'static> {
+        Map(vec![
+            ("kind", Text("IntervalQuantization")),
+            ("min", Float(low)),
+            ("max", Float(high)),
+            ("numSteps", Int(steps)),
+            ("srcType", Int(32)),
+        ])
+    }
+
+    /// Little-endian words.
+    fn words(values: &[i16]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    /// Little-endian numbers of four bytes.
+    fn wide(values: &[i32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    fn refused(encoding: Vec<Pack<'static>>, bytes: Vec<u8>, text: &str) {
+        let error = decoded(encoding, bytes).unwrap_err();
+        assert!(error.contains(text), "{error}: should say {text:?}");
+    }
+
     #[test]
-    fn all_types_of_byte_arrays() {
-        assert_eq!(decoded(vec![byte_array_of(1)], vec![0xff, 2]), ints(&[-1, 2]));
-        assert_eq!(decoded(vec![byte_array_of(2)], vec![0xfe, 0xff, 1, 0]), ints(&[-2, 1]));
-        assert_eq!(decoded(vec![byte_array_of(3)], vec![0xfd, 0xff, 0xff, 0xff]), ints(&[-3]));
-        assert_eq!(decoded(vec![byte_array_of(4)], vec![0xff]), ints(&[255]));
-        assert_eq!(decoded(vec![byte_array_of(5)], vec![0xff, 0xff]), ints(&[65535]));
-        assert_eq!(decoded(vec![byte_array_of(6)], vec![1, 0, 0, 0]), ints(&[1]));
-        let floats = [1.5f32.to_le_bytes(), (-2.0f32).to_le_bytes()].concat();
-        assert_eq!(decoded(vec![byte_array_of(32)], floats), Ok(Values::Floats(vec![1.5, -2.0])));
-        assert_eq!(decoded(vec![byte_array_of(33)], 0.1f64.to_le_bytes().to_vec()), Ok(Values::Floats(vec![0.1])));
-        for (kind, bytes) in [(2, vec![1]), (6, vec![255; 4]), (7, vec![1]), (33, vec![0; 7])] {
-            assert!(decoded(vec![byte_array_of(kind)], bytes).is_err(), "{kind}");
+    fn byte_array_of_every_type() {
+        assert_eq!(decoded(vec![byte_array_of(1)], vec![0xff, 2, 0x80]), ints(&[-1, 2, -128]));
+        assert_eq!(decoded(vec![byte_array_of(2)], words(&[-2, 1, i16::MIN])), ints(&[-2, 1, -32768]));
+        assert_eq!(decoded(vec![byte_array_of(3)], wide(&[-3, i32::MAX, i32::MIN])), ints(&[-3, i32::MAX, i32::MIN]));
+        assert_eq!(decoded(vec![byte_array_of(4)], vec![0xff, 0]), ints(&[255, 0]));
+        assert_eq!(decoded(vec![byte_array_of(5)], words(&[-1, 1])), ints(&[65535, 1]));
+        assert_eq!(decoded(vec![byte_array_of(6)], wide(&[1, i32::MAX])), ints(&[1, i32::MAX]));
+        let single = [1.5f32.to_le_bytes(), (-2.0f32).to_le_bytes()].concat();
+        assert_eq!(decoded(vec![byte_array_of(32)], single), floats(&[1.5, -2.0]));
+        assert_eq!(decoded(vec![byte_array_of(33)], 0.1f64.to_le_bytes().to_vec()), floats(&[0.1]));
+        for kind in [1, 2, 3, 4, 5, 6, 32, 33] {
+            assert_eq!(decoded(vec![byte_array_of(kind)], Vec::new()).unwrap().len(), 0, "{kind}");
         }
     }
 
     #[test]
-    fn numbers_through_their_encodings() {
-        let delta = |origin: i64| Map(vec![("kind", Text("Delta")), ("origin", Int(origin)), ("srcType", Int(3))]);
-        let packing = |size: i64, bytes: i64, unsigned: bool| {
-            Map(vec![
-                ("kind", Text("IntegerPacking")),
-                ("byteCount", Int(bytes)),
-                ("isUnsigned", Bool(unsigned)),
-                ("srcSize", Int(size)),
-            ])
-        };
-        let runs = |size: i64| Map(vec![("kind", Text("RunLength")), ("srcType", Int(3)), ("srcSize", Int(size))]);
-        let fixed =
-            |factor: f64| Map(vec![("kind", Text("FixedPoint")), ("factor", Float(factor)), ("srcType", Int(33))]);
-        assert_eq!(decoded(vec![delta(10), byte_array_of(1)], vec![0, 1, 0xfe]), ints(&[10, 11, 9]));
-        assert_eq!(decoded(vec![runs(5), byte_array_of(1)], vec![7, 2, 0xff, 3]), ints(&[7, 7, -1, -1, -1]));
-        // 127 + 3; -128 - 128 - 1; 5
-        let packed = vec![127, 3, 0x80, 0x80, 0xff, 5];
-        assert_eq!(decoded(vec![packing(3, 1, false), byte_array_of(1)], packed), ints(&[130, -257, 5]));
-        assert_eq!(decoded(vec![packing(2, 1, true), byte_array_of(4)], vec![255, 0, 9]), ints(&[255, 9]));
-        let wide = vec![0xff, 0xff, 1, 0, 2, 0];
-        assert_eq!(decoded(vec![packing(2, 2, true), byte_array_of(5)], wide), ints(&[65536, 2]));
-        let steps = Map(vec![
-            ("kind", Text("IntervalQuantization")),
-            ("min", Float(-1.0)),
-            ("max", Int(1)),
-            ("numSteps", Int(5)),
-            ("srcType", Int(32)),
-        ]);
-        let quantized = decoded(vec![steps, byte_array_of(4)], vec![0, 2, 4]);
-        assert_eq!(quantized, Ok(Values::Floats(vec![-1.0, 0.0, 1.0])));
-        let chain = vec![fixed(1000.0), delta(0), packing(2, 1, false), byte_array_of(1)];
-        assert_eq!(decoded(chain, vec![127, 127, 1, 0xff]), Ok(Values::Floats(vec![0.255, 0.254])));
-        for (encoding, bytes, text) in [
-            (vec![runs(5), byte_array_of(1)], vec![7, 6], "srcSize says 5"),
-            (vec![runs(5), byte_array_of(1)], vec![7, 0xff], "-1 times"),
-            (
-                vec![runs(2_000_000_000), byte_array_of(3)],
-                [1i32, 2_000_000_000].map(i32::to_le_bytes).concat(),
-                "more than",
-            ),
-            (vec![packing(1, 1, false), byte_array_of(1)], vec![127], "in the middle"),
-            (vec![packing(2, 1, false), byte_array_of(1)], vec![1], "srcSize says 2"),
-            (vec![packing(1, 3, false), byte_array_of(1)], vec![1], "3 bytes"),
-            (vec![fixed(0.0), byte_array_of(1)], vec![1], "the factor 0"),
-            (vec![delta(0), fixed(1.0), byte_array_of(1)], vec![1], "with a fraction"),
-            (vec![delta(0)], vec![1], "is given bytes"),
-            (vec![byte_array_of(1), byte_array_of(1)], vec![1], "not the last"),
-            (vec![Map(vec![("kind", Text("Zip"))])], vec![1], "\"Zip\" is not known"),
-        ] {
-            let error = decoded(encoding, bytes).unwrap_err();
-            assert!(error.contains(text), "{error}");
+    fn byte_array_errors() {
+        for (kind, width) in [(2, 2), (3, 4), (5, 2), (6, 4), (32, 4), (33, 8)] {
+            refused(vec![byte_array_of(kind)], vec![0; width - 1], &format!("values of {width} bytes"));
         }
+        refused(vec![byte_array_of(6)], vec![255; 4], "beyond 2147483647");
+        refused(vec![byte_array_of(7)], vec![1], "type 7");
+        refused(vec![byte_array_of(1), byte_array_of(1)], vec![1], "ByteArray is not the last");
+        refused(vec![Map(vec![("kind", Text("ByteArray"))])], vec![1], "type is missing");
+        refused(vec![Map(vec![("kind", Text("Zip"))])], vec![1], "\"Zip\" is not known");
+        refused(vec![Map(vec![("type", Int(1))])], vec![1], "kind is missing");
+    }
+
+    #[test]
+    fn fixed_point() {
+        assert_eq!(decoded(vec![fixed(1000.0), byte_array_of(3)], wide(&[1500, -1, 0])), floats(&[1.5, -0.001, 0.0]));
+        let whole = Map(vec![("kind", Text("FixedPoint")), ("factor", Int(10))]);
+        assert_eq!(decoded(vec![whole, byte_array_of(1)], vec![5]), floats(&[0.5]));
+        for factor in [0.0, f64::INFINITY, f64::NAN] {
+            refused(vec![fixed(factor), byte_array_of(1)], vec![1], "the factor");
+        }
+        refused(vec![fixed(10.0), byte_array_of(32)], vec![0; 4], "FixedPoint is given numbers with a fraction");
+        refused(vec![fixed(10.0)], vec![0; 4], "FixedPoint is given bytes");
+    }
+
+    #[test]
+    fn interval_quantization() {
+        let all = decoded(vec![quantized(-1.0, 1.0, 5), byte_array_of(4)], vec![0, 1, 2, 3, 4]);
+        assert_eq!(all, floats(&[-1.0, -0.5, 0.0, 0.5, 1.0]));
+        for encoding in [quantized(0.0, 1.0, 1), quantized(f64::NAN, 1.0, 5), quantized(0.0, f64::INFINITY, 5)] {
+            refused(vec![encoding, byte_array_of(4)], vec![0], "IntervalQuantization has");
+        }
+        refused(vec![quantized(0.0, 1.0, 2), byte_array_of(33)], vec![0; 8], "IntervalQuantization is given");
+    }
+
+    #[test]
+    fn run_lengths() {
+        assert_eq!(decoded(vec![runs(5), byte_array_of(1)], vec![7, 2, 0xff, 3]), ints(&[7, 7, -1, -1, -1]));
+        assert_eq!(decoded(vec![runs(1), byte_array_of(1)], vec![7, 0, 9, 1]), ints(&[9]));
+        assert_eq!(decoded(vec![runs(0), byte_array_of(1)], Vec::new()), ints(&[]));
+        refused(vec![runs(5), byte_array_of(1)], vec![7, 6], "srcSize says 5");
+        refused(vec![runs(7), byte_array_of(1)], vec![7, 7, 7], "srcSize says 7");
+        refused(vec![runs(5), byte_array_of(1)], vec![7, 0xff], "-1 times");
+        refused(vec![runs(2_000_000_000), byte_array_of(3)], wide(&[1, 2_000_000_000]), "more than the file has bytes");
+        refused(vec![runs(1), byte_array_of(33)], vec![0; 8], "RunLength is given");
+    }
+
+    #[test]
+    fn deltas() {
+        assert_eq!(decoded(vec![delta(10), byte_array_of(1)], vec![0, 1, 0xfe]), ints(&[10, 11, 9]));
+        assert_eq!(decoded(vec![delta(-3), byte_array_of(3)], wide(&[3, 1000])), ints(&[0, 1000]));
+        refused(vec![delta(1 << 40), byte_array_of(1)], vec![0], "Delta begins at 1099511627776");
+        refused(vec![delta(0), fixed(1.0), byte_array_of(1)], vec![1], "Delta is given numbers with a fraction");
+        refused(vec![delta(0)], vec![1], "Delta is given bytes");
+    }
+
+    #[test]
+    fn integer_packing_into_signed_bytes() {
+        // 127 + 3; -128 - 128 - 1; 5; 127 + 0; -128 + 0
+        let packed = vec![127, 3, 0x80, 0x80, 0xff, 5, 127, 0, 0x80, 0];
+        let values = [130, -257, 5, 127, -128];
+        assert_eq!(decoded(vec![packing(5, 1, false), byte_array_of(1)], packed), ints(&values));
+    }
+
+    #[test]
+    fn integer_packing_into_unsigned_bytes() {
+        let packed = vec![255, 0, 9, 255, 255, 1];
+        assert_eq!(decoded(vec![packing(3, 1, true), byte_array_of(4)], packed), ints(&[255, 9, 511]));
+    }
+
+    #[test]
+    fn integer_packing_into_signed_words() {
+        let packed = words(&[i16::MAX, 1, i16::MIN, i16::MIN, -2, 7, i16::MAX, 0]);
+        let values = [32768, -65538, 7, 32767];
+        assert_eq!(decoded(vec![packing(4, 2, false), byte_array_of(2)], packed), ints(&values));
+    }
+
+    #[test]
+    fn integer_packing_into_unsigned_words() {
+        let packed = words(&[-1, 1, 2, -1, -1, 0]);
+        assert_eq!(decoded(vec![packing(3, 2, true), byte_array_of(5)], packed), ints(&[65536, 2, 131_070]));
+    }
+
+    #[test]
+    fn integer_packing_errors() {
+        refused(vec![packing(1, 1, false), byte_array_of(1)], vec![127], "in the middle of a number");
+        refused(vec![packing(1, 2, true), byte_array_of(5)], vec![0xff; 2], "in the middle of a number");
+        refused(vec![packing(2, 1, false), byte_array_of(1)], vec![1], "srcSize says 2");
+        refused(vec![packing(1, 3, false), byte_array_of(1)], vec![1], "3 bytes");
+        refused(vec![packing(1, 1, true), byte_array_of(32)], vec![0; 4], "IntegerPacking is given");
+        let odd = Map(vec![
+            ("kind", Text("IntegerPacking")),
+            ("byteCount", Int(1)),
+            ("isUnsigned", Text("no")),
+            ("srcSize", Int(1)),
+        ]);
+        refused(vec![odd, byte_array_of(1)], vec![1], "neither true nor false");
+    }
+
+    #[test]
+    fn chains_of_encodings() {
+        let packed = || packing(2, 1, false);
+        let chain = vec![fixed(1000.0), delta(0), packed(), byte_array_of(1)];
+        assert_eq!(decoded(chain, vec![127, 127, 1, 0xff]), floats(&[0.255, 0.254]));
+        let chain = vec![delta(1), runs(4), packed(), byte_array_of(1)];
+        assert_eq!(decoded(chain, vec![1, 4]), ints(&[2, 3, 4, 5]));
+        let chain = vec![delta(1), runs(200), packed(), byte_array_of(1)];
+        assert_eq!(decoded(chain, vec![0, 127, 73]).unwrap().len(), 200);
+        let chain = vec![quantized(0.0, 10.0, 11), delta(0), byte_array_of(1)];
+        assert_eq!(decoded(chain, vec![3, 4]), floats(&[3.0, 7.0]));
+        let chain = (0..17).map(|_| delta(0)).chain([byte_array_of(1)]).collect();
+        refused(chain, vec![1], "more than 16 encodings");
+    }
+
+    /// A StringArray of pieces of "CAN".
+    fn texts_by(
+        offsets: Pack<'static>,
+        offset_encoding: Vec<Pack<'static>>,
+        rows: Vec<Pack<'static>>,
+    ) -> Pack<'static> {
+        Map(vec![
+            ("kind", Text("StringArray")),
+            ("stringData", Text("CAN")),
+            ("offsets", offsets),
+            ("offsetEncoding", List(offset_encoding)),
+            ("dataEncoding", List(rows)),
+        ])
     }
 
     fn texts(offsets: &[u8], rows: &[u8]) -> (Vec<Pack<'static>>, Vec<u8>) {
-        let encoding = Map(vec![
-            ("kind", Text("StringArray")),
-            ("stringData", Text("CAN")),
-            ("offsets", Bytes(offsets.to_vec())),
-            ("offsetEncoding", List(vec![byte_array_of(4)])),
-            ("dataEncoding", List(vec![byte_array_of(1)])),
-        ]);
+        let encoding = texts_by(Bytes(offsets.to_vec()), vec![byte_array_of(4)], vec![byte_array_of(1)]);
         (vec![encoding], rows.to_vec())
     }
 
     #[test]
-    fn texts_and_their_places() {
+    fn string_array() {
+        let expected =
+            |rows: &[i32]| Ok(Values::Texts(vec![Cow::Borrowed(&b"CA"[..]), Cow::Borrowed(b"N")], rows.to_vec()));
         let (encoding, bytes) = texts(&[0, 2, 3], &[1, 0, 0xff, 0]);
-        let expected = Values::Texts(vec![Cow::Borrowed(&b"CA"[..]), Cow::Borrowed(b"N")], vec![1, 0, -1, 0]);
-        assert_eq!(decoded(encoding, bytes), Ok(expected));
+        assert_eq!(decoded(encoding, bytes), expected(&[1, 0, -1, 0]));
+        // Offsets and rows have chains of their own.
+        let offsets = vec![delta(0), packing(3, 1, true), byte_array_of(4)];
+        let rows = vec![runs(5), byte_array_of(1)];
+        let encoding = texts_by(Bytes(vec![0, 2, 1]), offsets, rows);
+        assert_eq!(decoded(vec![encoding], vec![1, 2, 0, 3]), expected(&[1, 1, 0, 0, 0]));
+    }
+
+    #[test]
+    fn string_array_errors() {
         for (offsets, rows, text) in [
             (&[0, 9][..], &[0][..], "the offsets"),
             (&[2, 0], &[0], "the offsets"),
             (&[0, 2], &[1], "text number 1 of 1"),
+            (&[0, 2], &[0xfe], "text number -2 of 1"),
         ] {
             let (encoding, bytes) = texts(offsets, rows);
-            let error = decoded(encoding, bytes).unwrap_err();
-            assert!(error.contains(text), "{error}");
+            refused(encoding, bytes, text);
         }
+        let inner = || texts_by(Bytes(vec![0, 1]), vec![byte_array_of(4)], vec![byte_array_of(1)]);
+        let nested = texts_by(Bytes(vec![0, 1]), vec![byte_array_of(4)], vec![inner()]);
+        refused(vec![nested], vec![0], "StringArray in dataEncoding");
+        refused(vec![inner(), byte_array_of(1)], vec![0], "StringArray is not the last");
+        refused(vec![fixed(1.0), inner()], vec![0], "FixedPoint is given texts");
+        let many = texts_by(Bytes(vec![0; 70_000]), vec![byte_array_of(4)], vec![byte_array_of(1)]);
+        let bytes: &'static [u8] = data(vec![many], vec![0]).bytes().leak();
+        let error = decode(Value(bytes), 100_000).unwrap_err();
+        assert!(error.contains("69999 texts for 1 rows"), "{error}");
     }
 
     /// Two atoms, the second of them without an author's chain.
