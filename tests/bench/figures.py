@@ -1,6 +1,7 @@
 """Prints the figures that the README quotes, with the machine they were taken on.
 
     python tests/bench/figures.py build INDEX.csv     complexes per second of build-graphs, 1 and 2 threads
+    python tests/bench/figures.py entries FOLDER      whole entries without an index, and hours for all of the PDB
     python tests/bench/figures.py memory INDEX.csv    largest memory of build-graphs for 100 and 10,000 inputs
     python tests/bench/figures.py convolution         one layer against e3nn's fully connected tensor product
 
@@ -41,38 +42,72 @@ ORIGINAL = 5.9
 """Complexes per second of the original's preparation of the same kind of inputs, on one thread of this machine."""
 
 
-def build(index: Path, runs: int) -> None:
-    """Whole builds into a fresh folder each time: as processes, and within this one, which has started already."""
+ENTRIES, CORES, ATOMS = 230_000, 64, 8_000
+"""Of the Protein Data Bank: entries today, and what is assumed to be the mean number of atoms of one."""
+
+
+def one_build(inputs: list[str], threads: int, kind: str) -> tuple[float, dict[str, int]]:
+    """Seconds and counts of one build into a fresh folder, as a command of its own or within this process."""
     from atomica import _prep
 
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet:
+        command = ["build-graphs", *inputs, "--out", f"{folder}/graphs", "--threads", str(threads)]
+        errors = os.dup(2)
+        start = time.perf_counter()
+        if kind == "command":
+            whole = [sys.executable, "-m", "atomica.prep", *command]
+            code = subprocess.run(whole, stderr=quiet, check=False).returncode
+        else:
+            os.dup2(quiet.fileno(), 2)
+            code = _prep.run(command)
+            os.dup2(errors, 2)
+        elapsed = time.perf_counter() - start
+        os.close(errors)
+        if code not in (0, 3):
+            sys.exit(f"atomica-prep {' '.join(command)} failed with {code}")
+        return elapsed, json.loads(Path(folder, "graphs", "manifest.json").read_text())["counts"]
+
+
+def entries(folder: Path, runs: int, mean_atoms: int) -> None:
+    """Whole entries with `--discover`, by 1 and by 2 threads; then what that means for the whole archive."""
+    from atomica import _prep
+
+    one_build([str(folder), "--discover"], 2, "in process")  # warms the disk cache
+    pairs = []
+    for _ in range(runs):
+        one, counts = one_build([str(folder), "--discover"], 1, "in process")
+        two, _ = one_build([str(folder), "--discover"], 2, "in process")
+        pairs.append((one, two))
+    atoms = files = 0
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            atoms += len(_prep.read_structure(path).x)
+            files += 1
+        except _prep.AtomicaError:
+            continue
+    seconds = statistics.median(one for one, _ in pairs)
+    gain = statistics.median(one / two for one, two in pairs)
+    print(
+        f"{folder}: {files} structures of {atoms / files:.0f} atoms in the mean, {counts['complexes']} complexes\n"
+        f"on 1 thread: {files / seconds:.1f} structures/s, {atoms / seconds / 1e3:.0f} thousand atoms/s, "
+        f"{counts['complexes'] / seconds:.0f} complexes/s; 2 threads {gain:.2f} times as fast, pair by pair"
+    )
+    for size, whose in ((atoms / files, "as large as these"), (mean_atoms, "which is assumed")):
+        hours = ENTRIES * size * seconds / atoms / CORES / (gain / 2) / 3600
+        print(
+            f"{ENTRIES:,} entries of {size:,.0f} atoms in the mean, {whose}: {hours:.2f} hours on {CORES} cores, "
+            f"if each does {gain / 2:.2f} of the work of one alone, as with 2 threads here"
+        )
+
+
+def build(index: Path, runs: int) -> None:
+    """Whole builds into a fresh folder each time: as processes, and within this one, which has started already."""
     seconds: dict[str, list[float]] = {}
     counts: dict[str, int] = {}
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    errors = os.dup(2)
     for run in range(runs + 1):
         for kind in ("command", "in process"):
             for threads in (1, 2):
-                with tempfile.TemporaryDirectory() as folder:
-                    command = [
-                        "build-graphs",
-                        str(index),
-                        "--out",
-                        f"{folder}/graphs",
-                        "--threads",
-                        str(threads),
-                    ]
-                    start = time.perf_counter()
-                    if kind == "command":
-                        whole = [sys.executable, "-m", "atomica.prep", *command]
-                        code = subprocess.run(whole, stderr=quiet, check=False).returncode
-                    else:
-                        os.dup2(quiet, 2)
-                        code = _prep.run(command)
-                        os.dup2(errors, 2)
-                    elapsed = time.perf_counter() - start
-                    if code not in (0, 3):
-                        sys.exit(f"atomica-prep {' '.join(command)} failed with {code}")
-                    counts = json.loads(Path(folder, "graphs", "manifest.json").read_text())["counts"]
+                elapsed, counts = one_build([str(index)], threads, kind)
                 if run:  # the first round warms the disk cache
                     seconds.setdefault(f"{kind}, {threads} thread(s)", []).append(elapsed)
     print(f"{index}: {counts}")
@@ -192,17 +227,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("build", "convolution", "memory"))
-    parser.add_argument("index", nargs="?", type=Path, help="index for `build`")
+    parser.add_argument("what", choices=("build", "entries", "memory", "convolution"))
+    parser.add_argument("input", nargs="?", type=Path, help="index, or folder of structures for `entries`")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--mean-atoms", type=int, default=ATOMS, help="of an entry of the PDB, for `entries`")
     arguments = parser.parse_args()
-    if arguments.what in ("build", "memory") and arguments.index is None:
-        parser.error(f"{arguments.what} needs an index file")
+    if arguments.what != "convolution" and arguments.input is None:
+        parser.error(f"{arguments.what} needs an index file, or a folder of structures for `entries`")
     print(machine())
     if arguments.what == "build":
-        build(arguments.index, arguments.runs)
+        build(arguments.input, arguments.runs)
+    elif arguments.what == "entries":
+        entries(arguments.input, arguments.runs, arguments.mean_atoms)
     elif arguments.what == "memory":
-        memory(arguments.index)
+        memory(arguments.input)
     else:
         convolution(arguments.runs)
 
