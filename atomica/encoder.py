@@ -294,19 +294,25 @@ class EdgeConvolution(Convolution):
         super().__init__(inputs, outputs, 2 * edge_size + 2 * hidden, dropout)
         self.hidden, self.edge_size = hidden, edge_size
 
-    def update(self, edges: Edges, x: Tensor, *, scalars_only: bool = False) -> Tensor:
-        """The convolution of x [N, D_in] over `edges`."""
-        before = self._radial_features(edges, x[:, : self.hidden])
+    def update(
+        self, edges: Edges, x: Tensor, *, scalars_only: bool = False, receivers: Tensor | None = None
+    ) -> Tensor:
+        """The convolution of x [N, D_in] over `edges`.
+
+        receivers [R, D_in]: features of the nodes that receive, where the plan is a bipartite one.
+        """
+        own = x if receivers is None else receivers
+        before = self._radial_features(edges, x[:, : self.hidden], own[:, : self.hidden])
         return self.convolve(edges.plan, x, edges.y, before, scalars_only=scalars_only)
 
-    def _radial_features(self, edges: Edges, scalars: Tensor) -> Tensor:
+    def _radial_features(self, edges: Edges, scalars: Tensor, receivers: Tensor) -> Tensor:
         """The linear map of [length, kind, h_receiver, h_sender], applied per node before it is gathered."""
         plan, size = edges.plan, self.edge_size
         weight = self.radial.weight.t()
         of_length, of_kind, of_receiver, of_sender = weight.split([size, size, self.hidden, self.hidden])
         out = torch.addmm(self.radial.bias, edges.length, of_length)
         out = out + F.embedding(plan.kind, edges.kinds @ of_kind)
-        out = out + F.embedding(plan.receiver, scalars @ of_receiver)
+        out = out + F.embedding(plan.receiver, receivers @ of_receiver)
         return out + F.embedding(plan.sender, scalars @ of_sender)
 
 
@@ -320,9 +326,12 @@ class Interaction(EdgeConvolution):
         inputs, outputs = Layout(layer_slots(hidden, depth)), Layout(layer_slots(hidden, depth + 1))
         super().__init__(inputs, outputs, hidden, edge_size, dropout)
 
-    def forward(self, edges: Edges, x: Tensor, *, scalars_only: bool = False) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, edges: Edges, x: Tensor, *, scalars_only: bool = False, receivers: Tensor | None = None
+    ) -> Tensor:
         """Arguments as in `update`."""
-        update = self.update(edges, x, scalars_only=scalars_only)
+        update = self.update(edges, x, scalars_only=scalars_only, receivers=receivers)
+        own = x if receivers is None else receivers
         runs, first = [], 0
         for l in range(1 if scalars_only else 3):  # noqa: E741
             width = self.outputs.channels[l] * (2 * l + 1)
@@ -330,7 +339,7 @@ class Interaction(EdgeConvolution):
             first += width
             missing = self.outputs.channels[l] - self.inputs.channels[l]
             if self.inputs.channels[l]:
-                run = run + F.pad(self.inputs.run(x, l), (0, missing))
+                run = run + F.pad(self.inputs.run(own, l), (0, missing))
             runs.append(run.flatten(1))
         return torch.cat(runs, dim=1)
 
@@ -525,16 +534,16 @@ class Encoder(nn.Module):
         )
 
     def forward(self, inputs: GraphInputs) -> Encoding:
-        return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
+        return self.above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
 
     def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
         """The same embeddings with the detail of the atom level, which costs more to compute."""
         atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
-        encoding = DetailedEncoding(*self._above(atom, inputs))
+        encoding = DetailedEncoding(*self.above(atom, inputs))
         encoding.atoms = detail
         return encoding
 
-    def _above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
+    def above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
         """Blocks and complexes from the embeddings of atoms."""
         query = self.block_types(inputs.blocks.type)
         if self.mix_before is not None:

@@ -9,5 +9,6 @@ __all__ = ["JOBS"]
 
 JOBS = {
     "embed": "atomica.infer.embed",
+    "score": "atomica.infer.score",
 }
 """`run.job` → the module whose `KIND` it is."""

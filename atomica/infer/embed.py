@@ -143,14 +143,13 @@ def complex_columns(rows: Rows, found: Sequence[Embedded]) -> dict[str, Any]:
     }
 
 
-def block_columns(rows: Rows, found: Sequence[Embedded]) -> dict[str, Any]:
-    """What tells blocks apart: complex, number in it, partner, chain, residue, component, name of the block type."""
-    records = [one.record for one in found]
+def block_columns(records: Sequence[Record], rows: Sequence[int]) -> dict[str, Any]:
+    """What tells blocks apart: row and id of the complex, number in it, partner, residue, name of the block type."""
     counts = [len(record.block_types) for record in records]
     names = block_symbols()
     types = np.concatenate([record.block_types for record in records]).astype(np.int64)
     return {
-        "row": pa.array(np.repeat([int(rows.rows[one.position]) for one in found], counts)),
+        "row": pa.array(np.repeat(np.array(rows, dtype=np.int64), counts)),
         "id": repeated([record.id for record in records], counts),
         "block": pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])),
         "segment": pa.array(np.concatenate([record.segment_ids for record in records])),
@@ -164,9 +163,8 @@ def block_columns(rows: Rows, found: Sequence[Embedded]) -> dict[str, Any]:
     }
 
 
-def atom_columns(rows: Rows, found: Sequence[Embedded], blocks: pa.Table) -> dict[str, Any]:
+def atom_columns(records: Sequence[Record], blocks: pa.Table) -> dict[str, Any]:
     """What tells atoms apart: the labels of their block, their number, name, element and place (Å)."""
-    records = [one.record for one in found]
     counts = np.concatenate([record.block_lengths for record in records])
     of_block = pa.array(np.repeat(np.arange(len(counts)), counts))
     labels = ("row", "id", "block", "segment", "chain", "resnum", "icode", "component")
@@ -192,13 +190,14 @@ def tables_of(rows: Rows, found: Sequence[Embedded], wanted: Sequence[str]) -> d
             {**columns, "embedding": vectors(np.stack([one.complex for one in ordered]))}
         )
     if "blocks" in wanted or "atoms" in wanted:
-        labels = pa.table(block_columns(rows, ordered))
+        records = [one.record for one in ordered]
+        labels = pa.table(block_columns(records, [int(rows.rows[one.position]) for one in ordered]))
         if "blocks" in wanted:
             tables["blocks"] = labels.append_column(
                 "embedding", vectors(np.concatenate([one.block for one in ordered]))
             )
         if "atoms" in wanted:
-            columns = atom_columns(rows, ordered, labels)
+            columns = atom_columns(records, labels)
             tables["atoms"] = pa.table(
                 {**columns, "embedding": vectors(np.concatenate([o.atom for o in ordered]))}
             )
