@@ -15,9 +15,11 @@ irrep, k its components, v its channels.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
@@ -402,7 +404,27 @@ class _Torch:
         return grad_x, grad_y, grad_hidden, grad_weights
 
 
-_KERNELS: dict[str, Kernel] = {"rust": _Rust(), "torch": _Torch()}
+class _Triton:
+    """Tile by tile in a GPU's registers. Imported when it is used, since PyTorch without CUDA has no Triton."""
+
+    needs = "a GPU with Triton"
+
+    def fits(self, x: Tensor) -> bool:
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        return x.dtype == torch.float32 and (x.is_cuda or interpreted) and find_spec("triton") is not None
+
+    def forward(self, given: Arguments) -> Tensor:
+        from atomica import conv_triton
+
+        return conv_triton.forward(given)
+
+    def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
+        from atomica import conv_triton
+
+        return conv_triton.backward(given, grad_out, want_y)
+
+
+_KERNELS: dict[str, Kernel] = {"rust": _Rust(), "torch": _Torch(), "triton": _Triton()}
 
 
 def kernel_for(x: Tensor) -> str:

@@ -127,5 +127,5 @@ OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (
 )
 """Frames that a graph need not have; whoever has them sets them, `graph.nodes["block"].data["embedding"] = …`."""
 
-KERNELS = ("auto", "rust", "torch")
+KERNELS = ("auto", "rust", "torch", "triton")
 """What may do the convolution's sums and products, see `conv.KERNEL`."""

@@ -73,8 +73,8 @@ class DeviceConfig:
     threads: int = setting(0, "CPU threads of PyTorch; 0: its own choice", low=0, high=1024)
     kernel: str = setting(
         "auto",
-        "what computes the convolution. auto: rust on a CPU, else torch; torch: PyTorch's operations, on a CPU about "
-        "half as fast",
+        "what computes the convolution. auto: rust on a CPU, torch on a GPU; torch: PyTorch's operations, on a CPU "
+        "about half as fast; triton: kernels for a GPU that no GPU has run yet",
         choices=KERNELS,
     )
 

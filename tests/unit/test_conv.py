@@ -1,5 +1,10 @@
 """The fused convolution against the textbook form and against e3nn's fully connected tensor product."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -164,7 +169,7 @@ def test_second_derivatives_of_every_kernel(monkeypatch):
         return torch.autograd.grad(force.square().sum(), wanted)
 
     expected = second(layer.reference)
-    for kernel in KERNELS:
+    for kernel in ("rust", "torch"):
         monkeypatch.setattr(conv, "KERNEL", kernel)
         for one, other in zip(second(layer), expected, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5 * float(other.abs().max()), rtol=0)
@@ -196,6 +201,7 @@ def test_plan_keeps_every_edge_once(monkeypatch, padding):
 def test_kernels_are_named_once_and_say_where_they_work(monkeypatch):
     assert ("auto", *conv._KERNELS) == KERNELS
     assert [conv.kernel_problem(name, "cpu") for name in ("auto", "rust", "torch")] == [None] * 3
+    assert "triton works on a GPU with Triton alone" in conv.kernel_problem("triton", "cpu")
     assert conv.kernel_problem("auto", "meta") is None
     problem = conv.kernel_problem("rust", "meta")
     assert problem == "rust works on a CPU alone, and this run is on meta; use auto or torch"
@@ -207,3 +213,57 @@ def test_kernels_are_named_once_and_say_where_they_work(monkeypatch):
         monkeypatch.setattr(conv, "KERNEL", name)
         found = [conv.kernel_for(torch.zeros(1, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
         assert found == [single, double]
+
+
+def test_triton_kernels_in_triton_s_interpreter():
+    """In a process of its own: Triton asks for the environment variable when it is imported first."""
+    pytest.importorskip("triton")
+    cases = Path(__file__).with_name("triton_cases.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", "-p", "no:cacheprovider", str(cases)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_triton_kernels_compile_for_a_gpu(monkeypatch, tmp_path):
+    """For an H100, which need not be there; the interpreter does not know all that the compiler refuses."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from atomica import conv_triton
+
+    fixed = {"R": 16, "U": 16, "M": 16, "V": 32, "PRECISION": "tf32x3", "WANT_Y": True, "COLUMNS": 128}
+    floats = [
+        "x",
+        "matrices",
+        "hidden",
+        "weight",
+        "out",
+        "out_grad",
+        "into",
+        "x_grad",
+        "matrix_grad",
+        "hidden_grad",
+        "values",
+    ]
+    types = {
+        **dict.fromkeys(fixed, "constexpr"),
+        **dict.fromkeys(floats, "*fp32"),
+        **dict.fromkeys(("senders", "first_edge", "order", "first"), "*i64"),
+        "pieces": "*i32",
+        "scale": "fp32",
+    }
+    for name in ("_forward", "_weight_gradient", "_edge_gradient", "_gather"):
+        function = getattr(conv_triton, name)
+        names = function.arg_names
+        source = ASTSource(
+            function, {n: types.get(n, "i32") for n in names}, {n: fixed[n] for n in names if n in fixed}
+        )
+        compiled = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+        assert compiled.asm["cubin"]

@@ -22,7 +22,7 @@ ROOMS = [
     ("noise",),
     ("graph",),
     ("demo",),
-    ("irreps", "conv"),
+    ("irreps", "conv", "conv_triton"),
     ("encoder",),
     ("heads",),
     ("model",),

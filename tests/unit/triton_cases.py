@@ -1,0 +1,44 @@
+"""The Triton kernels against PyTorch's operations, on the CPU: run by test_conv.py in Triton's interpreter."""
+
+import os
+
+import pytest
+import torch
+from test_conv import case
+
+from atomica import conv
+from atomica.irreps import spherical_harmonics
+
+
+def results(kernel, monkeypatch, layer, plan, x, y, radial, wanted, *, scalars_only=False):
+    """Output and gradients with one kernel."""
+    monkeypatch.setattr(conv, "KERNEL", kernel)
+    assert conv.kernel_for(x) == kernel
+    out = layer(plan, x, y, radial, scalars_only=scalars_only)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
+    return [out, *torch.autograd.grad((out * weights).sum(), wanted, allow_unused=True)]
+
+
+CASES = [(4, 0, 40, 45, 2, True, False), (20, 0, 4, 4, 17, True, False), (4, 1, 2, 2, 2, True, True)]
+CASES += [(4, 3, 2, 2, 2, False, True) if os.environ.get("ATOMICA_TRITON") else (4, 0, 2, 2, 2, False, True)]
+
+
+@pytest.mark.parametrize(("hidden", "depth", "nodes", "edges", "radial", "scalars_only", "want_y"), CASES)
+def test_triton_equals_pytorch(monkeypatch, hidden, depth, nodes, edges, radial, scalars_only, want_y):
+    """More receivers, channels and radial features than one program, piece and tile take; couplings and components.
+
+    ATOMICA_TRITON=1: with all irreps of the last layer, which takes minutes.
+    """
+    layer, plan, x, vectors, radial = case(
+        torch.float32, hidden=hidden, depth=depth, nodes=nodes, edges=edges, radial=radial
+    )
+    y = spherical_harmonics(vectors).requires_grad_(want_y)
+    given = (layer, plan, x, y, radial, [x, radial, *layer.parameters(), *([y] if want_y else [])])
+    found = [
+        results(kernel, monkeypatch, *given, scalars_only=scalars_only) for kernel in ("triton", "torch")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            limit = 3e-6 * max(1.0, other.detach().abs().max().item())
+            torch.testing.assert_close(one, other, atol=limit, rtol=0)
