@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from atomica import spec
 from atomica.runspec import NOISE_KEYS, Spec, read_spec
 from atomica.spec import Issues
+from atomica.train.distributed import ALONE, Ranks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +49,11 @@ class Job:
     """What was loaded from `model.init`, for a person."""
 
 
-def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
-    """Read the spec, open the data, build the model. Raises SpecError with all that is wrong."""
+def assemble(source: spec.Source, *, resume: bool, dry: bool, ranks: Ranks = ALONE) -> Job:
+    """Read the spec, open the data, build the model. Raises SpecError with all that is wrong.
+
+    ranks: who runs the job together; each takes a device of its own.
+    """
     issues = Issues(source)
     checked = read_spec(source, issues)
     data = _open_data(source, issues)
@@ -67,6 +71,13 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
         issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
     elif (problem := conv.kernel_problem(checked.device.kernel, wanted)) is not None:
         issues.add(("device", "kernel"), problem)
+    if wanted == "cuda" and 0 < torch.cuda.device_count() < ranks.local_size:
+        issues.add(
+            ("device", "kind"),
+            f"{ranks.local_size} processes need a GPU each, and PyTorch finds {torch.cuda.device_count()}; start "
+            'fewer, or use kind = "cpu"',
+            value=False,
+        )
     checked = _inherit(checked, source, data["train"], issues, resume=resume)
     config = checked.model
     if config.modality_embedding and checked.data.input != "complex":
@@ -83,8 +94,13 @@ def assemble(source: spec.Source, *, resume: bool, dry: bool) -> Job:
 
     if checked.device.threads:
         torch.set_num_threads(checked.device.threads)
+    elif ranks.local_size > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.local_size))
     conv.KERNEL = checked.device.kernel
     device = torch.device(wanted)
+    if device.type == "cuda":
+        device = torch.device("cuda", ranks.local_rank)
+        torch.cuda.set_device(device)
     # On a CPU with several threads, PyTorch adds up the gradient of an indexing in any order unless told not to,
     # and two runs part ways after some dozen steps. On CUDA the same switch would refuse operations we need.
     torch.use_deterministic_algorithms(device.type == "cpu")

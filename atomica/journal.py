@@ -13,9 +13,13 @@ TEXT = "log.txt"
 
 
 class Journal:
-    """What a run tells: on the terminal, and with the time in log.txt, once the run has a folder."""
+    """What a run tells: on the terminal, and with the time in log.txt, once the run has a folder.
 
-    def __init__(self) -> None:
+    silent: nothing, for all but the first of several processes.
+    """
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self.silent = silent
         self._kept: list[str] = []
         self._stream: TextIO | None = None
 
@@ -27,7 +31,9 @@ class Journal:
             self.note(text)
 
     def say(self, text: str, *, error: bool = False) -> None:
-        """Print to standard output or standard error, and write down."""
+        """Print to standard output or standard error, and write down; nothing if silent."""
+        if self.silent:
+            return
         print(text, file=sys.stderr if error else sys.stdout, flush=True)
         self.note(text)
 

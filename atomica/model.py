@@ -126,6 +126,17 @@ class Model(nn.Module):
         """
         return self.loss_of(self.outputs(self.attach(graph, targets)), targets, known)
 
+    def counts(
+        self, inputs: GraphInputs, targets: Mapping[str, Any], known: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, int]]:
+        """Of how many things each part of each head's loss is the mean, see `Head.counts`."""
+        return {
+            name: {"": int(known[name].sum())}
+            if name in known
+            else self.head(name).counts(targets.get(name), inputs)
+            for name in self.heads
+        }
+
     def attach(self, graph: Any, targets: Mapping[str, Any]) -> GraphInputs:
         """The inputs with what heads must know of their targets, such as which segment was perturbed."""
         inputs = self.inputs(graph)
@@ -139,10 +150,13 @@ class Model(nn.Module):
         outputs: Mapping[str, Any],
         targets: Mapping[str, Any],
         known: Mapping[str, Tensor] | None = None,
+        shares: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Losses:
         """Losses of outputs that are already there. Raises DataError naming a head without targets.
 
-        A head that knows the label of no complex adds nothing, and has no entry among the terms.
+        A head that knows the label of no complex adds nothing, and has no entry among the terms. shares: for a part of
+        a larger batch, the fraction of the counts of each head that it has (see `counts`); the losses of all parts
+        then add up to that of the batch.
         """
         missing = sorted(
             name for name in outputs if name not in targets and self.head(name).targets != "none"
@@ -163,9 +177,18 @@ class Model(nn.Module):
                 if not bool(rows.any()):
                     continue
                 output, target = head.select(output, target, rows.to(device))
-            terms[name] = head.loss(output, target)
+            parts = head.parts(output, target)
+            if shares is None:
+                terms[name] = head.loss(output, target)
+            else:
+                share = shares[name]
+                summands = head.summands(output, target).items()
+                terms[name] = sum(
+                    (value * _of(share, part) for part, value in summands), start=total.new_zeros(())
+                )
+                parts = {part: value * _of(share, part) for part, value in parts.items()}
             total = total + self.weights[name] * terms[name]
-            terms |= {f"{name}/{part}": value.detach() for part, value in head.parts(output, target).items()}
+            terms |= {f"{name}/{part}": value.detach() for part, value in parts.items()}
         return Losses(total, terms)
 
     def head(self, name: str) -> Head:
@@ -221,6 +244,10 @@ class Model(nn.Module):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         _write(target / WEIGHTS, save(weights))
         _write(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
+
+
+def _of(shares: Mapping[str, float], part: str) -> float:
+    return shares.get(part, shares[""])
 
 
 def _write(path: Path, content: bytes) -> None:

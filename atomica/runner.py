@@ -11,9 +11,11 @@ import json
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,11 @@ from atomica import spec
 from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble
 from atomica.journal import Journal
 from atomica.overview import MIB, dry_run, known_texts, overview, peak_memory
+from atomica.train import distributed
+from atomica.train.distributed import Ranks
 
 if TYPE_CHECKING:
+    from atomica.infer.job import Job as AfterTraining
     from atomica.train.logging import RunLog
     from atomica.train.loop import Outcome, Stop
 
@@ -38,6 +43,9 @@ examples:
   atomica-run runs/ligand.toml
   atomica-run runs/ligand.toml --set run.name=small --set train.epochs=3 --set head.0.positive=ZN
   atomica-run outputs/ligand/spec.toml --resume
+  atomica-run runs/ligand.toml --devices 2
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+      -m atomica.runner runs/ligand.toml
 
 exit codes:
   0 done; 1 failed; 2 wrong usage, spec or data, nothing written; 3 done, but some inputs failed (listed);
@@ -48,14 +56,10 @@ exit codes:
 # ------------------------------------------------------------------------------------------------- jobs
 
 
-def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
-    """Train, then evaluate the best checkpoint on the test rows. told: the overview, which the report repeats."""
-    from rich.console import Console
-
-    from atomica.report import environment, training
+def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
+    """Make the run's folder, with the resolved spec in it. told: the overview, which the report repeats."""
+    from atomica.report import environment
     from atomica.train.checkpoint import write_text
-    from atomica.train.logging import Display, RunLog
-    from atomica.train.loop import fit
 
     job.folder.mkdir(parents=True, exist_ok=True)
     journal.open(job.folder, resume=job.resume is not None)
@@ -67,11 +71,24 @@ def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
         job.folder,
         {
             "device": str(job.device),
+            "ranks": ranks.size,
             "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
             "overview": told,
         },
         fresh=job.resume is None,
     )
+
+
+def _train(job: Job, stop: Stop, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
+    """Train, then evaluate the best checkpoint on the test rows. Only the first rank writes."""
+    from rich.console import Console
+
+    from atomica.report import training
+    from atomica.train.logging import Display, RunLog
+    from atomica.train.loop import fit
+
+    if ranks.first:
+        _begin(job, journal, ranks, told)
     done = None if job.resume is None else int(job.resume.state["progress"]["step"])
     if job.resume is not None:
         from safetensors.torch import load_file
@@ -79,14 +96,16 @@ def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
         job.model.load_state_dict(load_file(job.resume.folder / "model.safetensors"))
         journal.say(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}")
     with (
-        training.reported(job.folder),
+        training.reported(job.folder) if ranks.first else nullcontext(),
         RunLog(
             job.folder,
             job.spec.log,
             resume_step=done,
             name=job.spec.run.name,
             settings=job.spec.identity(),
-        ) as log,
+        )
+        if ranks.first
+        else nullcontext() as log,
     ):
         outcome = fit(
             job.model,
@@ -95,11 +114,13 @@ def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
             job.spec.train,
             folder=job.folder / CHECKPOINTS,
             log=log,
-            display=Display(Console(stderr=True), journal),
+            display=Display(Console(stderr=True), journal) if ranks.first else None,
             every_steps=job.spec.log.every_steps,
             stop=stop,
             identity=job.identity,
             resume=job.resume,
+            ranks=ranks,
+            accumulate=job.spec.device.accumulate,
         )
         early = ", stopped early" if outcome.stopped_early else ""
         journal.say(
@@ -107,7 +128,13 @@ def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
             f"valid {outcome.monitor} {outcome.best:.4f}"
         )
         if "test" in job.parts:
-            _evaluate(job, outcome, log, stop, journal)
+            _evaluate(job, outcome, log, stop, journal, ranks)
+    for what, count, remedy in (
+        ("steps skipped, as loss or gradient was not finite", outcome.skipped, "see bad_steps"),
+        ("times out of GPU memory", outcome.out_of_memory, "raise device.accumulate"),
+    ):
+        if count:
+            journal.say(f"note    {count} {what}: {remedy}")
     rate = (
         f"{outcome.complexes_per_s:.1f} complexes/s in training" if outcome.complexes_per_s else "no training"
     )
@@ -115,7 +142,9 @@ def _train(job: Job, stop: Stop, journal: Journal, told: Sequence[str]) -> None:
     journal.say(f"written {job.folder}")
 
 
-def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Journal) -> None:
+def _evaluate(
+    job: Job, outcome: Outcome, log: RunLog | None, stop: Stop, journal: Journal, ranks: Ranks
+) -> None:
     """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
     from safetensors.torch import load_file
 
@@ -126,7 +155,9 @@ def _evaluate(job: Job, outcome: Outcome, log: RunLog, stop: Stop, journal: Jour
     best = job.folder / CHECKPOINTS / BEST
     job.model.load_state_dict(load_file(best / "model.safetensors"))
     test, seed = job.parts["test"], job.spec.run.seed
-    predictions, loss, metrics = predict(job.model, test, stop)
+    predictions, loss, metrics = predict(job.model, test, stop, ranks)
+    if log is None:
+        return  # another rank writes
     log.record("test", outcome.best_epoch, outcome.steps, {"loss": loss, **metrics})
     report: dict[str, Any] = {
         "part": "test",
@@ -241,6 +272,14 @@ def _parser() -> argparse.ArgumentParser:
         help="check everything, run one batch, print the figures, write nothing",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="share every step between N processes on this machine, with a GPU each if there are any; the result "
+        "stays the same",
+    )
     return parser
 
 
@@ -253,16 +292,20 @@ def _job_after_training(source: spec.Source) -> str | None:
 
 
 class _Signals:
-    """SIGINT and SIGTERM: once training runs, the first asks it to stop after the step and checkpoint."""
+    """SIGINT, SIGTERM, SIGUSR1: once training runs, the first asks it to stop after the step and checkpoint.
+
+    Schedulers and launchers send more than one, so only a second Ctrl-C, not in the same second, ends it at once.
+    """
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
+        self.since = 0.0
         self.before: dict[int, Any] = {}
 
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may handle signals
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self.before[number] = signal.signal(number, self.receive)
 
     def restore(self) -> None:
@@ -270,66 +313,112 @@ class _Signals:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        if self.stop is None or self.stop.requested:
+        now = time.monotonic()
+        if self.stop is None or (self.stop.requested and number == signal.SIGINT and now - self.since > 1.0):
             raise KeyboardInterrupt
-        self.stop.requested = True
+        if not self.stop.requested:
+            self.stop.requested, self.since = True, now
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if arguments.devices < 1:
+        parser.error("--devices: at least 1")
+    if arguments.devices > 1 and not distributed.started_here():
+        if distributed.is_rank():
+            parser.error("--devices has no effect under torchrun, which starts the processes itself")
+        if not arguments.dry_run:
+            return distributed.launch(arguments.devices, words)
     signals = _Signals()
     signals.install()
-    started, journal = False, Journal()
     try:
-        # The heavy imports start here, after the arguments are known to be right.
-        from atomica.errors import AtomicaError
-        from atomica.train.loop import Interrupted, Stop, StopRequested
-
+        ranks = distributed.join()
         try:
-            source = spec.load(arguments.spec, arguments.overrides)
-            name = _job_after_training(source)
-            if name is not None:
-                from atomica.infer import job as after
+            return _run(arguments, signals, ranks)
+        finally:
+            distributed.leave(ranks)
+    except KeyboardInterrupt:
+        print("atomica-run: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signals.restore()
 
-                work = after.assemble(source, name, resume=arguments.resume, dry=arguments.dry_run)
-                journal.say("\n".join(after.overview(work)))
-                if arguments.dry_run:
-                    after.dry_run(work, journal)
-                    return DONE
-                started = True
-                return after.perform(work, journal)
-            job = assemble(source, resume=arguments.resume, dry=arguments.dry_run)
-            told = overview(job)
-            journal.say("\n".join(told))
+
+def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
+    """What the arguments ask for, as one of some ranks; returns the exit code."""
+    # The heavy imports start here, after the arguments are known to be right.
+    from atomica.errors import AtomicaError, SpecError
+    from atomica.infer import job as after
+    from atomica.train.loop import Interrupted, Stop, StopRequested
+
+    started, journal = False, Journal(silent=not ranks.first)
+
+    def prepare() -> Job | AfterTraining:
+        source = spec.load(arguments.spec, arguments.overrides)
+        name = _job_after_training(source)
+        if name is not None:
+            if arguments.devices > 1 or ranks.size > 1:
+                raise SpecError(f"run.job = {name!r} runs in one process; leave out --devices or torchrun")
+            return after.assemble(source, name, resume=arguments.resume, dry=arguments.dry_run)
+        local = Ranks(local_size=arguments.devices) if arguments.dry_run else ranks
+        return assemble(source, resume=arguments.resume, dry=arguments.dry_run, ranks=local)
+
+    try:
+        job = distributed.agreed(ranks, prepare)
+        if not isinstance(job, Job):
+            journal.say("\n".join(after.overview(job)))
             if arguments.dry_run:
-                journal.say("\n".join(dry_run(job)))
+                after.dry_run(job, journal)
                 return DONE
             started = True
-            signals.stop = Stop()
-            _train(job, signals.stop, journal, told)
+            return after.perform(job, journal)
+        told = overview(job)
+        journal.say("\n".join(told))
+        if arguments.dry_run:
+            journal.say("\n".join(dry_run(job)))
             return DONE
-        except (Interrupted, StopRequested) as error:
-            reason = str(error) or "stopped during evaluation; the checkpoints are written"
-            journal.say(f"atomica-run: {reason}; go on with --resume", error=True)
-            return INTERRUPTED
-        except AtomicaError as error:
+        started = True
+        signals.stop = Stop()
+        _train(job, signals.stop, journal, ranks, told)
+        return DONE
+    except (Interrupted, StopRequested) as error:
+        reason = str(error) or "stopped during evaluation; the checkpoints are written"
+        journal.say(f"atomica-run: {reason}; go on with --resume", error=True)
+        return INTERRUPTED
+    except (AtomicaError, OSError) as error:
+        if not started and not isinstance(error, OSError):
             journal.say(f"atomica-run: {error}", error=True)
-            return FAILED if started else USAGE
-        except OSError as error:
-            journal.say(f"atomica-run: {error}", error=True)
-            return FAILED
-    except Exception:
-        # Unforeseen: Python shows it on the terminal, and the log keeps it.
-        journal.note(traceback.format_exc())
-        raise
+            ranks.gather(None)  # the first rank has said it before the others end
+            return USAGE
+        distributed.record_failure(error)
+        _say_failure(str(error), journal, ranks)
+        return FAILED
     except KeyboardInterrupt:
         rest = "what is done stands; go on with --resume" if started else "nothing was written"
         journal.say(f"atomica-run: interrupted; {rest}", error=True)
         return INTERRUPTED
+    except Exception as error:
+        # Unforeseen: Python shows it on the terminal, and the log keeps it.
+        distributed.record_failure(error)
+        journal.note(traceback.format_exc())
+        if distributed.started_here():
+            return FAILED  # the launcher shows it
+        raise
     finally:
-        signals.restore()
         journal.close()
+
+
+def _say_failure(text: str, journal: Journal, ranks: Ranks) -> None:
+    """Tell why the run failed: by this rank, unless the command that has started it reads it from the record."""
+    if distributed.started_here():
+        journal.note(text)
+    elif ranks.first:
+        journal.say(f"atomica-run: {text}", error=True)
+    else:
+        print(f"atomica-run: rank {ranks.rank}: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,12 @@ class DeviceConfig:
         "about half as fast; triton: kernels for a GPU that no GPU has run yet",
         choices=KERNELS,
     )
+    accumulate: int = setting(
+        1,
+        "parts in which a device works through its share of a step: less memory and the same result, but for "
+        "interface heads, which compare the complexes of a part",
+        low=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,8 @@ FREE = (
     *(f"data.{key}" for key in ("train", "valid", "test", "embeddings", "loader_threads")),
     "train.epochs",
     "train.patience",
+    "train.max_skipped",
+    "train.checkpoints",
 )
 """What may differ in a resumed run."""
 

@@ -110,6 +110,18 @@ class Head(nn.Module):
         """Scalars to log beside the loss: what it is made of, what a trivial answer would score."""
         return {}
 
+    def summands(self, output: Any, target: Any) -> dict[str, Tensor]:
+        """What adds up to the loss, by name, where it is made of means over different things."""
+        return {"": self.loss(output, target)}
+
+    def counts(self, target: Any, inputs: GraphInputs) -> dict[str, int]:
+        """Of how many things each of `summands` and `parts` is the mean; "" stands for those not named.
+
+        A batch that is shared between devices, or worked through in parts, is put together by these numbers. Not
+        asked for heads with labels, whose loss is a mean over the complexes that have one.
+        """
+        return {"": inputs.num_graphs}
+
     def predict(self, output: Any) -> Any:
         """What a user reads, from `forward`'s output: a probability, a pKd, …"""
         return output

@@ -233,10 +233,24 @@ class DenoiseHead(Head):
         return self.torsion_network(update).squeeze(1)
 
     def loss(self, output: DenoiseOutput, target: Perturbation) -> Tensor:
-        terms = self.terms(output, target)
-        total = sum((getattr(self.config, name) * value for name, (value, _, _) in terms.items()))
+        total = sum(self.summands(output, target).values())
         assert isinstance(total, Tensor)
         return total
+
+    def summands(self, output: DenoiseOutput, target: Perturbation) -> dict[str, Tensor]:
+        terms = self.terms(output, target)
+        return {name: getattr(self.config, name) * term.value for name, term in terms.items()}
+
+    def counts(self, target: Perturbation, inputs: GraphInputs) -> dict[str, int]:
+        moved = int((target.segment >= 0).sum())
+        found = {"": inputs.num_graphs, "translation": moved, "rotation": moved, "torsion": 0}
+        graph_of_atom = inputs.graph_of_atom
+        if target.torsion_bonds is not None:
+            found["torsion"] = len(graph_of_atom[target.torsion_bonds[0].to(graph_of_atom.device)].unique())
+        segment = target.segment.to(graph_of_atom.device)
+        moved_B = inputs.segment == segment[inputs.graph_of_block]
+        found["atom"] = len(graph_of_atom[moved_B[inputs.block_of_atom]].unique())
+        return found | {f"{name}_base": found[name] for name in TASKS}
 
     def parts(self, output: DenoiseOutput, target: Perturbation) -> dict[str, Tensor]:
         """Each loss, and as `…_base` what predicting zero would score."""

@@ -64,6 +64,9 @@ class MaskedBlockHead(Head):
         # the sum is 0 where nothing is masked, as cross_entropy's own mean is not
         return F.cross_entropy(output, target, reduction="sum") / max(1, len(target))
 
+    def counts(self, target: Any, inputs: GraphInputs) -> dict[str, int]:
+        return {"": len(target)}
+
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(dim=1)
 

@@ -6,12 +6,14 @@ needs to go on beside it: `state.safetensors` (optimiser, random-number generato
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from atomica.errors import DataError
+from atomica.spec import setting
 
 __all__ = [
     "Checkpoint",
@@ -28,13 +31,46 @@ __all__ = [
     "pack_optimizer",
     "pack_random",
     "read",
+    "remove",
     "restore_random",
     "write",
     "write_text",
 ]
 
-FORMAT = 1
-STATE, TENSORS = "state.json", "state.safetensors"
+FORMAT = 2
+STATE, TENSORS, SUMS = "state.json", "state.safetensors", "checksums.json"
+
+WRITE, KEEP = "write", "keep"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Table `[train.checkpoints]`: what is kept beside `best`, and `last` at the end of every epoch."""
+
+    minutes: float = setting(10.0, "`last` is also written so often within an epoch; 0: never", low=0)
+    hours: float = setting(0.0, "a checkpoint to go on from is kept so often as step-NUMBER; 0: never", low=0)
+    top: int = setting(1, "models of the best epochs that are kept, beyond 1 as epoch-NUMBER", low=1)
+
+
+class Due:
+    """When the next checkpoint within an epoch is due, by the clock."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        self.config = config
+        self.wrote = self.kept = time.monotonic()
+
+    def what(self) -> str:
+        """`WRITE` or `KEEP` if one is due, else nothing."""
+        now = time.monotonic()
+        if self.config.hours and now - self.kept >= 3600 * self.config.hours:
+            return KEEP
+        return WRITE if self.config.minutes and now - self.wrote >= 60 * self.config.minutes else ""
+
+    def written(self, *, keep: bool) -> None:
+        """One has been written."""
+        self.wrote = time.monotonic()
+        if keep:
+            self.kept = self.wrote
 
 
 @dataclass(frozen=True)
@@ -61,13 +97,20 @@ def write(
     if fresh.exists():
         shutil.rmtree(fresh)
     fresh.mkdir()
-    save_model(fresh)
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _write_bytes(fresh / TENSORS, save(flat))
-    _write_bytes(fresh / STATE, json.dumps({"format": FORMAT, **state}, indent=1).encode())
-    for file in fresh.iterdir():
-        _sync(file)
-    _sync(fresh)
+    try:
+        save_model(fresh)
+        flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        _write_bytes(fresh / TENSORS, save(flat))
+        _write_bytes(fresh / STATE, json.dumps({"format": FORMAT, **state}, indent=1).encode())
+        sums = {file.name: _checksum(file) for file in sorted(fresh.iterdir())}
+        _write_bytes(fresh / SUMS, json.dumps(sums, indent=1).encode())
+        for file in fresh.iterdir():
+            _sync(file)
+        _sync(fresh)
+    except BaseException:
+        # On a full disk, half a checkpoint would keep others from writing.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if folder.exists():
         # A rename cannot replace a folder with files in it. Between the two renames `find` takes the old one.
         if old.exists():
@@ -84,6 +127,34 @@ def find(folder: Path) -> Path | None:
     return next((place for place in (folder, _old(folder)) if (place / STATE).is_file()), None)
 
 
+def remove(folder: Path) -> None:
+    """Delete a checkpoint, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checksum(file: Path) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _damage(place: Path) -> str:
+    """What is wrong with the files of a checkpoint, by their checksums; nothing if all is well."""
+    try:
+        sums = json.loads((place / SUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{SUMS}: {error}"
+    for name, expected in sums.items():
+        file = place / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _checksum(file) != expected:
+            return f"{name} is not what was written: its SHA-256 differs"
+    return ""
+
+
 def read(folder: Path) -> Checkpoint:
     """Read a checkpoint. Raises DataError if it is missing, damaged, or of an unknown format."""
     from safetensors.torch import load_file
@@ -93,14 +164,38 @@ def read(folder: Path) -> Checkpoint:
         raise DataError(f"{folder}: no checkpoint there")
     try:
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
-        tensors = load_file(place / TENSORS)
-    except Exception as error:
-        raise DataError(f"{place}: damaged checkpoint ({error})") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{place}: damaged checkpoint ({STATE}: {error})") from error
     if state.get("format") != FORMAT:
         raise DataError(
             f"{place}: checkpoint format {state.get('format')} is not {FORMAT}, which this version reads"
         )
-    return Checkpoint(place, state, tensors)
+    damage = _damage(place)
+    if damage:
+        raise DataError(f"{place}: damaged checkpoint ({damage})")
+    return Checkpoint(place, state, load_file(place / TENSORS))
+
+
+def write_batch(folder: Path, numbers: Mapping[str, Any], contents: Any) -> None:
+    """Keep a batch for a look: `batch.json`, and every tensor of `contents` in `batch.safetensors` by its path."""
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors("", contents)}
+    _write_bytes(folder / "batch.safetensors", save(tensors))
+    write_text(folder / "batch.json", json.dumps(numbers, indent=1) + "\n")
+
+
+def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors within nested mappings and dataclasses, with dotted paths."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(f"{path}.{field.name}" if path else field.name, getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _tensors(f"{path}.{name}" if path else str(name), entry)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -202,3 +297,41 @@ def restore_random(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> N
     np.random.set_state((name, tensors["random.numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, gauss_next = plain["python"]
     random.setstate((version, tuple(tensors["random.python"].tolist()), gauss_next))
+
+
+def random_bytes() -> bytes:
+    """What `pack_random` gives, as bytes that travel to another rank."""
+    from safetensors.torch import save
+
+    plain, tensors = pack_random()
+    return save(tensors, metadata={"plain": json.dumps(plain)})
+
+
+def restore_random_bytes(content: bytes) -> None:
+    """Put back what `random_bytes` took."""
+    from safetensors.torch import load
+
+    length = int.from_bytes(content[:8], "little")
+    plain = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["plain"])
+    restore_random(plain, load(content))
+
+
+def as_tensor(content: bytes) -> Tensor:
+    """Bytes as a tensor."""
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+AVERAGE = "average."
+
+
+def pack_average(average: torch.optim.swa_utils.AveragedModel | None) -> dict[str, Tensor]:
+    """The averaged weights as flat tensors."""
+    return {} if average is None else {AVERAGE + name: value for name, value in average.state_dict().items()}
+
+
+def load_average(average: torch.optim.swa_utils.AveragedModel | None, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `pack_average` took."""
+    if average is not None:
+        average.load_state_dict(
+            {name.removeprefix(AVERAGE): value for name, value in tensors.items() if name.startswith(AVERAGE)}
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 
 import numpy as np
 import pytest
@@ -90,12 +89,51 @@ def test_damage_is_named(tmp_path):
         checkpoint.read(last)
     write(last, 1)
     (last / "state.json").write_text('{"format": 99}')
-    with pytest.raises(DataError, match="format 99 is not 1"):
+    with pytest.raises(DataError, match="format 99 is not 2"):
         checkpoint.read(last)
     (last / "state.json").write_text("{")
     with pytest.raises(DataError, match="damaged"):
         checkpoint.read(last)
-    shutil.rmtree(last)
+
+
+@pytest.mark.parametrize("name", ["n", "state.json", "state.safetensors", "checksums.json"])
+def test_a_changed_byte_in_any_file_is_found(tmp_path, name):
+    last = tmp_path / "last"
+    checkpoint.write(
+        last, lambda inside: (inside / "n").write_text("weights"), {"n": 1}, {"x": torch.arange(9.0)}
+    )
+    assert checkpoint.read(last).state["n"] == 1
+    content = bytearray((last / name).read_bytes())
+    # In the last letter or number of the file: the syntax stays right.
+    at = max(index for index, byte in enumerate(content) if chr(byte).isalnum() or name.endswith("tensors"))
+    content[at] ^= 1
+    (last / name).write_bytes(content)
+    with pytest.raises(DataError, match="damaged checkpoint"):
+        checkpoint.read(last)
+    (last / name).unlink()
+    with pytest.raises(DataError, match="damaged checkpoint|no checkpoint there"):
+        checkpoint.read(last)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_of_a_new_one(tmp_path):
+    last = tmp_path / "last"
+    write(last, 1)
+
+    def fill(inside):
+        (inside / "half").write_bytes(b"x" * 100)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write(last, fill, {"n": 2}, {})
+    assert checkpoint.read(last).state["n"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last"]
+
+
+def test_generators_travel_as_bytes():
+    content = checkpoint.random_bytes()
+    first = [torch.rand(3).tolist(), random.random(), float(np.random.rand())]
+    checkpoint.restore_random_bytes(checkpoint.as_tensor(content).numpy().tobytes())
+    assert [torch.rand(3).tolist(), random.random(), float(np.random.rand())] == first
 
 
 def test_an_optimiser_of_another_model_is_refused(tmp_path):

@@ -1,0 +1,247 @@
+"""Several processes that train one model: how they are started, what they tell each other, how they end.
+
+A process among several is a rank. `--devices N` starts N of them on this machine, `torchrun` on one or several; both
+through PyTorch's elastic agent, which ends all ranks when one fails. PyTorch is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from atomica.errors import AtomicaError, SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ALONE", "Ranks", "agreed", "is_rank", "join", "launch", "leave", "record_failure", "started_here"]
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+LAUNCHER = "ATOMICA_LAUNCHER"
+"""Environment variable with the process id of the command that started this rank."""
+
+ROOM = 2048
+"""Bytes of a message that travel in one go; a longer one takes a second."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone by default.
+
+    rank of size in all, local_rank of local_size on this machine. All ranks must make the same calls in the same order.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one rank that writes and prints."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank gave, as plain data, in the order of ranks; on every rank.
+
+        >>> Ranks().gather({"a": 1})
+        [{'a': 1}]
+        """
+        if self.size == 1:
+            return [value]
+        return [json.loads(found) for found in self.gather_bytes(json.dumps(value).encode())]
+
+    def gather_bytes(self, content: bytes) -> list[bytes]:
+        """The same for bytes."""
+        if self.size == 1:
+            return [content]
+        lengths, found = self._exchange(content, ROOM)
+        if max(lengths) > ROOM:
+            lengths, found = self._exchange(content, max(lengths))
+        return found
+
+    def _exchange(self, content: bytes, room: int) -> tuple[list[int], list[bytes]]:
+        """Lengths of all contents, and their first `room` bytes."""
+        import torch
+        import torch.distributed as dist
+
+        message = bytearray(len(content).to_bytes(8, "little") + content[:room].ljust(room, b"\0"))
+        own = torch.frombuffer(message, dtype=torch.uint8)
+        received = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(received, own)
+        every = [tensor.numpy().tobytes() for tensor in received]
+        lengths = [int.from_bytes(one[:8], "little") for one in every]
+        return lengths, [one[8 : 8 + length] for one, length in zip(every, lengths, strict=True)]
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on some rank."""
+        return any(self.gather(flag))
+
+    def rows(self, count: int, found: Mapping[int, Tensor]) -> Tensor:
+        """A tensor of `count` rows put together from those that each rank has by their number, on every rank."""
+        import torch
+        import torch.distributed as dist
+
+        shapes = self.gather([list(row.shape) for row in list(found.values())[:1]])
+        shape = next(shape[0] for shape in shapes if shape)
+        whole = torch.zeros(count, *shape)
+        if found:
+            whole[torch.tensor(list(found))] = torch.stack(list(found.values())).float()
+        if self.size > 1:
+            dist.all_reduce(whole)
+        return whole
+
+
+ALONE = Ranks()
+
+
+def started_here() -> bool:
+    """Whether this process is a rank that `launch` has started."""
+    return LAUNCHER in os.environ
+
+
+def is_rank() -> bool:
+    """Whether an agent has started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def join() -> Ranks:
+    """Meet the other ranks, as the environment that the agent has set says; `ALONE` if it says nothing."""
+    if not is_rank():
+        return ALONE
+    import torch
+    import torch.distributed as dist
+
+    if started_here():
+        # A launcher that is killed cannot end its ranks: the kernel then tells them to stop.
+        ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGTERM))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    return Ranks(
+        dist.get_rank(),
+        dist.get_world_size(),
+        int(os.environ.get("LOCAL_RANK", "0")),
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
+
+
+def leave(ranks: Ranks) -> None:
+    """Part from the other ranks."""
+    if ranks.size > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
+    """The result of `work`, if it succeeds on every rank; else the same SpecError on all of them."""
+    problem, result = None, None
+    try:
+        result = work()
+    except AtomicaError as error:
+        if ranks.size == 1:
+            raise
+        problem = str(error)
+    problems = ranks.gather(problem)
+    for rank, found in enumerate(problems):
+        if found is not None:
+            raise SpecError(found if problems[0] is not None else f"rank {rank}: {found}")
+    return result  # type: ignore[return-value]
+
+
+# ------------------------------------------------------------------------------------------------ failures
+
+
+def record_failure(error: BaseException) -> None:
+    """Leave what went wrong on this rank where the agent reads it."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not file:
+        return
+    expected = isinstance(error, AtomicaError | OSError)
+    text = str(error) if expected else "".join(traceback.format_exception(error)).rstrip()
+    message = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}}
+    Path(file).write_text(json.dumps({"message": message, "consequence": _is_consequence(error)}))
+
+
+def _is_consequence(error: BaseException) -> bool:
+    """Whether the error only says that another rank is gone."""
+    return isinstance(error, RuntimeError) and bool(
+        re.search("by peer|gloo|NCCL|ProcessGroup|TCPStore", str(error))
+    )
+
+
+def _explain(failures: Mapping[int, Any]) -> tuple[int, str]:
+    """Exit code and message for the failures that the agent reports, by rank: those of the one that came first."""
+    rank, failure = min(
+        failures.items(),
+        key=lambda item: (bool(item[1].error_file_data.get("consequence")), item[1].timestamp, item[0]),
+    )
+    code = int(failure.exitcode)
+    message = failure.message["message"] if isinstance(failure.message, dict) else ""
+    if code < 0:
+        return FAILED, f"rank {rank} was killed by {failure.signal_name()}; all ranks are stopped"
+    if not message:  # a rank that ends in an orderly way has printed why
+        return code, ""
+    return code, message if rank == 0 else f"rank {rank}: {message}"
+
+
+# -------------------------------------------------------------------------------------------------- launch
+
+
+def launch(devices: int, arguments: Sequence[str]) -> int:
+    """Run `atomica-run` with these arguments as `devices` ranks on this machine; returns the exit code.
+
+    SIGINT, SIGTERM and SIGUSR1 are handed on to the ranks, which write a checkpoint and end.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        raise SignalException(f"signal {number}", sigval=signal.Signals(number))
+
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    before = signal.signal(signal.SIGUSR1, hand_on)
+    os.environ[LAUNCHER] = str(os.getpid())
+    # Seconds that ranks have for the last step and a checkpoint after a signal; 30 unless said otherwise.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    try:
+        with tempfile.TemporaryDirectory(prefix="atomica-ranks-") as folder:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=devices,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=folder),
+            )
+            elastic_launch(config, sys.executable)("-m", "atomica.runner", *arguments)
+    except SignalException:
+        return INTERRUPTED
+    except ChildFailedError as error:
+        code, message = _explain(error.failures)
+        if message:
+            print(f"atomica-run: {message}", file=sys.stderr)
+        return code
+    finally:
+        del os.environ[LAUNCHER]
+        signal.signal(signal.SIGUSR1, before)
+    return DONE

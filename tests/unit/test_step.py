@@ -1,0 +1,72 @@
+"""A batch shared out and worked through in parts has the loss and the gradient of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import atomica
+from atomica.noise import NoiseConfig
+from atomica.records import DataConfig, select_rows
+from atomica.testing import small_model
+from atomica.train.distributed import ALONE
+from atomica.train.loop import Part, TrainConfig, make_optimizer
+from atomica.train.step import Stepper, split
+
+NOISE = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.3)
+
+
+def test_shares_are_even_and_complete():
+    generator = np.random.default_rng(1)
+    for _ in range(200):
+        count, parts = int(generator.integers(1, 30)), int(generator.integers(1, 9))
+        draws, blocks = generator.permutation(100)[:count], generator.integers(2, 300, count)
+        shares = split(draws, blocks, parts)
+        assert len(shares) == parts
+        assert sorted(np.concatenate(shares).tolist()) == sorted(draws.tolist())
+        assert shares[0][0] == draws[0]
+        position = {draw: index for index, draw in enumerate(draws.tolist())}
+        sizes = []
+        for share in shares:
+            places = [position[draw] for draw in share.tolist()]
+            assert places == sorted(places)
+            sizes.append(int(blocks[places].sum()) if places else 0)
+        assert max(sizes) - min(sizes) <= blocks.max()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    dataset = atomica.open_dataset("demo://pockets")
+    return select_rows(dataset, "train", DataConfig("demo://pockets"), own=False)
+
+
+@pytest.mark.parametrize("kind", ["denoise", "masked_block", "binary"])
+def test_parts_add_up(rows, kind):
+    draws = np.arange(6)
+    labels = {}
+    if kind == "binary":
+        known = torch.zeros(len(rows), dtype=torch.bool)
+        known[[0, 1, 2, 4]] = True
+        labels = {"targets": {kind: torch.arange(len(rows)) % 2}, "known": {kind: known}}
+    found = []
+    for parts in (1, 4):
+        model = small_model(kind, layers=1)
+        options = model.config.graph_options()
+        part = Part(rows, **{"targets": {}, "known": {}, **labels}, input="complex", graph_options=options,
+                    batch_blocks=1024, noise=NOISE)  # fmt: skip
+        config = TrainConfig(clip_norm=0.0, learning_rate=1e-9)
+        stepper = Stepper(model, make_optimizer(model, config), config, ALONE)
+        batch = [part.load(share, model, 0) for share in split(draws, part.blocks_each(draws), parts)]
+        agreed = stepper.agree(batch, stop=False, save="")
+        step = stepper.run(batch, agreed.counts, 0, 10)
+        found.append((step, {name: p.grad for name, p in model.named_parameters()}))
+    (one, gradients), (other, others) = found
+    assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    assert set(one.terms) == set(other.terms)
+    for name, value in one.terms.items():
+        assert other.terms[name] == pytest.approx(value, rel=1e-5), name
+    for name, gradient in gradients.items():
+        assert (gradient is None) == (others[name] is None), name
+        if gradient is not None:
+            assert torch.allclose(gradient, others[name], rtol=1e-3, atol=1e-5 * one.norm), name
