@@ -156,6 +156,7 @@ def _evaluate(
     job.model.load_state_dict(load_file(best / "model.safetensors"))
     test, seed = job.parts["test"], job.spec.run.seed
     predictions, loss, metrics = predict(job.model, test, stop, ranks)
+    distributed.leave(ranks)  # else metrics computed here would wait for the others
     if log is None:
         return  # another rank writes
     log.record("test", outcome.best_epoch, outcome.steps, {"loss": loss, **metrics})

@@ -141,11 +141,12 @@ def join() -> Ranks:
 
 
 def leave(ranks: Ranks) -> None:
-    """Part from the other ranks."""
+    """Part from the other ranks, if that has not happened yet."""
     if ranks.size > 1:
         import torch.distributed as dist
 
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
@@ -216,7 +217,7 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
         raise SignalException(f"signal {number}", sigval=signal.Signals(number))
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     before = signal.signal(signal.SIGUSR1, hand_on)
     os.environ[LAUNCHER] = str(os.getpid())
     # Seconds that ranks have for the last step and a checkpoint after a signal; 30 unless said otherwise.
