@@ -8,7 +8,9 @@ from __future__ import annotations
 __all__ = ["JOBS"]
 
 JOBS = {
+    "annotate": "atomica.infer.annotate",
     "embed": "atomica.infer.embed",
+    "network": "atomica.infer.network",
     "score": "atomica.infer.score",
 }
 """`run.job` → the module whose `KIND` it is."""

@@ -209,6 +209,8 @@ def assemble(source: Source, name: str, *, resume: bool, dry: bool) -> Job:
                 issues.add(
                     ("data", key), "has no effect: nothing is built, data.source names data sets alone"
                 )
+    if data is not None:
+        _check_pockets(data, sources, issues)
     where = _device(device, issues)
     model = None
     if weights is not None:
@@ -248,6 +250,17 @@ def _paths(source: Source) -> tuple[str, ...]:
     found = source.get(("data", "source")) if ("data", "source") in source else ()
     listed = [found] if isinstance(found, str) else found
     return tuple(path for path in listed if isinstance(path, str)) if isinstance(listed, list) else ()
+
+
+def _check_pockets(data: InputConfig, sources: Sources | None, issues: Issues) -> None:
+    """What `[data]` says of pockets by a score, against what there is to cut them from."""
+    if data.pockets_above is None and ("data", "pocket_residues") in issues.source:
+        issues.add(("data", "pocket_residues"), "has no effect without data.pockets_above")
+    if data.pockets_above is not None and sources is not None and not sources.structures:
+        issues.add(
+            ("data", "pockets_above"),
+            "has no effect: data.source names no structure files or folders of them",
+        )
 
 
 def _device(config: DeviceConfig | None, issues: Issues) -> torch.device:

@@ -15,13 +15,12 @@ import numpy as np
 
 from atomica import prep
 from atomica.errors import DataError
+from atomica.pockets import FORMATS, PACKED, index_by_score
 from atomica.records import DEMO, INPUTS, PARTS, Dataset, Mixture, Rows, open_dataset
 from atomica.spec import setting
 
 __all__ = ["Found", "InputConfig", "Sources", "check_vocabulary", "find", "ledger", "open_sources", "select"]
 
-FORMATS = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
-PACKED = (".gz", ".zst")
 _BUILT, _SOME_FAILED, _INTERRUPTED = 0, 3, 130
 
 
@@ -45,6 +44,14 @@ class InputConfig:
     fragments: str = setting(
         "none",
         "of what is built here: fragment vocabulary for small molecules, as the model was trained with",
+    )
+    pockets_above: float | None = setting(
+        None,
+        "of structures without an index: instead of finding interfaces, take the residues with a B-factor above "
+        "this as one pocket of each file; PeSTo and others write scores there",
+    )
+    pocket_residues: int = setting(
+        6, "of pockets_above: files with fewer such residues are listed as failed", low=1
     )
     batch_blocks: int = setting(
         2048, "blocks per forward pass, at most; no effect on the results", low=1, high=10**7
@@ -139,7 +146,13 @@ def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: 
     jobs: list[tuple[list[str], Path, tuple[str, ...]]] = [
         ([path], Path(path).parent, ()) for path in sources.indexes
     ]
-    if sources.structures:
+    if sources.structures and config.pockets_above is not None:
+        index = folder / "pockets.csv"
+        failures += index_by_score(
+            sources.structures, index, above=config.pockets_above, least=config.pocket_residues
+        )
+        jobs.append(([str(index)], folder, ()))
+    elif sources.structures:
         jobs.append((list(sources.structures), Path.cwd(), ("--discover",)))
     for number, (inputs, root, options) in enumerate(jobs):
         target = folder / f"{number}"

@@ -21,7 +21,12 @@ from atomica.runspec import settings
 from atomica.spec import tomllib
 
 ROOT = Path(__file__).parents[2]
-SPECS = sorted((ROOT / "runs").glob("*.toml"))
+SPECS = [
+    path
+    for path in sorted((ROOT / "runs").glob("*.toml"))
+    if "job" not in tomllib.loads(path.read_text())["run"]
+]
+"""Those that train; jobs after training are tried where they are tested."""
 PLUGIN = Path(__file__).parent / "plugin_example"
 
 OUTSIDE = {
