@@ -26,7 +26,7 @@ from atomica.evaluate import predictions_csv
 from atomica.heads import Head
 from atomica.heads.binary import BinaryHead
 from atomica.heads.multiclass import MulticlassHead
-from atomica.infer.job import Job, Kind, Result
+from atomica.infer.job import Job, Kind, Result, absolute, without_effect
 from atomica.infer.parts import Meter, in_parts
 from atomica.infer.sources import InputConfig, check_vocabulary, find, open_sources, select
 from atomica.infer.thresholds import RULES, ClassRule, Learnt, checksum, learn, read_ensemble, write_ensemble
@@ -308,17 +308,23 @@ def _truth(
 def check(job: Job, issues: Issues) -> None:
     """Models, thresholds and validation data, before anything is written."""
     options: AnnotateConfig = job.options
-    if ("annotate", "precision") in issues.source and options.rule != "precision":
-        issues.add(("annotate", "precision"), 'has no effect without annotate.rule = "precision"')
+    if options.rule != "precision":
+        without_effect("annotate", options, ("precision",), 'annotate.rule is not "precision"', issues)
     if options.validation is None:
-        for key in ("split", "label", "rule"):
-            if ("annotate", key) in issues.source:
-                issues.add(("annotate", key), "has no effect without annotate.validation")
+        why = "no threshold is learnt without annotate.validation"
+        without_effect("annotate", options, ("split", "label", "rule"), why, issues)
     else:
         try:
             find(InputConfig(options.validation).paths)
         except DataError as error:
             issues.add(("annotate", "validation"), str(error))
+    named = (options.validation,) if isinstance(options.validation, str) else options.validation or ()
+    job.options = replace(
+        options,
+        members={name: tuple(map(absolute, paths)) for name, paths in options.members.items()},
+        ensemble=options.ensemble and absolute(options.ensemble),
+        validation=tuple(map(absolute, named)) or None,
+    )
     path: KeyPath = ("annotate", "members" if options.ensemble is None else "ensemble")
     try:
         ensemble(options)

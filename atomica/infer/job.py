@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "Kind",
     "Result",
     "WeightsConfig",
+    "absolute",
     "assemble",
     "dry_run",
     "kind",
@@ -41,6 +42,7 @@ __all__ = [
     "perform",
     "sections",
     "settings",
+    "without_effect",
 ]
 
 RESOLVED, IDENTITY, RESULT, FAILURES = "spec.toml", "job.json", "result.json", "failures.jsonl"
@@ -203,12 +205,9 @@ def assemble(source: Source, name: str, *, resume: bool, dry: bool) -> Job:
             sources = find(paths)
         except DataError as error:
             issues.add(("data", "source"), str(error))
-    if sources is not None and not sources.unbuilt:
-        for key in ("cutoff", "fragments"):
-            if ("data", key) in source:
-                issues.add(
-                    ("data", key), "has no effect: nothing is built, data.source names data sets alone"
-                )
+    if data is not None and sources is not None and not sources.unbuilt:
+        why = "nothing is built, data.source names data sets alone"
+        without_effect("data", data, ("cutoff", "fragments"), why, issues)
     if data is not None:
         _check_pockets(data, sources, issues)
     where = _device(device, issues)
@@ -227,7 +226,7 @@ def assemble(source: Source, name: str, *, resume: bool, dry: bool) -> Job:
         run=replace(run, out=str(folder)),
         device_config=device,
         options=read[name],
-        data=None if data is None else replace(data, source=tuple(_absolute(path) for path in data.paths)),
+        data=None if data is None else replace(data, source=tuple(absolute(path) for path in data.paths)),
         weights=None if weights is None else _absolute_weights(weights),
         sources=sources,
         folder=folder,
@@ -252,10 +251,21 @@ def _paths(source: Source) -> tuple[str, ...]:
     return tuple(path for path in listed if isinstance(path, str)) if isinstance(listed, list) else ()
 
 
+def without_effect(section: str, config: Any, keys: Sequence[str], why: str, issues: Issues) -> None:
+    """An issue for each of some keys of a section that a spec gives another value than its default.
+
+    The default itself is no mistake: a resolved spec holds every setting.
+    """
+    defaults = {one.name: one.default for one in fields(config)}
+    for key in keys:
+        if (section, key) in issues.source and getattr(config, key) != defaults[key]:
+            issues.add((section, key), f"has no effect: {why}")
+
+
 def _check_pockets(data: InputConfig, sources: Sources | None, issues: Issues) -> None:
     """What `[data]` says of pockets by a score, against what there is to cut them from."""
-    if data.pockets_above is None and ("data", "pocket_residues") in issues.source:
-        issues.add(("data", "pocket_residues"), "has no effect without data.pockets_above")
+    if data.pockets_above is None:
+        without_effect("data", data, ("pocket_residues",), "data.pockets_above is not given", issues)
     if data.pockets_above is not None and sources is not None and not sources.structures:
         issues.add(
             ("data", "pockets_above"),
@@ -272,7 +282,8 @@ def _device(config: DeviceConfig | None, issues: Issues) -> torch.device:
     return torch.device(wanted)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """A path that means the same from any current directory."""
     return path if path.startswith(DEMO) else os.path.abspath(path)
 
 

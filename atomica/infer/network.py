@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from atomica.errors import DataError
 from atomica.evaluate import predictions_csv
 from atomica.infer.groups import NULLS, Connectedness, adjacency, components, connectedness, strata
-from atomica.infer.job import Job, Kind, Result
+from atomica.infer.job import Job, Kind, Result, absolute, without_effect
 from atomica.infer.neighbors import Edges, approximate, exact, unit_rows
 from atomica.infer.parts import write_table
 from atomica.spec import Issues, Problems, setting
@@ -210,15 +210,15 @@ def read_groups(path: str | Path) -> Groups:
 def check(job: Job, issues: Issues) -> None:
     """Everything that the job reads, before anything is written."""
     options: NetworkConfig = job.options
+    groups_file = options.groups and absolute(options.groups)
+    job.options = replace(options, embeddings=absolute(options.embeddings), groups=groups_file)
     known: set[str] = set()
     try:
         known = set(read_embeddings(options.embeddings, options.entity).entities)
     except DataError as error:
         issues.add(("network", "embeddings"), str(error))
     if options.groups is None:
-        for key in ("null", "permutations"):
-            if ("network", key) in issues.source:
-                issues.add(("network", key), "has no effect without network.groups")
+        without_effect("network", options, ("null", "permutations"), "network.groups is not given", issues)
         return
     try:
         groups = read_groups(options.groups)

@@ -89,8 +89,8 @@ def test_a_network_with_groups(embedded, tmp_path, capsys):
     assert all(0.01 <= float(row["edges_p"]) <= float(row["edges_q"]) <= 1 for row in tested)
     assert all(row["edges_p"] == "" for row in tests if int(row["entities"]) < 2)
     assert len(rows_of(out / "components.csv")) >= len(set(kind.values()))
-    again, other = job(tmp_path, "network-again", text)
-    assert again == 0
+    other = tmp_path / "again"
+    assert runner.main([str(out / "spec.toml"), "--set", f"run.out={other}"]) == 0
     for name in ("groups.csv", "components.csv", "Ppeptide.graphml"):
         assert (out / name).read_bytes() == (other / name).read_bytes()
 
@@ -113,7 +113,7 @@ def test_entities_are_not_joined_with_themselves_and_hostile_names_survive(embed
 
 def test_what_is_wrong_with_a_network_is_told_at_once(embedded, tmp_path, capsys):
     (tmp_path / "groups.csv").write_text("id,group\nsomebody,x\n")
-    text = f'[network]\nembeddings = "{embedded}"\nentity = "gene"\nnull = "degree"\nneighbours = 3\n'
+    text = f'[network]\nembeddings = "{embedded}"\nentity = "gene"\nnull = "uniform"\nneighbours = 3\n'
     code, out = job(tmp_path, "network-1", text)
     said = capsys.readouterr().err
     assert code == 2
@@ -122,7 +122,7 @@ def test_what_is_wrong_with_a_network_is_told_at_once(embedded, tmp_path, capsys
     said = capsys.readouterr().err
     assert "no column or label 'gene'" in said
     assert "network.null" in said
-    assert "no effect without network.groups" in said
+    assert "no effect: network.groups is not given" in said
     code, out = job(
         tmp_path, "network-3", f'[network]\nembeddings = "{embedded}"\ngroups = "{tmp_path}/groups.csv"\n'
     )
@@ -194,6 +194,7 @@ def test_pockets_are_called_by_the_mean_of_their_members(tiny_set, members, tmp_
     code, _ = job(tmp_path, "annotate", annotate(tiny_set, members), "--resume")
     assert code == 0
     assert {name: (out / name).read_bytes() for name in before} == before
+    assert runner.main([str(out / "spec.toml"), "--dry-run"]) == 0
     # The ensemble, with its thresholds, on something else.
     text = (
         f'[data]\nsource = "{tiny_set}"\ninput = "segment0"\n[annotate]\nensemble = "{out}/ensemble.json"\n'
@@ -222,7 +223,7 @@ def test_what_is_wrong_with_an_ensemble_is_told(tiny_set, members, tmp_path, cap
         (
             "3",
             annotate(tiny_set, members, more="precision = 0.8"),
-            'no effect without annotate.rule = "precision"',
+            'no effect: annotate.rule is not "precision"',
         ),
         (
             "4",
