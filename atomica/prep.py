@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `atomica-prep` with `arguments` (default: the command line's) and give its exit code.
 
     `build-graphs --fragments NAME` cuts ligands with that vocabulary while the build runs, `fragments learn` makes
-    one; everything else is the Rust program's.
+    one, `convert` reads data of the original; everything else is the Rust program's.
     """
     from atomica._prep import run
 
@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from atomica import mining
 
         return mining.main(given[1:])
+    if given[:1] == ["convert"]:
+        from atomica import convert
+
+        return convert.main(given[1:])
     asked_for_help = bool({"-h", "--help"} & set(given))
     if given[:1] == ["build-graphs"] and not asked_for_help:
         rest, engine = _take(given, "--engine")

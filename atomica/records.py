@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from atomica.errors import DataError, ShardError
-from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION
+from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION, Field
 from atomica.spec import Problems, setting
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "Record",
     "Rows",
     "Sampling",
+    "arrow_type",
     "epoch_order",
     "occurrences",
     "open_dataset",
@@ -321,11 +322,12 @@ def _arrow_type(dtype: str) -> pa.DataType:
     return fixed[dtype] if dtype in fixed else getattr(pa, dtype)()
 
 
-def _expected(name: str, shape: str, dtype: str) -> pa.DataType:
-    item = _arrow_type(dtype)
-    if name == "positions":
+def arrow_type(field: Field) -> pa.DataType:
+    """The type of a record's column in a shard."""
+    item = _arrow_type(field.dtype)
+    if field.name == "positions":
         item = pa.list_(item, 3)
-    return pa.list_(item) if shape else item
+    return pa.list_(item) if field.shape else item
 
 
 def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
@@ -431,7 +433,7 @@ class _Shard:
             )
             raise ShardError(f"{self.path}: columns are not those of schema {SCHEMA_VERSION}: {detail}")
         for field in RECORD_FIELDS:
-            expected = _expected(field.name, field.shape, field.dtype)
+            expected = arrow_type(field)
             actual = found.field(field.name).type
             if not _same_type(actual, expected):
                 raise ShardError(f"{self.path}: column {field.name} has type {actual}, expected {expected}")

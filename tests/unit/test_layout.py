@@ -18,6 +18,7 @@ ROOMS = [
     ("fragments", "mining", "pockets", "prep"),
     ("spec",),
     ("records",),
+    ("convert",),
     ("features",),
     ("noise",),
     ("graph",),
@@ -38,8 +39,8 @@ ROOMS = [
 ]
 """From the files on disk to the assembled run. A module imports from its own room and those before it."""
 
-TO_THE_RIGHT = {("records", "graph")}
-"""Imports inside functions that reach one room further: `Dataset.graphs` hands its records on."""
+TO_THE_RIGHT = {("records", "graph"), ("prep", "convert")}
+"""Imports inside functions that reach one room further: `Dataset.graphs` hands on records, a command arguments."""
 
 
 def rooms():
@@ -97,7 +98,10 @@ def test_only_graph_imports_dgl():
 
 
 def test_nothing_can_unpickle():
-    for _, path in modules():
+    """But for the unpickler of plain data that `convert` has, which tests/unit/test_convert.py attacks."""
+    for room, path in modules():
+        if room == "convert":
+            continue
         assert not imported(path)[1] & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}, path
 
 
