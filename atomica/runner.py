@@ -58,6 +58,9 @@ exit codes:
 
 def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
     """Make the run's folder, with the resolved spec in it. told: the overview, which the report repeats."""
+    import torch
+
+    from atomica.conv import kernel_for
     from atomica.report import environment
     from atomica.train.checkpoint import write_text
 
@@ -72,6 +75,7 @@ def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> Non
         {
             "device": str(job.device),
             "ranks": ranks.size,
+            "kernel": kernel_for(torch.empty(0, device=job.device)),
             "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
             "overview": told,
         },

@@ -4,6 +4,7 @@
     python tests/bench/steps.py --blocks 60 --variants ours e3nn torch cuequivariance
     python tests/bench/steps.py --blocks 1000 2000 4000 8000 --variants ours      how it grows
     python tests/bench/steps.py --profile --blocks 1000          where a step of ours spends its time
+    python tests/bench/steps.py --interface 20000                memory and time to embed one interface of so many atoms
 
 The model is the pretraining one of the published size: 4 layers at each level, width 32, with the heads for noise and
 masks. Its batches are complexes of the demo data set, up to so many blocks. `embed` is the encoder without gradients,
@@ -265,6 +266,52 @@ def worker(arguments: argparse.Namespace) -> None:
         print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
 
 
+def interface(atoms: int) -> Any:
+    """The graph of one complex of at least `atoms` atoms: interfaces of the demo set, side by side."""
+    from atomica import graph_from_arrays, keys, open_dataset
+
+    records, count = [], 0
+    for record in open_dataset("demo://pockets"):
+        if count >= atoms:
+            break
+        records.append(record)
+        count += len(record.atom_types)
+    places = [60.0 * np.array([i // 36, i // 6 % 6, i % 6]) for i in range(len(records))]
+    x = np.concatenate(
+        [r.positions - r.positions.mean(axis=0) + at for r, at in zip(records, places, strict=True)]
+    )
+    atom_types = np.concatenate([r.atom_types for r in records]).astype(int)
+    names = ("block_types", "block_lengths", "segment_ids")
+    types, lengths, segments = (np.concatenate([getattr(r, n) for r in records]).astype(int) for n in names)
+    of_atom, ordinary = np.repeat(np.arange(len(types)), lengths), types != keys.GLOBAL_BLOCK
+    blocks, atom_rows = [], []
+    for segment in (0, 1):
+        own = ordinary & (segments == segment)
+        # the first global block of the partner serves for all of it, at its centre
+        hub = np.flatnonzero(~ordinary & (segments == segment))[:1]
+        x[of_atom == hub] = x[own[of_atom]].mean(axis=0)
+        blocks += [hub, np.flatnonzero(own)]
+        atom_rows += [np.flatnonzero(of_atom == hub), np.flatnonzero(own[of_atom])]
+    b, a = np.concatenate(blocks), np.concatenate(atom_rows)
+    return graph_from_arrays(x[a], types[b], atom_types[a], lengths[b], segments[b], [len(b)])
+
+
+def embed_interface(atoms: int) -> None:
+    """Prints the memory and the time to embed one interface with the published model."""
+    import torch
+
+    model, graph = published("cpu").eval(), interface(atoms)
+    before = resident(peak=True)
+    start = time.perf_counter()
+    with torch.no_grad():
+        model.encode(graph)
+    seconds = time.perf_counter() - start
+    print(
+        f"one interface of {graph.num_nodes('atom'):,} atoms in {graph.num_nodes('block'):,} blocks: "
+        f"{resident(peak=True) >> 20} MiB at the peak, {before >> 20} before; {seconds:.1f} s"
+    )
+
+
 def profile(step: Callable[[], None], runs: int) -> None:
     """Prints the share of each kind of work in a step: the convolution, and the operations that take longest."""
     import torch
@@ -384,6 +431,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=0, help="GiB that a process may use; 0: no limit")
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch and our kernel; 0: its choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--interface", type=int, metavar="ATOMS", help="embed one interface instead")
     parser.add_argument(
         "--profile", action="store_true", help="the operations of a step of the first variant"
     )
@@ -396,6 +444,9 @@ def main() -> None:
     from figures import machine
 
     print(machine())
+    if arguments.interface:
+        embed_interface(arguments.interface)
+        return
     if arguments.profile:
         arguments.variants, arguments.blocks = arguments.variants[:1], arguments.blocks[:1]
         worker(arguments)
