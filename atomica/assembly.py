@@ -49,12 +49,14 @@ class Job:
     """What was loaded from `model.init`, for a person."""
 
 
-def assemble(source: spec.Source, *, resume: bool, dry: bool, ranks: Ranks = ALONE) -> Job:
+def assemble(
+    source: spec.Source, *, resume: bool, dry: bool, ranks: Ranks = ALONE, issues: Issues | None = None
+) -> Job:
     """Read the spec, open the data, build the model. Raises SpecError with all that is wrong.
 
-    ranks: who runs the job together; each takes a device of its own.
+    dry: nothing is to be written. ranks: the processes that train together. issues: what is known to be wrong already.
     """
-    issues = Issues(source)
+    issues = issues or Issues(source)
     checked = read_spec(source, issues)
     data = _open_data(source, issues)
     issues.raise_any()

@@ -23,6 +23,7 @@ from atomica import spec
 from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble
 from atomica.journal import Journal
 from atomica.overview import MIB, dry_run, known_texts, overview, peak_memory
+from atomica.sweep import Sweep, assemble_sweep, outlook, perform
 from atomica.train import distributed
 from atomica.train.distributed import Ranks
 
@@ -296,6 +297,16 @@ def _job_after_training(source: spec.Source) -> str | None:
     return name if isinstance(name, str) and name in JOBS else None
 
 
+def _is_sweep(arguments: argparse.Namespace) -> bool:
+    """Whether the spec has a section [sweep]; a spec that cannot be read has none."""
+    from atomica.errors import SpecError
+
+    try:
+        return "sweep" in spec.load(arguments.spec, arguments.overrides).tree
+    except SpecError:
+        return False
+
+
 class _Signals:
     """SIGINT, SIGTERM, SIGUSR1: once training runs, the first asks it to stop after the step and checkpoint.
 
@@ -335,7 +346,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.devices > 1 and not distributed.started_here():
         if distributed.is_rank():
             parser.error("--devices has no effect under torchrun, which starts the processes itself")
-        if not arguments.dry_run:
+        # A sweep hands --devices on to its trials.
+        if not arguments.dry_run and not _is_sweep(arguments):
             return distributed.launch(arguments.devices, words)
     signals = _Signals()
     signals.install()
@@ -361,7 +373,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
 
     started, journal = False, Journal(silent=not ranks.first)
 
-    def prepare() -> Job | AfterTraining:
+    def prepare() -> Job | Sweep | AfterTraining:
         source = spec.load(arguments.spec, arguments.overrides)
         name = _job_after_training(source)
         if name is not None:
@@ -369,10 +381,23 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
                 raise SpecError(f"run.job = {name!r} runs in one process; leave out --devices or torchrun")
             return after.assemble(source, name, resume=arguments.resume, dry=arguments.dry_run)
         local = Ranks(local_size=arguments.devices) if arguments.dry_run else ranks
+        if "sweep" in source.tree:
+            if ranks.size > 1:
+                raise SpecError(
+                    "a sweep starts its trials itself; leave out torchrun, --devices is for each trial"
+                )
+            options = ["--devices", str(arguments.devices)] if arguments.devices > 1 else []
+            return assemble_sweep(
+                source, resume=arguments.resume, dry=arguments.dry_run, ranks=local, options=options
+            )
         return assemble(source, resume=arguments.resume, dry=arguments.dry_run, ranks=local)
 
     try:
         job = distributed.agreed(ranks, prepare)
+        sweep = None
+        if isinstance(job, Sweep):
+            sweep, job = job, job.base
+            journal.say("\n".join(outlook(sweep)))
         if not isinstance(job, Job):
             journal.say("\n".join(after.overview(job)))
             if arguments.dry_run:
@@ -387,6 +412,8 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
             return DONE
         started = True
         signals.stop = Stop()
+        if sweep is not None:
+            return perform(sweep, journal, signals.stop)
         _train(job, signals.stop, journal, ranks, told)
         return DONE
     except (Interrupted, StopRequested) as error:

@@ -259,7 +259,7 @@ def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
         if key not in (known := [*owned, "head"]):
             issues.add(
                 (key,),
-                spec.unknown_key(key, (), [*known, *spec.DERIVING], elsewhere),
+                spec.unknown_key(key, (), [*known, "sweep", *spec.DERIVING], elsewhere),
                 value=not _is_table(source.tree[key]),
             )
     found: dict[str, Any] = {}

@@ -7,6 +7,7 @@ the spec. All that is wrong with a spec is gathered as `Issue`s and reported tog
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -45,6 +46,7 @@ __all__ = [
     "not_among",
     "read",
     "setting",
+    "show",
     "unknown_key",
 ]
 
@@ -128,7 +130,7 @@ def describe(cls: type, prefix: str = "", *, exclude: Sequence[str] = ()) -> Ite
         elif field.default is dataclasses.MISSING:
             default = "required"
         else:
-            default = "absent" if field.default is None else _show(field.default)
+            default = "absent" if field.default is None else show(field.default)
         yield Setting(key, _type_name(annotation), default, _doc(field), _limits(field))
 
 
@@ -148,7 +150,7 @@ def _doc(field: dataclasses.Field[Any]) -> str:
 def _limits(field: dataclasses.Field[Any]) -> str:
     limits = field.metadata
     if limits.get("choices"):
-        return "one of " + ", ".join(_show(choice) for choice in limits["choices"])
+        return "one of " + ", ".join(show(choice) for choice in limits["choices"])
     words = (("low", "at least"), ("above", "more than"), ("high", "at most"), ("below", "less than"))
     return ", ".join(f"{word} {limits[name]:g}" for name, word in words if limits.get(name) is not None)
 
@@ -198,7 +200,7 @@ class Issues:
         """Note an issue at a key path, with the value that stands there if `value`."""
         key = _dotted(path)
         if value and path in self.source:
-            key += f" = {_show(self.source.get(path))}"
+            key += f" = {show(self.source.get(path))}"
         issue = Issue(self.source.where(path), key, message)
         if issue not in self.found:
             self.found.append(issue)
@@ -246,6 +248,26 @@ class Source:
             return False
         return True
 
+    def changed(self, overrides: Sequence[str]) -> Source:
+        """The same spec with `key.path=value` overrides, as `load` takes them. Raises SpecError naming wrong ones."""
+        tree, changed = copy.deepcopy(self.tree), dict(self.overrides)
+        wrong: list[str] = []
+        for override in overrides:
+            try:
+                path, raw = _override(tree, override)
+                changed[path] = raw
+            except SpecError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise SpecError("\n".join(wrong))
+        return dataclasses.replace(self, tree=tree, overrides=changed)
+
+    def without(self, key: str) -> Source:
+        """The same spec without one of its sections."""
+        return dataclasses.replace(
+            self, tree={name: table for name, table in self.tree.items() if name != key}
+        )
+
     def where(self, path: KeyPath) -> str:
         """The place of a key, or of the closest table that holds it: `file:line`, or the --set argument."""
         for end in range(len(path), 0, -1):
@@ -268,17 +290,7 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Source:
     that cannot be read or parsed, and for overrides that do not fit it.
     """
     tree, places = _derived(str(file), ())
-    changed: dict[KeyPath, str] = {}
-    wrong: list[str] = []
-    for override in overrides:
-        try:
-            path, raw = _override(tree, override)
-            changed[path] = raw
-        except SpecError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise SpecError("\n".join(wrong))
-    return Source(str(file), tree, places, changed)
+    return Source(str(file), tree, places, {}).changed(overrides)
 
 
 def _parsed(name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
@@ -312,7 +324,7 @@ def _derived(name: str, above: Sequence[str]) -> tuple[dict[str, Any], dict[KeyP
         if unset is not None:
             raise SpecError(f"{places['unset',]}: unset: has no effect without base; remove it")
         return tree, places
-    at = f"{places['base',]}: base = {_show(base)}"
+    at = f"{places['base',]}: base = {show(base)}"
     if not isinstance(base, str):
         raise SpecError(f"{at}: expected text, the path of a spec, got {_kind(base)}")
     chain = [*above, os.path.realpath(name)]
@@ -332,7 +344,7 @@ def _remove(tree: dict[str, Any], places: dict[KeyPath, str], unset: Any, own: M
     """Take the keys that `unset` lists out of the tables of a base, in place."""
     if not isinstance(unset, list) or not all(isinstance(name, str) for name in unset):
         raise SpecError(
-            f'{own["unset",]}: unset = {_show(unset)}: expected a list of keys, such as ["train.rates"]'
+            f'{own["unset",]}: unset = {show(unset)}: expected a list of keys, such as ["train.rates"]'
         )
     wrong = []
     for index, name in enumerate(unset):
@@ -344,7 +356,7 @@ def _remove(tree: dict[str, Any], places: dict[KeyPath, str], unset: Any, own: M
             every = [_dotted(path) for path in places if all(isinstance(part, str) for part in path)]
             near = difflib.get_close_matches(name, every, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            wrong.append(f"{own['unset', index]}: unset {_show(name)}: the base has no such key{hint}")
+            wrong.append(f"{own['unset', index]}: unset {show(name)}: the base has no such key{hint}")
             continue
         del node[last]
         _forget(places, (*tables, last))
@@ -399,7 +411,7 @@ def _override(tree: dict[str, Any], argument: str) -> tuple[KeyPath, str]:
                 raise SpecError(f"{what}: {here} has {count} elements; write {here}.0 to {here}.{count - 1}")
             step = int(part)
         elif not isinstance(node, dict):
-            raise SpecError(f"{what}: {here} = {_show(node)} is a value and holds no key {part}")
+            raise SpecError(f"{what}: {here} = {show(node)} is a value and holds no key {part}")
         path.append(step)
         if depth == len(parts) - 1:
             node[step] = value
@@ -682,7 +694,7 @@ def _convert(value: Any, annotation: Any, raw: str | None) -> Any:
     if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         remedy = ""
         if annotation is str and isinstance(value, int | float):
-            remedy = f'; write "{_show(value)}"'
+            remedy = f'; write "{show(value)}"'
         elif annotation is int and isinstance(value, float) and value.is_integer():
             remedy = f"; write {int(value)}"
         elif annotation in (int, float, bool) and isinstance(value, str):
@@ -729,10 +741,10 @@ def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
 
 def not_among(value: Any, choices: Sequence[Any]) -> str:
     """What to say of a value that is none of the choices."""
-    message = "must be one of " + ", ".join(_show(choice) for choice in choices)
+    message = "must be one of " + ", ".join(show(choice) for choice in choices)
     texts = [choice for choice in choices if isinstance(choice, str)]
     near = difflib.get_close_matches(value, texts, n=1) if isinstance(value, str) else []
-    return message + (f"; did you mean {_show(near[0])}?" if near else "")
+    return message + (f"; did you mean {show(near[0])}?" if near else "")
 
 
 def _dataclass_of(annotation: Any) -> type | None:
@@ -740,7 +752,7 @@ def _dataclass_of(annotation: Any) -> type | None:
 
 
 def _type_name(annotation: Any) -> str:
-    names = {bool: "true/false", int: "integer", float: "number", str: "text"}
+    names = {bool: "true/false", int: "integer", float: "number", str: "text", Any: "lists or ranges"}
     if annotation in names:
         return names[annotation]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -769,8 +781,8 @@ def _dotted(path: KeyPath) -> str:
 # ----------------------------------------------------------------------------------------------- writing
 
 
-def _show(value: Any) -> str:
-    """A value as TOML, on one line."""
+def show(value: Any) -> str:
+    """A value as TOML, on one line: what `--set` reads back."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -778,9 +790,16 @@ def _show(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_show(item) for item in value) + "]"
+        return "[" + ", ".join(show(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_show(item)}" for key, item in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(
+                f"{key if _BARE_KEY.fullmatch(key) else show(key)} = {show(item)}"
+                for key, item in value.items()
+            )
+            + "}"
+        )
     return str(value)
 
 
@@ -807,7 +826,7 @@ def dump(sections: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
                 if value:
                     nested.append((f"{name.strip('[]')}.{key}", value))
             elif value is not None:
-                lines.append(f"{key if _BARE_KEY.fullmatch(key) else _show(key)} = {_show(value)}")
+                lines.append(f"{key if _BARE_KEY.fullmatch(key) else show(key)} = {show(value)}")
         parts.append("\n".join(lines) + "\n")
         if nested:
             parts.append(dump(nested))

@@ -40,9 +40,11 @@ def settings_table() -> str:
     from atomica.heads import BUILT_IN
     from atomica.infer import job
     from atomica.runspec import settings
+    from atomica.spec import describe
+    from atomica.sweep import SweepConfig
 
     rows = []
-    for row in [*settings(BUILT_IN), *job.settings()]:
+    for row in [*settings(BUILT_IN), *describe(SweepConfig, "sweep"), *job.settings()]:
         limits = f"; {row.limits}" if row.limits else ""
         rows.append((f"`{row.key}`", row.type, f"`{row.default}`", row.doc + limits))
     return _table(("key", "type", "default", "meaning"), rows)

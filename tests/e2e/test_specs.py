@@ -15,10 +15,9 @@ import pytest
 import torch
 
 import atomica
-from atomica import _prep
+from atomica import _prep, spec
 from atomica.runner import main
 from atomica.runspec import settings
-from atomica.spec import tomllib
 
 ROOT = Path(__file__).parents[2]
 SPECS = [
@@ -78,7 +77,7 @@ def shards(shared, tmp_path_factory):
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_every_spec_starts(path, request, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tree = tomllib.loads(path.read_text())
+    tree = spec.load(path).tree
     changes = []
     if path.stem in OUTSIDE:
         changes.append(f"data.train={request.getfixturevalue('shards')(path.stem)}")
@@ -99,7 +98,7 @@ def test_every_spec_starts(path, request, tmp_path, capsys, monkeypatch):
 def test_every_spec_says_how_it_is_run(path):
     text = path.read_text()
     assert f"\n#     atomica-run runs/{path.name}" in text
-    tree = tomllib.loads(text)
+    tree = spec.load(path).tree
     assert tree["run"]["name"] == path.stem
     data = tree["data"]["train"]
     if path.stem in OUTSIDE:

@@ -34,7 +34,7 @@ ROOMS = [
     ("report",),
     ("infer",),
     ("assembly",),
-    ("overview",),
+    ("overview", "sweep"),
     ("runner",),
 ]
 """From the files on disk to the assembled run. A module imports from its own room and those before it."""
