@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -180,3 +182,209 @@ def test_working_through_a_step_in_parts_changes_nothing(alone, write_spec):
     path, out = write_spec()
     assert main([str(path), "--set", "device.accumulate=3"]) == 0
     compare(alone, out, 1e-4)
+
+
+# ------------------------------------------------------------------------------------------- how runs end
+
+
+@pytest.fixture(scope="module")
+def quick(write_spec):
+    """An undisturbed run of one process with what is quick, and dropout; its changes and folder."""
+    changes = {**LABELS_ONLY, "dropout = 0.0": "dropout = 0.1", "epochs = 3": "epochs = 5"}
+    path, out = write_spec(changes)
+    assert main([str(path)]) == 0
+    return changes, out
+
+
+OFTEN = ("--set", "train.checkpoints.minutes=1e-9")
+"""A checkpoint before every step."""
+
+
+def same_weights(one, other):
+    for name in ("last", "best"):
+        left, right = (folder / "checkpoints" / name / "model.safetensors" for folder in (one, other))
+        assert left.read_bytes() == right.read_bytes(), name
+
+
+def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(write_spec, tmp_path):
+    changes = {**LABELS_ONLY, "epochs = 3": "epochs = 40", "dropout = 0.0": "dropout = 0.1"}
+    path, out = write_spec(changes)
+    process = start(path, "--devices", 2, *OFTEN)
+    wait_for_steps(process, out, 3)
+    ranks = ranks_of(process)
+    assert sorted(ranks) == [0, 1]
+    began = time.monotonic()
+    os.kill(ranks[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert process.returncode == 1
+    assert "atomica-run: rank 1 was killed by SIGKILL" in errors
+    assert "Traceback" not in errors
+    done = len(events(out, "step"))
+    # A signal to one rank alone: all write a checkpoint together and end.
+    process = start(path, "--resume", "--devices", 2)
+    wait_for_steps(process, out, done + 2)
+    os.kill(ranks_of(process)[1], signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.count("checkpoint written; go on with --resume") == 1
+    assert main([str(path), "--resume", "--set", "train.epochs=5"]) == 0
+    steps = [record["step"] for record in events(out, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+FAULTY = """\
+import os
+import random
+import signal
+from atomica.heads import register
+from atomica.heads.binary import BinaryHead
+
+@register("faulty")
+class Faulty(BinaryHead):
+    def loss(self, output, target):
+        if os.environ.get("RANK") == "1":
+            raise ValueError("the dog ate my gradient")
+        return super().loss(output, target)
+"""
+
+
+def test_the_reason_of_the_rank_that_fails_reaches_the_user(write_spec, tmp_path):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    info = tmp_path / "faulty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[atomica.heads]\nfaulty = faulty:Faulty\n")
+    path, out = write_spec({**LABELS_ONLY, 'kind = "binary"': 'kind = "faulty"'})
+    paths = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    code, _, errors = run(path, "--devices", 2, env=environment(PYTHONPATH=paths))
+    assert code == 1
+    assert "atomica-run: rank 1: Traceback" in errors
+    assert "ValueError: the dog ate my gradient" in errors
+    # What is wrong with a spec is said once, before anything is written.
+    path, out = write_spec({"epochs = 3": "epochs = 0"})
+    code, printed, errors = run(path, "--devices", 2)
+    assert code == 2, errors
+    assert printed == ""
+    assert errors.count("train.epochs = 0") == errors.count("\n") == 1, errors
+    assert not out.exists()
+
+
+def test_killed_at_any_moment_a_run_loses_nothing(quick, write_spec):
+    changes, undisturbed = quick
+    path, out = write_spec(changes)
+    generator = random.Random(4)
+    kills = int(os.environ.get("ATOMICA_KILLS", "3"))
+    code = None
+    for kill in range(kills):
+        resumable = (out / "checkpoints" / "last").is_dir() or (out / "checkpoints" / ".last.old").is_dir()
+        process = start(path, *OFTEN, *(["--resume"] if resumable else []))
+        # Between two recorded steps; the first kill as soon as there is a folder.
+        done = len(events(out, "step")) if (out / "metrics.jsonl").is_file() else 0
+        if kill:
+            wait_for_steps(process, out, min(done + generator.randint(1, 4), 33))
+        time.sleep(generator.uniform(0, 1.0))
+        process.kill()
+        process.communicate(timeout=60)
+        code = process.returncode
+    assert code == -signal.SIGKILL
+    assert main([str(path), "--resume"]) == 0
+    same_weights(out, undisturbed)
+    records = [[record["loss"] for record in events(folder, "step")] for folder in (out, undisturbed)]
+    assert records[0] == records[1]
+
+
+def test_a_full_disk_loses_nothing(quick, write_spec, tmp_path):
+    changes, undisturbed = quick
+    path, _ = write_spec(changes)
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        out = place / "run"
+        where = ("--set", f"run.out={out}")
+        code, _, errors = run(path, *OFTEN, *where)
+        assert code == 1, errors
+        assert "No space left on device" in errors
+        assert "Traceback" not in errors
+        subprocess.run(["mount", "-o", "remount,size=20m", str(place)], check=True)
+        assert main([str(path), "--resume", *where]) == 0
+        same_weights(out, undisturbed)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+# --------------------------------------------------------------------------------------------- two hosts
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces joined by a cable: name → address."""
+    tag = f"at{os.getpid() % 100000}"
+    names = {f"{tag}{side}": f"10.77.0.{number}" for side, number in (("a", 1), ("b", 2))}
+
+    def ip(*words, check=True):
+        return subprocess.run(["ip", *words], capture_output=True, text=True, check=check)
+
+    try:
+        made = [ip("netns", "add", name, check=False) for name in names]
+    except FileNotFoundError:
+        pytest.skip("needs the command ip")
+    try:
+        if any(one.returncode for one in made):
+            pytest.skip(f"needs the right to make network namespaces: {made[0].stderr.strip()}")
+        one, other = names
+        ip(
+            "link",
+            "add",
+            f"v{one}",
+            "netns",
+            one,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            f"v{other}",
+            "netns",
+            other,
+        )
+        for name, address in names.items():
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", f"v{name}")
+            ip("-n", name, "link", "set", f"v{name}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            ip("netns", "del", name, check=False)
+
+
+def test_two_hosts_get_the_losses_of_one(write_spec, hosts):
+    changes = {**LABELS_ONLY, "epochs = 3": "epochs = 1"}
+    path, alone = write_spec(changes)
+    assert main([str(path)]) == 0
+    path, out = write_spec(changes)
+    first = next(iter(hosts.values()))
+    running = [
+        subprocess.Popen(
+            [
+                *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
+                *("--nnodes", "2", "--nproc-per-node", "1", "--local-addr", address),
+                *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{first}:29577", "--rdzv-id", "two"),
+                *("--rdzv-conf", f"is_host={int(address == first)}"),
+                *("-m", "atomica.runner", str(path)),
+            ],
+            env=environment(GLOO_SOCKET_IFNAME=f"v{name}"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, address in hosts.items()
+    ]
+    said = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert sum(printed.count("written ") for printed, _ in said) == 1
+    compare(alone, out, 1e-4)
+    losses = [[record["loss"] for record in events(folder, "step")] for folder in (alone, out)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -1,0 +1,150 @@
+"""Losses that are not finite, memory that runs out, precision and averaged weights: a run that copes, or says why."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atomica.heads import register
+from atomica.heads.binary import BinaryHead
+from atomica.runner import main
+
+SPEC = """\
+[run]
+name = "small"
+out = "{out}"
+[data]
+train = "{data}"
+input = "segment0"
+batch_blocks = 64
+max_item_blocks = 64
+[model]
+atom_hidden = 8
+block_hidden = 8
+edge_size = 4
+layers = 1
+[[head]]
+kind = "{kind}"
+positive = "yes"
+negative = "no"
+hidden = 8
+[train]
+epochs = 2
+[device]
+kind = "cpu"
+threads = 1
+[log]
+every_steps = 1
+tensorboard = false
+"""
+
+CALLS = {"count": 0}
+
+
+@register("test_nan")
+class Nan(BinaryHead):
+    """Has a loss that is not finite in its second and fourth step."""
+
+    def loss(self, output, target):
+        CALLS["count"] += self.training
+        loss = super().loss(output, target)
+        return loss * float("nan") if self.training and CALLS["count"] in (2, 4) else loss
+
+
+@register("test_hungry")
+class Hungry(BinaryHead):
+    """Has memory for three complexes."""
+
+    def forward(self, encoding, inputs):
+        if self.training and inputs.num_graphs > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().forward(encoding, inputs)
+
+
+@pytest.fixture
+def start(tiny_set, tmp_path):
+    """Starts a run with a kind of head and settings; gives the exit code, and the folder."""
+
+    def run(kind, *changes, name="out"):
+        CALLS["count"] = 0
+        (tmp_path / "spec.toml").write_text(SPEC.format(out=tmp_path / name, data=tiny_set, kind=kind))
+        words = [word for change in changes for word in (("--set", change) if "=" in change else (change,))]
+        return main([str(tmp_path / "spec.toml"), *words]), tmp_path / name
+
+    return run
+
+
+def steps(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["event"] == "step"]
+
+
+def test_a_bad_step_ends_the_run_with_its_batch_kept(start, capsys):
+    code, out = start("test_nan")
+    assert code == 1
+    kept = out / "bad_steps" / "step-00000002"
+    assert str(kept) in capsys.readouterr().err
+    numbers = json.loads((kept / "batch.json").read_text())
+    assert numbers["loss"] is None
+    assert len(numbers["ids"]) > 1
+    tensors = load_file(kept / "batch.safetensors")
+    assert (
+        len(tensors["graph.graph_of_block"].unique())
+        == len(numbers["ids"])
+        == len(tensors["targets.test_nan"])
+    )
+    # Going on takes the same step again.
+    code, out = start("test_nan", "--resume")
+    assert code == 0
+    recorded = [record["step"] for record in steps(out)]
+    assert recorded[:2] == [1, 2]
+
+
+def test_bad_steps_are_skipped_and_counted_up_to_a_limit(start, capsys):
+    code, out = start("test_nan", "train.max_skipped=2")
+    assert code == 0
+    assert "note    2 steps skipped" in capsys.readouterr().out
+    assert {2, 4}.isdisjoint(record["step"] for record in steps(out))
+    assert len(list((out / "bad_steps").iterdir())) == 2
+    weights = load_file(out / "checkpoints" / "last" / "model.safetensors")
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+    code, out = start("test_nan", "train.max_skipped=1", name="again")
+    assert code == 1
+    assert "1 such steps were skipped before" in capsys.readouterr().err
+
+
+def test_a_batch_too_large_for_the_memory_is_worked_through_in_parts(start, capsys):
+    code, out = start("binary")
+    assert code == 0
+    code, hungry = start("test_hungry", "head.0.name=binary", name="hungry")
+    text = capsys.readouterr()
+    assert code == 0
+    assert "times out of GPU memory: raise device.accumulate" in text.out
+    assert "out of GPU memory in step 1 " in text.err
+    for one, other in zip(steps(out), steps(hungry), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_averaged_weights_are_validated_and_kept_and_survive_a_resume(start):
+    settings = ("train.ema=0.9", "train.precision=bf16", "train.checkpoints.top=2")
+    code, out = start("binary", *settings)
+    assert code == 0
+    folder = out / "checkpoints"
+    last, best = (load_file(folder / name / "model.safetensors") for name in ("last", "best"))
+    assert any(not torch.equal(last[name], best[name]) for name in last)
+    assert len(list(folder.glob("epoch-*"))) == 2
+    state = load_file(folder / "last" / "state.safetensors")
+    assert int(state["average.n_averaged"]) == len(steps(out))
+    code, again = start("binary", *settings, "train.epochs=1", name="again")
+    assert code == 0
+    code, again = start("binary", *settings, "--resume", name="again")
+    assert code == 0
+    for name, value in load_file(again / "checkpoints" / "last" / "state.safetensors").items():
+        assert name.startswith("random") or torch.equal(value, state[name]), name
+    full = start("binary", name="full")[1]
+    for one, other in zip(steps(out), steps(full), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
+    assert any(one["loss"] != other["loss"] for one, other in zip(steps(out), steps(full), strict=True))
