@@ -97,7 +97,7 @@ class TrainConfig:
     )
     precision: str = setting(
         "float32",
-        "arithmetic of the model; the weights and the losses are always float32",
+        "arithmetic of the model; weights, convolutions and losses are always float32",
         choices={"float32": "single precision", "bf16": "bfloat16 where PyTorch's autocast finds it safe"},
     )
     ema: float = setting(
