@@ -565,7 +565,7 @@ class FullyConnected(nn.Module):
         mean = plan.mean.to(hidden.dtype)[:, None]
         hidden = torch.cat([hidden * mean, mean], dim=1)
         weights = [self.weights[slot.name] for slot in tables.targets]
-        # In the precision of the weights also where autocast has made what comes in bfloat16: the kernels know no other.
+        # In the precision of the weights, also where autocast gives bfloat16: the kernels know no other.
         x, y, hidden = (tensor.to(weights[0].dtype) for tensor in (x, y, hidden))
         with torch.autocast(x.device.type, enabled=False):
             rows = _Contract.apply(tables, plan, x, y, hidden, *weights)

@@ -299,7 +299,7 @@ def test_a_full_disk_loses_nothing(quick, write_spec, tmp_path):
     path, _ = write_spec(changes)
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=250k", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small file system")
     try:
