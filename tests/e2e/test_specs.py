@@ -18,6 +18,7 @@ import atomica
 from atomica import _prep, spec
 from atomica.runner import main
 from atomica.runspec import settings
+from atomica.spec import tomllib
 
 ROOT = Path(__file__).parents[2]
 SPECS = [
