@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 SPECS = [
     path
     for path in sorted((ROOT / "runs").glob("*.toml"))
-    if "job" not in tomllib.loads(path.read_text())["run"]
+    if "job" not in spec.load(path).tree["run"]
 ]
 """Those that train; jobs after training are tried where they are tested."""
 PLUGIN = Path(__file__).parent / "plugin_example"
