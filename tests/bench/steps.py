@@ -16,10 +16,11 @@ weights and batches, and must give the same embeddings. (cuEquivariance works on
 OpenEquivariance works on GPUs alone and is not tried.)
 
 Every variant lives in a process of its own, since memory is counted by process, and they take turns, so that a change
-in the machine's speed meets all of them. What would need more memory than `--memory` is stopped and shown as such.
-Ratios of time are medians over pairs of runs; those of memory are of what the work adds (`added`) to what the process
-held before, with code, data and model loaded. The share of the machine's rate of matrix products counts the arithmetic
-of the summed form alone, without what is computed twice to save memory.
+in the machine's speed meets all of them; CPU seconds, of all threads, say more where it does other work beside. What
+would need more memory than `--memory` is stopped and shown as such. Ratios of time are medians over pairs of runs;
+those of memory are of what the work adds (`added`) to what the process held before, with code, data and model loaded.
+The share of the machine's rate of matrix products counts the arithmetic of the summed form alone, without what is
+computed twice to save memory.
 """
 
 from __future__ import annotations
@@ -251,7 +252,7 @@ def worker(arguments: argparse.Namespace) -> None:
         return
     print(json.dumps(sizes), flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         try:
             works[line.strip()]()
         except (RuntimeError, MemoryError) as error:
@@ -261,9 +262,9 @@ def worker(arguments: argparse.Namespace) -> None:
             return
         if cuda:
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
         peak = torch.cuda.max_memory_allocated() if cuda else resident(peak=True)
-        print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu": busy, "peak": peak}), flush=True)
 
 
 def interface(atoms: int) -> Any:
@@ -338,6 +339,7 @@ class Variant:
         self.name, self.embedding = name, embedding
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.seconds: dict[str, list[float]] = {}
+        self.cpu: dict[str, list[float]] = {}
         self.peak: dict[str, int] = {}
         self.failed = ""
         self.sizes = self._answer()
@@ -365,6 +367,7 @@ class Variant:
             self.peak[work] = found["peak"]
             if keep:
                 self.seconds.setdefault(work, []).append(found["seconds"])
+                self.cpu.setdefault(work, []).append(found["cpu"])
 
     def added(self, work: str) -> int:
         """MiB that the work has taken at most beyond what the process held before."""
@@ -404,7 +407,9 @@ def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> None:
 def table(variants: list[Variant], needed: dict[str, float], rate: float) -> None:
     """Prints a line for each work and variant."""
     first = variants[0]
-    print(f"{'':10} {'':16} {'seconds':>9} {'of rate':>8} {'peak MiB':>9} {'added':>8}   {first.name} is")
+    print(
+        f"{'':10} {'':16} {'seconds':>9} {'CPU s':>8} {'of rate':>8} {'peak MiB':>9} {'added':>8}   {first.name} is"
+    )
     for work in WORK:
         for variant in variants:
             line = f"{work:10} {variant.name:16}"
@@ -413,7 +418,10 @@ def table(variants: list[Variant], needed: dict[str, float], rate: float) -> Non
                 continue
             times = variant.seconds[work]
             used = needed[work] / statistics.median(times) / rate
-            line += f" {statistics.median(times):9.3f} {used:8.0%} {variant.peak[work] >> 20:9} {variant.added(work):8}"
+            line += (
+                f" {statistics.median(times):9.3f} {statistics.median(variant.cpu[work]):8.2f} {used:8.0%}"
+            )
+            line += f" {variant.peak[work] >> 20:9} {variant.added(work):8}"
             if variant is not first and work in first.seconds:
                 ratio = statistics.median(b / a for a, b in zip(first.seconds[work], times, strict=True))
                 line += f"   {ratio:5.1f} times as fast, {first.added(work) / variant.added(work):.2f} of the memory"
