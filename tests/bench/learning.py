@@ -209,8 +209,8 @@ class HeldOut:
     config: noise.NoiseConfig
     max_blocks: int
     sets: tuple[Dataset, ...]
-    frequent: npt.NDArray[np.int64]
-    """Most frequent block of each set and partner [S, 2], as masked blocks are labelled."""
+    counts: npt.NDArray[np.int64]
+    """How often each block is in the training rows of each set and partner [S, 2, T], as masked blocks are labelled."""
 
     @classmethod
     def of(cls, folder: Path, shards: Sequence[Path]) -> HeldOut:
@@ -224,7 +224,7 @@ class HeldOut:
             noise.NoiseConfig(**spec["noise"]),
             spec["data"]["max_item_blocks"],
             sets,
-            np.stack([frequent_blocks(data) for data in sets]),
+            np.stack([block_counts(data) for data in sets]),
         )
 
     def scores(self, part: str) -> dict[str, list[Score]]:
@@ -234,13 +234,11 @@ class HeldOut:
             rows = np.flatnonzero(np.array(data.splits) == part)
             for draw in range(DRAWS):
                 for row, seed in zip(rows, noise.seeds(number + 1, draw, rows), strict=True):
-                    for term, score in self.terms(data[row], seed, self.frequent[number]):
+                    for term, score in self.terms(data[row], seed, self.counts[number]):
                         found.setdefault(term, []).append(score)
         return found
 
-    def terms(
-        self, record: Record, seed: Any, frequent: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[str, Score]]:
+    def terms(self, record: Record, seed: Any, counts: npt.NDArray[np.int64]) -> Iterator[tuple[str, Score]]:
         """The terms of one draw of noise for one complex."""
         import torch
 
@@ -256,21 +254,29 @@ class HeldOut:
                 yield name, Score(float(term.value), float(term.base), 1, source)
         labels = made.mask_labels.numpy()
         right = outputs["masked_block"].argmax(dim=1).numpy() == labels
-        trivial = frequent[made.segments[made.masked]] == labels
-        yield "masked accuracy", Score(right.mean(), trivial.mean(), len(labels), source)
+        most = {
+            "masked blocks": np.full(2, self.counts.sum(axis=(0, 1)).argmax()),
+            "… by partner": counts.argmax(axis=1),
+        }
+        for name, frequent in most.items():
+            trivial = frequent[made.segments[made.masked]] == labels
+            yield name, Score(right.mean(), trivial.mean(), len(labels), source)
 
 
-def frequent_blocks(data: Dataset) -> npt.NDArray[np.int64]:
-    """The most frequent block type of the training rows, for each partner [2], as masked blocks are labelled."""
+def block_counts(data: Dataset) -> npt.NDArray[np.int64]:
+    """How often each ordinary block is in the training rows, in each partner [2, T]."""
     counts = np.zeros((2, data.block_types), dtype=np.int64)
     for row in np.flatnonzero(np.array(data.splits) == "train"):
         record = data[row]
         np.add.at(counts, (record.segment_ids, record.block_types), 1)
-    return counts[:, SPECIAL_BLOCKS:].argmax(axis=1)
+    return counts[:, SPECIAL_BLOCKS:]
 
 
 def report_pretraining(part: str, found: Mapping[str, Sequence[Score]]) -> None:
     """One line per term: model, trivial answer, and their difference with an interval over sources.
+
+    The trivial answer is "not moved", and for masked blocks (share named right) the most frequent block of all
+    training rows, or of those of the same data set and partner.
 
     Sources (the targets of fep, else structure files) are drawn whole: complexes of one protein are no independent
     witnesses.

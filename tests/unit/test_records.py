@@ -430,6 +430,13 @@ def test_prefetch_raises_where_the_result_would_come(threads):
         next(results)
 
 
+def test_prefetch_begins_with_the_call():
+    begun = threading.Event()
+    results = prefetch(range(3), lambda job: begun.set() or job)
+    assert begun.wait(timeout=5)
+    assert list(results) == [0, 1, 2]
+
+
 def test_prefetch_is_bounded_and_leaves_no_thread():
     made = []
     results = prefetch(range(100), lambda job: made.append(job) or job, threads=1, ahead=3)
