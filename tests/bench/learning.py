@@ -1,6 +1,6 @@
 """Does the model learn? Held-out pretraining terms, and affinities with and without pretraining, beside baselines.
 
-    python tests/bench/learning.py --data FOLDER --out WORK [--seeds 3] [--epochs 4 5] [--complexes 500 200]
+    python tests/bench/learning.py --data FOLDER --out WORK [--seeds 3] [--epochs 4 5 3] [--complexes 500 200 600]
 
 FOLDER holds the indexes fep/, bm5/ and entries/. Everything is built, trained and evaluated by the project's two
 commands with the specs in runs/, two runs at a time; what is in WORK already is not made again, and a run that was
@@ -244,14 +244,17 @@ class HeldOut:
 
         model, options = self.model, self.model.config.graph_options()
         batch, made = graph.perturbed([record], self.config, [seed], max_blocks=self.max_blocks, **options)
-        targets = {"denoise": made.perturbation, "masked_block": made.mask_labels}
+        targets: dict[str, Any] = {"masked_block": made.mask_labels}
+        if made.perturbation is not None:
+            targets["denoise"] = made.perturbation
         with torch.no_grad():
             outputs = model.outputs(model.attach(batch, targets))
         source = record.metadata.get("target") or record.source_path
-        denoise: Any = model.head("denoise")
-        for name, term in denoise.terms(outputs["denoise"], made.perturbation).items():
-            if term.complexes:
-                yield name, Score(float(term.value), float(term.base), 1, source)
+        if "denoise" in outputs:
+            denoise: Any = model.head("denoise")
+            for name, term in denoise.terms(outputs["denoise"], made.perturbation).items():
+                if term.complexes:
+                    yield name, Score(float(term.value), float(term.base), 1, source)
         labels = made.mask_labels.numpy()
         right = outputs["masked_block"].argmax(dim=1).numpy() == labels
         most = {
@@ -272,7 +275,7 @@ def block_counts(data: Dataset) -> npt.NDArray[np.int64]:
     return counts[:, SPECIAL_BLOCKS:]
 
 
-def report_pretraining(part: str, found: Mapping[str, Sequence[Score]]) -> None:
+def report_held_out(title: str, found: Mapping[str, Sequence[Score]]) -> None:
     """One line per term: model, trivial answer, and their difference with an interval over sources.
 
     The trivial answer is "not moved", and for masked blocks (share named right) the most frequent block of all
@@ -281,9 +284,7 @@ def report_pretraining(part: str, found: Mapping[str, Sequence[Score]]) -> None:
     Sources (the targets of fep, else structure files) are drawn whole: complexes of one protein are no independent
     witnesses.
     """
-    print(
-        f"\n{part + ' rows':<18}{'draws':>6}{'sources':>9}{'model':>9}{'trivial':>9}   difference [95% interval]"
-    )
+    print(f"\n{title:<24}{'draws':>6}{'sources':>9}{'model':>9}{'trivial':>9}   difference [95% interval]")
     for term, scores in found.items():
         names, source = np.unique([score.source for score in scores], return_inverse=True)
         values = np.array([(score.model, score.trivial, 1) for score in scores])
@@ -294,7 +295,7 @@ def report_pretraining(part: str, found: Mapping[str, Sequence[Score]]) -> None:
         picked = sums[drawn].sum(axis=1)
         low, high = interval(((picked[:, 0] - picked[:, 1]) / picked[:, 2]).tolist())
         print(
-            f"{term:<18}{len(scores):>6}{len(names):>9}{model:>9.3f}{trivial:>9.3f}"
+            f"{term:<24}{len(scores):>6}{len(names):>9}{model:>9.3f}{trivial:>9.3f}"
             f"   {model - trivial:+.3f} [{low:+.3f}, {high:+.3f}]"
         )
 
@@ -400,7 +401,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for graphs and runs")
     parser.add_argument("--seeds", type=int, default=3, help="affinity runs of each kind")
     parser.add_argument(
-        "--epochs", type=int, nargs=2, default=(4, 5), help="of pretraining and of affinities"
+        "--epochs", type=int, nargs=3, default=(4, 5, 3), help="of pretraining, affinities, masking"
     )
     parser.add_argument(
         "--complexes",
@@ -424,24 +425,33 @@ def main() -> None:
         f"train.epochs={arguments.epochs[1]}",
         threads,
     )
+    unlabelled = (f"data.train={json.dumps([str(path) for path in shards])}", threads)
     with ThreadPoolExecutor() as pool:
         pretraining = pool.submit(
             train,
             "pretrain.toml",
             out / "pretrain",
-            f"data.train={json.dumps([str(path) for path in shards])}",
+            *unlabelled,
             "data.sampler=uniform",
             f"data.epoch_complexes={arguments.complexes[0]}",
             f"train.epochs={arguments.epochs[0]}",
-            threads,
         )
         scratch = pool.submit(arm, "scratch", out, arguments.seeds, *affinity)
-        pretrained = pretraining.result()
-        start = f"model.init={pretrained}/checkpoints/best"
+        start = f"model.init={pretraining.result()}/checkpoints/best"
         tuned = pool.submit(arm, "pretrained", out, arguments.seeds, *affinity, start)
-        held_out = HeldOut.of(pretrained, shards)
-        for part in ("valid", "test"):
-            report_pretraining(part, held_out.scores(part))
+        masking = pool.submit(
+            train,
+            "masking.toml",
+            out / "masking",
+            *unlabelled,
+            start,
+            f"data.epoch_complexes={arguments.complexes[2]}",
+            f"train.epochs={arguments.epochs[2]}",
+        )
+        for title, run in (("pretraining", pretraining), ("masking after it", masking)):
+            held_out = HeldOut.of(run.result(), shards)
+            for part in ("valid", "test"):
+                report_held_out(f"{title}, {part}", held_out.scores(part))
         runs = {"scratch": scratch.result(), "pretrained": tuned.result()}
     report_affinities(atomica.open_dataset(shards[0]), runs)
     print(f"\n{machine()}")
