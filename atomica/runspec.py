@@ -40,7 +40,9 @@ class RunConfig:
     """Section `[run]`: the name of a run and where it writes."""
 
     name: str = setting(doc="name of the run: letters, digits, dot, dash, underscore")
-    job: str = setting("train", "what to do", choices=("train", "embed", "score", "annotate", "network"))
+    job: str = setting(
+        "train", "what to do", choices=("train", "embed", "score", "annotate", "network", "evaluate")
+    )
     out: str = setting("outputs/{name}", "folder of the run; {name} stands for run.name")
     seed: int = setting(0, "seed of weights, sampling, dropout and resampling", low=0, below=2**32)
 

@@ -10,6 +10,7 @@ __all__ = ["JOBS"]
 JOBS = {
     "annotate": "atomica.infer.annotate",
     "embed": "atomica.infer.embed",
+    "evaluate": "atomica.infer.evaluate",
     "network": "atomica.infer.network",
     "score": "atomica.infer.score",
 }

@@ -216,7 +216,12 @@ def assemble(source: Source, name: str, *, resume: bool, dry: bool) -> Job:
         try:
             model = compat.load(weights.weights, "cpu", config=weights.config)
         except AtomicaError as error:
-            issues.add(("model", "weights"), str(error))
+            hint = (
+                ""
+                if Path(weights.weights).exists()
+                else "; train a model first: atomica-run runs/ligand.toml"
+            )
+            issues.add(("model", "weights"), f"{error}{hint}")
     issues.raise_any()
     run = read["run"]
     folder = Path(os.path.abspath(run.folder))

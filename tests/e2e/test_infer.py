@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import shutil
 import signal
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 import atomica
+from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.infer.embed import encode
 from atomica.infer.sources import Found, InputConfig, select
 from atomica.runner import main
@@ -200,6 +203,60 @@ def test_a_job_does_not_write_over_another(job, tmp_path, capsys):
     assert "was done before" in capsys.readouterr().out
     assert main([str(path), "--resume", "--set", "data.split=test"]) == 2
     assert "data.split: '' then, 'test' now" in capsys.readouterr().err
+
+
+JOBS = ("embed", "score", "evaluate")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_specs_of_jobs_run_after_the_first_run(name, tmp_path, monkeypatch, capsys):
+    """As they stand, with a model where runs/ligand.toml leaves one; without it they say how to get one."""
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "runs" / f"{name}.toml"
+    text = path.read_text()
+    assert f"\n#     atomica-run runs/{name}.toml" in text
+    assert f"[`{name}.toml`]({name}.toml)" in (ROOT / "runs" / "README.md").read_text()
+    assert main([str(path)]) == 2
+    assert "train a model first: atomica-run runs/ligand.toml" in capsys.readouterr().err
+    settings = {"atom_hidden": 8, "block_hidden": 8, "edge_size": 4, "layers": 1}
+    config = atomica.EncoderConfig(**settings)
+    own = BinaryConfig(positive="nucleic", negative="protein", hidden=8, layers=2)
+    atomica.Model(config, {"binary": BinaryHead(own, config)}).save("outputs/ligand/checkpoints/best")
+    few = ["--set", "data.max_item_blocks=30"]  # the small ones, the others are listed as left out
+    assert main([str(path), *few]) == 3
+    folder = tmp_path / "outputs" / name
+    result = json.loads((folder / "result.json").read_text())
+    assert result["job"] == name
+    assert all((folder / table).is_file() for table in result["tables"].values())
+    assert "more than 30 blocks" in (folder / "failures.jsonl").read_text()
+
+
+def test_evaluate_gives_what_training_gave_at_its_end(tiny_set, tmp_path):
+    train = tmp_path / "train.toml"
+    train.write_text(
+        f'[run]\nname = "train"\nout = "{tmp_path}/train"\n[data]\ntrain = "{tiny_set}"\ninput = "segment0"\n'
+        "[model]\natom_hidden = 8\nblock_hidden = 8\nedge_size = 4\nlayers = 1\n"
+        '[[head]]\nkind = "binary"\npositive = "yes"\n[train]\nepochs = 1\n[log]\ntensorboard = false\n'
+        "[device]\nthreads = 1\n"
+    )
+    assert main([str(train)]) == 0
+    again = tmp_path / "evaluate.toml"
+    again.write_text(
+        f'[run]\nname = "evaluate"\njob = "evaluate"\nout = "{tmp_path}/evaluate"\n'
+        f'[data]\nsource = "{tiny_set}"\nsplit = "test"\ninput = "segment0"\n'
+        f'[model]\nweights = "{tmp_path}/train/checkpoints/best"\n[device]\nthreads = 1\n'
+    )
+    assert main([str(again)]) == 0
+    first, second = (
+        json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("train", "evaluate")
+    )
+    for key in ("part", "data", "input", "loss", "metrics"):
+        assert first[key] == second[key], key
+    tables = [
+        list(csv.DictReader((tmp_path / name / "predictions.csv").open())) for name in ("train", "evaluate")
+    ]
+    for one, other in zip(*tables, strict=True):
+        assert {key: one[key] for key in ("id", "label", "probability")} == other
 
 
 def test_a_killed_job_goes_on_to_the_same_bytes(job, tmp_path):
