@@ -18,14 +18,9 @@ import atomica
 from atomica import _prep, spec
 from atomica.runner import main
 from atomica.runspec import settings
-from atomica.spec import tomllib
 
 ROOT = Path(__file__).parents[2]
-SPECS = [
-    path
-    for path in sorted((ROOT / "runs").glob("*.toml"))
-    if "job" not in spec.load(path).tree["run"]
-]
+SPECS = [path for path in sorted((ROOT / "runs").glob("*.toml")) if "job" not in spec.load(path).tree["run"]]
 """Those that train; jobs after training are tried where they are tested."""
 PLUGIN = Path(__file__).parent / "plugin_example"
 
