@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from atomica import _prep
+import atomica
+from atomica import _prep, prep
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -122,3 +123,18 @@ def test_ray_workers_share_a_build_and_one_may_die(inputs: Path, tmp_path: Path)
     assert process.wait(timeout=120) == 3
     assert files(out) == files(inputs / "whole")
     assert not Path(f"{out}.parts").exists()
+
+
+def test_ray_workers_cut_ligands(shared: Path, tmp_path: Path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'atomica-dgl[ray]'")
+    data = shared / "data" / "entries"
+    lines = (data / "index_ligand.csv").read_text().splitlines()
+    index = tmp_path / "index.csv"
+    chosen = [line for line in lines if line.startswith(("1fkb_RAP", "1fkj_FK5", "1rx4_"))]
+    index.write_text("\n".join([lines[0], *(line.replace(",", f",{data}/", 1) for line in chosen)]) + "\n")
+    words = ["build-graphs", str(index), "--fragments", "ccd_300", "--out"]
+    assert prep.main([*words, str(tmp_path / "here")]) == 0
+    assert prep.main([*words, str(tmp_path / "there"), "--engine", "ray", "--parts", "2"]) == 0
+    assert files(tmp_path / "there") == files(tmp_path / "here")
+    ways = [record.ligand_chemistry for record in atomica.open_dataset(tmp_path / "there")]
+    assert ways == ["components"] * len(chosen)

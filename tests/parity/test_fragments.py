@@ -85,3 +85,25 @@ def test_a_smiles_serves_where_the_dictionary_does_not(shared, tmp_path):
     ledger = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
     assert {entry["code"] for entry in ledger} == {"LigandChemistry"}
     assert "'O(C' is no SMILES" in ledger[0]["message"]
+
+
+def test_ligands_found_without_an_index_are_cut(shared, tmp_path):
+    """As from the index that lists what was found. What holds a metal stays one block per atom, as in the original."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("1fkb", "1rx4", "2a01"):
+        (folder / f"{name}.pdb.gz").symlink_to(shared / "data" / "entries" / f"{name}.pdb.gz")
+    found, listed = tmp_path / "found", tmp_path / "listed"
+    words = ["build-graphs", str(folder), "--discover", "--out", str(found)]
+    assert prep.main([*words, "--fragments", "ccd_300"]) == 0
+    index = str(found / "discovered.csv")
+    assert prep.main(["build-graphs", index, "--out", str(listed), "--fragments", "ccd_300"]) == 0
+    assert (found / "shard-00000.arrow").read_bytes() == (listed / "shard-00000.arrow").read_bytes()
+    data = atomica.open_dataset(found)
+    ways: dict[str, set[str]] = {}
+    for record in data:
+        if code := record.metadata.get("lig_code"):
+            ways.setdefault(code, set()).add(record.ligand_chemistry)
+            large = bool((record.block_types >= FIRST_FRAGMENT_BLOCK).any())
+            assert large == (record.ligand_chemistry == "components"), code
+    assert ways == {code: {"components"} for code in ("RAP", "DDF", "NAP")} | {"AC9": {"atoms"}}
