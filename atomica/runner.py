@@ -263,7 +263,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("spec", metavar="SPEC.toml", help="the run's settings; see runs/ligand.toml")
+    parser.add_argument(
+        "spec", metavar="SPEC.toml", nargs="?", help="the run's settings; see runs/ligand.toml"
+    )
     parser.add_argument(
         "--set",
         metavar="KEY.PATH=VALUE",
@@ -277,6 +279,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything, run one batch, print the figures, write nothing",
     )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="show heads, schedules, samplers, sweeps and jobs, and what they take",
+    )
+    parser.add_argument("--schema", action="store_true", help="print a JSON schema of specs, for editors")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument(
         "--devices",
@@ -341,6 +349,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(words)
+    if arguments.list or arguments.schema:
+        from atomica import catalogue
+
+        print(catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1))
+        return DONE
+    if arguments.spec is None:
+        parser.error("the following arguments are required: SPEC.toml")
     if arguments.devices < 1:
         parser.error("--devices: at least 1")
     if arguments.devices > 1 and not distributed.started_here():

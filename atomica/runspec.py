@@ -31,6 +31,7 @@ __all__ = [
     "RunConfig",
     "Spec",
     "read_spec",
+    "sections",
     "settings",
 ]
 
@@ -226,6 +227,11 @@ def _sections() -> dict[str, _Section]:
         "device": _Section("device", DeviceConfig),
         "log": _Section("log", LogConfig),
     }
+
+
+def sections() -> list[tuple[str, type, tuple[str, ...]]]:
+    """Sections of a spec that trains, but [[head]]: name, the dataclass that owns keys of it, fields not to be set."""
+    return [(section.name, section.cls, section.hidden) for section in _sections().values()]
 
 
 def settings(kinds: Sequence[str] = ()) -> list[Setting]:

@@ -43,8 +43,10 @@ __all__ = [
     "dump",
     "key_lines",
     "load",
+    "meanings",
     "not_among",
     "read",
+    "schema",
     "setting",
     "show",
     "unknown_key",
@@ -132,6 +134,67 @@ def describe(cls: type, prefix: str = "", *, exclude: Sequence[str] = ()) -> Ite
         else:
             default = "absent" if field.default is None else show(field.default)
         yield Setting(key, _type_name(annotation), default, _doc(field), _limits(field))
+
+
+def meanings(cls: type, key: str) -> Mapping[str, str]:
+    """What each choice of a setting means."""
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == key)
+    return dict(field.metadata["meanings"])
+
+
+def schema(cls: type, *, exclude: Sequence[str] = ()) -> dict[str, Any]:
+    """The JSON schema of a section: types, limits, meaning and defaults, as far as a schema can say them.
+
+    >>> schema(Issue)["properties"]["where"], schema(Issue)["required"]
+    ({'type': 'string'}, ['where', 'key', 'message'])
+    """
+    properties: dict[str, Any] = {}
+    required = []
+    for field, annotation in _fields(cls, exclude):
+        nested = _dataclass_of(annotation)
+        node = schema(nested) if nested is not None else _limited(_json_type(annotation), field)
+        if doc := _doc(field):
+            node["description"] = doc
+        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if missing and nested is None:
+            required.append(field.name)
+        elif isinstance(field.default, bool | int | float | str):
+            node["default"] = field.default
+        properties[field.name] = node
+    return {"type": "object", "properties": properties, "additionalProperties": False, "required": required}
+
+
+def _json_type(annotation: Any) -> dict[str, Any]:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    if annotation in names:
+        return {"type": names[annotation]}
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        options = [_json_type(option) for option in arguments if option is not type(None)]
+        return options[0] if len(options) == 1 else {"anyOf": options}
+    if origin in (tuple, list):
+        return {"type": "array", "items": _json_type(arguments[0])}
+    if origin is Mapping:
+        # Dotted keys, such as encoder.atoms = 1e-4, are tables within the table.
+        return {
+            "type": "object",
+            "additionalProperties": {"anyOf": [_json_type(arguments[1]), {"type": "object"}]},
+        }
+    return {"enum": list(arguments)} if origin is typing.Literal else {}
+
+
+def _limited(node: dict[str, Any], field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """The schema of a value, or of the items of a list, with the limits of a setting."""
+    if "items" in node:
+        return {**node, "items": _limited(node["items"], field)}
+    if "anyOf" in node:
+        return {"anyOf": [_limited(option, field) for option in node["anyOf"]]}
+    limits = field.metadata
+    words = {"low": "minimum", "above": "exclusiveMinimum", "high": "maximum", "below": "exclusiveMaximum"}
+    found = {word: limits[name] for name, word in words.items() if limits.get(name) is not None}
+    if limits.get("choices"):
+        found["enum"] = list(limits["choices"])
+    return node | (found if node.get("type") in ("integer", "number", "string") else {})
 
 
 def _fields(cls: type, exclude: Sequence[str] = ()) -> list[tuple[dataclasses.Field[Any], Any]]:

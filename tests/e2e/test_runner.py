@@ -400,7 +400,7 @@ def test_the_command_line_stays_small(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     options = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE))
-    assert options == {"--help", "--set", "--dry-run", "--resume", "--devices"}
+    assert options == {"--help", "--set", "--dry-run", "--resume", "--devices", "--list", "--schema"}
 
 
 # -------------------------------------------------------------------------------------------------- the rest

@@ -35,6 +35,7 @@ ROOMS = [
     ("infer",),
     ("assembly",),
     ("overview", "sweep"),
+    ("catalogue",),
     ("runner",),
 ]
 """From the files on disk to the assembled run. A module imports from its own room and those before it."""

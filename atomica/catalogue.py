@@ -1,0 +1,135 @@
+"""What a spec can say, from the definitions of the components: a list for a person, a JSON schema for editors."""
+
+from __future__ import annotations
+
+import importlib
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from atomica import spec
+
+__all__ = ["listing", "schema"]
+
+
+def listing() -> str:
+    """Heads, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
+    from atomica.heads import available, head_class
+    from atomica.infer import JOBS
+    from atomica.infer.job import kind
+    from atomica.records import DataConfig
+    from atomica.sweep import SweepConfig
+    from atomica.train.loop import TrainConfig
+    from atomica.train.schedule import TAKES, ScheduleConfig
+
+    lines = ['heads: kind = "…" in [[head]]']
+    for name in available():
+        cls = head_class(name)
+        lines += _entry(name, cls.__doc__ or "", spec.describe(cls.Config))
+    lines += ["", "schedules: train.schedule.kind"]
+    rows = {row.key: row for row in spec.describe(ScheduleConfig)}
+    for name, meaning in spec.meanings(ScheduleConfig, "kind").items():
+        lines += _entry(name, meaning, (rows[key] for key in ("warmup_steps", *TAKES[name])))
+    for title, cls_, key in (
+        ("optimizers: train.optimizer", TrainConfig, "optimizer"),
+        ("samplers: data.sampler", DataConfig, "sampler"),
+        ("sweeps: sweep.method", SweepConfig, "method"),
+        ("pruning of sweeps: sweep.prune", SweepConfig, "prune"),
+    ):
+        lines += ["", title]
+        for name, meaning in spec.meanings(cls_, key).items():
+            lines += _entry(name, meaning, ())
+    lines += [
+        "",
+        "jobs: run.job, with a section of the same name",
+        *_entry("train", "train and evaluate", ()),
+    ]
+    for name, module in sorted(JOBS.items()):
+        lines += _entry(
+            name, importlib.import_module(module).__doc__ or "", spec.describe(kind(name).config, name)
+        )
+    return "\n".join(lines)
+
+
+def _entry(name: str, meaning: str, rows: Iterable[spec.Setting]) -> list[str]:
+    """A name with the first line of its meaning, and a line for each setting."""
+    first = f"{name}: {meaning.strip().splitlines()[0] if meaning else ''}"
+    lines = textwrap.wrap(first, 110, initial_indent="  ", subsequent_indent="    ")
+    for row in rows:
+        limits = f"; {row.limits}" if row.limits else ""
+        text = f"{row.key} ({row.type}, {row.default}): {row.doc}{limits}"
+        lines += textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 10)
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------ the schema
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema (draft 7, which TOML editors read) of all specs that this installation can run."""
+    from atomica.infer import JOBS
+    from atomica.infer.job import sections
+
+    jobs = [_training()]
+    for name in sorted(JOBS):
+        tables = {key: spec.schema(cls, exclude=hidden) for key, (cls, hidden) in sections(name).items()}
+        tables["run"]["properties"]["job"] = {"const": name}
+        tables["run"]["required"] = ["job", *tables["run"]["required"]]
+        jobs.append(_variant(tables))
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Spec of an Atomica run",
+        "type": "object",
+        "anyOf": jobs,
+    }
+
+
+def _training() -> dict[str, Any]:
+    """The schema of specs that train."""
+    from atomica.heads import available, head_class
+    from atomica.runspec import HeadConfig, sections
+    from atomica.sweep import SweepConfig
+
+    tables: dict[str, Any] = {}
+    for name, cls, hidden in sections():
+        table = spec.schema(cls, exclude=hidden)
+        if name in tables:  # two components share [model]
+            tables[name]["properties"] |= table["properties"]
+            tables[name]["required"] += table["required"]
+        else:
+            tables[name] = table
+    tables["run"]["properties"]["job"] = {"const": "train", "default": "train"}
+    heads = []
+    for kind in available():
+        cls = head_class(kind)
+        head = spec.schema(HeadConfig, exclude=() if cls.targets == "labels" else ("label",))
+        own = spec.schema(cls.Config)
+        head["properties"] |= {"kind": {"const": kind}, **own["properties"]}
+        head["required"] += own["required"]
+        heads.append({**head, "description": (cls.__doc__ or "").strip().splitlines()[0]})
+    tables["head"] = {"type": "array", "minItems": 1, "items": {"anyOf": heads}}
+    return _variant(tables, optional={"sweep": spec.schema(SweepConfig)})
+
+
+def _variant(tables: dict[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The schema of specs with these sections. What is required may stand in the base of a derived spec."""
+    needed = {name: table.pop("required", []) for name, table in tables.items()}
+    complete = {
+        "required": [name for name, keys in needed.items() if keys or name == "head"],
+        "properties": {name: {"required": keys} for name, keys in needed.items() if keys},
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "base": {"type": "string", "description": "path of a spec that this one derives from"},
+            "unset": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "keys of the base that do not hold here",
+            },
+            **tables,
+            **(optional or {}),
+        },
+        "additionalProperties": False,
+        "anyOf": [{"required": ["base"]}, complete],
+    }

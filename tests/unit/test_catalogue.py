@@ -1,0 +1,82 @@
+"""What `--list` and `--schema` say of a spec, against the specs there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from atomica.catalogue import listing, schema
+from atomica.heads import available
+from atomica.runner import main
+from atomica.spec import tomllib
+from atomica.train.schedule import TAKES
+
+ROOT = Path(__file__).parents[2]
+SPECS = [*sorted((ROOT / "runs").glob("*.toml")), *(ROOT / "tests").rglob("*/ranking.toml")]
+GOOD = '[run]\nname = "a"\n[data]\ntrain = "d"\n[[head]]\nkind = "binary"\n'
+
+
+@pytest.fixture(scope="module")
+def validator():
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft7Validator.check_schema(schema())
+    return jsonschema.Draft7Validator(schema())
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_every_spec_fits_the_schema(validator, path):
+    tree = tomllib.loads(path.read_text())
+    if path.stem == "ranking":  # its head comes from a package that is not installed here
+        assert not validator.is_valid(tree)
+        tree["head"] = [{"kind": "regression"}]
+    assert [error.message for error in validator.iter_errors(tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        (GOOD, True),
+        (GOOD.replace('name = "a"', ""), False),
+        (GOOD.replace('[data]\ntrain = "d"', ""), False),
+        ('base = "b.toml"\n[train]\nepochs = 3', True),
+        ('base = "b.toml"\nunset = ["train.rates"]\n[train]\nepochs = 0', False),
+        (GOOD + "[train]\nepoch = 3", False),
+        (GOOD + '[train]\nepochs = "3"', False),
+        (GOOD + '[train]\noptimizer = "sgd"', False),
+        (GOOD + "[train]\nrates.encoder.atoms = 1e-4\nbetas = [0.9, 0.99]", True),
+        (GOOD + "[train]\nbetas = [0.9, 1.0]", False),
+        (GOOD + '[train.schedule]\nkind = "onecycle"\nrise = 0.4', True),
+        (GOOD + "[train.schedule]\nrise = 1.0", False),
+        (GOOD.replace("binary", "binry"), False),
+        (GOOD + "hiden = 3", False),
+        (GOOD.replace("binary", "denoise") + 'label = "x"', False),
+        (GOOD.replace('"d"', '["d", "e"]') + '[log.wandb]\nmode = "offline"', True),
+        (GOOD + "[sweep.keys]\nrun.seed = [1, 2]", True),
+        (GOOD + "[sweeps.keys]\nrun.seed = [1, 2]", False),
+        (GOOD.replace("[data]", 'job = "nothing"\n[data]'), False),
+    ],
+)
+def test_the_schema_says_what_the_reader_says(validator, text, valid):
+    assert validator.is_valid(tomllib.loads(text)) is valid
+
+
+def test_lists_name_everything(capsys):
+    assert main(["--list"]) == 0
+    text = capsys.readouterr().out
+    assert text == listing() + "\n"
+    for name in (*available(), *TAKES, "adamw", "balanced", "modality", "tpe", "hyperband", "train", "embed"):
+        assert re.search(rf"^  {name}: \S", text, flags=re.MULTILINE), name
+    cosine = text[text.index("  cosine: ") : text.index("  exponential: ")]
+    assert re.findall(r"^      (\w+) \(", cosine, flags=re.MULTILINE) == ["warmup_steps", *TAKES["cosine"]]
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_schema_is_printed(capsys):
+    assert main(["--schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
+    with pytest.raises(SystemExit):
+        main([])
+    assert "required: SPEC.toml" in capsys.readouterr().err
