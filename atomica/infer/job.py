@@ -25,6 +25,7 @@ from atomica.infer.sources import Found, InputConfig, Sources, check_vocabulary,
 from atomica.journal import Journal
 from atomica.model import Model
 from atomica.records import DEMO, Rows, open_dataset
+from atomica.report import jobs as reports
 from atomica.runspec import DeviceConfig, RunConfig
 from atomica.spec import Issues, Setting, Source, setting
 from atomica.train.checkpoint import write_text
@@ -412,6 +413,10 @@ def _finish(job: Job, result: Result, failed: int, seconds: float, journal: Jour
     content = {"job": job.run.job, "tables": tables, "figures": dict(result.figures), "failed": failed}
     content["seconds"] = round(seconds, 2)
     write_text(job.folder / RESULT, json.dumps(content, indent=1) + "\n")
+    told = overview(job)
+    if job.rows is not None:
+        told.append(_described(job.rows, job.input))
+    reports.write(job.folder, told)
     for name, value in result.figures.items():
         journal.say(f"{name:<7} {value}")
     journal.say(f"written {job.folder}: {', '.join(tables.values())}; {seconds:.1f} s")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -55,6 +55,7 @@ class Page:
     lead: str = ""
     status: str = ""
     scripts: list[str] = field(default_factory=list)
+    viewers: int = 0
     _body: list[str] = field(default_factory=list)
     _sections: list[tuple[str, str]] = field(default_factory=list)
     _tables: int = 0
@@ -106,10 +107,13 @@ class Page:
         )
         self._body.append(f'<dl class="facts">{items}</dl>')
 
-    def charts(self, charts: Sequence[Chart]) -> None:
-        """Charts beside one another, as many as fit."""
+    def charts(self, charts: Sequence[Chart], *, large: bool = False) -> None:
+        """Charts beside one another, as many as fit; of large ones two."""
         if charts:
-            self._body.append('<div class="charts">' + "".join(chart.render() for chart in charts) + "</div>")
+            kind = "charts large" if large else "charts"
+            self._body.append(
+                f'<div class="{kind}">' + "".join(chart.render() for chart in charts) + "</div>"
+            )
 
     def wide(self, chart: Chart) -> None:
         """A chart as wide as the page."""
@@ -262,8 +266,3 @@ def _cell(value: Any) -> str:
 def asset(name: str) -> str:
     """A text file that lies beside this one."""
     return files("atomica.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Column]:
-    """Columns of rows given as mappings."""
-    return [Column(name, [row.get(name) for row in rows]) for name in names]

@@ -117,13 +117,16 @@ class Chart:
         *,
         colour: str | None = None,
         dashed: bool = False,
+        hover: bool = True,
     ) -> None:
-        """A line; where y is not finite it is broken."""
+        """A line; where y is not finite it is broken. hover: whether its points say what they are."""
         texts = [
             f"{name + ': ' if name else ''}{number(b)} at {number(a)}" for a, b in zip(x, y, strict=True)
         ]
         kind = "dashed" if dashed else "line"
-        self.series.append(_Series(kind, name, x, y, self._colour(colour), texts=() if dashed else texts))
+        self.series.append(
+            _Series(kind, name, x, y, self._colour(colour), texts=texts if hover and not dashed else ())
+        )
 
     def points(
         self,
@@ -161,16 +164,25 @@ class Chart:
             _Series("bars", name, middles, counts, self._colour(colour), high=edges, texts=texts)
         )
 
+    def columns(
+        self, name: str, x: Sequence[float], y: Sequence[float], texts: Sequence[str], *, colour: str
+    ) -> None:
+        """A thin bar from 0 at each of the whole numbers x, with a text each."""
+        self.series.append(_Series("columns", name, x, y, colour, texts=texts))
+
     # ------------------------------------------------------------------------------------------ drawing
 
     def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
         xs = [v for s in self.series for v in (s.high if s.kind == "bars" else s.x) if math.isfinite(v)]
         ys = [v for s in self.series for v in s.y if math.isfinite(v)]
         ys += [v for s in self.series if s.kind in ("band", "whiskers") for v in s.high if math.isfinite(v)]
-        if any(s.kind == "bars" for s in self.series):
+        based = any(s.kind in ("bars", "columns") for s in self.series)
+        if based:
             ys.append(0.0)
-        margin_x = 0.0 if any(s.kind in ("line", "bars") for s in self.series) else 0.04
-        return self.x_range or _padded(xs, margin_x), self.y_range or _padded(ys, 0.04)
+        flush = self.axes and any(s.kind in ("line", "bars") for s in self.series)
+        x_limits = self.x_range or _padded(xs, 0.0 if flush else 0.04)
+        low, high = self.y_range or _padded(ys, 0.04)
+        return x_limits, (max(low, 0.0) if based and min(ys) >= 0 else low, high)
 
     def render(self) -> str:
         """The chart as HTML: a figure with title, legend, picture, and what to show at each point."""
@@ -269,6 +281,12 @@ def _draw(series: _Series, place: Callable[[float, float], tuple[float, float]])
         return "".join(
             f'<path class="dots {colour}" d="{"".join(d)}"/>' for colour, d in sorted(paths.items())
         )
+    if series.kind == "columns":
+        shapes = []
+        for x, height in zip(series.x, series.y, strict=True):
+            (ax, ay), (bx, by) = place(x - 0.42, height), place(x + 0.42, 0.0)
+            shapes.append(f"M{ax:.1f} {by:.1f}V{ay:.1f}H{bx:.1f}V{by:.1f}Z")
+        return f'<path class="bars {series.colour}" d="{"".join(shapes)}"/>'
     if series.kind == "bars":
         shapes = []
         for (left, right), height in zip(

@@ -27,7 +27,7 @@ from atomica.spec import tomllib
 from atomica.train.logging import METRICS
 from atomica.train.loop import Interrupted, StopRequested
 
-__all__ = ["REPORT", "reported", "write"]
+__all__ = ["REPORT", "reported", "versions", "write"]
 
 REPORT = "report.html"
 MOST_STEPS = 400
@@ -433,18 +433,21 @@ def _data(page: Page, run: _Run) -> None:
 def _versions(page: Page, run: _Run) -> None:
     if not run.starts:
         return
-    last = run.starts[-1]
     page.section("Versions and hardware")
-    hardware = dict(last.get("hardware", {}))
-    facts = [("started", " · resumed ".join(str(one.get("started", "")) for one in run.starts))]
-    facts += [(name.replace("_gib", ", GiB"), _plain(value)) for name, value in hardware.items()]
-    facts += [(key, str(last[key])) for key in ("device", "kernel") if key in last]
+    if len(run.starts) > 1:
+        page.text("Started and resumed: " + ", ".join(str(one.get("started", "")) for one in run.starts))
+    versions(page, run.starts[-1])
+
+
+def versions(page: Page, found: Mapping[str, Any]) -> None:
+    """Hardware and versions, as `environment.describe` finds them."""
+    facts = [(key, str(found[key])) for key in ("started", "device") if key in found]
+    facts += [
+        (name.replace("_gib", ", GiB"), _plain(value)) for name, value in found.get("hardware", {}).items()
+    ]
     page.facts(facts)
-    page.small_table(
-        ["package", "version"],
-        [[name, str(version)] for name, version in last.get("versions", {}).items()],
-        "Versions",
-    )
+    listed = [[name, str(version)] for name, version in found.get("versions", {}).items()]
+    page.small_table(["package", "version"], listed, "Versions")
 
 
 def _plain(value: Any) -> str:
