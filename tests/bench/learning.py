@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 import atomica
-from atomica import graph, noise
+from atomica import graph, noise, spec
 from atomica.keys import GLOBAL_ATOM, SPECIAL_BLOCKS
 from atomica.records import Dataset, Record
 
@@ -215,14 +215,12 @@ class HeldOut:
     @classmethod
     def of(cls, folder: Path, shards: Sequence[Path]) -> HeldOut:
         """What the pretraining run in `folder` left."""
-        import tomli
-
-        spec = tomli.loads((folder / "spec.toml").read_text())
+        settings = spec.load(folder / "spec.toml").tree
         sets = tuple(atomica.open_dataset(path) for path in shards)
         return cls(
             atomica.load(folder / "checkpoints" / "best", device="cpu"),
-            noise.NoiseConfig(**spec["noise"]),
-            spec["data"]["max_item_blocks"],
+            noise.NoiseConfig(**settings["noise"]),
+            settings["data"]["max_item_blocks"],
             sets,
             np.stack([block_counts(data) for data in sets]),
         )
@@ -359,13 +357,13 @@ def predictions(folder: Path, ids: Sequence[str]) -> Floats:
     return np.array([float(found[name]) for name in ids])
 
 
-def train(spec: str, out: Path, *settings: str) -> Path:
+def train(name: str, out: Path, *settings: str) -> Path:
     """A run of one of the specs in runs/, unless its evaluation is there; goes on with what was cut short."""
     if not (out / "evaluation.json").is_file():
         words = [word for setting in (f"run.out={out}", *settings) for word in ("--set", setting)]
         if (out / "checkpoints" / "last").exists():
             words.append("--resume")
-        command(out.with_suffix(".log"), "atomica.runner", RUNS / spec, *words)
+        command(out.with_suffix(".log"), "atomica.runner", RUNS / name, *words)
     return out
 
 
