@@ -291,3 +291,45 @@ def test_settings_that_do_not_fit(shared):
         compat.from_reference({**case.config, "torsion_noise": False}, case.weights)
     with pytest.raises(DataError, match="settings lack prot_model"):
         compat.from_reference({"model_type": "ProteinInterfaceModel"}, {})
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "encoder_global", "encoder_all_global_2layers"])
+def test_released_files_pass_through_load(name, shared, tmp_path):
+    """Settings and weights of every model type as files, by their folder and by name."""
+    if name in SETTINGS:
+        case = Fixture(shared, name)
+        config, weights = case.config, case.weights
+    else:
+        with safe_open(shared / "fixtures" / "model" / f"{name}.safetensors", "pt") as file:
+            config = json.loads(file.metadata()["config"])
+            weights = {key[2:]: file.get_tensor(key) for key in file.keys() if key.startswith("w.")}  # noqa: SIM118
+    (tmp_path / "released_config.json").write_text(json.dumps(config))
+    torch.save(weights, tmp_path / "released_weights.pt")
+    model = atomica.load(tmp_path, "cpu")
+    assert model.config.reference_quirks
+    for found in (
+        atomica.load(tmp_path / "released_weights.pt", "cpu"),
+        compat.from_reference(config, weights),
+    ):
+        for key, value in found.state_dict().items():
+            assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_pickled_models_are_refused(tmp_path):
+    marker = tmp_path / "marker"
+
+    class Evil:
+        def __reduce__(self):
+            return open, (str(marker), "w")
+
+    for name, said in (("model.ckpt", "pickled whole model"), ("model.pt", "plain state dictionary")):
+        torch.save(Evil(), tmp_path / name)
+        (tmp_path / "model_config.json").write_text("{}")
+        with pytest.raises(DataError, match=said):
+            atomica.load(tmp_path / name)
+    assert not marker.exists()
+    torch.save({}, tmp_path / "other.pt")
+    with pytest.raises(DataError, match="holds several weights"):
+        atomica.load(tmp_path)
+    with pytest.raises(DataError, match="other_config.json"):
+        atomica.load(tmp_path / "other.pt")
