@@ -73,6 +73,7 @@ def test_embed_writes_tables_that_map_back(job, tiny_set, weights, tmp_path):
         "complexes.parquet",
         "job.json",
         "log.txt",
+        "report.html",
         "result.json",
         "spec.toml",
     ]
