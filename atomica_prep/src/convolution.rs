@@ -31,8 +31,11 @@ const LANES: usize = 16;
 const ROWS: usize = 8;
 const EDGES: usize = 160;
 const HIDDEN: usize = 16;
-/// Parts that sum the weights' gradients on their own; fixed, so that threads do not change the result.
+/// The most parts that sum the weights' gradients on their own; by the graph alone, so that threads do not change the
+/// result.
 const PARTS: usize = 8;
+/// Tiles that a part should have: sums of its own cost it as much as about as many.
+const TILES: usize = 8;
 /// Rows and vectors of the register tile of a product.
 const TILE_ROWS: usize = 8;
 const TALL: usize = 20;
@@ -860,7 +863,8 @@ impl Convolution {
         let tiles = tiles(given.first_edge);
         let edges = given.sender.len();
         let mut x_grad = vec![0.0f32; edges * self.inputs];
-        let share = tiles.len().div_ceil(PARTS).max(1);
+        let parts = tiles.len().div_ceil(TILES).clamp(2, PARTS);
+        let share = tiles.len().div_ceil(parts).max(1);
         let mut jobs = Vec::new();
         {
             let (mut x_left, mut hidden_left) = (x_grad.as_mut_slice(), into.hidden.as_mut_slice());
