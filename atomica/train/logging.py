@@ -159,6 +159,8 @@ class RunLog:
             self._events.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if kind is None else 1)
+            # Only the end of its service process writes out the last of an offline run.
+            importlib.import_module("wandb").teardown()
 
 
 def _wandb_run(folder: Path, config: WandbConfig, name: str, settings: Mapping[str, Any]) -> Any:
