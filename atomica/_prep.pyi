@@ -74,6 +74,7 @@ def read_structure(
     *,
     strict: bool = False,
     max_decompressed: int | None = None,
+    label_ids: bool = False,
 ) -> Structure: ...
 
 class Convolution:

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::fragments::Fragments;
 use crate::interface::{Options, Rule};
 use crate::pipeline::{Build, Existing, Inputs, Part, Stop, Summary};
-use crate::read::{self, Strictness};
+use crate::read::{self, Ids, Strictness};
 use crate::shard::Compression;
 
 /// Everything was done.
@@ -107,6 +107,24 @@ enum StrictnessName {
     Strict,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum IdsName {
+    /// The author's, as in the literature and in PDB files
+    Author,
+    /// The archive's label ids (mmCIF, BinaryCIF): a chain id for each molecule, residues counted along the sequence;
+    /// ligands and water, which have no place in a sequence, keep the author's number
+    Label,
+}
+
+impl From<IdsName> for Ids {
+    fn from(name: IdsName) -> Self {
+        match name {
+            IdsName::Author => Self::Author,
+            IdsName::Label => Self::Label,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
     Local,
@@ -145,6 +163,9 @@ struct BuildGraphs {
     /// What to do about text in structure files that is wrong but leaves no doubt
     #[arg(long, value_enum, default_value = "lenient")]
     strictness: StrictnessName,
+    /// Whose chain ids and residue numbers the index and the records use
+    #[arg(long, value_enum, default_value = "author")]
+    ids: IdsName,
     /// Refuse structure and ligand files that unpack to more: bytes, or a number with KiB, MiB, GiB or TiB
     #[arg(long, default_value = "2GiB", value_name = "SIZE", value_parser = size)]
     max_decompressed: u64,
@@ -183,6 +204,9 @@ struct Check {
     /// Show every problem, not only the first 20 of each kind
     #[arg(long)]
     all: bool,
+    /// Whose chain ids and residue numbers the index uses
+    #[arg(long, value_enum, default_value = "author")]
+    ids: IdsName,
     /// Threads; 0 for one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -356,6 +380,7 @@ impl BuildGraphs {
                     StrictnessName::Strict => Strictness::Strict,
                 },
                 max_decompressed: self.max_decompressed,
+                ids: self.ids.into(),
             },
             compression: match self.compression {
                 CompressionName::None => Compression::None,
@@ -391,7 +416,7 @@ fn check(arguments: &Check, stop: &Stop) -> Result<u8> {
     };
     // Lines and bar would run into each other on a terminal.
     let say = |line: &str| bar.suspend(|| println!("{line}"));
-    let reading = read::Options::default();
+    let reading = read::Options { ids: arguments.ids.into(), ..read::Options::default() };
     let outcome = pool.install(|| crate::check::check(&arguments.inputs, arguments.all, reading, stop, &tick, &say));
     bar.finish_and_clear();
     let outcome = outcome?;

@@ -247,6 +247,14 @@ pub enum Error {
         /// Each of them.
         problems: Problems,
     },
+    /// Label ids asked of a PDB file.
+    #[error(
+        "{path}: PDB files have the author's ids only; give --ids author, or the same entry as mmCIF or BinaryCIF"
+    )]
+    NoLabelIds {
+        /// The file.
+        path: String,
+    },
     /// The atom table lacks columns.
     #[error("{path}: {}_atom_site lacks {missing}", line.map(|l| format!("line {l}: ")).unwrap_or_default())]
     MissingColumns {
@@ -405,6 +413,7 @@ impl Error {
         "NoAtoms",
         "BadRecords",
         "NeedsRepair",
+        "NoLabelIds",
         "MissingColumns",
         "Syntax",
         "BinaryCif",
@@ -439,6 +448,7 @@ impl Error {
             Self::NoAtoms { .. } => "NoAtoms",
             Self::BadRecords { .. } => "BadRecords",
             Self::NeedsRepair { .. } => "NeedsRepair",
+            Self::NoLabelIds { .. } => "NoLabelIds",
             Self::MissingColumns { .. } => "MissingColumns",
             Self::Syntax { .. } => "Syntax",
             Self::BinaryCif { .. } => "BinaryCif",
@@ -472,6 +482,7 @@ impl Error {
             | Self::NoAtoms { .. }
             | Self::BadRecords { .. }
             | Self::NeedsRepair { .. }
+            | Self::NoLabelIds { .. }
             | Self::MissingColumns { .. }
             | Self::Syntax { .. }
             | Self::BinaryCif { .. }
@@ -506,6 +517,7 @@ impl Error {
             | Self::NoAtoms { path, .. }
             | Self::BadRecords { path, .. }
             | Self::NeedsRepair { path, .. }
+            | Self::NoLabelIds { path, .. }
             | Self::MissingColumns { path, .. }
             | Self::Syntax { path, .. }
             | Self::BinaryCif { path, .. }

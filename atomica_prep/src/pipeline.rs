@@ -406,6 +406,7 @@ impl Build {
             shard_rows: self.shard_rows as u64,
             fragments: self.vocabulary().fragments,
             strictness: self.reading.strictness,
+            ids: self.reading.ids,
         }
     }
 

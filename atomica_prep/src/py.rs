@@ -21,7 +21,7 @@ use crate::error::{Error, Stage};
 use crate::fragments::{Chemistry, Cut, Cutter, FragmentVocabulary, Fragments, Sketch};
 use crate::perturb::{Batch, Complex, Draws, Noise, Options, RotationTable};
 use crate::pipeline::Stop;
-use crate::read::{self, Strictness};
+use crate::read::{self, Ids, Strictness};
 use crate::torsion::Torsions;
 
 create_exception!(atomica._prep, AtomicaError, PyException, "Any error of the package.");
@@ -358,20 +358,23 @@ impl Structure {
 /// Read the atoms of a structure file, or of the bytes of one.
 ///
 /// `format` is an extension as a file's name has it: "pdb", "cif.gz", "bcif", … Without it the file's own decides;
-/// for bytes it must be given. With `strict` nothing is mended. Raises `StructureError`.
+/// for bytes it must be given. With `strict` nothing is mended; `label_ids` takes the archive's chain ids and residue
+/// numbers instead of the author's (mmCIF and BinaryCIF). Raises `StructureError`.
 #[pyfunction]
-#[pyo3(signature = (source, format=None, *, strict=false, max_decompressed=None))]
+#[pyo3(signature = (source, format=None, *, strict=false, max_decompressed=None, label_ids=false))]
 fn read_structure(
     py: Python<'_>,
     source: Input,
     format: Option<&str>,
     strict: bool,
     max_decompressed: Option<u64>,
+    label_ids: bool,
 ) -> PyResult<Structure> {
     let usual = read::Options::default();
     let options = read::Options {
         strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
         max_decompressed: max_decompressed.unwrap_or(usual.max_decompressed),
+        ids: if label_ids { Ids::Label } else { Ids::Author },
     };
     let (structure, sha256) = match source {
         Input::Path(path) => {

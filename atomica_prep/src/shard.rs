@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::interface::Record;
 use crate::pipeline::Part;
-use crate::read::Strictness;
+use crate::read::{Ids, Strictness};
 
 /// Name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
@@ -115,6 +115,9 @@ pub struct BuildOptions {
     /// `lenient` or `strict`.
     #[serde(default)]
     pub strictness: Strictness,
+    /// Whose chain ids and residue numbers; not written where they are the author's.
+    #[serde(default, skip_serializing_if = "Ids::usual")]
+    pub ids: Ids,
 }
 
 /// `manifest.json`. It holds no times, so equal builds are equal bytes.

@@ -188,6 +188,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
             read_with("x.pdb", CA.replace(" C  \n", "\n").as_bytes(), read::Options { strictness: Strictness::Strict, ..read::Options::default() }),
             "line 1, columns 77-78: no element; C by the atom name",
         ),
+        ("NoLabelIds", read_with("x.pdb", CA.as_bytes(), read::Options { ids: read::Ids::Label, ..read::Options::default() }), "the author's ids only; give --ids author"),
         ("MissingColumns", read("x.cif", b"data_x\nloop_\n_atom_site.id\n1\n"), "Cartn_x"),
         ("Syntax", read("x.cif", b"data_x\n_a.b 'c\n"), "line 2"),
         ("BinaryCif", read("x.bcif", b"\x81\xaadataBlocks\x01"), "dataBlocks is no list"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 from pathlib import Path
 
@@ -170,6 +171,55 @@ def test_binary_cif_is_the_text_form(shared):
             assert np.array_equal(a["chain"], c["chain"]), pdb.name
     assert compared >= 16
     assert pdbs >= 10
+
+
+def test_label_ids_agree_with_biotite(shared):
+    """Chains and residue numbers by label; what has no number in a sequence keeps the author's."""
+    from biotite.structure.io.pdbx import BinaryCIFFile, CIFFile, get_structure
+
+    folder = shared / "data/parser"
+    compared = 0
+    for binary in sorted(folder.glob("biotite__*.bcif*")):
+        text = folder / f"{binary.name.split('.')[0]}.cif.gz"
+        mine = _prep.read_structure(binary, label_ids=True).columns()
+        if text.exists():
+            again = _prep.read_structure(text, label_ids=True).columns()
+            for field in ("chain", "resnum", "icode", "resname", "atom_name"):
+                assert np.array_equal(mine[field], again[field]), (binary.name, field)
+        raw = gzip.decompress(binary.read_bytes()) if binary.suffix == ".gz" else binary.read_bytes()
+        file = BinaryCIFFile.read(io.BytesIO(raw))
+        if text.exists():
+            file = CIFFile.read(io.StringIO(gzip.decompress(text.read_bytes()).decode()))
+        array = get_structure(file, model=1, altloc="occupancy", use_author_fields=False)
+        if len(array) != len(mine["chain"]) or not np.array_equal(array.res_name, mine["resname"]):
+            continue  # alternate locations are settled in another way
+        compared += 1
+        assert np.array_equal(array.chain_id, mine["chain"]), binary.name
+        numbered = ~array.hetero  # Biotite counts the others itself
+        assert numbered.sum() > 0
+        assert np.array_equal(array.res_id[numbered], mine["resnum"][numbered]), binary.name
+        assert not mine["icode"][numbered].any()
+    assert compared >= 10
+
+
+def test_one_entry_by_label_ids(shared, tmp_path, capfd):
+    """An index with label ids; PDB files, which have none, go to the ledger."""
+    folder = shared / "data/parser"
+    (tmp_path / "index.csv").write_text(
+        "id,path,chain1,chain2\n"
+        f"cif,{folder / 'biotite__1igy.cif.gz'},A,B\n"
+        f"bcif,{folder / 'biotite__1igy.bcif.gz'},A,B\n"
+        f"pdb,{folder / 'biotite__1igy.pdb.gz'},A,B\n"
+    )
+    out = tmp_path / "out"
+    command = ["build-graphs", str(tmp_path / "index.csv"), "--out", str(out), "--ids", "label"]
+    assert _prep.run(command) == 3
+    failures = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["code"]) for row in failures] == [("pdb", "NoLabelIds")]
+    assert json.loads((out / "manifest.json").read_text())["options"]["ids"] == "label"
+    # A build goes on with the ids that it began with.
+    assert _prep.run([*command[:-2], "--resume"]) == 2
+    assert "other options" in capfd.readouterr().err
 
 
 def test_one_entry_in_three_formats_is_one_graph(shared, tmp_path):

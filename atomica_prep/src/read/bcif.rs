@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::{infer_element, Builder, Name, Notes, Options, Repair, ResidueKey, Structure, LARGEST};
+use super::{infer_element, Builder, Ids, Name, Notes, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::vocab;
 
@@ -711,10 +711,15 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
     let knows_label_seq = columns.has(Item::LabelSeq);
     let xyz = [columns.floats(Item::X)?, columns.floats(Item::Y)?, columns.floats(Item::Z)?];
     let occupancy = columns.floats(Item::Occupancy)?;
-    let atoms = [columns.texts(Item::AuthAtom)?, columns.texts(Item::LabelAtom)?];
-    let comps = [columns.texts(Item::AuthComp)?, columns.texts(Item::LabelComp)?];
-    let chains = [columns.texts(Item::AuthChain)?, columns.texts(Item::LabelChain)?];
-    let seqs = [columns.texts(Item::AuthSeq)?, columns.texts(Item::LabelSeq)?];
+    // Of a pair, the wanted ids come first.
+    let ids = options.ids;
+    let [atom_items, comp_items] =
+        [[Item::AuthAtom, Item::LabelAtom], [Item::AuthComp, Item::LabelComp]].map(|pair| ids.order(pair));
+    let [chain_items, seq_items] =
+        [[Item::AuthChain, Item::LabelChain], [Item::AuthSeq, Item::LabelSeq]].map(|pair| ids.order(pair));
+    let mut pair = |[wanted, other]: [Item; 2]| Ok([columns.texts(wanted)?, columns.texts(other)?]);
+    let (atoms, comps, chains, seqs) = (pair(atom_items)?, pair(comp_items)?, pair(chain_items)?, pair(seq_items)?);
+    let label_seq = if ids == Ids::Label { &seqs[0] } else { &seqs[1] };
     let (icode, group) = (columns.texts(Item::Icode)?, columns.texts(Item::Group)?);
     let (symbol, altloc) = (columns.texts(Item::Symbol)?, columns.texts(Item::AltLoc)?);
     let model = columns.texts(Item::Model)?;
@@ -748,7 +753,7 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
             let which = either(&comps, row).unwrap_or(0);
             let comp = comps.get(which).and_then(|t| t.at(row)).unwrap_or_default();
             let Some(name) = Name::new(comp) else {
-                let item = [Item::AuthComp, Item::LabelComp].get(which).copied().unwrap_or(Item::LabelComp);
+                let item = comp_items.get(which).copied().unwrap_or(Item::LabelComp);
                 let what = format!("component id {} is longer than {} bytes", quote(comp), Name::CAPACITY);
                 problem(&mut builder.notes.problems, item, row, &what);
                 continue;
@@ -773,7 +778,7 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
                     let text = seqs.get(which).and_then(|t| t.at(row)).unwrap_or_default();
                     let number = std::str::from_utf8(text).ok().and_then(|t| t.parse::<i32>().ok());
                     if number.is_none() {
-                        let item = [Item::AuthSeq, Item::LabelSeq].get(which).copied().unwrap_or(Item::AuthSeq);
+                        let item = seq_items.get(which).copied().unwrap_or(Item::AuthSeq);
                         let what = format!("residue number {} is not a whole number", quote(text));
                         problem(&mut builder.notes.problems, item, row, &what);
                     }
@@ -781,20 +786,22 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
                 }
             };
             let Some(resnum) = resnum else { continue };
-            let code = icode.at(row).unwrap_or_default();
+            let numbered = label_seq.entry(row).is_some();
+            // Insertion codes belong to the author's numbers.
+            let code = icode.at(row).filter(|_| ids == Ids::Author || !numbered).unwrap_or_default();
             let Some(icode) = Name::new(code) else {
                 let what = format!("insertion code {} is longer than {} bytes", quote(code), Name::CAPACITY);
                 problem(&mut builder.notes.problems, Item::Icode, row, &what);
                 continue;
             };
             for (both, item) in [(&chains, Item::AuthChain), (&seqs, Item::AuthSeq)] {
-                if let Some(label) = both[1].at(row).filter(|_| both[0].entry(row).is_none()) {
+                if let Some(label) = both[1].at(row).filter(|_| ids == Ids::Author && both[0].entry(row).is_none()) {
                     let what = || format!("no id by the author; the label {} is used", quote(label));
                     repair(&mut builder.notes, Repair::LabelForAuthor, item, row, what);
                 }
             }
             let hetero = group.at(row).is_some_and(|g| g.eq_ignore_ascii_case(b"HETATM"));
-            let polymer = knows_label_seq.then(|| seqs[1].entry(row).is_some());
+            let polymer = knows_label_seq.then_some(numbered);
             builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false, line: 0 });
             component = Some(name);
         }
@@ -821,7 +828,7 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
             Some(Some(name)) => *name,
             None => Name::default(),
             Some(None) => {
-                let item = [Item::AuthAtom, Item::LabelAtom].get(which).copied().unwrap_or(Item::LabelAtom);
+                let item = atom_items.get(which).copied().unwrap_or(Item::LabelAtom);
                 problem(
                     &mut builder.notes.problems,
                     item,

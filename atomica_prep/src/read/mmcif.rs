@@ -4,7 +4,7 @@ use memchr::{memchr, memchr2};
 
 use super::number::{short_decimal, ONES};
 use super::words::{Short, Words};
-use super::{infer_element, Builder, Name, Options, Repair, ResidueKey, Structure, LARGEST};
+use super::{infer_element, Builder, Ids, Name, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Result};
 use crate::vocab;
 
@@ -326,7 +326,7 @@ fn read_loop<'a>(
     table.finish(shown)
 }
 
-/// Positions of the items in a row.
+/// Positions of the items in a row. Of a pair, the column of the wanted ids comes first.
 #[derive(Debug, Default)]
 struct Columns {
     xyz: [usize; 3],
@@ -334,6 +334,8 @@ struct Columns {
     comp: [Option<usize>; 2],
     chain: [Option<usize>; 2],
     seq: [Option<usize>; 2],
+    label_chain: Option<usize>,
+    label_seq: Option<usize>,
     group: Option<usize>,
     symbol: Option<usize>,
     altloc: Option<usize>,
@@ -369,15 +371,16 @@ fn given<'a>(row: &[Token<'a>], column: Option<usize>) -> Option<&'a [u8]> {
     }
 }
 
-/// Author's value, else the label.
+/// The value that is wanted, else the other one.
 #[inline]
 fn either<'a>(row: &[Token<'a>], columns: [Option<usize>; 2]) -> Option<&'a [u8]> {
-    let [author, label] = columns;
-    given(row, author).or_else(|| given(row, label))
+    let [wanted, other] = columns;
+    given(row, wanted).or_else(|| given(row, other))
 }
 
 impl<'a> Table<'a> {
     fn new(items: &[Option<Item>], builder: Builder, line: u64, shown: &str) -> Result<Self> {
+        let ids = builder.ids;
         let find = |item: Item| items.iter().position(|i| *i == Some(item));
         let mut missing: Vec<&str> = Vec::new();
         let mut xyz = [0; 3];
@@ -390,7 +393,7 @@ impl<'a> Table<'a> {
             }
         }
         let mut pair = |author: Item, label: Item, name: &'static str| {
-            let pair = [find(author), find(label)];
+            let pair = ids.order([find(author), find(label)]);
             if pair == [None, None] {
                 missing.push(name);
             }
@@ -402,6 +405,8 @@ impl<'a> Table<'a> {
             comp: pair(Item::AuthComp, Item::LabelComp, "auth_comp_id or label_comp_id"),
             chain: pair(Item::AuthChain, Item::LabelChain, "auth_asym_id or label_asym_id"),
             seq: pair(Item::AuthSeq, Item::LabelSeq, "auth_seq_id or label_seq_id"),
+            label_chain: find(Item::LabelChain),
+            label_seq: find(Item::LabelSeq),
             group: find(Item::Group),
             symbol: find(Item::Symbol),
             altloc: find(Item::AltLoc),
@@ -531,7 +536,7 @@ impl<'a> Table<'a> {
             text(self.columns.seq[1]),
             given(row, self.columns.icode).unwrap_or_default(),
             text(self.columns.group),
-            text(self.columns.chain[1]),
+            text(self.columns.label_chain),
         ];
         if (!self.has_last || place != self.last) && !self.begin_residue(row, &place) {
             return;
@@ -641,7 +646,9 @@ impl<'a> Table<'a> {
                 }
             },
         };
-        let icode = given(row, self.columns.icode).unwrap_or_default();
+        // Insertion codes belong to the author's numbers.
+        let by_label = self.builder.ids == Ids::Label && given(row, self.columns.label_seq).is_some();
+        let icode = given(row, self.columns.icode).filter(|_| !by_label).unwrap_or_default();
         let Some(icode) = Name::new(icode) else {
             let what = format!("insertion code {} is longer than {} bytes", quote(icode), Name::CAPACITY);
             self.problem(row, self.columns.icode, what);
@@ -649,10 +656,12 @@ impl<'a> Table<'a> {
         };
         let group = given(row, self.columns.group).unwrap_or_default();
         // Only polymers are numbered along an entity's sequence. Programs that number everything say nothing.
-        let polymer = self.columns.seq[1].map(|c| given(row, Some(c)).is_some());
+        let polymer = self.columns.label_seq.map(|c| given(row, Some(c)).is_some());
         let hetero = group.eq_ignore_ascii_case(b"HETATM");
-        self.note_label(row, self.columns.chain, "chain id");
-        self.note_label(row, self.columns.seq, "residue number");
+        if self.builder.ids == Ids::Author {
+            self.note_label(row, self.columns.chain, "chain id");
+            self.note_label(row, self.columns.seq, "residue number");
+        }
         let line = row.first().map_or(0, |t| t.line);
         self.builder.residue(ResidueKey { name, chain, resnum, icode, hetero, polymer, after_ter: false, line });
         self.last = *place;
@@ -726,6 +735,23 @@ mod tests {
         assert_eq!((r[0].resnum, r[0].polymer, r[0].hetero), (105, Some(true), false));
         assert_eq!((r[1].resnum, r[1].polymer, r[1].hetero), (201, Some(false), true));
         assert_eq!(r[2].icode.as_str(), "B");
+    }
+
+    #[test]
+    fn label_ids_in_their_place() {
+        let text = format!(
+            "{TABLE}ATOM 1 C CA . ALA X 5 ? 1.5 2 -3.25 1.0 105 A 1\n\
+             ATOM 2 N N . GLY X 6 B 1 1 1 0.5 105 A 1\n\
+             HETATM 3 ZN ZN . ZN Y . ? 0 0 0 1.0 201 A 1\n"
+        );
+        let options = Options { ids: Ids::Label, ..Options::default() };
+        let s = super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", options).unwrap();
+        let of =
+            |i: usize| (s.chains[s.residues[i].chain].as_str(), s.residues[i].resnum, s.residues[i].icode.as_str());
+        // The insertion code went with the author's number; zinc has no other number than the author's.
+        assert_eq!([of(0), of(1), of(2)], [("X", 5, ""), ("X", 6, ""), ("Y", 201, "")]);
+        assert_eq!([0, 1, 2].map(|i| s.residues[i].polymer), [Some(true), Some(true), Some(false)]);
+        assert!(s.repairs.is_empty());
     }
 
     #[test]

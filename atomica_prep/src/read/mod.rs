@@ -16,7 +16,7 @@ use std::path::Path;
 
 use crate::error::{Error, Problem, Result};
 use repair::Notes;
-pub use repair::{Options, Repair, Repaired, Repairs, Strictness};
+pub use repair::{Ids, Options, Repair, Repaired, Repairs, Strictness};
 
 /// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -297,6 +297,7 @@ pub fn parse(text: &[u8], format: Format, shown: &str, options: Options) -> Resu
         return Err(Error::EmptyFile { path: shown.to_owned() });
     }
     match format {
+        Format::Pdb if !options.ids.usual() => Err(Error::NoLabelIds { path: shown.to_owned() }),
         Format::Pdb => pdb::parse(text, shown, options),
         Format::Mmcif => mmcif::parse(text, shown, options),
         Format::BinaryCif => bcif::parse(text, shown, options),
@@ -324,6 +325,8 @@ struct ResidueKey<'a> {
 #[derive(Debug, Default)]
 struct Builder {
     notes: Notes,
+    /// Whose chain ids and residue numbers are wanted.
+    ids: Ids,
     structure: Structure,
     /// Where each residue begins.
     lines: Vec<u64>,
@@ -341,7 +344,7 @@ struct Builder {
 
 impl Builder {
     fn new(atoms: usize, options: Options) -> Self {
-        let mut builder = Self { notes: Notes::new(options), ..Self::default() };
+        let mut builder = Self { notes: Notes::new(options), ids: options.ids, ..Self::default() };
         builder.structure.positions.reserve(atoms);
         builder.structure.elements.reserve(atoms);
         builder.structure.atom_names.reserve(atoms);
