@@ -72,6 +72,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Turn data sets that the original has processed into a folder of graphs
+    #[command(after_help = "Needs the Python package; `atomica-prep convert --help` there shows all options.\n\n\
+        Example:\n  atomica-prep convert PP_test.jsonl.gz --out pp_test")]
+    Convert {
+        /// Arguments of that command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Check an index and the files that it names, without building anything
     #[command(after_help = "Exit codes: 0 nothing wrong, 3 problems found, 2 wrong usage, 130 interrupted.\n\n\
         Example:\n  atomica-prep check complexes.csv")]
@@ -257,6 +265,9 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
         Command::Fragments { .. } => Err(usage(
             "fragments: learning a vocabulary needs RDKit; use the atomica-prep command of the Python package"
                 .to_owned(),
+        )),
+        Command::Convert { .. } => Err(usage(
+            "convert: needs the atomica-prep command of the Python package, which knows the original's data".to_owned(),
         )),
         Command::Check(arguments) => check(&arguments, stop),
         Command::Merge(arguments) => merge(&arguments, stop),
