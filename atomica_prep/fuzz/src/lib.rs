@@ -60,6 +60,11 @@ fn structure(bytes: &[u8], format: Format) {
         (Ok(_), Err(error)) => panic!("strict reading is laxer: {error}"),
         (Err(_), _) => {}
     }
+    if let Ok(structure) =
+        parse(bytes, format, "x", read::Options { ids: read::Ids::Label, ..read::Options::default() })
+    {
+        check_structure(&structure);
+    }
     if let Ok(structure) = lenient {
         check_structure(&structure);
         interfaces(structure);
