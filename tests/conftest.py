@@ -10,6 +10,8 @@ import pytest
 
 collect_ignore = ["bench"]
 """Scripts, not tests: they import one another and packages that the tests do not need."""
+if not os.environ.get("TRITON_INTERPRET"):
+    collect_ignore.append("unit/triton_cases.py")  # run by test_conv.py, in a process of its own
 
 
 @pytest.fixture(scope="session")
