@@ -29,7 +29,7 @@ def validator():
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_every_spec_fits_the_schema(validator, path):
     tree = tomllib.loads(path.read_text())
-    if path.stem == "ranking":  # its head comes from a package that is not installed here
+    if path.stem == "ranking" and "ranking" not in available():  # its head comes from another package
         assert not validator.is_valid(tree)
         tree["head"] = [{"kind": "regression"}]
     assert [error.message for error in validator.iter_errors(tree)] == []
