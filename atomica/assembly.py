@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from atomica.features import BlockFeatures
     from atomica.model import Model
-    from atomica.records import Dataset, Mixture, Rows, Sampling
+    from atomica.records import Dataset, Mixture
+    from atomica.sampling import Rows, Sampling
     from atomica.train.checkpoint import Checkpoint
     from atomica.train.loop import Part
 
@@ -264,7 +265,8 @@ def _make_parts(
     checked: Spec, data: Mapping[str, Dataset | Mixture], features: BlockFeatures | None, issues: Issues
 ) -> tuple[dict[str, Part], dict[str, dict[str, list[str | None]]]]:
     """Rows and targets of train, valid and test, and the label texts of each by head."""
-    from atomica.records import PARTS, select_rows
+    from atomica.records import PARTS
+    from atomica.sampling import select_rows
     from atomica.train.loop import Part
 
     noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
@@ -421,7 +423,8 @@ def _sampling(
     """How the training rows are drawn."""
     import numpy as np
 
-    from atomica.records import Mixture, sampling
+    from atomica.records import Mixture
+    from atomica.sampling import sampling
 
     sampler, weights, dataset = checked.data.sampler, checked.data.weights, rows.dataset
     groups = np.zeros(len(rows), dtype=np.int64)

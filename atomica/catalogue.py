@@ -17,7 +17,7 @@ def listing() -> str:
     from atomica.heads import available, head_class
     from atomica.infer import JOBS
     from atomica.infer.job import kind
-    from atomica.records import DataConfig
+    from atomica.sampling import DataConfig
     from atomica.sweep import SweepConfig
     from atomica.train.loop import TrainConfig
     from atomica.train.schedule import TAKES, ScheduleConfig

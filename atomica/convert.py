@@ -28,7 +28,8 @@ from atomica._prep import VERSION, atom_symbols, block_symbols, nearest
 from atomica.errors import AtomicaError, DataError
 from atomica.fragments import Vocabulary, read_vocabulary
 from atomica.keys import GLOBAL_BLOCK, MODALITIES, RECORD_FIELDS, SCHEMA_VERSION
-from atomica.records import BASE_ATOMS, BASE_BLOCKS, arrow_type
+from atomica.records import BASE_ATOMS, BASE_BLOCKS
+from atomica.shards import arrow_type
 
 __all__ = ["convert", "items_of", "main", "restricted_load"]
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from atomica.keys import GLOBAL_BLOCK
-from atomica.records import Rows
+from atomica.sampling import Rows
 
 __all__ = [
     "Baseline",

@@ -1,4 +1,4 @@
-"""Shards → records: opening a data set, choosing its rows, sampling, batching, prefetching.
+"""Shards → records: opening a data set or several as one.
 
 A data set is a folder written by `atomica-prep build-graphs`: Arrow IPC files, memory-mapped, and a manifest.
 Numbers of a record are NumPy views of the mapped file. Nothing here needs PyTorch.
@@ -8,175 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from atomica.errors import DataError, ShardError
-from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION, Field
-from atomica.spec import Problems, setting
+from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION
+from atomica.shards import Columns, Shard
 
 if TYPE_CHECKING:
     import dgl
 
-__all__ = [
-    "INPUTS",
-    "DataConfig",
-    "Dataset",
-    "Mixture",
-    "Record",
-    "Rows",
-    "Sampling",
-    "arrow_type",
-    "epoch_order",
-    "occurrences",
-    "open_dataset",
-    "plan_batches",
-    "prefetch",
-    "sampling",
-    "select_rows",
-]
+__all__ = ["INPUTS", "Dataset", "Mixture", "Record", "open_dataset"]
 
 INPUTS = ("complex", "segment0", "segment1")
 """What of each record a model sees: both partners, or one of them with the other removed."""
 
 PARTS = ("train", "valid", "test")
-SAMPLERS = {
-    "uniform": "every complex once per epoch",
-    "balanced": "every class equally often",
-    "modality": "each kind of interface in proportion to n / log n, n its number of complexes",
-}
-
 BASE_BLOCKS, BASE_ATOMS = 150, 121
 """Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
 
 DEMO = "demo://"
 
 Indices = npt.NDArray[np.int64]
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Section `[data]`: which complexes, what of them, and how they are batched."""
-
-    train: str | tuple[str, ...] = setting(
-        doc="data set folder, or demo://NAME for one that comes with the package; a list of them is a mixture"
-    )
-    valid: str | tuple[str, ...] | None = setting(
-        None, "validation set or sets; absent: rows of `train` whose split is valid"
-    )
-    test: str | tuple[str, ...] | None = setting(
-        None, "test set or sets; absent: rows of `train` whose split is test, if any"
-    )
-    embeddings: str | tuple[str, ...] | None = setting(
-        None,
-        "external features of blocks: a safetensors file with a tensor [blocks, size] for each complex, by id; or two "
-        "files, for the blocks of segment 0 and of segment 1. model.embeddings.sizes must say the same sizes",
-    )
-    weights: tuple[float, ...] = setting(
-        (),
-        "of a mixture: share of each set of `train` in an epoch, relative to the others; empty: every complex "
-        "as often as any other",
-        above=0,
-    )
-    epoch_complexes: int = setting(
-        0, "complexes drawn per training epoch; 0: as many as there are training rows", low=0
-    )
-    input: str = setting(
-        "complex",
-        "what the model sees: both partners, or one alone with the other removed",
-        choices=INPUTS,
-    )
-    fragments: str = setting("none", "fragment vocabulary the data must be built with")
-    batch_blocks: int = setting(1024, "blocks per step, at most; complexes are added until it is full", low=1)
-    max_item_blocks: int = setting(1024, "complexes with more blocks are large", low=1)
-    large: str = setting(
-        "skip",
-        "large complexes are skipped and counted, or cropped around a contact between the partners, another "
-        "one in every epoch",
-        choices=("skip", "crop"),
-    )
-    sampler: str = setting("uniform", "how training complexes are drawn", choices=SAMPLERS)
-    loader_threads: int = setting(
-        1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
-    )
-
-    def __post_init__(self) -> None:
-        """Check keys against each other."""
-        sets = len(self.paths("train"))
-        Problems.check(
-            *(
-                (getattr(self, part) == (), part, "the list is empty; name a data set, or remove the key")
-                for part in PARTS
-            ),
-            (
-                len(self.feature_files) > 2,
-                "embeddings",
-                "must be one file for all blocks, or two: for segment 0 and for segment 1",
-            ),
-            (
-                len(self.feature_files) == 2 and self.input != "complex",
-                "embeddings",
-                f"names a file for each segment, but data.input = {self.input!r} shows one alone; name one file",
-            ),
-            (
-                self.max_item_blocks > self.batch_blocks,
-                "max_item_blocks",
-                f"must be at most data.batch_blocks ({self.batch_blocks}), which a step may not exceed; "
-                "raise batch_blocks or lower max_item_blocks",
-            ),
-            (
-                self.large == "crop" and self.input != "complex",
-                "large",
-                f"crops around a contact between partners, but data.input = {self.input!r} shows one alone; "
-                'use "skip"',
-            ),
-            (
-                self.large == "crop" and self.max_item_blocks < 4,
-                "max_item_blocks",
-                "must be at least 4 to crop: two blocks of each partner",
-            ),
-            (
-                bool(self.weights) and len(self.weights) != sets,
-                "weights",
-                f"must be one number for each of the {sets} sets of data.train",
-            ),
-            (
-                len(self.weights) == 1 and sets == 1,
-                "weights",
-                "has no effect with a single data set; remove it, or name several in data.train",
-            ),
-        )
-
-    def paths(self, part: str) -> tuple[str, ...]:
-        """The data sets named for train, valid or test; empty if none is."""
-        return _listed(getattr(self, part))
-
-    @property
-    def feature_files(self) -> tuple[str, ...]:
-        """The files of external features; empty if there are none."""
-        return _listed(self.embeddings)
-
-
-def _listed(named: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """One path or several, as several.
-
-    >>> _listed("a"), _listed(("a", "b")), _listed(None)
-    (('a',), ('a', 'b'), ())
-    """
-    return (named,) if isinstance(named, str) else tuple(named or ())
 
 
 # ------------------------------------------------------------------------------------------------ record
@@ -317,31 +177,6 @@ def _rebase(
 # ----------------------------------------------------------------------------------------------- dataset
 
 
-def _arrow_type(dtype: str) -> pa.DataType:
-    fixed = {"utf8": pa.utf8(), "utf8?": pa.utf8(), "map<utf8,utf8>": pa.map_(pa.utf8(), pa.utf8())}
-    return fixed[dtype] if dtype in fixed else getattr(pa, dtype)()
-
-
-def arrow_type(field: Field) -> pa.DataType:
-    """The type of a record's column in a shard."""
-    item = _arrow_type(field.dtype)
-    if field.name == "positions":
-        item = pa.list_(item, 3)
-    return pa.list_(item) if field.shape else item
-
-
-def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Equal but for the names and nullability of list items and map entries, which carry no meaning."""
-    if pa.types.is_map(wanted):
-        return pa.types.is_map(found) and found.key_type == pa.utf8() and found.item_type == pa.utf8()
-    if pa.types.is_fixed_size_list(wanted):
-        same = pa.types.is_fixed_size_list(found) and found.list_size == wanted.list_size
-        return same and _same_type(found.value_type, wanted.value_type)
-    if pa.types.is_list(wanted):
-        return pa.types.is_list(found) and _same_type(found.value_type, wanted.value_type)
-    return bool(found == wanted)
-
-
 _INDICES_OF_ATOMS = (
     "atom_intra",
     "atom_inter",
@@ -352,116 +187,6 @@ _INDICES_OF_ATOMS = (
     "bond_second",
 )
 _INDICES_OF_BLOCKS = ("block_intra", "block_inter")
-
-_DAMAGED = (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError)
-"""What pyarrow raises for files that are not as they should be."""
-
-
-class _Columns:
-    """The columns of one record batch, opened so that a row is a slice."""
-
-    def __init__(self, batch: pa.RecordBatch, where: str) -> None:
-        self.rows = batch.num_rows
-        self.plain: dict[str, pa.Array] = {}
-        self.values: dict[str, Any] = {}
-        self.offsets: dict[str, npt.NDArray[np.int32]] = {}
-        for field in RECORD_FIELDS:
-            column = batch.column(field.name)
-            if not field.shape:
-                self.plain[field.name] = column
-                continue
-            if column.null_count:
-                raise ShardError(f"{where}: column {field.name} holds missing values")
-            self.offsets[field.name] = column.offsets.to_numpy()
-            values = column.values
-            if field.dtype == "utf8":
-                self.values[field.name] = values
-                continue
-            if pa.types.is_fixed_size_list(values.type):
-                values = values.flatten()
-            if values.null_count:
-                raise ShardError(f"{where}: column {field.name} holds missing values")
-            self.values[field.name] = values.to_numpy(zero_copy_only=True)
-
-
-class _Shard:
-    """One Arrow file. Its number columns are opened when a row is first asked for."""
-
-    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
-        self.path = path
-        self.lock = threading.Lock()
-        self.batches: dict[int, _Columns] = {}
-        if not path.is_file():
-            raise ShardError(f"{path}: the manifest names this shard, but there is no such file")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise ShardError(
-                f"{path}: has {size} bytes, the manifest says {entry['bytes']}; rebuild the data set"
-            )
-        try:
-            self.mapped = pa.memory_map(str(path))
-            self.reader = pa.ipc.open_file(self.mapped)
-        except _DAMAGED as error:
-            raise ShardError(f"{path}: not an Arrow IPC file: {error}") from None
-        try:
-            self._check_schema()
-        except UnicodeDecodeError as error:
-            raise ShardError(f"{path}: names of its columns are no text: {error}") from None
-        light = self.read(["id"])
-        rows = light.num_rows
-        if rows != entry["rows"]:
-            raise ShardError(
-                f"{path}: has {rows} rows, the manifest says {entry['rows']}; rebuild the data set"
-            )
-        counts = [len(chunk) for chunk in light.column("id").chunks]
-        self.ends = np.cumsum([0, *counts])
-
-    def _check_schema(self) -> None:
-        found = self.reader.schema
-        wanted = [field.name for field in RECORD_FIELDS]
-        if found.names != wanted:
-            missing = [name for name in wanted if name not in found.names]
-            extra = [name for name in found.names if name not in wanted]
-            detail = "; ".join(
-                text
-                for text in (
-                    f"missing {', '.join(missing)}" if missing else "",
-                    f"unknown {', '.join(extra)}" if extra else "",
-                    "in another order" if not missing and not extra else "",
-                )
-                if text
-            )
-            raise ShardError(f"{self.path}: columns are not those of schema {SCHEMA_VERSION}: {detail}")
-        for field in RECORD_FIELDS:
-            expected = arrow_type(field)
-            actual = found.field(field.name).type
-            if not _same_type(actual, expected):
-                raise ShardError(f"{self.path}: column {field.name} has type {actual}, expected {expected}")
-
-    def read(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of the whole shard; the others are neither read nor decompressed."""
-        schema = self.reader.schema
-        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
-        try:
-            table = pa.ipc.open_file(self.mapped, options=options).read_all()
-            table.validate(full=True)
-        except _DAMAGED as error:
-            raise ShardError(f"{self.path}: damaged: {error}") from None
-        return table
-
-    def row(self, index: int) -> tuple[_Columns, int]:
-        batch = int(np.searchsorted(self.ends, index, side="right")) - 1
-        with self.lock:
-            if batch not in self.batches:
-                # Empty batches share their end with the next one, which searchsorted picks.
-                try:
-                    data = self.reader.get_batch(batch)
-                    # Offsets and texts, not numbers: pyarrow follows a wrong offset out of its memory.
-                    data.validate(full=True)
-                except _DAMAGED as error:
-                    raise ShardError(f"{self.path}: damaged: {error}") from None
-                self.batches[batch] = _Columns(data, str(self.path))
-        return self.batches[batch], index - int(self.ends[batch])
 
 
 class Dataset(Sequence[Record]):
@@ -475,7 +200,7 @@ class Dataset(Sequence[Record]):
         self.folder = folder
         self.name = name
         self.manifest = manifest
-        self._shards = [_Shard(folder / entry["file"], entry) for entry in manifest["shards"]]
+        self._shards = [Shard(folder / entry["file"], entry) for entry in manifest["shards"]]
         self._ends = np.cumsum([0, *(int(entry["rows"]) for entry in manifest["shards"])])
         self._cache: dict[str, Any] = {}
         self.neighbors = int(manifest["neighbors"])
@@ -501,7 +226,7 @@ class Dataset(Sequence[Record]):
         columns, local = self._shards[which].row(row - int(self._ends[which]))
         return self._record(columns, local, self._shards[which].path)
 
-    def _record(self, columns: _Columns, row: int, where: Path) -> Record:
+    def _record(self, columns: Columns, row: int, where: Path) -> Record:
         found: dict[str, Any] = {}
         for field in RECORD_FIELDS:
             if field.shape:
@@ -801,204 +526,3 @@ def _check_manifest(manifest: Any, name: str) -> None:
             f"{name}: a vocabulary of {blocks} block and {atoms} atom types (fragments {fragments!r}) is not "
             f"one this version knows: {BASE_BLOCKS} block types without fragments, {BASE_ATOMS} atom types"
         )
-
-
-# ------------------------------------------------------------------------------- rows, sampling, batches
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The complexes of one part (train, valid or test) that a run uses.
-
-    rows [N]: row numbers in `dataset`; blocks [N]: blocks the model sees of each; skipped: reason → count of
-    complexes left out; cropped: how many are cropped to fit.
-    """
-
-    part: str
-    dataset: Dataset | Mixture
-    rows: Indices
-    blocks: Indices
-    skipped: Mapping[str, int]
-    cropped: int = 0
-
-    def __len__(self) -> int:
-        """Number of complexes."""
-        return len(self.rows)
-
-    def keep(self, mask: npt.NDArray[np.bool_], reason: str) -> Rows:
-        """Only the complexes where `mask` is true; the others are counted under `reason`."""
-        lost = int((~mask).sum())
-        skipped = {**self.skipped, reason: lost} if lost else self.skipped
-        return replace(self, rows=self.rows[mask], blocks=self.blocks[mask], skipped=skipped)
-
-    @property
-    def ids(self) -> list[str]:
-        """Names of the complexes."""
-        ids = self.dataset.ids
-        return [ids[row] for row in self.rows]
-
-
-def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, own: bool) -> Rows:
-    """The complexes of one part of the data; those with too many blocks are skipped, or to be cropped.
-
-    own: the data set was named for this part (`data.valid = ...`), so that all its rows belong to it if it
-    has no splits at all. In a data set with splits, only the rows of this part's split are used.
-    """
-    rows = dataset.rows_of(part, own=own).astype(np.int64)
-    chosen = Rows(part, dataset, rows, dataset.block_counts(config.input)[rows], {})
-    if config.input != "complex":
-        # One block is the global block alone, none a partner that is not there.
-        chosen = chosen.keep(chosen.blocks > 1, f"no {config.input}")
-    fits = chosen.blocks <= config.max_item_blocks
-    if config.large == "crop":
-        cropped = np.minimum(chosen.blocks, config.max_item_blocks)
-        return replace(chosen, blocks=cropped, cropped=int((~fits).sum()))
-    return chosen.keep(fits, f"more than {config.max_item_blocks} blocks (data.max_item_blocks)")
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How often complexes come in an epoch: strata [N], the stratum of each, and shares [S], which add up to 1."""
-
-    strata: Indices
-    shares: npt.NDArray[np.float64]
-
-
-def sampling(
-    sampler: str, groups: Indices, *, sources: Indices | None = None, weights: Sequence[float] = ()
-) -> Sampling | None:
-    """The strata that `data.sampler` and `data.weights` ask for; None where every complex comes once.
-
-    groups [N]: class or kind of interface of each complex; sources [N]: its data set, read with `weights` only,
-    which then hold for the sets, and `sampler` within each. The share of a group of n complexes is 1 if
-    balanced, n / log n by modality (log 2 for n = 1, which has log 0), and n if uniform.
-
-    >>> sampling("balanced", np.array([0, 0, 0, 1])).shares.tolist()
-    [0.5, 0.5]
-    >>> both = sampling("uniform", np.zeros(4, int), sources=np.array([0, 0, 0, 1]), weights=(1.0, 3.0))
-    >>> both.shares.tolist()
-    [0.25, 0.75]
-    """
-    if sampler == "uniform" and not weights:
-        return None
-    group = np.zeros_like(groups) if sampler == "uniform" else groups
-    source = sources if weights and sources is not None else np.zeros_like(groups)
-    pairs, strata, counts = np.unique(
-        np.stack([source, group], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
-    within = {
-        "uniform": counts.astype(np.float64),
-        "balanced": np.ones(len(counts)),
-        "modality": counts / np.log(np.maximum(counts, 2)),
-    }[sampler]
-    share = within / np.bincount(pairs[:, 0], within)[pairs[:, 0]]
-    if weights:
-        share = share * np.asarray(weights)[pairs[:, 0]]
-    return Sampling(strata.reshape(-1), share / share.sum())
-
-
-def epoch_order(
-    count: int, *, seed: int, epoch: int, sampling: Sampling | None = None, length: int = 0
-) -> Indices:
-    """Order in which an epoch visits `count` complexes; depends on (seed, epoch) only.
-
-    Without `sampling` a permutation. With it, every stratum fills its share of the epoch's `length` places (0:
-    `count`), to within one in each epoch and exactly over many: complexes of a small stratum come several
-    times, each equally often to within one, and of a large one a random part is left out.
-
-    >>> balanced = sampling("balanced", np.array([0, 0, 0, 0, 1]))
-    >>> order = epoch_order(5, seed=0, epoch=0, sampling=balanced)
-    >>> len(order), int((order == 4).sum())
-    (5, 2)
-    """
-    generator = np.random.default_rng([seed, epoch])
-    length = length or count
-    if sampling is None:
-        rounds = -(-length // count)
-        return np.concatenate([generator.permutation(count) for _ in range(rounds)])[:length]
-    # One offset for all boundaries shifts the odd places from stratum to stratum between epochs.
-    ends = np.floor(np.cumsum(sampling.shares) * length + _spread(epoch) + 1e-9).astype(np.int64)
-    ends[-1] = length
-    picked = []
-    for stratum, places in enumerate(np.diff(ends, prepend=0)):
-        members = np.flatnonzero(sampling.strata == stratum)
-        rounds = -(-int(places) // len(members))
-        picked.append(
-            np.concatenate([generator.permutation(members) for _ in range(max(rounds, 1))])[:places]
-        )
-    return generator.permutation(np.concatenate(picked))
-
-
-def _spread(epoch: int) -> float:
-    """The binary digits of epoch + 1 mirrored at the point: 1/2, 1/4, 3/4, 1/8, … covers [0, 1) evenly."""
-    digits = f"{epoch + 1:b}"[::-1]
-    return int(digits, 2) / 2 ** len(digits)
-
-
-def occurrences(order: Indices) -> Indices:
-    """How often the complex at each place of `order` came before, so that its noise can differ each time.
-
-    >>> occurrences(np.array([4, 1, 4, 4, 1])).tolist()
-    [0, 0, 1, 2, 1]
-    """
-    by_value = np.argsort(order, kind="stable")
-    ordered = order[by_value]
-    first = np.searchsorted(ordered, ordered)
-    found = np.empty_like(order)
-    found[by_value] = np.arange(len(order)) - first
-    return found
-
-
-def plan_batches(order: Indices, blocks: Indices, batch_blocks: int) -> list[Indices]:
-    """Cut `order` into batches of at most `batch_blocks` blocks, in order; blocks [N] are indexed by it.
-
-    A single complex that is larger makes a batch of its own.
-
-    >>> [batch.tolist() for batch in plan_batches(np.array([2, 0, 1]), np.array([3, 4, 5]), 8)]
-    [[2, 0], [1]]
-    """
-    ends = np.cumsum(blocks[order])
-    batches: list[Indices] = []
-    start = 0
-    while start < len(order):
-        filled = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, filled + batch_blocks, side="right")))
-        batches.append(order[start:end])
-        start = end
-    return batches
-
-
-def prefetch(
-    jobs: Iterable[T], make: Callable[[T], R], *, threads: int = 1, ahead: int = 4
-) -> Generator[R, None, None]:
-    """`map(make, jobs)`, prepared up to `ahead` results early by other threads, in order.
-
-    The first results are begun with the call. The order of the results does not depend on the number of threads;
-    0 threads prepare each result when it is asked for. An exception in `make` is raised where its result would
-    have come.
-
-    >>> list(prefetch([1, 2, 3], lambda x: x * x, threads=2))
-    [1, 4, 9]
-    """
-    if threads == 0:
-        return (make(job) for job in jobs)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="atomica-prefetch")
-    source = iter(jobs)
-    waiting = deque(pool.submit(make, job) for job in islice(source, ahead))
-    return _results(pool, waiting, source, make)
-
-
-def _results(
-    pool: ThreadPoolExecutor, waiting: deque[Future[R]], source: Iterator[T], make: Callable[[T], R]
-) -> Generator[R, None, None]:
-    """The results in order, a new job begun before each."""
-    try:
-        for job in source:
-            waiting.append(pool.submit(make, job))
-            yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from atomica.heads import Head
     from atomica.model import InitConfig
     from atomica.noise import NoiseConfig
-    from atomica.records import DataConfig
+    from atomica.sampling import DataConfig
     from atomica.train.logging import LogConfig
     from atomica.train.loop import TrainConfig
 
@@ -213,7 +213,7 @@ def _sections() -> dict[str, _Section]:
     from atomica.encoder import EncoderConfig
     from atomica.model import InitConfig
     from atomica.noise import NoiseConfig
-    from atomica.records import DataConfig
+    from atomica.sampling import DataConfig
     from atomica.train.logging import LogConfig
     from atomica.train.loop import TrainConfig
 

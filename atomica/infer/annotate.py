@@ -31,7 +31,8 @@ from atomica.infer.parts import Meter, in_parts
 from atomica.infer.sources import InputConfig, check_vocabulary, find, open_sources, select
 from atomica.infer.thresholds import RULES, ClassRule, Learnt, checksum, learn, read_ensemble, write_ensemble
 from atomica.model import Model
-from atomica.records import Record, Rows, plan_batches, prefetch
+from atomica.records import Record
+from atomica.sampling import Rows, plan_batches, prefetch
 from atomica.spec import Issues, KeyPath, Problems, setting
 from atomica.train.checkpoint import write_text
 

@@ -23,7 +23,8 @@ from atomica.infer.parts import Meter, in_parts
 from atomica.infer.sources import InputConfig, check_vocabulary, find, open_sources, select
 from atomica.keys import MODALITIES
 from atomica.model import Model
-from atomica.records import Record, Rows, plan_batches, prefetch
+from atomica.records import Record
+from atomica.sampling import Rows, plan_batches, prefetch
 from atomica.spec import Problems, setting
 
 __all__ = ["KIND", "EmbedConfig", "Embedded", "Embeddings", "embed", "encode"]

@@ -13,7 +13,7 @@ import torch
 from atomica import evaluate
 from atomica.errors import DataError
 from atomica.infer.job import Job, Kind, Result
-from atomica.records import Rows
+from atomica.sampling import Rows
 from atomica.spec import Issues, not_among, setting
 from atomica.train.checkpoint import write_text
 from atomica.train.loop import Part, predict

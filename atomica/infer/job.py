@@ -24,9 +24,10 @@ from atomica.infer import JOBS
 from atomica.infer.sources import Found, InputConfig, Sources, check_vocabulary, find, open_sources, select
 from atomica.journal import Journal
 from atomica.model import Model
-from atomica.records import DEMO, Rows, open_dataset
+from atomica.records import DEMO, open_dataset
 from atomica.report import jobs as reports
 from atomica.runspec import DeviceConfig, RunConfig
+from atomica.sampling import Rows
 from atomica.spec import Issues, Setting, Source, setting
 from atomica.train.checkpoint import write_text
 

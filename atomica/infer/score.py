@@ -24,7 +24,8 @@ from atomica.infer.masking import cosines, maskable
 from atomica.infer.parts import Meter, in_parts
 from atomica.infer.structures import INTERFACE, coloured, interface, of_record
 from atomica.model import Model
-from atomica.records import Record, Rows
+from atomica.records import Record
+from atomica.sampling import Rows
 from atomica.spec import Issues, setting
 
 __all__ = ["KIND", "ScoreConfig", "colours", "scores"]

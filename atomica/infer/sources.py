@@ -16,7 +16,8 @@ import numpy as np
 from atomica import prep
 from atomica.errors import DataError
 from atomica.pockets import FORMATS, PACKED, index_by_score
-from atomica.records import DEMO, INPUTS, PARTS, Dataset, Mixture, Rows, open_dataset
+from atomica.records import DEMO, INPUTS, PARTS, Dataset, Mixture, open_dataset
+from atomica.sampling import Rows
 from atomica.spec import setting
 
 __all__ = ["Found", "InputConfig", "Sources", "check_vocabulary", "find", "ledger", "open_sources", "select"]

@@ -29,7 +29,7 @@ from atomica.features import BlockFeatures
 from atomica.graph import GraphInputs
 from atomica.model import Model
 from atomica.noise import NoiseConfig
-from atomica.records import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
+from atomica.sampling import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
 from atomica.spec import Problems, not_among, setting
 from atomica.train import checkpoint
 from atomica.train.distributed import ALONE, Ranks

@@ -8,7 +8,7 @@ import torch
 
 import atomica
 from atomica.noise import NoiseConfig
-from atomica.records import DataConfig, select_rows
+from atomica.sampling import DataConfig, select_rows
 from atomica.testing import small_model
 from atomica.train.distributed import ALONE
 from atomica.train.loop import Part, TrainConfig, make_optimizer

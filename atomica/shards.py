@@ -1,0 +1,153 @@
+"""Shards: Arrow IPC files as `atomica-prep build-graphs` writes them, checked and memory-mapped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from atomica.errors import ShardError
+from atomica.keys import RECORD_FIELDS, SCHEMA_VERSION, Field
+
+__all__ = ["Columns", "Shard", "arrow_type"]
+
+
+def _arrow_type(dtype: str) -> pa.DataType:
+    fixed = {"utf8": pa.utf8(), "utf8?": pa.utf8(), "map<utf8,utf8>": pa.map_(pa.utf8(), pa.utf8())}
+    return fixed[dtype] if dtype in fixed else getattr(pa, dtype)()
+
+
+def arrow_type(field: Field) -> pa.DataType:
+    """The type of a record's column in a shard."""
+    item = _arrow_type(field.dtype)
+    if field.name == "positions":
+        item = pa.list_(item, 3)
+    return pa.list_(item) if field.shape else item
+
+
+def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Equal but for the names and nullability of list items and map entries, which carry no meaning."""
+    if pa.types.is_map(wanted):
+        return pa.types.is_map(found) and found.key_type == pa.utf8() and found.item_type == pa.utf8()
+    if pa.types.is_fixed_size_list(wanted):
+        same = pa.types.is_fixed_size_list(found) and found.list_size == wanted.list_size
+        return same and _same_type(found.value_type, wanted.value_type)
+    if pa.types.is_list(wanted):
+        return pa.types.is_list(found) and _same_type(found.value_type, wanted.value_type)
+    return bool(found == wanted)
+
+
+_DAMAGED = (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError)
+"""What pyarrow raises for files that are not as they should be."""
+
+
+class Columns:
+    """The columns of one record batch, opened so that a row is a slice."""
+
+    def __init__(self, batch: pa.RecordBatch, where: str) -> None:
+        self.rows = batch.num_rows
+        self.plain: dict[str, pa.Array] = {}
+        self.values: dict[str, Any] = {}
+        self.offsets: dict[str, npt.NDArray[np.int32]] = {}
+        for field in RECORD_FIELDS:
+            column = batch.column(field.name)
+            if not field.shape:
+                self.plain[field.name] = column
+                continue
+            if column.null_count:
+                raise ShardError(f"{where}: column {field.name} holds missing values")
+            self.offsets[field.name] = column.offsets.to_numpy()
+            values = column.values
+            if field.dtype == "utf8":
+                self.values[field.name] = values
+                continue
+            if pa.types.is_fixed_size_list(values.type):
+                values = values.flatten()
+            if values.null_count:
+                raise ShardError(f"{where}: column {field.name} holds missing values")
+            self.values[field.name] = values.to_numpy(zero_copy_only=True)
+
+
+class Shard:
+    """One Arrow file. Its number columns are opened when a row is first asked for."""
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.batches: dict[int, Columns] = {}
+        if not path.is_file():
+            raise ShardError(f"{path}: the manifest names this shard, but there is no such file")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise ShardError(
+                f"{path}: has {size} bytes, the manifest says {entry['bytes']}; rebuild the data set"
+            )
+        try:
+            self.mapped = pa.memory_map(str(path))
+            self.reader = pa.ipc.open_file(self.mapped)
+        except _DAMAGED as error:
+            raise ShardError(f"{path}: not an Arrow IPC file: {error}") from None
+        try:
+            self._check_schema()
+        except UnicodeDecodeError as error:
+            raise ShardError(f"{path}: names of its columns are no text: {error}") from None
+        light = self.read(["id"])
+        rows = light.num_rows
+        if rows != entry["rows"]:
+            raise ShardError(
+                f"{path}: has {rows} rows, the manifest says {entry['rows']}; rebuild the data set"
+            )
+        counts = [len(chunk) for chunk in light.column("id").chunks]
+        self.ends = np.cumsum([0, *counts])
+
+    def _check_schema(self) -> None:
+        found = self.reader.schema
+        wanted = [field.name for field in RECORD_FIELDS]
+        if found.names != wanted:
+            missing = [name for name in wanted if name not in found.names]
+            extra = [name for name in found.names if name not in wanted]
+            detail = "; ".join(
+                text
+                for text in (
+                    f"missing {', '.join(missing)}" if missing else "",
+                    f"unknown {', '.join(extra)}" if extra else "",
+                    "in another order" if not missing and not extra else "",
+                )
+                if text
+            )
+            raise ShardError(f"{self.path}: columns are not those of schema {SCHEMA_VERSION}: {detail}")
+        for field in RECORD_FIELDS:
+            expected = arrow_type(field)
+            actual = found.field(field.name).type
+            if not _same_type(actual, expected):
+                raise ShardError(f"{self.path}: column {field.name} has type {actual}, expected {expected}")
+
+    def read(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of the whole shard; the others are neither read nor decompressed."""
+        schema = self.reader.schema
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
+        try:
+            table = pa.ipc.open_file(self.mapped, options=options).read_all()
+            table.validate(full=True)
+        except _DAMAGED as error:
+            raise ShardError(f"{self.path}: damaged: {error}") from None
+        return table
+
+    def row(self, index: int) -> tuple[Columns, int]:
+        batch = int(np.searchsorted(self.ends, index, side="right")) - 1
+        with self.lock:
+            if batch not in self.batches:
+                # Empty batches share their end with the next one, which searchsorted picks.
+                try:
+                    data = self.reader.get_batch(batch)
+                    # Offsets and texts, not numbers: pyarrow follows a wrong offset out of its memory.
+                    data.validate(full=True)
+                except _DAMAGED as error:
+                    raise ShardError(f"{self.path}: damaged: {error}") from None
+                self.batches[batch] = Columns(data, str(self.path))
+        return self.batches[batch], index - int(self.ends[batch])
