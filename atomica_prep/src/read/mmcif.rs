@@ -2,6 +2,7 @@
 
 use memchr::{memchr, memchr2};
 
+use super::atom_site::{self, Item};
 use super::number::{short_decimal, ONES};
 use super::words::{Short, Words};
 use super::{infer_element, Builder, Ids, Name, Options, Repair, ResidueKey, Structure, LARGEST};
@@ -167,64 +168,18 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Items of `_atom_site` that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Item {
-    X,
-    Y,
-    Z,
-    Group,
-    Symbol,
-    AuthAtom,
-    LabelAtom,
-    AltLoc,
-    AuthComp,
-    LabelComp,
-    AuthChain,
-    LabelChain,
-    AuthSeq,
-    LabelSeq,
-    Icode,
-    Occupancy,
-    Model,
-}
-
-const ITEMS: [(&[u8], Item); 17] = [
-    (b"cartn_x", Item::X),
-    (b"cartn_y", Item::Y),
-    (b"cartn_z", Item::Z),
-    (b"group_pdb", Item::Group),
-    (b"type_symbol", Item::Symbol),
-    (b"auth_atom_id", Item::AuthAtom),
-    (b"label_atom_id", Item::LabelAtom),
-    (b"label_alt_id", Item::AltLoc),
-    (b"auth_comp_id", Item::AuthComp),
-    (b"label_comp_id", Item::LabelComp),
-    (b"auth_asym_id", Item::AuthChain),
-    (b"label_asym_id", Item::LabelChain),
-    (b"auth_seq_id", Item::AuthSeq),
-    (b"label_seq_id", Item::LabelSeq),
-    (b"pdbx_pdb_ins_code", Item::Icode),
-    (b"occupancy", Item::Occupancy),
-    (b"pdbx_pdb_model_num", Item::Model),
-];
-
-/// Name of an item of `_atom_site`, in lower case; `None` for a tag of another category.
-fn atom_site_item(tag: &[u8]) -> Option<Vec<u8>> {
+/// The name after `_atom_site.`; `None` for a tag of another category.
+fn atom_site_name(tag: &[u8]) -> Option<&[u8]> {
     const CATEGORY: &[u8] = b"_atom_site.";
-    let head = tag.get(..CATEGORY.len())?;
-    head.eq_ignore_ascii_case(CATEGORY).then(|| tag.get(CATEGORY.len()..).unwrap_or_default().to_ascii_lowercase())
-}
-
-fn known(item: &[u8]) -> Option<Item> {
-    ITEMS.iter().find(|(name, _)| *name == item).map(|(_, item)| *item)
+    let (head, name) = tag.split_at_checked(CATEGORY.len())?;
+    head.eq_ignore_ascii_case(CATEGORY).then_some(name)
 }
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let mut tokens = Tokens::new(text);
     let mut pending: Option<Token<'_>> = None;
     // An `_atom_site` written item by item, as for a single atom.
-    let mut single: Vec<(Vec<u8>, Token<'_>)> = Vec::new();
+    let mut single: Vec<(&[u8], Token<'_>)> = Vec::new();
     loop {
         let token = match pending.take() {
             Some(token) => Some(token),
@@ -243,7 +198,7 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
                     before = tokens;
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
-                if tags.first().is_some_and(|t| atom_site_item(t.text).is_some()) {
+                if tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
                     return read_loop(before, token.line, &tags, Builder::new(text.len() / 90, options), shown);
                 }
                 pending = next;
@@ -252,12 +207,12 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
                 let value = tokens.next().map_err(|e| e.into_error(shown))?;
                 match value {
                     Some(value) if matches!(value.kind, Kind::Value { .. }) => {
-                        if let Some(item) = atom_site_item(token.text) {
-                            single.push((item, value));
+                        if let Some(name) = atom_site_name(token.text) {
+                            single.push((name, value));
                         }
                     }
                     other => {
-                        if atom_site_item(token.text).is_some() {
+                        if atom_site_name(token.text).is_some() {
                             return Err(Error::Syntax {
                                 path: shown.to_owned(),
                                 line: token.line,
@@ -274,7 +229,7 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
         }
     }
     if let Some((_, first)) = single.first() {
-        let items: Vec<Option<Item>> = single.iter().map(|(item, _)| known(item)).collect();
+        let items: Vec<Option<Item>> = single.iter().map(|(name, _)| Item::named(name)).collect();
         let line = first.line;
         let mut table = Table::new(&items, Builder::new(1, options), line, shown)?;
         let row: Vec<Token<'_>> = single.iter().map(|(_, value)| *value).collect();
@@ -292,7 +247,7 @@ fn read_loop<'a>(
     builder: Builder,
     shown: &str,
 ) -> Result<Structure> {
-    let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_item(t.text).as_deref().and_then(known)).collect();
+    let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_name(t.text).and_then(Item::named)).collect();
     let mut table = Table::new(&items, builder, line, shown)?;
     let width = items.len();
     let mut words = Words::new();
@@ -382,29 +337,14 @@ impl<'a> Table<'a> {
     fn new(items: &[Option<Item>], builder: Builder, line: u64, shown: &str) -> Result<Self> {
         let ids = builder.ids;
         let find = |item: Item| items.iter().position(|i| *i == Some(item));
-        let mut missing: Vec<&str> = Vec::new();
-        let mut xyz = [0; 3];
-        for (out, (item, name)) in
-            xyz.iter_mut().zip([(Item::X, "Cartn_x"), (Item::Y, "Cartn_y"), (Item::Z, "Cartn_z")])
-        {
-            match find(item) {
-                Some(column) => *out = column,
-                None => missing.push(name),
-            }
-        }
-        let mut pair = |author: Item, label: Item, name: &'static str| {
-            let pair = ids.order([find(author), find(label)]);
-            if pair == [None, None] {
-                missing.push(name);
-            }
-            pair
-        };
+        atom_site::check(|item| find(item).is_some(), shown, Some(line))?;
+        let pair = |author: Item, label: Item| ids.order([find(author), find(label)]);
         let columns = Columns {
-            xyz,
-            atom: pair(Item::AuthAtom, Item::LabelAtom, "auth_atom_id or label_atom_id"),
-            comp: pair(Item::AuthComp, Item::LabelComp, "auth_comp_id or label_comp_id"),
-            chain: pair(Item::AuthChain, Item::LabelChain, "auth_asym_id or label_asym_id"),
-            seq: pair(Item::AuthSeq, Item::LabelSeq, "auth_seq_id or label_seq_id"),
+            xyz: [Item::X, Item::Y, Item::Z].map(|item| find(item).unwrap_or_default()),
+            atom: pair(Item::AuthAtom, Item::LabelAtom),
+            comp: pair(Item::AuthComp, Item::LabelComp),
+            chain: pair(Item::AuthChain, Item::LabelChain),
+            seq: pair(Item::AuthSeq, Item::LabelSeq),
             label_chain: find(Item::LabelChain),
             label_seq: find(Item::LabelSeq),
             group: find(Item::Group),
@@ -415,13 +355,6 @@ impl<'a> Table<'a> {
             model: find(Item::Model),
             count: items.len(),
         };
-        if !missing.is_empty() {
-            return Err(Error::MissingColumns {
-                path: shown.to_owned(),
-                line: Some(line),
-                missing: missing.join(", "),
-            });
-        }
         Ok(Self {
             columns,
             builder,

@@ -1,5 +1,6 @@
 //! Structure files: bytes → [`Structure`], flat columns without an allocation per atom.
 
+mod atom_site;
 mod bcif;
 mod gunzip;
 pub mod ligand;
