@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from atomica.records import Dataset, Mixture
     from atomica.sampling import Rows, Sampling
     from atomica.train.checkpoint import Checkpoint
-    from atomica.train.loop import Part
+    from atomica.train.parts import Part
 
 __all__ = ["CHECKPOINTS", "RESOLVED", "Job", "assemble", "counts"]
 
@@ -133,7 +133,7 @@ def _inherit(
     from atomica.errors import DataError
     from atomica.model import inherit, saved_encoder
     from atomica.train import checkpoint
-    from atomica.train.loop import LAST
+    from atomica.train.saving import LAST
 
     checked = replace(checked, model=replace(checked.model, block_types=data.block_types))
     origin = checked.init.init
@@ -267,7 +267,7 @@ def _make_parts(
     """Rows and targets of train, valid and test, and the label texts of each by head."""
     from atomica.records import PARTS
     from atomica.sampling import select_rows
-    from atomica.train.loop import Part
+    from atomica.train.parts import Part
 
     noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
     parts: dict[str, Part] = {}
@@ -480,7 +480,8 @@ def _build_model(
 def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
     """What `[train]` says of metrics and parts of the model, against those it has."""
     from atomica.errors import DataError
-    from atomica.train.loop import monitor_of, part_problems
+    from atomica.train.optimizer import part_problems
+    from atomica.train.validation import monitor_of
 
     try:
         monitor_of(model, checked.train)
@@ -494,7 +495,7 @@ def _check_folder(folder: Path, issues: Issues, *, resume: bool, dry: bool) -> C
     """The checkpoint to resume from; an issue if the folder does not fit what is asked for."""
     from atomica.errors import DataError
     from atomica.train import checkpoint
-    from atomica.train.loop import LAST
+    from atomica.train.saving import LAST
 
     last = checkpoint.find(folder / CHECKPOINTS / LAST)
     if resume:

@@ -19,7 +19,7 @@ def listing() -> str:
     from atomica.infer.job import kind
     from atomica.sampling import DataConfig
     from atomica.sweep import SweepConfig
-    from atomica.train.loop import TrainConfig
+    from atomica.train.config import TrainConfig
     from atomica.train.schedule import TAKES, ScheduleConfig
 
     lines = ['heads: kind = "…" in [[head]]']

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from atomica.train.loop import Batch
+    from atomica.train.parts import Batch
 
 __all__ = ["MIB", "dry_run", "known_texts", "overview", "peak_memory"]
 
@@ -103,7 +103,7 @@ def dry_run(job: Job) -> list[str]:
     import numpy as np
     import torch
 
-    from atomica.train.loop import freeze, make_optimizer
+    from atomica.train.optimizer import freeze, make_optimizer
 
     train, config = job.parts["train"], job.spec.train
     plan = train.epoch_plan(0)

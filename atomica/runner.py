@@ -30,7 +30,8 @@ from atomica.train.distributed import Ranks
 if TYPE_CHECKING:
     from atomica.infer.job import Job as AfterTraining
     from atomica.train.logging import RunLog
-    from atomica.train.loop import Outcome, Stop
+    from atomica.train.loop import Outcome
+    from atomica.train.stopping import Stop
 
 __all__ = ["main"]
 
@@ -155,7 +156,8 @@ def _evaluate(
 
     from atomica import evaluate
     from atomica.train.checkpoint import write_text
-    from atomica.train.loop import BEST, predict
+    from atomica.train.saving import BEST
+    from atomica.train.validation import predict
 
     best = job.folder / CHECKPOINTS / BEST
     job.model.load_state_dict(load_file(best / "model.safetensors"))
@@ -384,7 +386,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
     # The heavy imports start here, after the arguments are known to be right.
     from atomica.errors import AtomicaError, SpecError
     from atomica.infer import job as after
-    from atomica.train.loop import Interrupted, Stop, StopRequested
+    from atomica.train.stopping import Interrupted, Stop, StopRequested
 
     started, journal = False, Journal(silent=not ranks.first)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from atomica.model import InitConfig
     from atomica.noise import NoiseConfig
     from atomica.sampling import DataConfig
+    from atomica.train.config import TrainConfig
     from atomica.train.logging import LogConfig
-    from atomica.train.loop import TrainConfig
 
 __all__ = [
     "NOISE_KEYS",
@@ -214,8 +214,8 @@ def _sections() -> dict[str, _Section]:
     from atomica.model import InitConfig
     from atomica.noise import NoiseConfig
     from atomica.sampling import DataConfig
+    from atomica.train.config import TrainConfig
     from atomica.train.logging import LogConfig
-    from atomica.train.loop import TrainConfig
 
     return {
         "run": _Section("run", RunConfig),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-    from atomica.train.loop import Stop
+    from atomica.train.stopping import Stop
 
 __all__ = ["Sweep", "SweepConfig", "assemble_sweep", "outlook", "perform"]
 
@@ -279,7 +279,7 @@ def assemble_sweep(
     job = assemble(plain, resume=False, dry=True, ranks=ranks, issues=issues)
     assert config is not None
 
-    from atomica.train.loop import monitor_of
+    from atomica.train.validation import monitor_of
 
     monitor, mode = monitor_of(job.model, job.spec.train)
     sweep = Sweep(config, job, monitor, mode, job.folder, resume, options)
@@ -464,7 +464,7 @@ def _perform_trial(
     """Run one trial to its end and tell Optuna; raises Interrupted if it was stopped, to go on later."""
     from optuna.trial import TrialState
 
-    from atomica.train.loop import Interrupted
+    from atomica.train.stopping import Interrupted
 
     folder, values = _folder(sweep, trial.number), _values(trial)
     shown = " ".join(f"{name}={value}" for name, value in values.items())

@@ -16,7 +16,8 @@ from atomica.infer.job import Job, Kind, Result
 from atomica.sampling import Rows
 from atomica.spec import Issues, not_among, setting
 from atomica.train.checkpoint import write_text
-from atomica.train.loop import Part, predict
+from atomica.train.parts import Part
+from atomica.train.validation import predict
 
 __all__ = ["KIND", "EvaluateConfig"]
 

@@ -25,7 +25,7 @@ from atomica.report.predictions import Answers, metric_rows, show
 from atomica.report.svg import Chart, number
 from atomica.spec import tomllib
 from atomica.train.logging import METRICS
-from atomica.train.loop import Interrupted, StopRequested
+from atomica.train.stopping import Interrupted, StopRequested
 
 __all__ = ["REPORT", "reported", "versions", "write"]
 

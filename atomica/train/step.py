@@ -22,7 +22,8 @@ from atomica.train.distributed import Ranks
 from atomica.train.schedule import factor
 
 if TYPE_CHECKING:
-    from atomica.train.loop import Batch, TrainConfig
+    from atomica.train.config import TrainConfig
+    from atomica.train.parts import Batch
 
 __all__ = ["Agreement", "Step", "Stepper", "numbers_of", "split"]
 

@@ -35,21 +35,24 @@ def overhead(overrides: list[str], epochs: int) -> None:
     from atomica.assembly import assemble
     from atomica.train import loop
     from atomica.train.logging import Display, LogConfig, RunLog
+    from atomica.train.optimizer import freeze, make_optimizer
+    from atomica.train.parts import FIXED, Batch, Part
+    from atomica.train.stopping import Stop
 
     with tempfile.TemporaryDirectory() as folder:
         words = [f"run.out={folder}/run", f"train.epochs={epochs}", "data.loader_threads=0", *overrides]
         job = assemble(spec.load(SPEC, words), resume=False, dry=True)
         other = copy.deepcopy(job.model)
-        optimizer = loop.make_optimizer(other, job.spec.train)
-        loop.freeze(other, job.spec.train)
+        optimizer = make_optimizer(other, job.spec.train)
+        freeze(other, job.spec.train)
         within: list[float] = []
         bare: list[float] = []
         left = [time.perf_counter()]
 
-        class Paired(loop.Part):
+        class Paired(Part):
             """Takes a bare step with each batch that it loads, and looks at the clock before and after."""
 
-            def load(self, draws: Any, model: Any, epoch: int = loop.FIXED) -> loop.Batch:
+            def load(self, draws: Any, model: Any, epoch: int = FIXED) -> Batch:
                 now = time.perf_counter()
                 within.append(now - left[0])
                 batch = super().load(draws, model, epoch)
@@ -64,7 +67,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
                 bare.append(left[0] - began)
                 return batch
 
-        train = Paired(**{field.name: getattr(job.parts["train"], field.name) for field in fields(loop.Part)})
+        train = Paired(**{field.name: getattr(job.parts["train"], field.name) for field in fields(Part)})
         job.folder.mkdir()
         with RunLog(job.folder, LogConfig(every_steps=10)) as log:
             loop.fit(
@@ -76,7 +79,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
                 log=log,
                 display=Display(Console(file=io.StringIO())),
                 every_steps=10,
-                stop=loop.Stop(),
+                stop=Stop(),
                 identity=job.identity,
             )
     # The first load of an epoch comes after validation and a checkpoint.

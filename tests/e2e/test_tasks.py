@@ -257,7 +257,8 @@ def test_frozen_parts_stay_and_others_have_rates_of_their_own(run):
 
 
 def test_a_frozen_encoder_has_no_dropout_and_no_gradient(tiny_set):
-    from atomica.train.loop import TrainConfig, freeze
+    from atomica.train.config import TrainConfig
+    from atomica.train.optimizer import freeze
 
     model = atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=1, dropout=0.5))
     freeze(model, TrainConfig(freeze=("encoder",)))
@@ -468,7 +469,7 @@ def test_pretraining_goes_on_as_if_undisturbed(run, tiny_set, monkeypatch, capsy
     assert code == 0, errors
     StopAfter.left = looks
     with monkeypatch.context() as patch:
-        patch.setattr("atomica.train.loop.Stop", StopAfter)
+        patch.setattr("atomica.train.stopping.Stop", StopAfter)
         code, out, _, errors = run([DENOISE, MASKED], *changes)
         assert code == 130, errors
     assert main([str(out / "spec.toml"), "--resume"]) == 0

@@ -8,7 +8,8 @@ import torch
 from atomica.encoder import EncoderConfig
 from atomica.model import Model
 from atomica.spec import Problems
-from atomica.train.loop import TrainConfig, make_optimizer
+from atomica.train.config import TrainConfig
+from atomica.train.optimizer import make_optimizer
 
 
 @pytest.fixture(scope="module")

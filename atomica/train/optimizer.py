@@ -1,0 +1,71 @@
+"""What is trained and how fast: frozen parts, rates of parts, the optimiser of both."""
+
+from __future__ import annotations
+
+import torch
+
+from atomica.model import Model
+from atomica.spec import not_among
+from atomica.train.config import TrainConfig
+
+__all__ = ["freeze", "make_optimizer", "part_problems"]
+
+
+def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser that `[train]` asks for, over all parameters that are trained.
+
+    One group of parameters for each learning rate and decay; its `peak` is the rate before the schedule, `part` the
+    name it is logged under. The longest name in `train.rates` that a parameter lies within decides.
+    """
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    rates = {"": config.learning_rate, **config.rates}
+    members: dict[tuple[str, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in _trained(model, config).items():
+        part = max((part for part in config.rates if _within(name, part)), key=len, default="")
+        decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+        members.setdefault((part, decay), []).append(parameter)
+    groups = [
+        {"params": found, "part": part, "peak": rates[part], "lr": rates[part], "weight_decay": decay}
+        for (part, decay), found in sorted(members.items(), key=lambda item: item[0])
+    ]
+    first, second = config.betas
+    return kind(groups, betas=(first, second), eps=config.epsilon, amsgrad=config.amsgrad)
+
+
+def freeze(model: Model, config: TrainConfig) -> None:
+    """Training mode for all but the frozen parts, which get no gradients and no dropout."""
+    model.train()
+    for part in config.freeze:
+        model.get_submodule(part).eval().requires_grad_(False)
+
+
+def part_problems(model: Model, config: TrainConfig) -> list[tuple[str, str]]:
+    """What is wrong with `train.freeze` and `train.rates` for this model: pairs of key and message."""
+    names = model.part_names()
+    problems: list[tuple[str, str]] = []
+    for key, parts in (("freeze", config.freeze), ("rates", config.rates)):
+        for part in parts:
+            if part not in names:
+                problems.append((key, f"{part!r} is no part of the model: it {not_among(part, names)}"))
+    frozen = {part for part in config.freeze if part in names}
+    trained = _trained(model, config)
+    if not trained:
+        problems.append(("freeze", "leaves nothing to train"))
+    for part in config.rates:
+        if part in names and trained and not any(_within(name, part) for name in trained):
+            cause = "it is frozen" if any(_within(part, one) for one in frozen) else "it is not trained"
+            problems.append(("rates", f"{part!r} has no effect: {cause}"))
+    return problems
+
+
+def _trained(model: Model, config: TrainConfig) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(_within(name, part) for part in config.freeze)
+    }
+
+
+def _within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")

@@ -1,0 +1,153 @@
+"""Predictions for a part of the data, with loss and metrics; which of them decides what epoch is best."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomica.errors import DataError
+from atomica.model import Model
+from atomica.train.config import TrainConfig
+from atomica.train.distributed import ALONE, Ranks
+from atomica.train.parts import FIXED, Batch, Draws, Part
+from atomica.train.step import numbers_of
+from atomica.train.stopping import Stop, StopRequested
+from atomica.train.sums import Sums, count_batch, merged
+from atomica.train.sums import means as means_of
+
+__all__ = ["monitor_of", "predict"]
+
+
+def predict(
+    model: Model, part: Part, stop: Stop | None = None, ranks: Ranks = ALONE
+) -> tuple[dict[str, Tensor], float, dict[str, float]]:
+    """Predictions for the rows of `part`, in order; the loss; the heads' metrics.
+
+    Predictions are those of heads with labels, for all rows, labelled or not. The loss of a head is the mean over
+    the complexes it has targets for; a head without any has no metrics. Metric names are those of the head, with
+    `HEAD/` in front if there are several heads. Noise, if any, is the same in every call. Ranks share the batches, and
+    all get the result.
+    """
+    device = next(model.parameters()).device
+    metrics = {name: model.head(name).metrics().to(device) for name in model.heads}
+    labelled = [name for name in model.heads if model.head(name).targets == "labels"]
+    plan, found = part.plan(), _Found(labelled)
+    rounds = -(-len(plan) // ranks.size)
+    own = plan[ranks.rank :: ranks.size]
+    model.eval()
+    with torch.no_grad(), closing(part.batches((([draws], FIXED) for draws in own), model)) as batches:
+        for index in range(rounds):
+            if stop is not None and ranks.any(stop.requested):
+                raise StopRequested
+            if index < len(own):
+                found.add(model, own[index], next(batches)[0], metrics, apart=ranks.size > 1)
+    means = means_of(merged(ranks.gather(found.sums)), model)
+    measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
+    predictions = {name: ranks.rows(len(part.rows), found.rows[name]) for name in labelled}
+    if ranks.size > 1:
+        measured |= _measure_all(model, part, predictions, metrics)
+    several = len(metrics) > 1
+    values = {
+        f"{head}/{name}" if several else name: _value(metric)
+        for head, collection in metrics.items()
+        if head in measured
+        for name, metric in collection.items()
+    }
+    loss = means.pop("loss", math.nan)
+    return predictions, loss, {**means, **values}
+
+
+class _Found:
+    """What a rank finds in its batches: predictions by row, sums of losses, the heads whose metrics saw something."""
+
+    def __init__(self, labelled: Sequence[str]) -> None:
+        self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in labelled}
+        self.sums: Sums = {}
+        self.measured: set[str] = set()
+
+    def add(
+        self, model: Model, draws: Draws, batch: Batch, metrics: Mapping[str, Any], *, apart: bool
+    ) -> None:
+        """Run the model on a batch. apart: metrics of heads with labels are left for later."""
+        inputs = model.attach(batch.graph, batch.targets)
+        outputs = model.outputs(inputs)
+        losses = model.loss_of(outputs, batch.targets, batch.known)
+        count_batch(self.sums, len(batch.ids), batch.labelled, batch.unperturbed, numbers_of(losses.terms))
+        for name, output in outputs.items():
+            head, target = model.head(name), batch.targets.get(name)
+            predicted = head.predict(output)
+            if name in self.rows:
+                self.rows[name] |= dict(zip(draws.tolist(), predicted.cpu(), strict=True))
+                if apart:
+                    continue
+            if target is not None:
+                target = target.to(
+                    predicted.device if isinstance(predicted, Tensor) else inputs.segment.device
+                )
+            if name in batch.known and target is not None:
+                known = batch.known[name].to(inputs.segment.device)
+                predicted, target = predicted[known], target[known]
+            if not isinstance(target, Tensor) or len(target):
+                metrics[name].update(predicted, target)
+                self.measured.add(name)
+
+
+def _measure_all(
+    model: Model, part: Part, predictions: Mapping[str, Tensor], metrics: Mapping[str, Any]
+) -> set[str]:
+    """Metrics of heads with labels from all ranks' predictions; says which heads have any.
+
+    Their states are lists, which torchmetrics cannot put together where a rank's is empty.
+    """
+    measured: set[str] = set()
+    device = next(model.parameters()).device
+    for name, predicted in predictions.items():
+        known = part.known[name]
+        for metric in metrics[name].values():
+            metric.distributed_available_fn = lambda: False
+        if bool(known.any()):
+            metrics[name].update(predicted[known].to(device), part.targets[name][known].to(device))
+            measured.add(name)
+    return measured
+
+
+def _value(metric: Any) -> float:
+    """A metric's value; NaN where torchmetrics says that the targets leave it undefined, and would give 0."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value = float(metric.compute())
+    undefined = any(re.search(r"No (positive|negative) samples", str(w.message)) for w in caught)
+    return math.nan if undefined else value
+
+
+def monitor_of(model: Model, config: TrainConfig) -> tuple[str, str]:
+    """The metric that decides which epoch is best, and "max" or "min".
+
+    Raises DataError if `train.monitor` names a metric that no head has.
+    """
+    several = len(model.heads) > 1
+    modes = {"loss": "min"}
+    for name in model.heads:
+        head = model.head(name)
+        prefix = f"{name}/" if several else ""
+        modes[f"{prefix}loss"] = "min"
+        for metric, instance in head.metrics().items():
+            higher = getattr(instance, "higher_is_better", None)
+            modes[prefix + metric] = "min" if higher is False else "max"
+        if head.monitor != "loss":
+            modes[prefix + head.monitor] = head.monitor_mode
+    if config.monitor:
+        if config.monitor not in modes:
+            raise DataError(f"train.monitor = {config.monitor!r}: must be one of {', '.join(modes)}")
+        return config.monitor, modes[config.monitor]
+    first = next(iter(model.heads))
+    chosen = model.head(first).monitor
+    name = f"{first}/{chosen}" if several and chosen != "loss" else chosen
+    return name, modes[name]
