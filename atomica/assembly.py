@@ -51,11 +51,17 @@ class Job:
 
 
 def assemble(
-    source: spec.Source, *, resume: bool, dry: bool, ranks: Ranks = ALONE, issues: Issues | None = None
+    source: spec.Source,
+    *,
+    resume: bool | None,
+    dry: bool,
+    ranks: Ranks = ALONE,
+    issues: Issues | None = None,
 ) -> Job:
     """Read the spec, open the data, build the model. Raises SpecError with all that is wrong.
 
-    dry: nothing is to be written. ranks: the processes that train together. issues: what is known to be wrong already.
+    resume: None resumes the run in the folder, if it has a checkpoint. dry: nothing is to be written. ranks: the
+    processes that train together. issues: what is known to be wrong already.
     """
     issues = issues or Issues(source)
     checked = read_spec(source, issues)
@@ -67,6 +73,9 @@ def assemble(
 
     from atomica import conv
 
+    folder = Path(os.path.abspath(checked.run.folder))
+    if resume is None:
+        resume = _last(folder) is not None
     wanted = checked.device.kind
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -91,7 +100,6 @@ def assemble(
         )
     features = _open_features(checked, issues)
     parts, texts = _make_parts(checked, data, features, issues)
-    folder = Path(os.path.abspath(checked.run.folder))
     found = _check_folder(folder, issues, resume=resume, dry=dry)
     issues.raise_any()
 
@@ -118,6 +126,9 @@ def assemble(
         identity["data"]["embeddings"] = features.fingerprint
     if found is not None:
         _check_resume(found, identity, folder)
+        begun = found.state["progress"]["epoch"] + (found.state["progress"]["step_in_epoch"] > 0)
+        if begun > checked.train.epochs:
+            issues.add(("train", "epochs"), f"the run to resume is in epoch {begun} already; ask for as many")
     issues.raise_any()
     return Job(_absolute(checked, folder), parts, texts, model, device, folder, found, identity, started)
 
@@ -132,14 +143,12 @@ def _inherit(
     """
     from atomica.errors import DataError
     from atomica.model import inherit, saved_encoder
-    from atomica.train import checkpoint
-    from atomica.train.saving import LAST
 
     checked = replace(checked, model=replace(checked.model, block_types=data.block_types))
     origin = checked.init.init
     if origin is None:
         return checked
-    last = checkpoint.find(Path(os.path.abspath(checked.run.folder)) / CHECKPOINTS / LAST)
+    last = _last(Path(os.path.abspath(checked.run.folder)))
     folder = str(last) if resume and last is not None else origin
     try:
         saved = saved_encoder(folder)
@@ -491,13 +500,21 @@ def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
         issues.add(("train", key), message, value=key != "rates")
 
 
+def _last(folder: Path) -> Path | None:
+    """The checkpoint to go on from in a run's folder, if there is one."""
+    from atomica.train import checkpoint
+    from atomica.train.saving import LAST
+
+    return checkpoint.find(folder / CHECKPOINTS / LAST)
+
+
 def _check_folder(folder: Path, issues: Issues, *, resume: bool, dry: bool) -> Checkpoint | None:
     """The checkpoint to resume from; an issue if the folder does not fit what is asked for."""
     from atomica.errors import DataError
     from atomica.train import checkpoint
     from atomica.train.saving import LAST
 
-    last = checkpoint.find(folder / CHECKPOINTS / LAST)
+    last = _last(folder)
     if resume:
         if last is None:
             issues.add(

@@ -287,7 +287,13 @@ def _parser() -> argparse.ArgumentParser:
         help="show heads, schedules, samplers, sweeps and jobs, and what they take",
     )
     parser.add_argument("--schema", action="store_true", help="print a JSON schema of specs, for editors")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    going_on = parser.add_mutually_exclusive_group()
+    going_on.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    going_on.add_argument(
+        "--start-or-resume",
+        action="store_true",
+        help="go on from the run's last checkpoint if there is one, else start: for schedulers of jobs",
+    )
     parser.add_argument(
         "--devices",
         type=int,
@@ -360,6 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("the following arguments are required: SPEC.toml")
     if arguments.devices < 1:
         parser.error("--devices: at least 1")
+    distributed.watch_parent()
     if arguments.devices > 1 and not distributed.started_here():
         if distributed.is_rank():
             parser.error("--devices has no effect under torchrun, which starts the processes itself")
@@ -389,6 +396,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
     from atomica.train.stopping import Interrupted, Stop, StopRequested
 
     started, journal = False, Journal(silent=not ranks.first)
+    resume = None if arguments.start_or_resume else arguments.resume
 
     def prepare() -> Job | Sweep | AfterTraining:
         source = spec.load(arguments.spec, arguments.overrides)
@@ -396,7 +404,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
         if name is not None:
             if arguments.devices > 1 or ranks.size > 1:
                 raise SpecError(f"run.job = {name!r} runs in one process; leave out --devices or torchrun")
-            return after.assemble(source, name, resume=arguments.resume, dry=arguments.dry_run)
+            return after.assemble(source, name, resume=resume, dry=arguments.dry_run)
         local = Ranks(local_size=arguments.devices) if arguments.dry_run else ranks
         if "sweep" in source.tree:
             if ranks.size > 1:
@@ -404,10 +412,8 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
                     "a sweep starts its trials itself; leave out torchrun, --devices is for each trial"
                 )
             options = ["--devices", str(arguments.devices)] if arguments.devices > 1 else []
-            return assemble_sweep(
-                source, resume=arguments.resume, dry=arguments.dry_run, ranks=local, options=options
-            )
-        return assemble(source, resume=arguments.resume, dry=arguments.dry_run, ranks=local)
+            return assemble_sweep(source, resume=resume, dry=arguments.dry_run, ranks=local, options=options)
+        return assemble(source, resume=resume, dry=arguments.dry_run, ranks=local)
 
     try:
         job = distributed.agreed(ranks, prepare)

@@ -262,11 +262,11 @@ class Sweep:
 
 
 def assemble_sweep(
-    source: spec.Source, *, resume: bool, dry: bool, ranks: Ranks = ALONE, options: Sequence[str] = ()
+    source: spec.Source, *, resume: bool | None, dry: bool, ranks: Ranks = ALONE, options: Sequence[str] = ()
 ) -> Sweep:
     """Check a spec with a section `[sweep]`: everything but the trials themselves. Raises SpecError.
 
-    ranks: as for `assemble`. options: further arguments of the command for each trial.
+    resume, ranks: as for `assemble`. options: further arguments of the command for each trial.
     """
     issues = Issues(source)
     config = read_sweep(source, issues)
@@ -282,6 +282,8 @@ def assemble_sweep(
     from atomica.train.validation import monitor_of
 
     monitor, mode = monitor_of(job.model, job.spec.train)
+    if resume is None:
+        resume = (job.folder / PLAN).is_file()
     sweep = Sweep(config, job, monitor, mode, job.folder, resume, options)
     if not dry:
         _check_folder(sweep, issues)

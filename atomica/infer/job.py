@@ -195,8 +195,11 @@ def _read(source: Source, issues: Issues, name: str) -> dict[str, Any]:
     }
 
 
-def assemble(source: Source, name: str, *, resume: bool, dry: bool) -> Job:
-    """Read the spec, find the inputs, load the model. Raises SpecError with all that is wrong."""
+def assemble(source: Source, name: str, *, resume: bool | None, dry: bool) -> Job:
+    """Read the spec, find the inputs, load the model. Raises SpecError with all that is wrong.
+
+    resume: None resumes what the folder holds, if it holds anything.
+    """
     issues = Issues(source)
     read = _read(source, issues, name)
     data, weights, device = read.get("data"), read.get("model"), read["device"]
@@ -227,6 +230,8 @@ def assemble(source: Source, name: str, *, resume: bool, dry: bool) -> Job:
     issues.raise_any()
     run = read["run"]
     folder = Path(os.path.abspath(run.folder))
+    if resume is None:
+        resume = (folder / IDENTITY).is_file()
     _check_folder(folder, issues, resume=resume, dry=dry)
     job = Job(
         kind=kind(name),

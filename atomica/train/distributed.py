@@ -6,7 +6,6 @@ through PyTorch's elastic agent, which ends all ranks when one fails. PyTorch is
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import uuid
@@ -28,11 +28,26 @@ from atomica.errors import AtomicaError, SpecError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ALONE", "Ranks", "agreed", "is_rank", "join", "launch", "leave", "record_failure", "started_here"]
+__all__ = [
+    "ALONE",
+    "PARENT",
+    "Ranks",
+    "agreed",
+    "is_rank",
+    "join",
+    "launch",
+    "leave",
+    "record_failure",
+    "started_here",
+    "watch_parent",
+]
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-LAUNCHER = "ATOMICA_LAUNCHER"
-"""Environment variable with the process id of the command that started this rank."""
+PARENT = "ATOMICA_PARENT"
+"""Environment variable with the process id of the command that started this one, as a rank or as a trial of a sweep."""
+
+SHUTDOWN, SHUTDOWN_SECONDS = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 120
+"""Environment variable of PyTorch's agent: seconds that ranks have for a last step and a checkpoint after a signal."""
 
 ROOM = 2048
 """Bytes of a message that travel in one go; a longer one takes a second."""
@@ -113,12 +128,32 @@ ALONE = Ranks()
 
 def started_here() -> bool:
     """Whether this process is a rank that `launch` has started."""
-    return LAUNCHER in os.environ
+    return is_rank() and PARENT in os.environ
 
 
 def is_rank() -> bool:
     """Whether an agent has started this process as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def watch_parent() -> None:
+    """End this process when the one that started it as a rank or a trial is gone, even killed.
+
+    It gets SIGTERM, and so writes a checkpoint; SIGKILL if it lives on for longer than that should take.
+    """
+    stated = os.environ.get(PARENT)
+    if stated is None and not is_rank():
+        return
+    parent = os.getppid() if stated is None else int(stated)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(int(os.environ.get(SHUTDOWN, SHUTDOWN_SECONDS)) + 10)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 def join() -> Ranks:
@@ -128,9 +163,6 @@ def join() -> Ranks:
     import torch
     import torch.distributed as dist
 
-    if started_here():
-        # A launcher that is killed cannot end its ranks: the kernel then tells them to stop.
-        ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGTERM))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return Ranks(
         dist.get_rank(),
@@ -219,9 +251,9 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     before = signal.signal(signal.SIGUSR1, hand_on)
-    os.environ[LAUNCHER] = str(os.getpid())
-    # Seconds that ranks have for the last step and a checkpoint after a signal; 30 unless said otherwise.
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    outer = os.environ.get(PARENT)
+    os.environ[PARENT] = str(os.getpid())
+    os.environ.setdefault(SHUTDOWN, str(SHUTDOWN_SECONDS))
     try:
         with tempfile.TemporaryDirectory(prefix="atomica-ranks-") as folder:
             config = LaunchConfig(
@@ -243,6 +275,8 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
             print(f"atomica-run: {message}", file=sys.stderr)
         return code
     finally:
-        del os.environ[LAUNCHER]
+        del os.environ[PARENT]
+        if outer is not None:
+            os.environ[PARENT] = outer
         signal.signal(signal.SIGUSR1, before)
     return DONE

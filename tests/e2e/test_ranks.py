@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -12,10 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import environment, events, run, same_weights, start, wait_for_steps, wait_until
 
 from atomica.runner import main
-
-ROOT = Path(__file__).parents[2]
 
 SPEC = """\
 [run]
@@ -92,41 +90,6 @@ LABELS_ONLY = {
 """Leaves what is quick."""
 
 
-def environment(**more):
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **more}
-
-
-def start(*arguments, env=None):
-    return subprocess.Popen(
-        [sys.executable, "-m", "atomica.runner", *map(str, arguments)],
-        env=env or environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments, env=None):
-    with start(*arguments, env=env) as process:
-        out, errors = process.communicate(timeout=300)
-        return process.returncode, out, errors
-
-
-def events(out, kind):
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["event"] == kind]
-
-
-def wait_for_steps(process, out, steps):
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if (out / "metrics.jsonl").is_file() and len(events(out, "step")) >= steps:
-            return
-        time.sleep(0.02)
-    raise AssertionError(process.communicate(timeout=10))
-
-
 def ranks_of(process):
     """Process ids of the ranks that a launcher has started, by rank."""
     found = {}
@@ -200,12 +163,6 @@ OFTEN = ("--set", "train.checkpoints.minutes=1e-9")
 """A checkpoint before every step."""
 
 
-def same_weights(one, other):
-    for name in ("last", "best"):
-        left, right = (folder / "checkpoints" / name / "model.safetensors" for folder in (one, other))
-        assert left.read_bytes() == right.read_bytes(), name
-
-
 def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(write_spec, tmp_path):
     changes = {**LABELS_ONLY, "epochs = 3": "epochs = 40", "dropout = 0.0": "dropout = 0.1"}
     path, out = write_spec(changes)
@@ -231,6 +188,28 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(w
     assert main([str(path), "--resume", "--set", "train.epochs=5"]) == 0
     steps = [record["step"] for record in events(out, "step")]
     assert steps == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize("steps", [0, 3], ids=["starting", "training"])
+def test_no_rank_outlives_the_command_that_started_it(write_spec, capsys, steps):
+    path, out = write_spec({**LABELS_ONLY, "epochs = 3": "epochs = 40"})
+    process = start(path, "--devices", 2)
+    wait_until(lambda: len(ranks_of(process)) == 2, process)
+    if steps:
+        wait_for_steps(process, out, steps)
+    ranks = ranks_of(process)
+    process.kill()
+    wait_until(lambda: not any(Path(f"/proc/{rank}").exists() for rank in ranks.values()), seconds=30)
+    process.communicate(timeout=30)
+    done = events(out, "step")
+    assert bool(done) == bool(steps)
+    # They have written a checkpoint, to go on from; a run that had not begun is started.
+    epochs = done[-1]["epoch"] + 1 if done else 1
+    assert main([str(path), "--start-or-resume", "--set", f"train.epochs={epochs}"]) == 0
+    if steps:
+        assert f"resume  after step {done[-1]['step']}, " in capsys.readouterr().out
+    recorded = [record["step"] for record in events(out, "step")]
+    assert recorded == list(range(1, len(recorded) + 1))
 
 
 FAULTY = """\

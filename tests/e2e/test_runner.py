@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from helpers import command, environment, events, run
 
 import atomica
 from atomica.runner import main
 from atomica.spec import tomllib
-
-ROOT = Path(__file__).parents[2]
 
 SPEC = """\
 [run]
@@ -74,24 +71,6 @@ def write_spec(tiny_set, tmp_path_factory):
         return folder / "spec.toml", folder / "out"
 
     return write
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "atomica.runner", *map(str, arguments)]
-
-
-def environment():
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-
-
-def run(*arguments):
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment(), timeout=120, check=False
-    )
-
-
-def events(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(out):
@@ -298,6 +277,8 @@ def test_a_finished_run_can_be_trained_longer_but_not_otherwise(finished, write_
     assert [r["epoch"] for r in after if r["event"] == "epoch"] == [1, 2]
     kept = [record for record in before if record["event"] != "test"]
     assert after[: len(kept)] == kept
+    assert main([str(path), "--resume", "--set", "train.epochs=1"]) == 2
+    assert "train.epochs = 1: the run to resume is in epoch 2 already" in capsys.readouterr().err
 
 
 def test_resume_without_a_checkpoint(write_spec, capsys):

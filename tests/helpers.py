@@ -1,0 +1,76 @@
+"""What tests of whole runs share: starting `atomica-run` as a process, waiting for it, reading what it has recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+def environment(**more):
+    """Variables for a process that must find this source tree, and should not take every core."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **more}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "atomica.runner", *map(str, arguments)]
+
+
+def start(*arguments, env=None):
+    return subprocess.Popen(
+        command(*arguments),
+        env=env or environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments, env=None):
+    """The whole command."""
+    with start(*arguments, env=env) as process:
+        out, errors = process.communicate(timeout=300)
+        return Result(process.returncode, out, errors)
+
+
+def events(out, kind=None):
+    """What metrics.jsonl in a run's folder has, of one kind or of all; no line that is just being written."""
+    file = out / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record for record in records if kind in (None, record["event"])]
+
+
+def wait_until(true, process=None, seconds=200):
+    """Wait until something is true; fail when `process` ends before, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
+        if true():
+            return
+        time.sleep(0.02)
+    assert true(), process.communicate(timeout=10) if process is not None else "too late"
+
+
+def wait_for_steps(process, out, steps):
+    """Wait until a run has recorded so many steps (`log.every_steps = 1`)."""
+    wait_until(lambda: len(events(out, "step")) >= steps, process)
+
+
+def same_weights(one, other):
+    """Two runs have left the same models, bit for bit."""
+    for name in ("last", "best"):
+        left, right = (folder / "checkpoints" / name / "model.safetensors" for folder in (one, other))
+        assert left.read_bytes() == right.read_bytes(), name
