@@ -1,4 +1,4 @@
-//! What reading costs at its worst, in multiples of the file's size: the promise of the README and of `read/bcif.rs`.
+//! What reading costs at its worst, in multiples of the file's size: the promise of the README and of `read/bcif`.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
