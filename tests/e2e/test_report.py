@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 from atomica.report import training
 from atomica.runner import main
@@ -16,34 +21,59 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def browse(tmp_path_factory):
-    """Opens a page in headless Chromium; returns what it holds after its scripts ran, or a picture of it.
+def browser(tmp_path_factory):
+    """A headless Chromium, driven by the driver that is installed beside it; nothing is downloaded."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    driver = shutil.which("chromedriver")
+    if found is None or driver is None:
+        pytest.skip("no Chromium: install chromium and chromium-driver to open the reports in a browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+        # Structures are drawn by WebGL, without a GPU.
+        "--use-gl=angle",
+        "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(driver)) as started:
+        yield started
+
+
+@pytest.fixture
+def browse(browser):
+    """Opens a page and returns what it holds after its scripts ran, and when `shown` is true of the browser.
 
     Fails if the page logs anything to the console or asks for anything beyond itself.
     """
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium: install the package chromium to open the reports in a browser")
 
-    def run(page, *options, budget=8000):
-        folder = tmp_path_factory.mktemp("browser")
-        arguments = ["--headless=new", "--no-sandbox", "--hide-scrollbars", "--disable-background-networking"]
-        arguments += [f"--user-data-dir={folder / 'profile'}", f"--virtual-time-budget={budget}"]
-        arguments += ["--enable-logging=stderr", f"--log-net-log={folder / 'net.json'}", *options]
-        done = subprocess.run(
-            [found, *arguments, page.as_uri()], capture_output=True, timeout=300, check=False
-        )
-        assert done.returncode == 0
-        log = done.stderr.decode(errors="replace")
+    def run(page, *, width=1280, shown=lambda _: True):
+        size = {"width": width, "height": 1100, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for kind in ("browser", "performance"):
+            browser.get_log(kind)
+        browser.get(page.as_uri())
+        WebDriverWait(browser, 120).until(shown)
         # NGL, which is loaded from a blob, tells what it makes of a structure; the driver how fast it is.
-        known = ("source: blob:", "GL Driver Message")
-        told = [line for line in log.splitlines() if "CONSOLE" in line and not any(k in line for k in known)]
-        assert not told, told
-        asked = re.findall(
-            r'"url":"((?:https?|file|wss?):[^"]+)"', (folder / "net.json").read_text(errors="replace")
-        )
-        assert {url for url in asked if "file:" in url} <= {page.as_uri()}
-        return done.stdout.decode(), asked
+        known = ("blob:", "GL Driver Message")
+        told = [entry["message"] for entry in browser.get_log("browser")]
+        assert not [text for text in told if not any(k in text for k in known)]
+        events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        asked = {
+            event["params"]["request"]["url"]
+            for event in events
+            if event["method"] == "Network.requestWillBeSent"
+        }
+        assert page.as_uri() in asked
+        assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {page.as_uri()}
+        return browser.page_source
 
     return run
 
@@ -86,7 +116,7 @@ def test_a_run_ends_with_a_report(finished):
 
 
 def test_the_report_opens_in_a_browser(finished, browse):
-    page, _ = browse(finished / training.REPORT, "--dump-dom")
+    page = browse(finished / training.REPORT)
     assert "1–12 of 12" in page  # the table's script ran
     assert 'class="tip"' in page  # and that of the charts
 
@@ -105,7 +135,7 @@ def test_nothing_lies_beyond_the_edge(finished, browse, width, tmp_path):
     )
     copy = tmp_path / "copy.html"
     copy.write_text(text.replace("</body>", wide + "</body>"))
-    page, _ = browse(copy, "--dump-dom", f"--window-size={width},900")
+    page = browse(copy, width=width)
     assert re.search("<title>(.*?)</title>", page).group(1) == "fits"
 
 
@@ -139,7 +169,7 @@ def test_a_hostile_run_shows_as_text(finished, browse, tmp_path):
     (folder / "predictions.csv").write_text("\n".join(rows) + "\n")
     training.write(folder, status="failed", problem=evil)
     training.write(folder, status="done", problem=evil)
-    page, _ = browse(folder / training.REPORT, "--dump-dom")
+    page = browse(folder / training.REPORT)
     assert "<title>ran" not in page
     assert "<img" not in page
     assert page.count("&lt;/script&gt;&lt;img") == 2  # the problem, and the table's row
@@ -192,27 +222,21 @@ def test_a_job_ends_with_a_report(jobs, browse, name, shown):
         assert one in text, one
     assert len(text) < (1_500_000 if name == "score" else 1_000_000)
     if name != "score":  # which the next test opens
-        page, _ = browse(report, "--dump-dom")
+        page = browse(report)
         assert re.search(r"1–\d+ of \d+", page)
 
 
 def test_the_structure_is_drawn(jobs, browse, tmp_path):
-    """A picture of the viewer has pixels of the colours of high scores."""
-    from PIL import Image
-
-    picture = tmp_path / "picture.png"
+    """A picture of the viewer gets pixels of the colours of high scores."""
     text = (jobs["score"] / training.REPORT).read_text()
     alone = tmp_path / "score.html"  # the charts above it are left out, so that the viewer is in the picture
     alone.write_text(re.sub(r'<div class="wide">.*?</figure></div>', "", text, flags=re.S))
-    browse(
-        alone,
-        f"--screenshot={picture}",
-        "--window-size=900,1100",
-        "--use-gl=angle",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        budget=1500,
-    )
-    pixels = Image.open(picture).convert("RGB").resize((450, 550)).tobytes()
-    orange = sum(pixels[i] > pixels[i + 1] + 40 > pixels[i + 2] + 50 for i in range(0, len(pixels), 3))
-    assert orange > 300
+
+    def drawn(browser):
+        picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        pixels = picture.resize((450, 550)).tobytes()
+        return (
+            sum(pixels[i] > pixels[i + 1] + 40 > pixels[i + 2] + 50 for i in range(0, len(pixels), 3)) > 300
+        )
+
+    browse(alone, width=900, shown=drawn)
