@@ -487,8 +487,9 @@ def _build_model(
 
 
 def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
-    """What `[train]` says of metrics and parts of the model, against those it has."""
+    """What `[train]` says of metrics and parts of the model, against those it has; the plots that heads name."""
     from atomica.errors import DataError
+    from atomica.report import predictions
     from atomica.train.optimizer import part_problems
     from atomica.train.validation import monitor_of
 
@@ -498,6 +499,9 @@ def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
         issues.add(("train", "monitor"), str(error).partition(": ")[2])
     for key, message in part_problems(model, checked.train):
         issues.add(("train", key), message, value=key != "rates")
+    for index, head in enumerate(checked.heads):
+        for message in predictions.unknown(head.cls.plots):
+            issues.add(("head", index, "kind"), f"{head.cls.__name__}.plots: {message}")
 
 
 def _last(folder: Path) -> Path | None:

@@ -13,10 +13,11 @@ __all__ = ["listing", "schema"]
 
 
 def listing() -> str:
-    """Heads, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
+    """Heads, their plots, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
     from atomica.heads import available, head_class
     from atomica.infer import JOBS
     from atomica.infer.job import kind
+    from atomica.report.predictions import PLOTS
     from atomica.sampling import DataConfig
     from atomica.sweep import SweepConfig
     from atomica.train.config import TrainConfig
@@ -26,6 +27,11 @@ def listing() -> str:
     for name in available():
         cls = head_class(name)
         lines += _entry(name, cls.__doc__ or "", spec.describe(cls.Config))
+        if cls.plots:
+            lines += _wrapped(f"plots in reports: {', '.join(cls.plots)}")
+    lines += ["", "plots: what a head may name in its `plots`, for reports"]
+    for name, found in PLOTS.items():
+        lines += _entry(name, f"{found.meaning}; for {' or '.join(found.forms)}", ())
     lines += ["", "schedules: train.schedule.kind"]
     rows = {row.key: row for row in spec.describe(ScheduleConfig)}
     for name, meaning in spec.meanings(ScheduleConfig, "kind").items():
@@ -58,8 +64,13 @@ def _entry(name: str, meaning: str, rows: Iterable[spec.Setting]) -> list[str]:
     for row in rows:
         limits = f"; {row.limits}" if row.limits else ""
         text = f"{row.key} ({row.type}, {row.default}): {row.doc}{limits}"
-        lines += textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 10)
+        lines += _wrapped(text)
     return lines
+
+
+def _wrapped(text: str) -> list[str]:
+    """What belongs to an entry, as lines."""
+    return textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 10)
 
 
 # ------------------------------------------------------------------------------------------------ the schema

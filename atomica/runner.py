@@ -16,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,7 @@ def _evaluate(
         if not head.labelled:
             _say_metrics(head.name, own, journal)
             continue
-        entry["label"] = head.common.label
+        entry |= {"label": head.common.label, "config": asdict(head.config)}
         known = test.known[head.name].numpy()
         entry["complexes"] = int(known.sum())
         if not known.any():

@@ -80,6 +80,7 @@ class Head(nn.Module):
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
+    plots: what reports show of its predictions beside their labels; names of `atomica.report.predictions.PLOTS`.
     """
 
     Config: ClassVar[type]
@@ -89,6 +90,7 @@ class Head(nn.Module):
     segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
+    plots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, encoder: EncoderConfig) -> None:
         super().__init__()

@@ -47,6 +47,7 @@ class BinaryHead(Head):
     Config = BinaryConfig
     monitor = "auroc"
     monitor_mode = "max"
+    plots = ("roc", "precision_recall", "calibration", "probabilities", "confusion", "least_probable")
 
     def __init__(self, config: BinaryConfig, encoder: EncoderConfig) -> None:
         super().__init__(config, encoder)

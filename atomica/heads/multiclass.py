@@ -57,6 +57,7 @@ class MulticlassHead(Head):
     Config = MulticlassConfig
     monitor = "auroc"
     monitor_mode = "max"
+    plots = ("confusion", "by_class", "calibration", "least_probable")
 
     def __init__(self, config: MulticlassConfig, encoder: EncoderConfig) -> None:
         super().__init__(config, encoder)

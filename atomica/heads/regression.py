@@ -33,6 +33,7 @@ class RegressionHead(Head):
     Config = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
+    plots = ("scatter", "errors", "largest_errors")
 
     def __init__(self, config: RegressionConfig, encoder: EncoderConfig) -> None:
         super().__init__(config, encoder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,13 @@ def run(job: Job) -> Result:
         }
         report["heads"][name] = {
             "kind": job.model.kinds[name],
+            "config": asdict(head.config),
             "label": job.options.labels.get(name, job.options.label),
             "complexes": int(known.sum()),
             "metrics": own,
             "intervals": evaluate.intervals(head.metrics(), target[known], everyone[known], seed=0),
         }
-        figures[f"head {name}"] = ", ".join(f"{metric} {value:.4g}" for metric, value in own.items())
+        figures[f"head {name}"] = {metric: float(f"{value:.4g}") for metric, value in own.items()}
         path = job.folder / (f"predictions-{name}.csv" if several else "predictions.csv")
         write_text(
             path, evaluate.predictions_csv(_columns(job.rows, texts[name], target[known], known, everyone))

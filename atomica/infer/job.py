@@ -424,7 +424,9 @@ def _finish(job: Job, result: Result, failed: int, seconds: float, journal: Jour
         told.append(_described(job.rows, job.input))
     reports.write(job.folder, told)
     for name, value in result.figures.items():
-        journal.say(f"{name:<7} {value}")
+        several = isinstance(value, Mapping)
+        text = ", ".join(f"{key} {one}" for key, one in value.items()) if several else value
+        journal.say(f"{name:<7} {text}")
     journal.say(f"written {job.folder}: {', '.join(tables.values())}; {seconds:.1f} s")
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from atomica import _prep
 from atomica.errors import AtomicaError
-from atomica.report import environment, maps
+from atomica.report import environment, labelled, maps
 from atomica.report.page import Column, Page
 from atomica.report.structures import Structure, viewer
 from atomica.report.svg import Chart, number
@@ -457,9 +457,25 @@ def _network_map(
     maps.draw(page, _embeddings(table), texts, {"component": component, **_labels(table)}, joined)
 
 
+# ------------------------------------------------------------------------------------------- evaluate
+
+
+def _evaluate(page: Page, done: _Done) -> None:
+    path = done.tables.get("evaluation")
+    if path is None:
+        return
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    page.tiles(labelled.tiles(evaluation))
+    part = f", part {evaluation['part']}" if evaluation.get("part") else ""
+    labelled.sections(
+        page, done.folder, evaluation, "Evaluation", f"The model on {evaluation['data']}{part}."
+    )
+
+
 _REPORTS: dict[str, Callable[[Page, _Done], None]] = {
     "embed": _embed,
     "score": _score,
     "annotate": _annotate,
     "network": _network,
+    "evaluate": _evaluate,
 }

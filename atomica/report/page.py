@@ -108,12 +108,14 @@ class Page:
         self._body.append(f'<dl class="facts">{items}</dl>')
 
     def charts(self, charts: Sequence[Chart], *, large: bool = False) -> None:
-        """Charts beside one another, as many as fit; of large ones two."""
-        if charts:
-            kind = "charts large" if large else "charts"
-            self._body.append(
-                f'<div class="{kind}">' + "".join(chart.render() for chart in charts) + "</div>"
-            )
+        """Charts beside one another, as many as fit; of large ones two. They join those right before them."""
+        if not charts:
+            return
+        start = f'<div class="{"charts large" if large else "charts"}">'
+        drawn = "".join(chart.render() for chart in charts)
+        if self._body and self._body[-1].startswith(start):
+            drawn = self._body.pop().removeprefix(start).removesuffix("</div>") + drawn
+        self._body.append(f"{start}{drawn}</div>")
 
     def wide(self, chart: Chart) -> None:
         """A chart as wide as the page."""

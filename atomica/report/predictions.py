@@ -1,26 +1,35 @@
-"""Sections of a report about predictions whose answer is known: figures and pictures by the kind of answer.
+"""Plots of predictions whose answer is known, and the registry that heads name them from.
 
-The kind is read from the numbers: a probability of yes, a probability per class, or a quantity.
+A head lists its plots in `Head.plots`; a package that brings a head may bring plots of its own, see `plot`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from atomica.errors import SpecError
 from atomica.evaluate import is_binary
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
+from atomica.spec import not_among
 
-__all__ = ["Answers", "show"]
+__all__ = ["FORMS", "PLOTS", "Answers", "Plot", "metric_rows", "plot", "show", "unknown"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+FORMS = {
+    "yes-no": "a probability of yes [N], answers 0 or 1",
+    "classes": "a probability per class [N, C], answers are class indices",
+    "numbers": "a number [N] for each answer that is a number",
+}
+"""Forms of answers that a plot may be of."""
 
 LARGEST_MATRIX = 40
 """Classes up to which a confusion matrix is shown."""
@@ -37,8 +46,9 @@ class Answers:
     """Predictions of one head for complexes whose answer is known.
 
     ids, texts: of the complexes, and their labels as the data state them. targets [N]: 0 or 1, class indices, or
-    numbers. predicted [N] or [N, C]. classes: their names; for yes and no, no first. baseline [N]: probabilities
-    of the baseline, if there is one. unit: what the numbers are of, such as the name of the label.
+    numbers. predicted [N] or [N, C]. classes: their names; for yes and no, no first. unit: what the numbers are of,
+    such as the name of the label. file: where all predictions are. baseline [N]: probabilities of the baseline, if
+    there is one.
     """
 
     ids: Sequence[str]
@@ -47,61 +57,112 @@ class Answers:
     predicted: Floats
     classes: Sequence[str]
     unit: str
+    file: str
     baseline: Floats | None = None
 
+    def fit(self, form: str) -> bool:
+        """Whether they are of a form, see `FORMS`."""
+        if form == "classes":
+            return self.predicted.ndim == 2 and np.issubdtype(self.targets.dtype, np.integer)
+        if form == "yes-no":
+            return is_binary(self.targets, self.predicted)
+        return self.predicted.shape == self.targets.shape
+
     @property
-    def kind(self) -> str:
-        """ "probability", "classes" or "number"; "other" for what there is no picture of."""
-        if self.predicted.ndim == 2 and np.issubdtype(self.targets.dtype, np.integer):
-            return "classes"
-        if is_binary(self.targets, self.predicted):
-            return "probability"
-        return "number" if self.predicted.shape == self.targets.shape else "other"
+    def labels(self) -> Integers:
+        """The answers as integers, where they are yes or no, or classes."""
+        return self.targets.astype(np.int64)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is a probability per class, rather than one number."""
+        return self.predicted.ndim == 2
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes; of yes-no answers, no first."""
+        size = self.predicted.shape[1] if self.several else 2
+        other = [str(index) for index in range(size)] if self.several else ["no", "yes"]
+        return list(self.classes) if len(self.classes) == size else other
+
+    @property
+    def of_label(self) -> Floats:
+        """The probability that was given to the true answer."""
+        if self.several:
+            return self.predicted[np.arange(len(self.labels)), self.labels]
+        return np.where(self.labels == 1, self.predicted, 1 - self.predicted)
 
 
-def show(page: Page, answers: Answers, *, file: str) -> None:
-    """Pictures, and the complexes with the worst predictions first. file: where all predictions are."""
-    if answers.kind == "other" or not len(answers.ids):
-        return
-    draw = {"probability": _probability, "classes": _classes, "number": _number}[answers.kind]
-    columns, worst, caption = draw(page, answers)
-    order = np.argsort(-worst, kind="stable")
-    head = [
-        Column("id", [answers.ids[i] for i in order]),
-        Column("label", [answers.texts[i] for i in order]),
+# ---------------------------------------------------------------------------------------------- registry
+
+
+Draw = Callable[[Page, Answers], None]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot or table that a head may name: what it shows, the forms of answers it is of, what draws it.
+
+    draw(page, answers) writes on the page.
+    """
+
+    meaning: str
+    forms: tuple[str, ...]
+    draw: Draw
+
+
+PLOTS: dict[str, Plot] = {}
+"""Plots by the name that `Head.plots` gives."""
+
+
+def plot(name: str, meaning: str, *forms: str) -> Callable[[Draw], Draw]:
+    """Decorator that makes a function a plot that heads can name.
+
+    forms: of `FORMS`; the function is called for answers that have one of them. Raises SpecError if the name is taken.
+    """
+
+    def add(draw: Draw) -> Draw:
+        other = PLOTS.get(name)
+        if other is not None and other.draw.__module__ != draw.__module__:
+            raise SpecError(f"plot {name!r} is taken by {other.draw.__module__}")
+        PLOTS[name] = Plot(meaning, forms, draw)
+        return draw
+
+    return add
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """What is wrong with the plots that a head names.
+
+    >>> unknown(["scatter", "calibrations"])[0].partition("; ")[2]
+    'did you mean "calibration"?'
+    """
+    return [
+        f"{name!r} is no plot: it {not_among(name, sorted(PLOTS))}" for name in names if name not in PLOTS
     ]
-    page.subtitle("The worst predictions first")
-    page.table(
-        head + [Column(one.name, [one.values[i] for i in order], one.help) for one in columns],
-        caption,
-        name="predictions.csv",
-        whole=file,
-    )
+
+
+def show(page: Page, answers: Answers, plots: Sequence[str]) -> None:
+    """Draw what a head names as its plots.
+
+    A plot that is not of the form of the answers is replaced by a note that says so.
+    """
+    if not len(answers.ids):
+        return
+    for message in unknown(plots):
+        page.text(message, "warn")
+    for name in (name for name in plots if name in PLOTS):
+        found = PLOTS[name]
+        if any(answers.fit(form) for form in found.forms):
+            found.draw(page, answers)
+        else:
+            wanted = " or ".join(FORMS[form] for form in found.forms)
+            page.text(
+                f"No plot {name!r}: it shows {wanted}, and these predictions are something else.", "warn"
+            )
 
 
 # -------------------------------------------------------------------------------------------- yes or no
-
-
-def _probability(page: Page, answers: Answers) -> tuple[list[Column], Floats, str]:
-    yes = answers.classes[1] if len(answers.classes) == 2 else "yes"
-    no = answers.classes[0] if len(answers.classes) == 2 else "no"
-    labels, predicted = answers.targets.astype(np.int64), answers.predicted
-    charts = []
-    if 0 < labels.sum() < len(labels):
-        charts += [_roc(answers, labels), _precision_recall(answers, labels)]
-    charts += [_calibration(predicted, labels, yes), _spread(predicted, labels, yes, no)]
-    page.charts(charts)
-    chosen = (predicted >= 0.5).astype(np.int64)
-    counts = _confusion(labels, chosen, 2)
-    page.matrix([no, yes], counts, f"Counts at a threshold of 0.5 on the probability of {yes}")
-    truth = np.where(labels == 1, predicted, 1 - predicted)
-    columns = [
-        Column("probability", predicted.tolist(), f"probability of {yes}"),
-        Column("of the label", truth.tolist(), "probability that was given to the true answer"),
-    ]
-    if answers.baseline is not None:
-        columns.append(Column("baseline", answers.baseline.tolist(), f"the baseline's probability of {yes}"))
-    return columns, 1 - truth, f"Test complexes; probability is that of {yes}"
 
 
 def _curve_steps(labels: Integers, scores: Floats) -> tuple[Integers, Integers]:
@@ -112,7 +173,11 @@ def _curve_steps(labels: Integers, scores: Floats) -> tuple[Integers, Integers]:
     return hits[last], last + 1 - hits[last]
 
 
-def _roc(answers: Answers, labels: Integers) -> Chart:
+@plot("roc", "true against false positive rate for all thresholds", "yes-no")
+def _roc(page: Page, answers: Answers) -> None:
+    labels = answers.labels
+    if not 0 < labels.sum() < len(labels):
+        return  # no negatives or no positives: there is no such curve
     chart = Chart(
         "ROC curve",
         "false positive rate",
@@ -128,10 +193,14 @@ def _roc(answers: Answers, labels: Integers) -> Chart:
             y = np.append(0.0, found / max(int(labels.sum()), 1))
             chart.line(name, *_thinned(x, y), colour="c0" if scores is answers.predicted else "c1")
     chart.line("guessing", [0, 1], [0, 1], colour="c7", dashed=True)
-    return chart
+    page.charts([chart])
 
 
-def _precision_recall(answers: Answers, labels: Integers) -> Chart:
+@plot("precision_recall", "precision against recall for all thresholds", "yes-no")
+def _precision_recall(page: Page, answers: Answers) -> None:
+    labels = answers.labels
+    if not 0 < labels.sum() < len(labels):
+        return
     chart = Chart(
         "Precision and recall",
         "recall",
@@ -147,7 +216,7 @@ def _precision_recall(answers: Answers, labels: Integers) -> Chart:
             chart.line(name, *_thinned(x, y), colour="c0" if scores is answers.predicted else "c1")
     rate = float(labels.mean())
     chart.line("guessing", [0, 1], [rate, rate], colour="c7", dashed=True)
-    return chart
+    page.charts([chart])
 
 
 def _thinned(x: Floats, y: Floats, most: int = 500) -> tuple[list[float], list[float]]:
@@ -172,8 +241,19 @@ def wilson(hits: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _calibration(predicted: Floats, hit: Integers, what: str) -> Chart:
-    """Reliability in bins of equal counts: about ten per bin at least, ten bins at most."""
+@plot(
+    "calibration",
+    "observed share against predicted probability, in bins of equal counts",
+    "yes-no",
+    "classes",
+)
+def _calibration(page: Page, answers: Answers) -> None:
+    """About ten per bin at least, ten bins at most. Of several classes it is the probability of the one chosen."""
+    if answers.several:
+        predicted, what = answers.predicted.max(axis=1), "the chosen class"
+        hit = (answers.predicted.argmax(axis=1) == answers.labels).astype(np.int64)
+    else:
+        predicted, hit, what = answers.predicted, answers.labels, answers.names[1]
     bins = int(np.clip(len(predicted) // 10, 1, 10))
     parts = [part for part in np.array_split(np.argsort(predicted, kind="stable"), bins) if len(part)]
     means = [float(predicted[part].mean()) for part in parts]
@@ -201,10 +281,12 @@ def _calibration(predicted: Floats, hit: Integers, what: str) -> Chart:
         for m, s, (low, high), part in zip(means, shares, intervals, parts, strict=True)
     ]
     chart.points("", means, shares, texts, colour="c0")
-    return chart
+    page.charts([chart])
 
 
-def _spread(predicted: Floats, labels: Integers, yes: str, no: str) -> Chart:
+@plot("probabilities", "histogram of the predicted probability for either class", "yes-no")
+def _probabilities(page: Page, answers: Answers) -> None:
+    no, yes = answers.names
     chart = Chart(
         "Predicted probabilities",
         f"predicted probability of {yes}",
@@ -214,31 +296,39 @@ def _spread(predicted: Floats, labels: Integers, yes: str, no: str) -> Chart:
     )
     edges = np.linspace(0, 1, 21)
     for name, which, colour in ((yes, 1, "c0"), (no, 0, "c1")):
-        counts, _ = np.histogram(predicted[labels == which], edges)
+        counts, _ = np.histogram(answers.predicted[answers.labels == which], edges)
         chart.bars(name, edges.tolist(), counts.tolist(), colour=colour)
-    return chart
+    page.charts([chart])
 
 
 # -------------------------------------------------------------------------------------------- classes
 
 
-def _confusion(labels: Integers, chosen: Integers, classes: int) -> list[list[int]]:
-    counts = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(counts, (labels, chosen), 1)
-    return [[int(value) for value in row] for row in counts]
+def _counts(answers: Answers) -> tuple[Integers, Integers]:
+    """Complexes by true and chosen class [C, C], and the class chosen for each."""
+    chosen = (
+        answers.predicted.argmax(axis=1) if answers.several else (answers.predicted >= 0.5).astype(np.int64)
+    )
+    counts = np.zeros((len(answers.names), len(answers.names)), dtype=np.int64)
+    np.add.at(counts, (answers.labels, chosen), 1)
+    return counts, chosen
 
 
-def _classes(page: Page, answers: Answers) -> tuple[list[Column], Floats, str]:
-    labels, predicted = answers.targets.astype(np.int64), answers.predicted
-    size = predicted.shape[1]
-    names = list(answers.classes) if len(answers.classes) == size else [str(i) for i in range(size)]
-    chosen = predicted.argmax(axis=1)
-    sure = predicted.max(axis=1)
-    counts = np.array(_confusion(labels, chosen, size))
-    if size <= LARGEST_MATRIX:
-        page.matrix(names, counts.tolist(), "Complexes by true and predicted class")
-    rows = []
-    for index, name in enumerate(names):
+@plot("confusion", "counts by true and predicted class", "yes-no", "classes")
+def _confusion(page: Page, answers: Answers) -> None:
+    caption = "Complexes by true and predicted class"
+    if not answers.several:
+        caption += f", at a threshold of 0.5 on the probability of {answers.names[1]}"
+    if len(answers.names) <= LARGEST_MATRIX:
+        page.matrix(answers.names, _counts(answers)[0].tolist(), caption)
+    else:
+        page.text(f"{len(answers.names)} classes are too many for a matrix of {LARGEST_MATRIX}.", "note")
+
+
+@plot("by_class", "recall with its interval and precision of each class", "classes")
+def _by_class(page: Page, answers: Answers) -> None:
+    counts, rows = _counts(answers)[0], []
+    for index, name in enumerate(answers.names):
         hits, true, said = counts[index, index], counts[index].sum(), counts[:, index].sum()
         recall, precision = (float(hits / n) if n else math.nan for n in (true, said))
         low, high = wilson(float(hits), float(true))
@@ -247,32 +337,58 @@ def _classes(page: Page, answers: Answers) -> tuple[list[Column], Floats, str]:
     page.small_table(
         ["class", "complexes", "predicted", "recall [95% interval]", "precision"], rows, "By class"
     )
-    page.charts([_calibration(sure, (chosen == labels).astype(np.int64), "the chosen class")])
-    truth = predicted[np.arange(len(labels)), labels]
-    columns = [
-        Column("predicted", [names[i] for i in chosen]),
-        Column("its probability", sure.tolist(), "probability of the predicted class"),
-        Column("of the label", truth.tolist(), "probability that was given to the true class"),
-    ]
-    return columns, 1 - truth, "Test complexes with the class that was predicted"
+
+
+@plot(
+    "least_probable",
+    "table of complexes, those first whose true answer got least probability",
+    "yes-no",
+    "classes",
+)
+def _least_probable(page: Page, answers: Answers) -> None:
+    if answers.several:
+        chosen = _counts(answers)[1]
+        columns = [
+            Column("predicted", [answers.names[i] for i in chosen]),
+            Column(
+                "its probability",
+                answers.predicted.max(axis=1).tolist(),
+                "probability of the predicted class",
+            ),
+        ]
+        caption = "Complexes with the class that was predicted"
+    else:
+        yes = answers.names[1]
+        columns = [Column("probability", answers.predicted.tolist(), f"probability of {yes}")]
+        caption = f"Complexes; probability is that of {yes}"
+    columns.append(
+        Column("of the label", answers.of_label.tolist(), "probability that was given to the true answer")
+    )
+    if answers.baseline is not None:
+        columns.append(Column("baseline", answers.baseline.tolist(), "the baseline's probability"))
+    _worst(page, answers, columns, 1 - answers.of_label, caption)
+
+
+def _worst(page: Page, answers: Answers, columns: Sequence[Column], worst: Floats, caption: str) -> None:
+    """A table of all complexes, those with the largest `worst` first."""
+    order = np.argsort(-worst, kind="stable")
+    first = [Column("id", answers.ids), Column("label", answers.texts)]
+    page.subtitle("The worst predictions first")
+    page.table(
+        [Column(one.name, [one.values[i] for i in order], one.help) for one in [*first, *columns]],
+        caption,
+        name="predictions.csv",
+        whole=answers.file,
+    )
 
 
 # -------------------------------------------------------------------------------------------- numbers
 
 
-def _number(page: Page, answers: Answers) -> tuple[list[Column], Floats, str]:
+@plot("scatter", "predicted against measured values", "numbers")
+def _scatter(page: Page, answers: Answers) -> None:
     labels, predicted = answers.targets.astype(np.float64), answers.predicted
     errors = predicted - labels
-    page.charts([_scatter(answers, labels, predicted, errors), _errors(errors, answers.unit)])
-    columns = [
-        Column("prediction", predicted.tolist()),
-        Column("error", errors.tolist(), "prediction less label"),
-        Column("size of error", np.abs(errors).tolist()),
-    ]
-    return columns, np.abs(errors), f"Test complexes with predicted {answers.unit}"
-
-
-def _scatter(answers: Answers, labels: Floats, predicted: Floats, errors: Floats) -> Chart:
     low, high = (
         float(edge) for edge in (min(labels.min(), predicted.min()), max(labels.max(), predicted.max()))
     )
@@ -304,21 +420,34 @@ def _scatter(answers: Answers, labels: Floats, predicted: Floats, errors: Floats
         f"{answers.ids[i]}\nmeasured {number(labels[i])}, predicted {number(predicted[i])}" for i in kept
     ]
     chart.points("complexes", labels[kept].tolist(), predicted[kept].tolist(), texts, colour="c0")
-    return chart
+    page.charts([chart])
 
 
-def _errors(errors: Floats, unit: str) -> Chart:
+@plot("errors", "histogram of predicted less measured values", "numbers")
+def _errors(page: Page, answers: Answers) -> None:
+    errors = answers.predicted - answers.targets
     counts, edges = np.histogram(errors, bins=int(np.clip(np.sqrt(len(errors)), 5, 30)))
     mean, spread = float(errors.mean()), float(errors.std())
     chart = Chart(
         "Errors",
-        f"predicted less measured {unit}",
+        f"predicted less measured {answers.unit}",
         "complexes",
         "Histogram of the errors.",
         note=f"Mean {number(mean, 3)}, standard deviation {number(spread, 3)}.",
     )
     chart.bars("", edges.tolist(), counts.tolist(), colour="c0")
-    return chart
+    page.charts([chart])
+
+
+@plot("largest_errors", "table of complexes, those predicted worst first", "numbers")
+def _largest_errors(page: Page, answers: Answers) -> None:
+    errors = answers.predicted - answers.targets
+    columns = [
+        Column("prediction", answers.predicted.tolist()),
+        Column("error", errors.tolist(), "prediction less label"),
+        Column("size of error", np.abs(errors).tolist()),
+    ]
+    _worst(page, answers, columns, np.abs(errors), f"Complexes with predicted {answers.unit}")
 
 
 def metric_rows(

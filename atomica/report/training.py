@@ -6,7 +6,6 @@ and made again: `python -m atomica.report FOLDER`.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from atomica.errors import AtomicaError, DataError
-from atomica.heads import head_class
-from atomica.report import environment
+from atomica.report import environment, labelled
 from atomica.report.page import Page
-from atomica.report.predictions import Answers, metric_rows, show
 from atomica.report.svg import Chart, number
 from atomica.spec import tomllib
 from atomica.train.logging import METRICS
@@ -63,8 +59,11 @@ def write(folder: Path, *, status: str, problem: str = "") -> Path:
         status=status,
     )
     _summary(page, run, problem)
-    for name, entry in run.evaluation.get("heads", {}).items():
-        _head(page, run, name, entry)
+    lead = (
+        f"The checkpoint of the best epoch on {run.evaluation.get('data', 'the test set')}, chosen by validation "
+        "alone; the test set had no part in it."
+    )
+    labelled.sections(page, folder, run.evaluation, "Test", lead)
     _curves(page, run)
     _speed(page, run)
     _data(page, run)
@@ -140,19 +139,8 @@ def _summary(page: Page, run: _Run, problem: str) -> None:
     page.section("Summary")
     if problem:
         page.text(problem, "warn")
-    tiles: list[tuple[str, str, str]] = []
+    tiles = labelled.tiles(run.evaluation, "test ")
     chosen = run.evaluation.get("checkpoint", {})
-    for name, entry in run.evaluation.get("heads", {}).items():
-        intervals = entry.get("intervals", {})
-        for metric in _foremost(entry):
-            value, bounds = entry["metrics"][metric], intervals.get(metric)
-            more = (
-                f"95% interval {number(bounds['low'], 3)} to {number(bounds['high'], 3)}"
-                if bounds
-                else "no interval"
-            )
-            whose = f", {name}" if len(run.evaluation["heads"]) > 1 else ""
-            tiles.append((f"test {metric}{whose}", number(value, 3), more))
     if chosen:
         tiles.append(
             (f"valid {chosen['monitor']}", number(chosen["valid"], 3), f"best, in epoch {chosen['epoch']}")
@@ -180,119 +168,10 @@ def _summary(page: Page, run: _Run, problem: str) -> None:
         )
 
 
-def _foremost(entry: Mapping[str, Any]) -> list[str]:
-    """The metric of a head that is shown first: the one it is judged by."""
-    metrics = entry.get("metrics", {})
-    try:
-        judged = head_class(entry["kind"]).monitor
-    except (AtomicaError, KeyError):
-        judged = ""
-    return [judged] if judged in metrics else list(metrics)[:1]
-
-
 def _rate(run: _Run) -> float | None:
     found = run.evaluation.get("run", {}).get("training_complexes_per_s")
     rates = [one["complexes_per_s"] for one in run.epochs if one.get("complexes_per_s")]
     return found or (float(np.median(rates)) if rates else None)
-
-
-def _head(page: Page, run: _Run, name: str, entry: Mapping[str, Any]) -> None:
-    """Metrics and pictures of one head on the test set."""
-    several = len(run.evaluation["heads"]) > 1
-    page.section(f"Test: {name}" if several else "Test")
-    if not entry.get("metrics"):
-        page.text("Not evaluated: no test complex has a label for this head.", "warn")
-        return
-    counted = f", {entry['complexes']} complexes" if "complexes" in entry else ""
-    page.text(
-        f"The checkpoint of the best epoch on {run.evaluation.get('data', 'the test set')}{counted}. It was chosen by "
-        "validation alone; the test set had no part in it."
-    )
-    page.small_table(
-        ["metric", "value", "95% interval"],
-        metric_rows(entry["metrics"], entry.get("intervals", {})),
-        f"Head of kind {entry['kind']}; intervals by resampling the complexes",
-    )
-    if "baseline" in entry:
-        _baseline(page, entry)
-    answers, file = _answers(run, name, entry)
-    if answers is not None:
-        show(page, answers, file=file)
-
-
-def _baseline(page: Page, entry: Mapping[str, Any]) -> None:
-    def cell(value: Mapping[str, float | None]) -> str:
-        if value["value"] is None:
-            return "–"
-        return f"{number(value['value'], 3)} [{number(value['low'], 3)}, {number(value['high'], 3)}]"
-
-    names = {"model": "this model", "baseline": entry["baseline_method"]["kind"], "difference": "difference"}
-    rows = [[names[who], *(cell(entry[who][metric]) for metric in ("auroc", "auprc"))] for who in names]
-    rows.append(["guessing", "0.5", number(entry["base_rate"], 3)])
-    page.small_table(
-        ["", "AUROC", "AUPRC"], rows, "Beside a baseline that knows nothing of geometry, with 95% intervals"
-    )
-    page.listing(entry.get("conclusions", []))
-
-
-def _answers(run: _Run, name: str, entry: Mapping[str, Any]) -> tuple[Answers | None, str]:
-    """The predictions of a head for the complexes that have a label, from the file the run wrote them to."""
-    path = next(
-        (
-            path
-            for path in (run.folder / f"predictions-{name}.csv", run.folder / "predictions.csv")
-            if path.is_file()
-        ),
-        None,
-    )
-    if path is None or "label" not in entry:
-        return None, ""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    try:
-        config = _head_config(run.folder, name)
-        target, known = head_class(entry["kind"]).encode_labels(
-            config, [row["label"] or None for row in rows]
-        )
-    except (DataError, AtomicaError):
-        return None, path.name
-    rows = [row for row, there in zip(rows, known.tolist(), strict=True) if there]
-    column = "probability" if rows and "probability" in rows[0] else "prediction"
-    answers = Answers(
-        ids=[row["id"] for row in rows],
-        texts=[row["label"] for row in rows],
-        targets=target[known].numpy(),
-        predicted=np.array([json.loads(row[column]) for row in rows], dtype=np.float64),
-        classes=_class_names(config),
-        unit=str(entry["label"]),
-        baseline=np.array([float(row["baseline"]) for row in rows])
-        if rows and "baseline" in rows[0]
-        else None,
-    )
-    return answers, path.name
-
-
-def _head_config(folder: Path, name: str) -> Any:
-    """The settings of a head, as the checkpoint states them. Raises DataError where there is none."""
-    for checkpoint in ("best", "last"):
-        try:
-            description = json.loads(
-                (folder / "checkpoints" / checkpoint / "model.json").read_text(encoding="utf-8")
-            )
-        except (OSError, ValueError):
-            continue
-        for entry in description["heads"]:
-            if entry["name"] == name:
-                return head_class(entry["kind"]).Config(**entry["config"])
-    raise DataError(f"{folder}: no checkpoint knows a head {name!r}")
-
-
-def _class_names(config: Any) -> list[str]:
-    if hasattr(config, "classes"):
-        return [str(name) for name in config.classes]
-    if getattr(config, "positive", ""):
-        return [str(getattr(config, "negative", "") or f"not {config.positive}"), str(config.positive)]
-    return []
 
 
 # --------------------------------------------------------------------------------------------- curves

@@ -202,6 +202,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
             "annotate",
             [data, f'[annotate.members]\nyes = ["{weights}"]\n[annotate.thresholds]\nyes = 0.5\n'],
         ),
+        "evaluate": job(folder, "evaluate", [data, model, '[evaluate]\nlabel = "label"\n']),
         "network": job(folder, "network", [f'[network]\nembeddings = "{folder / "embed"}"\nneighbors = 3\n']),
     }
 
@@ -212,6 +213,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
         ("embed", ["coloured by label", "nearest", "c00"]),
         ("score", ["Scores along the sequence", "contacts within 4.5", 'id="ngl"', "chain B"]),
         ("annotate", ["threshold", "P(yes)", "mean probability of yes"]),
+        ("evaluate", ["ROC curve", "Calibration", "95% interval", "The worst predictions first"]),
         ("network", ["Components", "coloured by label", "Similarity"]),
     ],
 )

@@ -185,6 +185,10 @@ def test_a_head_of_another_package(tiny_set, tmp_path):
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert -1 <= report["heads"]["ranking"]["metrics"]["spearman"] <= 1
     assert (tmp_path / "out" / "predictions.csv").read_text().startswith("id,label,prediction\n")
+    # The report has the plot that it names, and that it brings.
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "place by score" in page
+    assert "Errors" not in page
     # Its settings are checked like those of any head.
     wrong = subprocess.run(
         [*command, "--set", "head.0.margins=1"],

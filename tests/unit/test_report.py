@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from atomica.errors import SpecError
 from atomica.evaluate import auroc, compare, intervals
+from atomica.heads import available, head_class
 from atomica.report.page import FIRST, ROWS, Column, Page
-from atomica.report.predictions import Answers, _curve_steps, show
+from atomica.report.predictions import PLOTS, Answers, _curve_steps, plot, show, unknown
 from atomica.report.svg import Chart, script_json, ticks
 from atomica.report.training import _joined
 
@@ -141,13 +143,23 @@ def test_roc_curve_has_the_area_it_states():
     assert np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) == pytest.approx(auroc(labels, scores))
 
 
+FILE = "predictions.csv"
+HEADS = {"probability": "binary", "classes": "multiclass", "number": "regression"}
+
+
 def answers(kind, count):
     generator = np.random.default_rng(count)
     ids = [f"{HOSTILE}{index}" for index in range(count)]
     if kind == "number":
         targets = generator.normal(6, 2, count)
         return Answers(
-            ids, [f"{t:.2f}" for t in targets], targets, targets + generator.normal(0, 1, count), [], "pKd"
+            ids,
+            [f"{t:.2f}" for t in targets],
+            targets,
+            targets + generator.normal(0, 1, count),
+            [],
+            "pKd",
+            FILE,
         )
     classes = ["no", "yes"] if kind == "probability" else ["a", HOSTILE, "c"]
     targets = generator.integers(0, len(classes), count)
@@ -155,8 +167,8 @@ def answers(kind, count):
     predicted /= predicted.sum(axis=1, keepdims=True)
     texts = [classes[t] for t in targets]
     if kind == "probability":
-        return Answers(ids, texts, targets, predicted[:, 1], classes, "label", baseline=predicted[:, 0])
-    return Answers(ids, texts, targets, predicted, classes, "label")
+        return Answers(ids, texts, targets, predicted[:, 1], classes, "label", FILE, baseline=predicted[:, 0])
+    return Answers(ids, texts, targets, predicted, classes, "label", FILE)
 
 
 @pytest.mark.parametrize("count", [1, 3, 60])
@@ -172,8 +184,7 @@ def test_each_kind_of_answer_has_its_pictures(kind, pictures, count):
     page = Page("t", "k")
     page.section("s")
     given = answers(kind, count)
-    assert given.kind == kind
-    show(page, given, file="predictions.csv")
+    show(page, given, head_class(HEADS[kind]).plots)
     html = page.html()
     assert all(picture in html for picture in pictures)
     assert ("ROC curve" in html) == (kind == "probability" and len(set(given.targets)) == 2)
@@ -185,9 +196,43 @@ def test_each_kind_of_answer_has_its_pictures(kind, pictures, count):
     assert column == sorted(column, reverse=kind == "number")
 
 
+def test_heads_name_plots_there_are():
+    for kind in available():
+        head = head_class(kind)
+        assert unknown(head.plots) == []
+        assert bool(head.plots) == (head.targets == "labels"), kind
+
+
+def test_a_plot_that_does_not_fit_is_replaced_by_a_note():
+    """Numbers that happen to lie between 0 and 1 are not taken for probabilities, unless the head says so."""
+    given = answers("number", 20)
+    page = Page("t", "k")
+    page.section("s")
+    show(page, given, ("roc", "scatter", "scattr"))
+    html = page.html()
+    assert "No plot &#x27;roc&#x27;: it shows a probability of yes" in html
+    assert "did you mean &quot;scatter&quot;?" in html
+    assert "Predicted against measured" in html
+    both = Answers(["a", "b"], ["0", "1"], np.array([0.0, 1.0]), np.array([0.2, 0.7]), [], "share", FILE)
+    page = Page("t", "k")
+    page.section("s")
+    show(page, both, head_class("regression").plots)
+    assert "ROC" not in page.html()
+    assert "Predicted against measured" in page.html()
+
+
+def test_a_plot_of_another_package_joins_by_name(monkeypatch):
+    monkeypatch.setattr("atomica.report.predictions.PLOTS", dict(PLOTS))
+    with pytest.raises(SpecError, match="plot 'roc' is taken by atomica.report.predictions"):
+        plot("roc", "mine", "yes-no")(lambda page, answers: None)
+    plot("mine", "a note", "numbers")(lambda page, answers: page.text(f"seen {len(answers.ids)}"))
+    page = Page("t", "k")
+    show(page, answers("number", 7), ("mine",))
+    assert "seen 7" in page.html()
+
+
 def test_intervals_agree_with_those_of_the_comparison():
     from atomica.encoder import EncoderConfig
-    from atomica.heads import head_class
 
     generator = np.random.default_rng(5)
     labels = generator.integers(0, 2, 80)

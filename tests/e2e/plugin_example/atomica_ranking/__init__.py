@@ -1,19 +1,32 @@
 """A head of another package: only the order of the labels counts, not their values. `kind = "ranking"` in a spec."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 from torchmetrics import MetricCollection, SpearmanCorrCoef
 
 from atomica.heads import Head, mlp, register
 from atomica.heads.regression import RegressionHead
+from atomica.report.predictions import plot
+from atomica.report.svg import Chart
+from atomica.spec import setting
 
 
 @dataclass(frozen=True)
 class RankingConfig:
     """The head's own keys of its `[[head]]` table; wrong ones are refused like any others."""
 
-    hidden: int = field(default=16, metadata={"doc": "width of the network"})
-    margin: float = field(default=0.1, metadata={"doc": "by how much the larger of two should score higher"})
+    hidden: int = setting(16, "width of the network", low=1)
+    margin: float = setting(0.1, "by how much the larger of two should score higher", low=0)
+
+
+@plot("ranks", "place by score against place by label", "numbers")
+def ranks(page, answers):
+    """What reports show of its predictions; most heads need no plot of their own, see `atomica-run --list`."""
+    places = [np.argsort(np.argsort(values)).tolist() for values in (answers.targets, answers.predicted)]
+    chart = Chart("Ranks", "place by label", "place by score", "One point per complex.")
+    chart.points("complexes", *places, answers.ids, colour="c0")
+    page.charts([chart])
 
 
 @register("ranking")
@@ -21,6 +34,7 @@ class RankingHead(Head):
     """Each pair of complexes in a step costs as much as its scores fall short of the right order and a margin."""
 
     Config, monitor, monitor_mode = RankingConfig, "spearman", "max"
+    plots = ("ranks",)
 
     def __init__(self, config, encoder):
         super().__init__(config, encoder)
