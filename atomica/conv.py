@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from atomica import _prep
+from atomica.edges import EdgePlan
 from atomica.irreps import COMPONENTS, HARMONICS, IrrepSlot, Layout, coupling
 
-__all__ = ["EdgePlan", "FullyConnected", "kernel_for", "kernel_problem", "plan_edges"]
+__all__ = ["FullyConnected", "kernel_for", "kernel_problem"]
 
 KERNEL = "auto"
 """Which of `keys.KERNELS` does the work. auto: the Rust kernel where it can work (float32 on CPU), else PyTorch. One
@@ -38,76 +39,6 @@ for the whole process, set from a run's `device.kernel`."""
 _CHUNK_FLOATS = 1 << 21
 """Floats of one chunk's outer products (8 MiB in float32): small enough to stay in cache, large enough to
 amortise the calls; measured on two CPU cores."""
-
-
-_PADDING = 64
-"""Blank edges that one call less is worth; receivers of nearly equal degree are then treated as equal."""
-
-
-@dataclass(frozen=True)
-class EdgePlan:
-    """Edges of one level, ordered so that receivers with equally many edges lie together.
-
-    sender, receiver, kind: [E] int64 node indices and edge-type index, in plan order. Receivers of nearly equal
-    degree are padded to one degree with blank edges from a node to itself.
-    mean: [E] float64, one over the receiver's number of edges, 0 for blank edges.
-    rows: [M] int64, the nodes that receive anything, in plan order.
-    buckets: (first row, number of rows, edges per row) for each run of equal degree.
-    num_nodes: number of nodes that can receive.
-    """
-
-    sender: Tensor
-    receiver: Tensor
-    kind: Tensor
-    mean: Tensor
-    rows: Tensor
-    buckets: tuple[tuple[int, int, int], ...]
-    num_nodes: int
-
-    @cached_property
-    def first_edge(self) -> list[int]:
-        """First edge of each of `rows`, and the number of edges."""
-        widths = [width for _, rows, width in self.buckets for _ in range(rows)]
-        return list(accumulate(widths, initial=0))
-
-
-def plan_edges(
-    sender: Tensor, receiver: Tensor, kind: Tensor, num_nodes: int, *, bipartite: bool = False
-) -> EdgePlan:
-    """Sort edges by their receiver's degree, then by receiver, keeping the order within a receiver.
-
-    sender, receiver, kind: [E] int64. Done once per graph and level; every layer reuses it. With `bipartite`
-    senders and receivers are different sets, `num_nodes` counts receivers, and blank edges come from sender 0.
-
-    >>> plan = plan_edges(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 1]), torch.zeros(3, dtype=int), 3)
-    >>> plan.buckets, plan.rows.tolist(), plan.mean.tolist()
-    (((0, 2, 2),), [1, 0], [1.0, 0.0, 0.5, 0.5])
-    """
-    degree = torch.bincount(receiver, minlength=num_nodes)
-    rows = torch.argsort(degree, stable=True)[int((degree == 0).sum()) :]
-    found, counts = torch.unique_consecutive(degree[rows], return_counts=True)
-    buckets: list[tuple[int, int, int]] = []
-    for per_row, count in zip(found.tolist(), counts.tolist(), strict=True):
-        if buckets:
-            first, rows_before, narrower = buckets[-1]
-            if rows_before * (per_row - narrower) <= _PADDING:
-                buckets[-1] = (first, rows_before + count, per_row)
-                continue
-        buckets.append((buckets[-1][0] + buckets[-1][1] if buckets else 0, count, per_row))
-    wide = torch.zeros_like(degree)
-    for first, count, per_row in buckets:
-        wide[rows[first : first + count]] = per_row
-    blank = torch.repeat_interleave(torch.arange(num_nodes, device=degree.device), wide - degree)
-    real = torch.ones(len(sender), dtype=torch.bool, device=degree.device)
-    real = torch.cat([real, torch.zeros_like(blank, dtype=torch.bool)])
-    sender = torch.cat([sender, torch.zeros_like(blank) if bipartite else blank])
-    receiver = torch.cat([receiver, blank])
-    kind = torch.cat([kind, torch.zeros_like(blank)])
-    rank = torch.empty_like(degree)
-    rank[rows] = torch.arange(len(rows), device=degree.device)
-    order = torch.argsort(rank[receiver], stable=True)
-    mean = torch.where(real, 1.0 / degree[receiver].double(), 0.0)
-    return EdgePlan(sender[order], receiver[order], kind[order], mean[order], rows, tuple(buckets), num_nodes)
 
 
 @dataclass(frozen=True)
@@ -475,7 +406,7 @@ def _arrays(given: Arguments) -> dict[str, Any]:
         "y": y.detach().contiguous().numpy(),
         "hidden": hidden.detach().contiguous().numpy(),
         "sender": plan.sender.numpy(),
-        "first_edge": plan.first_edge,
+        "first_edge": plan.first_edge.tolist(),
         "weights": [weight.detach().contiguous().numpy() for weight in weights],
         "threads": torch.get_num_threads(),
     }

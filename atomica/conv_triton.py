@@ -424,7 +424,7 @@ def _prepare(given: Arguments) -> _Given:
     return _Given(
         x=x.detach().contiguous(),
         senders=plan.sender,
-        first_edge=torch.tensor(plan.first_edge, device=x.device),
+        first_edge=plan.first_edge,
         matrices=torch.cat(matrices, dim=1),
         hidden=hidden.detach().contiguous(),
         weights=tuple(weight.detach().contiguous() for weight in weights),

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica import keys
-from atomica.conv import EdgePlan, FullyConnected, plan_edges
+from atomica.conv import FullyConnected
+from atomica.edges import EdgePlan
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs, Level
 from atomica.irreps import HARMONICS, Layout, layer_slots, spherical_harmonics
@@ -367,7 +368,7 @@ class LevelEncoder(nn.Module):
         return out, detail
 
     def _run(self, level: Level, x: Tensor, *, detailed: bool) -> tuple[Tensor, LevelDetail | None]:
-        plan = plan_edges(level.sender, level.receiver, level.kind, level.x.shape[0])
+        plan = level.edges.plan
         # the geometry is a small part of the work and all errors pass through it: double precision throughout
         vectors = (level.x[plan.sender] - level.x[plan.receiver]).double()
         y = spherical_harmonics(vectors).to(x.dtype)
@@ -407,7 +408,7 @@ class EmbeddingMixer(nn.Module):
             return self._mix(0, blocks, self._features(0, inputs))
         mixed = torch.zeros_like(blocks)
         for index in range(2):
-            (rows,) = torch.nonzero(inputs.segment == index, as_tuple=True)
+            rows = inputs.places.segments[index]
             own = self._mix(index, blocks[rows], self._features(index, inputs)[rows])
             mixed = mixed.index_copy(0, rows, own)
         return mixed
@@ -443,8 +444,8 @@ class AtomAttention(nn.Module):
     def forward(self, query: Tensor, atoms: Tensor, inputs: GraphInputs) -> Tensor:
         block_of_atom = inputs.block_of_atom
         if not self.with_global_atoms:
-            ordinary = ~inputs.atoms.is_global
-            atoms, block_of_atom = atoms[ordinary], block_of_atom[ordinary]
+            ordinary = inputs.atoms.ordinary
+            atoms, block_of_atom = atoms.index_select(0, ordinary), block_of_atom[ordinary]
         blocks, hidden = query.shape
         shape = (-1, ATTENTION_HEADS, hidden // ATTENTION_HEADS)
         q, k, v = self.query(query).view(shape), self.key(atoms).view(shape), self.value(atoms).view(shape)
@@ -456,7 +457,9 @@ class AtomAttention(nn.Module):
         pad_score, pad_count = None, None
         if self.quirks:
             # zero rows up to the longest block of the batch: their key and value are the biases
-            lengths = torch.bincount(block_of_atom, minlength=blocks)
+            lengths = block_of_atom.new_zeros(blocks).index_add(
+                0, block_of_atom, torch.ones_like(block_of_atom)
+            )
             pad_count = (lengths.max() - lengths).to(query.dtype)[:, None]
             pad_score = (q * self.key.bias.view(shape)).sum(dim=2) * scale
             top = torch.maximum(top, torch.where(pad_count > 0, pad_score.detach(), -math.inf))
@@ -489,17 +492,11 @@ class AttentionPooling(nn.Module):
         self.output = nn.Linear(hidden, hidden)
 
     def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
-        graph_of_block = inputs.graph_of_block
-        if not self.with_global_blocks:
-            ordinary = ~inputs.blocks.is_global
-            blocks, graph_of_block = blocks[ordinary], graph_of_block[ordinary]
-        counts = torch.bincount(graph_of_block, minlength=inputs.num_graphs)
-        first = torch.cumsum(counts, 0) - counts
-        column = torch.arange(len(graph_of_block), device=blocks.device) - first[graph_of_block]
-        longest = int(counts.max())
+        places = inputs.places
+        table = places.table if self.with_global_blocks else places.ordinary
+        present, longest = table.present, table.present.shape[1]
         x_GLH = blocks.new_zeros(inputs.num_graphs, longest, blocks.shape[1])
-        x_GLH = x_GLH.index_put((graph_of_block, column), blocks)
-        present = torch.arange(longest, device=blocks.device)[None] < counts[:, None]
+        x_GLH = x_GLH.index_put((table.row, table.column), blocks.index_select(0, table.blocks))
         mask = None if self.quirks else present[:, None, None, :]
         for attention, norm in zip(self.rounds, self.norms, strict=True):
             shape = (inputs.num_graphs, longest, 3, ATTENTION_HEADS, -1)

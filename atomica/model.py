@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atomica import graph as graphs
+from atomica.devices import moved
 from atomica.encoder import Encoder, EncoderConfig, Encoding
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs
@@ -79,10 +80,7 @@ class Model(nn.Module):
 
     def inputs(self, graph: Any) -> GraphInputs:
         """The tensors of a batched DGL graph on the model's device and in its precision."""
-        if isinstance(graph, GraphInputs):
-            return graph
-        parameter = next(self.parameters())
-        return graphs.inputs(graph, parameter.device, parameter.dtype)
+        return self.attach(graph, {})
 
     def encode(self, graph: Any) -> Encoding:
         """Embeddings of a batched DGL graph (or `GraphInputs`): atom [A, H], block [B, H], graph [G, H].
@@ -124,7 +122,8 @@ class Model(nn.Module):
         Heads that learn without targets need no entry. known: for heads that lack the label of some complexes,
         a bool [G] that is False there.
         """
-        return self.loss_of(self.outputs(self.attach(graph, targets)), targets, known)
+        rows = None if known is None else self.labelled(known)
+        return self.loss_of(self.outputs(self.attach(graph, targets)), targets, rows)
 
     def counts(
         self, inputs: GraphInputs, targets: Mapping[str, Any], known: Mapping[str, Tensor]
@@ -139,21 +138,49 @@ class Model(nn.Module):
 
     def attach(self, graph: Any, targets: Mapping[str, Any]) -> GraphInputs:
         """The inputs with what heads must know of their targets, such as which segment was perturbed."""
-        inputs = self.inputs(graph)
+        return self.prepare(graph, targets).to(self._device)
+
+    def prepare(self, graph: Any, targets: Mapping[str, Any]) -> GraphInputs:
+        """What `attach` gives, before it is moved to the model's device, where a DGL graph is.
+
+        All whose size depends on the data is made here, so that no step need wait for what the device finds.
+        """
+        if isinstance(graph, GraphInputs):
+            inputs = graph
+        else:
+            inputs = graphs.inputs(graph, dtype=next(self.parameters()).dtype)
+            if self.segment is not None:
+                inputs = inputs.with_alone(self.segment)
         for name in self.heads:
             if name in targets:
                 inputs = self.head(name).attach(inputs, targets[name])
         return inputs
 
+    def labelled(self, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Heads that lack the label of some complexes → indices of those that have one, on the model's device.
+
+        known: for heads with labels, a bool [G], best on the CPU, where its values are at hand.
+        """
+        return {
+            name: moved(torch.nonzero(rows)[:, 0], self._device)
+            for name, rows in known.items()
+            if not bool(rows.all())
+        }
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def loss_of(
         self,
         outputs: Mapping[str, Any],
         targets: Mapping[str, Any],
-        known: Mapping[str, Tensor] | None = None,
+        rows: Mapping[str, Tensor] | None = None,
         shares: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Losses:
         """Losses of outputs that are already there. Raises DataError naming a head without targets.
 
+        rows: as `labelled` gives them.
         A head that knows the label of no complex adds nothing, and has no entry among the terms. shares: for a part of
         a larger batch, the fraction of the counts of each head that it has (see `counts`); the losses of all parts
         then add up to that of the batch.
@@ -165,18 +192,18 @@ class Model(nn.Module):
             raise DataError(
                 f"no targets for head {', '.join(missing)}; given: {', '.join(sorted(targets)) or 'none'}"
             )
-        device = next(self.parameters()).device
+        device = self._device
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=device)
         for name, output in outputs.items():
             head, target = self.head(name), targets.get(name)
             if target is not None:
-                target = target.to(device)
-            rows = None if known is None else known.get(name)
-            if rows is not None and not bool(rows.all()):
-                if not bool(rows.any()):
+                target = moved(target, device)
+            own = None if rows is None else rows.get(name)
+            if own is not None:
+                if not len(own):
                     continue
-                output, target = head.select(output, target, rows.to(device))
+                output, target = head.select(output, target, own)
             parts = head.parts(output, target)
             if shares is None:
                 terms[name] = head.loss(output, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,8 +175,9 @@ class Perturbation:
 
     def to(self, device: torch.device | str) -> Perturbation:
         """The same on another device."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Perturbation(**{name: value.to(device) for name, value in given.items() if value is not None})
+        from atomica.devices import moved
+
+        return moved(self, device)
 
 
 @dataclass(frozen=True, eq=False)

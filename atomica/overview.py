@@ -162,7 +162,7 @@ def _step(job: Job, batch: Batch, optimizer: Any) -> tuple[float, float, int, fl
     began = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = job.model.loss(batch.graph, batch.targets, batch.known)
+        losses = job.model.loss_of(job.model.outputs(batch.graph), batch.targets, batch.rows)
     losses.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), float("inf"))
     optimizer.step()

@@ -220,12 +220,8 @@ def inputs_of(model: Model, arrays: Mapping[str, Any]) -> GraphInputs:
         torsion_bonds=torch.stack(bonds, dim=1) if bonds else torch.zeros(2, 0, dtype=torch.long),
         torsion_score=torch.zeros(len(bonds)),
     )
-    return dataclasses.replace(
-        inputs,
-        masked=(place % 3 == 1) & ~blocks.is_global,
-        embeddings=embeddings,
-        perturbation=perturbation,
-    )
+    inputs = inputs.masking((place % 3 == 1) & ~blocks.is_global)
+    return dataclasses.replace(inputs, embeddings=embeddings, perturbation=perturbation)
 
 
 def _run(model: Model, inputs: GraphInputs) -> tuple[Encoding, dict[str, Any]]:

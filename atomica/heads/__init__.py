@@ -97,7 +97,11 @@ class Head(nn.Module):
         self.config = config
 
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
-        """The inputs with what `forward` must know of the target, such as which atoms were moved."""
+        """The inputs with what `forward` must know of the target, such as which atoms were moved.
+
+        Called where the batch is made, with inputs on the CPU: the place for what needs a number from the data, such
+        as a list of unknown length, for which a step on a GPU would have to wait.
+        """
         return inputs
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Any:
@@ -129,7 +133,7 @@ class Head(nn.Module):
         return output
 
     def select(self, output: Any, target: Any, known: Tensor) -> tuple[Any, Any]:
-        """Output and target of the complexes for which `known` [G] is true."""
+        """Output and target of the complexes that have a label; known: their indices, int64."""
         return output[known], target[known]
 
     def rotated(self, output: Any, matrix: Tensor) -> Any:

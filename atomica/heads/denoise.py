@@ -1,19 +1,20 @@
 """What noise was put on a segment: translation, rotation, torsion angles and atom positions; squared-error losses.
 
-Shapes: G complexes, A atoms, T rotatable bonds, E edges of one convolution, H width of atoms, k neighbours of a bond.
+Shapes: G complexes, A atoms, P of them in perturbed segments, T rotatable bonds, E edges of one convolution, H width of
+atoms, k neighbours of a bond.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from atomica.conv import EdgePlan, plan_edges
+from atomica.edges import EdgePlan, plan_edges
 from atomica.encoder import (
     Convolution,
     DetailedEncoding,
@@ -75,7 +76,7 @@ class DenoiseOutput(NamedTuple):
     """What a denoising head gives; None for what it does not learn, vectors in the frame of the coordinates.
 
     translation, rotation: [G, 3]. torsion: [T]. atom: [A, 3], of meaning for atoms of the perturbed segment.
-    graph_of_torsion [T], graph_of_atom [A]: the complex of each; perturbed [A]: whether an atom was moved itself.
+    graph_of_torsion [T], graph_of_atom [A]: the complex of each; perturbed [P]: the atoms of perturbed segments.
     """
 
     translation: Tensor | None
@@ -88,11 +89,24 @@ class DenoiseOutput(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One loss, what predicting zero would score, and of how many complexes they are the mean."""
+    """One loss, what predicting zero would score, and of how many complexes they are the mean: scalars."""
 
     value: Tensor
     base: Tensor
-    complexes: int
+    complexes: Tensor
+
+
+@dataclass(frozen=True)
+class Sites(Perturbation):
+    """A perturbation with the places of its batch that it concerns.
+
+    moved: [P] int64, the atoms of perturbed segments. centers: edges from them to their complexes, bonds: edges to
+    rotatable bonds from the atoms nearest to them; None where they are not read.
+    """
+
+    moved: Tensor | None = None
+    centers: EdgePlan | None = None
+    bonds: EdgePlan | None = None
 
 
 @register("denoise")
@@ -103,6 +117,7 @@ class DenoiseHead(Head):
     `Model.loss` puts it there if it is the target. Output: `DenoiseOutput`.
     """
 
+    bond_products: Tensor
     Config = DenoiseConfig
     needs = ("atom", "block", "graph", "detail")
     targets = "perturbation"
@@ -132,6 +147,7 @@ class DenoiseHead(Head):
             self.torsion_convolution = Convolution(
                 features, scalars, size + 2 * hidden, dropout, harmonics=BOND_HARMONICS
             )
+            self.register_buffer("bond_products", _bond_products(), persistent=False)
             self.torsion_network = nn.Sequential(
                 nn.Linear(2 * hidden, hidden, bias=False),
                 nn.Tanh(),
@@ -142,33 +158,48 @@ class DenoiseHead(Head):
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
         if not isinstance(target, Perturbation):
             raise DataError(f"a denoise head's target is a Perturbation, not {type(target).__name__}")
-        return replace(inputs, perturbation=target.to(inputs.segment.device))
+        return replace(inputs, perturbation=self._sites(inputs, target.to(inputs.segment.device)))
+
+    def _sites(self, inputs: GraphInputs, noise: Perturbation) -> Sites:
+        """What the noise concerns, of a batch."""
+        if len(noise.segment) != inputs.num_graphs:
+            raise DataError(f"a perturbation of {len(noise.segment)} complexes for {inputs.num_graphs}")
+        moved_B = inputs.segment == noise.segment[inputs.graph_of_block]
+        (moved_P,) = torch.nonzero(moved_B[inputs.block_of_atom], as_tuple=True)
+        centers = bonds = None
+        if self.config.translation or self.config.rotation:
+            centers = _center_plan(inputs, noise, moved_P)
+        if self.config.torsion:
+            bonds = _bond_plan(inputs, _bonds_of(noise), self.neighbors)
+        own = {one.name: getattr(noise, one.name) for one in fields(Perturbation)}
+        return Sites(**own, moved=moved_P, centers=centers, bonds=bonds)
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> DenoiseOutput:
         assert isinstance(encoding, DetailedEncoding), "the model must run the encoder in detail"
+        config: DenoiseConfig = self.config
         noise = inputs.perturbation
         if noise is None:
             raise DataError(
                 "a denoise head works on perturbed complexes; the graph comes without a perturbation"
             )
-        if len(noise.segment) != inputs.num_graphs:
-            raise DataError(f"a perturbation of {len(noise.segment)} complexes for {inputs.num_graphs}")
-        moved_B = inputs.segment == noise.segment[inputs.graph_of_block]
-        moved_A, graph_of_atom = moved_B[inputs.block_of_atom], inputs.graph_of_atom
+        sites = noise if isinstance(noise, Sites) else self._sites(inputs, noise)
+        assert sites.moved is not None
+        graph_of_atom = inputs.graph_of_atom
         translation = rotation = torsion = atom = None
-        config: DenoiseConfig = self.config
         if config.translation or config.rotation:
+            assert sites.centers is not None
             # channels of the run: two polar vectors, then two axial ones
-            vectors_Gc4 = self._centers(encoding.atoms, inputs, moved_A, graph_of_atom)
+            vectors_Gc4 = self._centers(encoding.atoms, inputs, sites.moved, sites.centers)
             if config.translation:
                 scale = self.translation_scale(encoding.graph)
                 translation = (vectors_Gc4[:, :, 0] + vectors_Gc4[:, :, 2]) * scale
             if config.rotation:
                 scale = self.rotation_scale(encoding.graph)
                 rotation = (vectors_Gc4[:, :, 1] + vectors_Gc4[:, :, 3]) * scale
-        bonds = noise.torsion_bonds if noise.torsion_bonds is not None else noise.segment.new_zeros(2, 0)
+        bonds = _bonds_of(noise)
         if config.torsion:
-            torsion = self._torsions(encoding.atoms, inputs, bonds, graph_of_atom)
+            assert sites.bonds is not None
+            torsion = self._torsions(encoding.atoms, inputs, bonds, sites.bonds)
         if config.atom:
             detail = encoding.atoms
             edges = Edges(detail.plan, detail.y, self.atom_length(detail.distance), detail.kinds)
@@ -182,23 +213,13 @@ class DenoiseHead(Head):
             atom,
             graph_of_atom[bonds[0]],
             graph_of_atom,
-            moved_A,
+            sites.moved,
         )
 
-    def _centers(
-        self, detail: LevelDetail, inputs: GraphInputs, moved: Tensor, graph_of_atom: Tensor
-    ) -> Tensor:
-        """Vectors [G, 3, 4] at the mean of each perturbed segment, from its atoms."""
-        (sender,) = torch.nonzero(moved, as_tuple=True)
-        receiver = graph_of_atom[sender]
-        count = torch.bincount(receiver, minlength=inputs.num_graphs)
-        assert inputs.perturbation is not None, "forward has looked at it"
-        empty = (count == 0) & (inputs.perturbation.segment >= 0)
-        if bool(empty.any()):
-            raise DataError(
-                f"complex {int(empty.byte().argmax())} of the batch has no atom in its perturbed segment"
-            )
-        plan = plan_edges(sender, receiver, torch.zeros_like(sender), inputs.num_graphs, bipartite=True)
+    def _centers(self, detail: LevelDetail, inputs: GraphInputs, sender: Tensor, plan: EdgePlan) -> Tensor:
+        """Vectors [G, 3, 4] at the mean of each perturbed segment, from its atoms `sender` [P]."""
+        receiver = inputs.graph_of_atom[sender]
+        count = _counts(receiver, inputs.num_graphs)
         vectors = _from_center(inputs.atoms.x, sender, receiver, count, plan)
         features = detail.features
         radial = torch.cat(
@@ -208,20 +229,14 @@ class DenoiseHead(Head):
         update = self.center_convolution(plan, features, y, radial)
         return self.center_convolution.outputs.run(update, 1)
 
-    def _torsions(
-        self, detail: LevelDetail, inputs: GraphInputs, bonds: Tensor, graph_of_atom: Tensor
-    ) -> Tensor:
+    def _torsions(self, detail: LevelDetail, inputs: GraphInputs, bonds: Tensor, plan: EdgePlan) -> Tensor:
         """One number [T] per bond, from the atoms nearest to its midpoint."""
         x = inputs.atoms.x.double()
         ends = x[bonds]
         middle, direction = ends.mean(dim=0), ends[0] - ends[1]
-        receiver, sender = _nearest(
-            middle.detach(), x.detach(), graph_of_atom[bonds[0]], graph_of_atom, self.neighbors
-        )
-        plan = plan_edges(sender, receiver, torch.zeros_like(sender), bonds.shape[1], bipartite=True)
         vectors = x[plan.sender] - middle[plan.receiver]
         of_bond = spherical_harmonics(direction)[:, 4:]
-        table = _bond_products().to(x.device)
+        table = self.bond_products.to(x)
         y = torch.einsum("ei,ej,ijk->ek", spherical_harmonics(vectors), of_bond[plan.receiver], table)
         features = detail.features
         scalars = features[:, : self.hidden]
@@ -279,7 +294,7 @@ class DenoiseHead(Head):
         complexes = len(target.segment)
         if output.torsion is not None and target.torsion_bonds is None:
             zero = output.torsion.sum() * 0.0
-            found["torsion"] = Term(zero, zero.detach(), 0)
+            found["torsion"] = Term(zero, zero.detach(), moved.sum() * 0)
         elif output.torsion is not None:
             score = _of(target, "torsion_score", output.torsion)
             of = output.graph_of_torsion
@@ -322,7 +337,8 @@ class DenoiseHead(Head):
         def reader(name: str, base: bool) -> Any:
             def read(output: DenoiseOutput, target: Perturbation) -> tuple[Tensor, int] | None:
                 term = self.terms(output, target)[name]
-                return (term.base if base else term.value, term.complexes) if term.complexes else None
+                count = int(term.complexes)
+                return (term.base if base else term.value, count) if count else None
 
             return read
 
@@ -348,6 +364,33 @@ def _scale_network(hidden: int, dropout: float) -> nn.Sequential:
     )
 
 
+def _bonds_of(noise: Perturbation) -> Tensor:
+    """[2, T], none if torsions were left alone."""
+    return noise.segment.new_zeros(2, 0) if noise.torsion_bonds is None else noise.torsion_bonds
+
+
+def _center_plan(inputs: GraphInputs, noise: Perturbation, moved: Tensor) -> EdgePlan:
+    """Edges from the atoms of perturbed segments [P] to their complexes.
+
+    Raises DataError if a segment that should have been perturbed has no atom.
+    """
+    receiver = inputs.graph_of_atom[moved]
+    empty = (torch.bincount(receiver, minlength=inputs.num_graphs) == 0) & (noise.segment >= 0)
+    if bool(empty.any()):
+        raise DataError(
+            f"complex {int(empty.byte().argmax())} of the batch has no atom in its perturbed segment"
+        )
+    return plan_edges(moved, receiver, torch.zeros_like(moved), inputs.num_graphs, bipartite=True)
+
+
+def _bond_plan(inputs: GraphInputs, bonds: Tensor, neighbors: int) -> EdgePlan:
+    """Edges to each of the bonds [2, T] from the atoms nearest to its midpoint."""
+    x, graph_of_atom = inputs.atoms.x.detach().double(), inputs.graph_of_atom
+    middle = x[bonds].mean(dim=0)
+    receiver, sender = _nearest(middle, x, graph_of_atom[bonds[0]], graph_of_atom, neighbors)
+    return plan_edges(sender, receiver, torch.zeros_like(sender), bonds.shape[1], bipartite=True)
+
+
 def _from_center(x: Tensor, sender: Tensor, receiver: Tensor, count: Tensor, plan: EdgePlan) -> Tensor:
     """Vectors [E, 3] Å, float64, from the mean of each receiver's `count` senders to each of them."""
     x = x.double()
@@ -355,6 +398,11 @@ def _from_center(x: Tensor, sender: Tensor, receiver: Tensor, count: Tensor, pla
     vectors = x[plan.sender] - center[plan.receiver]
     at_center = vectors.detach().norm(dim=1, keepdim=True) < NO_DIRECTION
     return torch.where(at_center, 0.0, vectors)
+
+
+def _counts(of: Tensor, size: int) -> Tensor:
+    """How often each number below `size` occurs in `of`; unlike `torch.bincount` without a look at the data."""
+    return of.new_zeros(size).index_add(0, of, torch.ones_like(of))
 
 
 def _nearest(
@@ -395,15 +443,15 @@ def _of(target: Perturbation, name: str, like: Tensor) -> Tensor:
 
 def _vector_term(error: Tensor, score: Tensor, moved: Tensor) -> Term:
     """Mean squares of the errors [G, 3], and of the scores, of the complexes that were moved [G]."""
-    count = int(moved.sum())
+    count = moved.sum()
     rows = moved.to(error)[:, None]
-    values = 3 * max(1, count)
+    values = 3 * count.clamp(min=1)
     return Term((error.square() * rows).sum() / values, (score.square() * rows).sum() / values, count)
 
 
-def _mean_over_complexes(values: Tensor, of: Tensor, complexes: int) -> tuple[Tensor, int]:
+def _mean_over_complexes(values: Tensor, of: Tensor, complexes: int) -> tuple[Tensor, Tensor]:
     """Mean over complexes of the mean of their values [N], and how many complexes have any; 0 without values."""
-    counts = torch.bincount(of, minlength=complexes)
+    counts = _counts(of, complexes)
     sums = values.new_zeros(complexes).index_add(0, of, values)
-    there = int((counts > 0).sum())
-    return (sums / counts.clamp(min=1)).sum() / max(1, there), there
+    there = (counts > 0).sum()
+    return (sums / counts.clamp(min=1)).sum() / there.clamp(min=1), there

@@ -56,7 +56,7 @@ class MaskedBlockHead(Head):
         self.network = nn.Sequential(*parts)
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.block[inputs.masked])
+        return self.network(encoding.block.index_select(0, inputs.places.masked))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         if len(output) != len(target):

@@ -98,7 +98,8 @@ def encode(
         from atomica import graph
 
         records = [rows.dataset[row].view(input) for row in rows.rows[batch]]
-        return batch, records, model.inputs(graph.batch(records, **model.config.graph_options()))
+        made = graph.batch(records, **model.config.graph_options())
+        return batch, records, model.inputs(made).planned()
 
     model.eval()
     for batch, records, inputs in prefetch(plan, load, threads=threads):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atomica import graph, keys
-from atomica.conv import EdgePlan, plan_edges
+from atomica.edges import EdgePlan, plan_edges
 from atomica.encoder import Edges, Encoder, Interaction, LevelEncoder
 from atomica.graph import GraphInputs, Level
 from atomica.irreps import Layout, spherical_harmonics
@@ -133,7 +133,7 @@ def differing(encoder: LevelEncoder, level: Level, x: Tensor, source: Tensor) ->
 
     x [V, H] the inputs; source [V] the node of the first copy that a node is, and shares its input with, or -1.
     """
-    nodes = int(source.max()) + 1
+    nodes, edges = int(source.max()) + 1, level.edges
     states = _first_copy(encoder, level, x[:nodes], nodes)
     fresh = _other_edges(level, source, nodes)
     place = torch.where(source < 0, 0, source)  # of each node's features in the table of the layer
@@ -145,7 +145,7 @@ def differing(encoder: LevelEncoder, level: Level, x: Tensor, source: Tensor) ->
         reached = torch.zeros_like(fresh)
         reached[changed] = True
         fresh = fresh | reached
-        fresh[level.receiver[reached[level.sender]]] = True
+        fresh[edges.receiver[reached[edges.sender]]] = True
         table = torch.cat([states[index], own])
         where = torch.cat([level.x[:nodes], level.x[changed]])
         receivers = torch.nonzero(fresh)[:, 0]
@@ -161,8 +161,9 @@ def differing(encoder: LevelEncoder, level: Level, x: Tensor, source: Tensor) ->
 
 def _first_copy(encoder: LevelEncoder, level: Level, x: Tensor, nodes: int) -> list[Tensor]:
     """The features of the nodes of the first copy before every layer, and after the last."""
-    among = level.receiver < nodes
-    plan = plan_edges(level.sender[among], level.receiver[among], level.kind[among], nodes)
+    every = level.edges
+    among = every.receiver < nodes
+    plan = plan_edges(every.sender[among], every.receiver[among], every.kind[among], nodes)
     vectors = (level.x[plan.sender] - level.x[plan.receiver]).double()
     edges = _edges(encoder, plan, vectors, x.dtype)
     states = [x]
@@ -185,11 +186,12 @@ def _layer(
     """Features of `receivers` [R] after a layer; table, where: features and places (Å) before it, found by `place`."""
     rank = torch.full_like(place, -1)
     rank[receivers] = torch.arange(len(receivers), device=place.device)
-    among = rank[level.receiver] >= 0
+    every = level.edges
+    among = rank[every.receiver] >= 0
     plan = plan_edges(
-        place[level.sender[among]],
-        rank[level.receiver[among]],
-        level.kind[among],
+        place[every.sender[among]],
+        rank[every.receiver[among]],
+        every.kind[among],
         len(receivers),
         bipartite=True,
     )
@@ -207,15 +209,16 @@ def _edges(encoder: LevelEncoder, plan: EdgePlan, vectors: Tensor, dtype: torch.
 
 def _other_edges(level: Level, source: Tensor, nodes: int) -> Tensor:
     """Bool [V]: nodes that receive from other senders, or by other kinds of edges, than in the first copy."""
-    code = torch.where(source < 0, nodes, source)[level.sender] * len(keys.EDGE_TYPES) + level.kind
+    edges = level.edges
+    code = torch.where(source < 0, nodes, source)[edges.sender] * len(keys.EDGE_TYPES) + edges.kind
     order = torch.argsort(code, stable=True)
-    order = order[torch.argsort(level.receiver[order], stable=True)]
+    order = order[torch.argsort(edges.receiver[order], stable=True)]
     code = code[order]
-    degree = torch.bincount(level.receiver, minlength=len(source))
+    degree = torch.bincount(edges.receiver, minlength=len(source))
     first = torch.cumsum(degree, 0) - degree
     origin = torch.where(source < 0, 0, source)
     other = (source < 0) | (degree != degree[origin])
-    receiver = level.receiver[order]
+    receiver = edges.receiver[order]
     compared = ~other[receiver]
     rank = torch.arange(len(code), device=code.device) - first[receiver]
     mine, receiver = code[compared], receiver[compared]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atomica import graph as graphs
 from atomica import keys, noise
+from atomica.devices import moved
 from atomica.features import BlockFeatures
 from atomica.graph import GraphInputs
 from atomica.model import Model
@@ -34,8 +35,10 @@ Draws = npt.NDArray[np.int64]
 class Batch:
     """What one step needs: the tensors of the graphs, the targets of each head, and the ids for messages.
 
-    known: for each head with labels, a bool [G] that is False where a complex has none for it. unperturbed: number
-    of complexes that were to be perturbed, but have no segment that could be; None without such noise.
+    graph, targets: on the model's device. known: for each head with labels, a bool [G] that is False where a complex
+    has none for it; rows: the same for losses, see `Model.labelled`. counts: of its losses, see `Model.counts`.
+    unperturbed: number of complexes that were to be perturbed, but have no segment that could be; None without such
+    noise.
     """
 
     ids: tuple[str, ...]
@@ -43,6 +46,8 @@ class Batch:
     graph: GraphInputs
     targets: Mapping[str, Any]
     known: Mapping[str, Tensor]
+    rows: Mapping[str, Tensor]
+    counts: Mapping[str, Mapping[str, int]]
     unperturbed: int | None = None
 
     @property
@@ -110,6 +115,7 @@ class Part:
     def load(self, draws: Draws, model: Model, epoch: int = FIXED) -> Batch:
         """Read and join the complexes of one batch, perturb them, and move them to the model's device.
 
+        A step finds all in it that must be known of the data, such as the order of edges, and need not ask the device.
         epoch: what the noise depends on beside the seed and the complex.
         """
         positions, times = draws % len(self.rows), draws // len(self.rows)
@@ -145,12 +151,17 @@ class Part:
                     values = values[made.kept_blocks]
                     values[made.masked] = 0.0  # they would tell what is hidden
                 graph.nodes[keys.BLOCK].data[name] = torch.from_numpy(values)
+        known = {name: known[index] for name, known in self.known.items()}
+        prepared = model.prepare(graph, targets).planned()
+        device = next(model.parameters()).device
         return Batch(
             ids=tuple(record.id for record in records),
             blocks=self.blocks_of(draws),
-            graph=model.inputs(graph),
-            targets=targets,
-            known={name: known[index] for name, known in self.known.items()},
+            graph=prepared.to(device),
+            targets=moved(targets, device),
+            known=known,
+            rows=model.labelled(known),
+            counts=model.counts(prepared, targets, known),
             unperturbed=unperturbed,
         )
 

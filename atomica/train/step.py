@@ -95,9 +95,9 @@ class _Loss(nn.Module):
             return weight.sum() * 0.0, {}
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, torch.bfloat16) if self.autocast else nullcontext():
-            outputs = self.model.outputs(self.model.attach(batch.graph, batch.targets))
+            outputs = self.model.outputs(batch.graph)
         # Losses are summed up in full precision.
-        losses = self.model.loss_of(_full(outputs), batch.targets, batch.known, shares)
+        losses = self.model.loss_of(_full(outputs), batch.targets, batch.rows, shares)
         return losses.total, {name: term.detach() for name, term in losses.terms.items()}
 
 
@@ -149,7 +149,7 @@ class Stepper:
         counts: Counts = {}
         if self.ranks.size > 1 or len(batches) > 1:
             for batch in batches:
-                _add(counts, self.model.counts(batch.graph, batch.targets, batch.known))
+                _add(counts, batch.counts)
         told = self.ranks.gather([stop, save, counts, sum(unperturbed) if unperturbed else None])
         whole: Counts = {}
         for _, _, one, _ in told:
@@ -195,14 +195,13 @@ class Stepper:
     def _shares(self, batch: Batch | None, counts: Counts | None) -> dict[str, dict[str, float]] | None:
         if batch is None or counts is None:
             return None
-        own = self.model.counts(batch.graph, batch.targets, batch.known)
         return {
             head: {part: count / max(1, counts[head][part]) for part, count in parts.items()}
-            for head, parts in own.items()
+            for head, parts in batch.counts.items()
         }
 
 
-def _add(sums: Counts, more: Counts) -> None:
+def _add(sums: Counts, more: Mapping[str, Mapping[str, int]]) -> None:
     for head, parts in more.items():
         entry = sums.setdefault(head, {})
         for part, count in parts.items():

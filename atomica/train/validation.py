@@ -76,9 +76,8 @@ class _Found:
         self, model: Model, draws: Draws, batch: Batch, metrics: Mapping[str, Any], *, apart: bool
     ) -> None:
         """Run the model on a batch. apart: metrics of heads with labels are left for later."""
-        inputs = model.attach(batch.graph, batch.targets)
-        outputs = model.outputs(inputs)
-        losses = model.loss_of(outputs, batch.targets, batch.known)
+        outputs = model.outputs(batch.graph)
+        losses = model.loss_of(outputs, batch.targets, batch.rows)
         count_batch(self.sums, len(batch.ids), batch.labelled, batch.unperturbed, numbers_of(losses.terms))
         for name, output in outputs.items():
             head, target = model.head(name), batch.targets.get(name)
@@ -87,13 +86,8 @@ class _Found:
                 self.rows[name] |= dict(zip(draws.tolist(), predicted.cpu(), strict=True))
                 if apart:
                     continue
-            if target is not None:
-                target = target.to(
-                    predicted.device if isinstance(predicted, Tensor) else inputs.segment.device
-                )
-            if name in batch.known and target is not None:
-                known = batch.known[name].to(inputs.segment.device)
-                predicted, target = predicted[known], target[known]
+            if name in batch.rows and target is not None:
+                predicted, target = predicted[batch.rows[name]], target[batch.rows[name]]
             if not isinstance(target, Tensor) or len(target):
                 metrics[name].update(predicted, target)
                 self.measured.add(name)

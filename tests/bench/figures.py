@@ -163,7 +163,8 @@ def convolution(runs: int) -> None:
     import torch
     from e3nn import o3
 
-    from atomica.conv import FullyConnected, plan_edges
+    from atomica.conv import FullyConnected
+    from atomica.edges import plan_edges
     from atomica.irreps import Layout, layer_slots, spherical_harmonics
 
     torch.manual_seed(0)

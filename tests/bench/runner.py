@@ -58,7 +58,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
                 batch = super().load(draws, model, epoch)
                 began = time.perf_counter()
                 optimizer.zero_grad(set_to_none=True)
-                losses = other.loss(batch.graph, batch.targets, batch.known)
+                losses = other.loss_of(other.outputs(batch.graph), batch.targets, batch.rows)
                 losses.total.backward()
                 torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
                 optimizer.step()

@@ -243,7 +243,7 @@ def worker(arguments: argparse.Namespace) -> None:
         "complexes": inputs.num_graphs,
         "blocks": len(inputs.graph_of_block),
         "atoms": len(inputs.block_of_atom),
-        "edges": len(inputs.atoms.sender) + len(inputs.blocks.sender),
+        "edges": len(inputs.atoms.edges.sender) + len(inputs.blocks.edges.sender),
         "parameters": sum(p.numel() for p in model.parameters()),
         "MiB before": (torch.cuda.memory_allocated() if cuda else resident(peak=False)) >> 20,
     }

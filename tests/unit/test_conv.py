@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomica import conv
-from atomica.conv import FullyConnected, plan_edges
+from atomica import conv, edges
+from atomica.conv import FullyConnected
+from atomica.edges import plan_edges
 from atomica.irreps import Layout, layer_slots, spherical_harmonics
 from atomica.keys import KERNELS
 from atomica.testing import random_motion, rotate_features
@@ -177,7 +178,7 @@ def test_second_derivatives_of_every_kernel(monkeypatch):
 
 @pytest.mark.parametrize("padding", [0, 64, 10**6])
 def test_plan_keeps_every_edge_once(monkeypatch, padding):
-    monkeypatch.setattr(conv, "_PADDING", padding)
+    monkeypatch.setattr(edges, "_PADDING", padding)
     generator = torch.Generator().manual_seed(0)
     sender, receiver, kind = torch.randint(0, 20, (3, 200), generator=generator)
     receiver = receiver.clamp(max=11)

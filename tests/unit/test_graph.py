@@ -122,7 +122,7 @@ def test_files_keep_everything(tmp_path):
         ours, theirs = graph.inputs(before), graph.inputs(after)
         assert theirs.num_graphs == ours.num_graphs
         assert torch.equal(theirs.graph_of_block, ours.graph_of_block)
-        assert torch.equal(theirs.atoms.sender, ours.atoms.sender)
+        assert torch.equal(theirs.atoms.edges.sender, ours.atoms.edges.sender)
         assert torch.equal(theirs.atoms.x, ours.atoms.x)
     with pytest.raises(DataError, match="no such file"):
         graph.load_graphs(tmp_path / "absent.bin")

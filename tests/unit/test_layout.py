@@ -22,7 +22,7 @@ ROOMS = [
     ("sampling",),
     ("convert",),
     ("features",),
-    ("noise",),
+    ("noise", "edges", "devices"),
     ("graph",),
     ("demo",),
     ("irreps", "conv", "conv_triton"),

@@ -1,0 +1,143 @@
+"""A step asks the device for nothing: a GPU that must tell a number, or a size, lets the processor wait for it.
+
+The steps run on tensors without data, in which every such question is an error, once as if on a CPU, and as far as
+PyTorch can without a GPU, without the backward pass, as if on one; there copies between the two are errors as well.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from atomica import EncoderConfig, Model, conv, graph, noise, open_dataset
+from atomica.devices import mapped
+from atomica.heads import head_class
+from atomica.noise import NoiseConfig
+
+QUESTIONS = (DataDependentOutputException, DynamicOutputShapeException)
+HEADS = {
+    "affinity": {},
+    "binary": {},
+    "denoise": {},
+    "interface": {},
+    "masked_block": {},
+    "multiclass": {"classes": ("a", "b")},
+    "regression": {},
+}
+TORSIONS = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.1)
+ATOMS = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, gaussian_sigma=0.5, mask_proportion=0.1)
+CASES = [
+    *((kind, {}, TORSIONS) for kind in HEADS),
+    ("denoise", {}, ATOMS),
+    ("denoise masked_block binary", {"modality_embedding": True}, TORSIONS),
+    ("binary", {"atom_global": True, "block_global": False}, TORSIONS),
+    ("binary", {"reference_quirks": True}, TORSIONS),
+    ("binary", {"embeddings": {"sizes": (3,)}}, TORSIONS),
+    ("affinity", {"embeddings": {"sizes": (3, 2)}}, TORSIONS),
+]
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses copies from one device to another. A single number of the CPU's needs none."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
+            given = args[func.overloadpacket is torch.ops.aten.copy_]
+            assert given.device == found.device, (
+                f"{func} of {given.shape} from {given.device} to {found.device}"
+            )
+        return found
+
+
+def model_and_batch(heads, settings, kinds):
+    """A model, and of one batch its inputs, targets and labelled rows."""
+    torch.manual_seed(0)
+    config = EncoderConfig(**{"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 3, **settings})
+    own = {**HEADS, "denoise": {"atom": 1.0} if kinds.gaussian_sigma else {}}
+    classes = {name: head_class(name) for name in heads.split()}
+    model = Model(
+        config, {name: cls(cls.Config(**own[name]), config) for name, cls in classes.items()}
+    ).train()
+    data = open_dataset("demo://pockets")
+    records = [data[row] for row in range(3)]
+    made, found = graph.perturbed(records, kinds, noise.seeds(0, 0, range(3)), **config.graph_options())
+    for name, size in zip(config.embeddings.frames, config.embeddings.sizes, strict=True):
+        made.nodes["block"].data[name] = torch.randn(made.num_nodes("block"), size)
+    sources = {
+        "perturbation": found.perturbation,
+        "masks": found.mask_labels,
+        "labels": torch.tensor([0, 1, 1]),
+    }
+    targets = {name: sources[cls.targets] for name, cls in classes.items() if cls.targets in sources}
+    known = {
+        name: torch.tensor([True, False, True]) for name, cls in classes.items() if cls.targets == "labels"
+    }
+    return model, model.prepare(made, targets).planned(), targets, model.labelled(known)
+
+
+def without_data(mode, device, model, *batch):
+    """The batch with tensors that have no data, on a device; those of the model are replaced as well."""
+
+    def fake(tensor):
+        return mode.from_tensor(tensor.detach()).to(device)
+
+    with mode:
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = torch.nn.Parameter(fake(parameter), parameter.requires_grad)
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = fake(buffer)
+        return [mapped(fake, part) for part in batch]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("heads", "settings", "kinds"), CASES)
+def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, device):
+    monkeypatch.setattr(conv, "KERNEL", "torch")  # as on a GPU
+    model, inputs, targets, rows = model_and_batch(heads, settings, kinds)
+    expected = model.loss_of(model.outputs(inputs), targets, rows).total  # constants are made once
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    inputs, targets, rows = without_data(mode, device, model, inputs, targets, rows)
+    with mode:
+        model.loss_of(model.outputs(inputs), targets, rows)  # and once for every device
+        with NoCopies():
+            total = model.loss_of(model.outputs(inputs), targets, rows).total
+        assert (total.shape, total.dtype, total.device.type) == (expected.shape, expected.dtype, device)
+        if device == "cpu":
+            optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).any()),
+        lambda x: x[x > 0],
+        lambda x: torch.bincount(x.long(), minlength=3),
+        lambda x: x.long().unique(),
+        lambda x: torch.repeat_interleave(x, x.long()),
+    ],
+)
+def test_questions_are_noticed(question):
+    for device in ("cpu", "cuda"):
+        with FakeTensorMode(), pytest.raises(QUESTIONS):
+            question(torch.ones(3, device=device))
+
+
+@pytest.mark.parametrize("copy", [lambda x: x.cpu(), lambda x: x + torch.tensor([1.0, 2.0, 3.0]).to(x)])
+def test_copies_are_noticed(copy):
+    with FakeTensorMode():
+        x = torch.ones(3, device="cuda")
+        with NoCopies(), pytest.raises(AssertionError, match="cpu"):
+            copy(x)
