@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from atomica import checksums
 from atomica import graph as graphs
 from atomica.devices import moved
 from atomica.encoder import Encoder, EncoderConfig, Encoding
@@ -268,6 +269,7 @@ class Model(nn.Module):
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
+        (target / checksums.FILE).unlink(missing_ok=True)  # of what was there before
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         _write(target / WEIGHTS, save(weights))
         _write(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
@@ -291,6 +293,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+    _verify(folder, DESCRIPTION)
     try:
         found = json.loads((folder / DESCRIPTION).read_text())
     except json.JSONDecodeError as error:
@@ -305,8 +308,17 @@ def _check_format(description: Any) -> None:
         raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def _verify(folder: Path, name: str) -> None:
+    """Raise DataError if the folder has checksums, and a file of it is not what was written."""
+    if (folder / checksums.FILE).is_file() and (damage := checksums.damage(folder, (name,))):
+        raise DataError(f"{folder}: damaged model ({damage}); take another checkpoint, or copy it again")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a saved model by name. Raises DataError if they cannot be read or are damaged."""
     from safetensors.torch import load_file
+
+    _verify(folder, WEIGHTS)
 
     try:
         return load_file(folder / WEIGHTS)
@@ -317,12 +329,12 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 def load(path: str | Path, device: str = "auto") -> Model:
     """Read a model that `Model.save` or a run wrote: `path` is its folder.
 
-    device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … Raises DataError saying what is missing
-    or does not fit.
+    device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … Raises DataError saying what is missing,
+    does not fit, or differs from the checksums that checkpoints have.
     """
     folder = Path(path)
     model = Model.from_description(_read_description(folder))
-    weights = _read_weights(folder)
+    weights = read_weights(folder)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -372,7 +384,7 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
     folder holds no model, or its encoder has other sizes.
     """
     source = Path(folder)
-    description, weights = _read_description(source), _read_weights(source)
+    description, weights = _read_description(source), read_weights(source)
     encoder = _under(weights, "encoder")
     lines = [_copy(model.encoder, encoder, "encoder")]
     saved = {entry["name"]: entry["kind"] for entry in description["heads"]}

@@ -98,9 +98,9 @@ def _train(job: Job, stop: Stop, journal: Journal, ranks: Ranks, told: Sequence[
         _begin(job, journal, ranks, told)
     done = None if job.resume is None else int(job.resume.state["progress"]["step"])
     if job.resume is not None:
-        from safetensors.torch import load_file
+        from atomica.model import read_weights
 
-        job.model.load_state_dict(load_file(job.resume.folder / "model.safetensors"))
+        job.model.load_state_dict(read_weights(job.resume.folder))
         journal.say(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}")
     with (
         training.reported(job.folder) if ranks.first else nullcontext(),
@@ -153,15 +153,14 @@ def _evaluate(
     job: Job, outcome: Outcome, log: RunLog | None, stop: Stop, journal: Journal, ranks: Ranks
 ) -> None:
     """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
-    from safetensors.torch import load_file
-
     from atomica import evaluate
-    from atomica.train.checkpoint import write_text
+    from atomica.model import read_weights
+    from atomica.train.checkpoint import find, write_text
     from atomica.train.saving import BEST
     from atomica.train.validation import predict
 
     best = job.folder / CHECKPOINTS / BEST
-    job.model.load_state_dict(load_file(best / "model.safetensors"))
+    job.model.load_state_dict(read_weights(find(best) or best))
     test, seed = job.parts["test"], job.spec.run.seed
     predictions, loss, metrics = predict(job.model, test, stop, ranks)
     distributed.leave(ranks)  # else metrics computed here would wait for the others

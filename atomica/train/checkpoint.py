@@ -6,7 +6,6 @@ needs to go on beside it: `state.safetensors` (optimiser, random-number generato
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atomica import checksums
 from atomica.errors import DataError
 from atomica.spec import setting
 
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 FORMAT = 2
-STATE, TENSORS, SUMS = "state.json", "state.safetensors", "checksums.json"
+STATE, TENSORS = "state.json", "state.safetensors"
 
 WRITE, KEEP = "write", "keep"
 
@@ -48,27 +48,40 @@ class CheckpointConfig:
     """Table `[train.checkpoints]`: what is kept beside `best`, and `last` at the end of every epoch."""
 
     minutes: float = setting(10.0, "`last` is also written so often within an epoch; 0: never", low=0)
-    hours: float = setting(0.0, "a checkpoint to go on from is kept so often as step-NUMBER; 0: never", low=0)
+    hours: float = setting(
+        0.0,
+        "a checkpoint is kept so often as step-NUMBER, to go on from once it is copied over `last`; 0: never",
+        low=0,
+    )
     top: int = setting(1, "models of the best epochs that are kept, beyond 1 as epoch-NUMBER", low=1)
 
 
 class Due:
     """When the next checkpoint within an epoch is due, by the clock."""
 
-    def __init__(self, config: CheckpointConfig) -> None:
-        self.config = config
-        self.wrote = self.kept = time.monotonic()
+    def __init__(self, config: CheckpointConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config, self.clock = config, clock
+        self.wrote = self.kept = clock()
+
+    @property
+    def age(self) -> float:
+        """Seconds of training since one was kept, or since the start."""
+        return self.clock() - self.kept
+
+    def go_on(self, age: float) -> None:
+        """Count from a run that was interrupted so long after it kept one."""
+        self.kept = self.clock() - age
 
     def what(self) -> str:
         """`WRITE` or `KEEP` if one is due, else nothing."""
-        now = time.monotonic()
-        if self.config.hours and now - self.kept >= 3600 * self.config.hours:
+        now = self.clock()
+        if self.config.hours and self.age >= 3600 * self.config.hours:
             return KEEP
         return WRITE if self.config.minutes and now - self.wrote >= 60 * self.config.minutes else ""
 
     def written(self, *, keep: bool) -> None:
         """One has been written."""
-        self.wrote = time.monotonic()
+        self.wrote = self.clock()
         if keep:
             self.kept = self.wrote
 
@@ -102,8 +115,7 @@ def write(
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         _write_bytes(fresh / TENSORS, save(flat))
         _write_bytes(fresh / STATE, json.dumps({"format": FORMAT, **state}, indent=1).encode())
-        sums = {file.name: _checksum(file) for file in sorted(fresh.iterdir())}
-        _write_bytes(fresh / SUMS, json.dumps(sums, indent=1).encode())
+        _write_bytes(fresh / checksums.FILE, checksums.of_folder(fresh).encode())
         for file in fresh.iterdir():
             _sync(file)
         _sync(fresh)
@@ -132,29 +144,6 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _checksum(file: Path) -> str:
-    found = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
-
-
-def _damage(place: Path) -> str:
-    """What is wrong with the files of a checkpoint, by their checksums; nothing if all is well."""
-    try:
-        sums = json.loads((place / SUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"{SUMS}: {error}"
-    for name, expected in sums.items():
-        file = place / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if _checksum(file) != expected:
-            return f"{name} is not what was written: its SHA-256 differs"
-    return ""
-
-
 def read(folder: Path) -> Checkpoint:
     """Read a checkpoint. Raises DataError if it is missing, damaged, or of an unknown format."""
     from safetensors.torch import load_file
@@ -170,7 +159,7 @@ def read(folder: Path) -> Checkpoint:
         raise DataError(
             f"{place}: checkpoint format {state.get('format')} is not {FORMAT}, which this version reads"
         )
-    damage = _damage(place)
+    damage = checksums.damage(place)
     if damage:
         raise DataError(f"{place}: damaged checkpoint ({damage})")
     return Checkpoint(place, state, load_file(place / TENSORS))

@@ -39,6 +39,8 @@ class State:
     skipped: int = 0
     out_of_memory: int = 0
     top: list[list[float]] = field(default_factory=list)
+    kept_before: float = 0.0
+    """Seconds since a checkpoint was kept for good."""
 
 
 class Saver:
@@ -64,6 +66,7 @@ class Saver:
 
     def last(self, state: State, *, keep: bool = False) -> None:
         """Write the checkpoint to go on from; all ranks together, since each has random-number generators."""
+        state.kept_before = 0.0 if keep else self.due.age
         others = self.ranks.gather_bytes(checkpoint.random_bytes() if not self.ranks.first else b"")
         if self.ranks.first:
             optimizer_state, optimizer_tensors = checkpoint.pack_optimizer(self.stepper.optimizer)
@@ -101,6 +104,7 @@ class Saver:
             checkpoint.restore_random_bytes(own.numpy().tobytes())
         else:
             self.seed(state.step)
+        self.due.go_on(state.kept_before)
         return state
 
     def seed(self, step: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from helpers import command, environment, events, run
 
 import atomica
+import atomica.errors
 from atomica.runner import main
 from atomica.spec import tomllib
 
@@ -262,6 +264,35 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(finished, write_spec, numb
         one, two = (folder / "checkpoints" / name / "model.safetensors" for folder in (out, undisturbed))
         assert one.read_bytes() == two.read_bytes()
     assert (out / "predictions.csv").read_bytes() == (undisturbed / "predictions.csv").read_bytes()
+
+
+def test_checkpoints_kept_by_the_hour_are_complete(finished, write_spec):
+    """One after every step here; the run goes on from an early one to the same end."""
+    path, out = write_spec()
+    assert main([str(path), "--set", "train.checkpoints.hours=1e-9"]) == 0
+    folder = out / "checkpoints"
+    kept = sorted(place.name for place in folder.glob("step-*"))
+    steps = [event["step"] for event in events(out) if event["event"] == "step"]
+    assert kept == [f"step-{step:08}" for step in range(max(steps))]
+    shutil.rmtree(folder / "last")
+    shutil.copytree(folder / "step-00000003", folder / "last")
+    assert main([str(path), "--set", "train.checkpoints.hours=0", "--resume"]) == 0
+    assert losses(out) == losses(finished[1])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
+def test_a_damaged_checkpoint_is_not_loaded(finished, tmp_path, name):
+    """A flipped bit that is still valid safetensors and JSON."""
+    best = shutil.copytree(finished[1] / "checkpoints" / "best", tmp_path / "best")
+    content = bytearray((best / name).read_bytes())
+    content[content.rindex(b"0")] ^= 1
+    (best / name).write_bytes(content)
+    with pytest.raises(
+        atomica.errors.DataError, match=f"best: damaged model .{name} is not what was written"
+    ):
+        atomica.load(best)
+    (best / "checksums.json").unlink()  # a folder without them is taken as it is
+    assert atomica.load(best).kinds
 
 
 def test_a_finished_run_can_be_trained_longer_but_not_otherwise(finished, write_spec, capsys):
