@@ -1,8 +1,8 @@
 """Whole steps of the published model against the same model with the textbook convolution: time and memory.
 
-    python tests/bench/steps.py                                  all sizes, ours against e3nn
+    python tests/bench/steps.py --memory 20                      small, middle, large: ours against e3nn
     python tests/bench/steps.py --blocks 60 --variants ours e3nn torch cuequivariance
-    python tests/bench/steps.py --blocks 1000 2000 4000 8000 --variants ours      how it grows
+    python tests/bench/steps.py --blocks 1000 2000 4000 8000 --variants ours --runs 1      how it grows
     python tests/bench/steps.py --profile --blocks 1000          where a step of ours spends its time
     python tests/bench/steps.py --interface 20000                memory and time to embed one interface of so many atoms
 
@@ -17,10 +17,10 @@ OpenEquivariance works on GPUs alone and is not tried.)
 
 Every variant lives in a process of its own, since memory is counted by process, and they take turns, so that a change
 in the machine's speed meets all of them; CPU seconds, of all threads, say more where it does other work beside. What
-would need more memory than `--memory` is stopped and shown as such. Ratios of time are medians over pairs of runs;
-those of memory are of what the work adds (`added`) to what the process held before, with code, data and model loaded.
-The share of the machine's rate of matrix products counts the arithmetic of the summed form alone, without what is
-computed twice to save memory.
+would add more than `--memory` to what is loaded is stopped and shown as such. Ratios of time are medians over pairs of
+runs; those of memory are of what the work adds (`added`) to what the process held before, with code, data and model
+loaded. The share of the machine's rate of matrix products counts the arithmetic of the summed form alone, without what
+is computed twice to save memory. With three sizes or more it is also shown what a block costs at each.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ import numpy as np
 
 WORK = ("embed", "gradient", "step")
 BASELINE = "e3nn"
+NO_ROOM = "does not fit"
 GIB = 2**30
 
 
@@ -49,8 +50,12 @@ GIB = 2**30
 
 
 def batch(blocks: int, model: Any) -> tuple[Any, dict[str, Any]]:
-    """Inputs and targets: perturbed complexes of the demo set in order, up to `blocks` blocks, at least one."""
+    """Inputs and targets, as a loader leaves them: complexes of the demo set in order, up to `blocks` blocks.
+
+    At least one complex; perturbed.
+    """
     from atomica import graph, noise, open_dataset
+    from atomica.devices import moved
 
     dataset = open_dataset("demo://pockets")
     sizes = [len(record.block_types) for record in dataset]
@@ -63,7 +68,9 @@ def batch(blocks: int, model: Any) -> tuple[Any, dict[str, Any]]:
     )
     options = model.config.graph_options()
     made, found = graph.perturbed([dataset[i] for i in rows], config, noise.seeds(0, 0, rows), **options)
-    return model.inputs(made), {"denoise": found.perturbation, "masked_block": found.mask_labels}
+    targets = {"denoise": found.perturbation, "masked_block": found.mask_labels}
+    device = next(model.parameters()).device
+    return model.prepare(made, targets).planned().to(device), moved(targets, device)
 
 
 def published(device: str) -> Any:
@@ -140,8 +147,21 @@ def textbook(own: Any, library: str) -> Any:
     return Textbook().to(next(own.parameters()).device)
 
 
+def counts(model: Any, inputs: Any, targets: dict[str, Any]) -> dict[str, float]:
+    """Floating-point operations of each work."""
+    forward = flops(model, lambda: model.loss(inputs, targets))
+    return {
+        "embed": flops(model, lambda: model.encode(inputs)),
+        "gradient": 3 * forward,
+        "step": 3 * forward,
+    }
+
+
 def flops(model: Any, work: Callable[[], object]) -> float:
-    """Floating-point operations of the convolutions in `work`, forward, in the summed form: outer products, weights."""
+    """Floating-point operations of the convolutions in `work`, forward, in the summed form: outer products, weights.
+
+    They are counted, not done: results are zeros meanwhile.
+    """
     import torch
 
     from atomica.conv import FullyConnected
@@ -149,25 +169,25 @@ def flops(model: Any, work: Callable[[], object]) -> float:
 
     found = 0
 
-    def count(module: Any, args: Any, kwargs: Any) -> None:
+    def count(
+        module: Any, plan: Any, x: Any, y: Any, hidden: Any, *, scalars_only: bool = False
+    ) -> torch.Tensor:
         nonlocal found
-        plan, *_ = args
         edges = int((plan.mean > 0).sum())
         for slot in module.tables.targets:
-            if kwargs.get("scalars_only") and slot.l:
+            if scalars_only and slot.l:
                 continue
             outer = module.tables.fan_in[slot] * COMPONENTS[slot.l] * (module.radial + 1)
             found += 2 * outer * (edges + len(plan.rows) * slot.channels)
+        return x.new_zeros(plan.num_nodes, module.outputs.channels[0] if scalars_only else module.outputs.dim)
 
-    hooks = [
-        module.register_forward_pre_hook(count, with_kwargs=True)
-        for module in model.modules()
-        if isinstance(module, FullyConnected)
-    ]
-    with torch.no_grad():
-        work()
-    for hook in hooks:
-        hook.remove()
+    real = FullyConnected.forward
+    FullyConnected.forward = count  # type: ignore[assignment]
+    try:
+        with torch.no_grad():
+            work()
+    finally:
+        FullyConnected.forward = real  # type: ignore[method-assign]
     return float(found)
 
 
@@ -189,20 +209,30 @@ def product_rate(device: str) -> float:
 # -------------------------------------------------------------------------------------------------- processes
 
 
-def resident(peak: bool) -> int:
-    """Resident memory of this process in bytes, as the kernel counts it: now, or the largest so far."""
+def resident(what: str) -> int:
+    """Memory of this process in bytes, as the kernel counts it: VmRSS now, VmHWM at the most so far, or VmData."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM" if peak else "VmRSS"):
+        if line.startswith(what):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def limit(memory: float, cuda: bool) -> None:
+    """Refuse memory beyond what is held now and `memory` GiB."""
+    import torch
+
+    if cuda:
+        whole = torch.cuda.get_device_properties(0).total_memory
+        share = (torch.cuda.memory_allocated() + memory * GIB) / whole
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (resident("VmData") + int(memory * GIB),) * 2)
 
 
 def worker(arguments: argparse.Namespace) -> None:
     """Build one variant, then do what standard input asks for, answering each line with one of JSON."""
     import torch
 
-    if arguments.memory:
-        resource.setrlimit(resource.RLIMIT_DATA, (int(arguments.memory * GIB),) * 2)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     from atomica import conv
@@ -231,7 +261,7 @@ def worker(arguments: argparse.Namespace) -> None:
 
     def gradient() -> None:
         optimizer.zero_grad(set_to_none=True)
-        model.loss(inputs, targets).total.backward()
+        model.loss_of(model.outputs(inputs), targets).total.backward()
 
     def step() -> None:
         gradient()
@@ -245,11 +275,13 @@ def worker(arguments: argparse.Namespace) -> None:
         "atoms": len(inputs.block_of_atom),
         "edges": len(inputs.atoms.edges.sender) + len(inputs.blocks.edges.sender),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "MiB before": (torch.cuda.memory_allocated() if cuda else resident(peak=False)) >> 20,
+        "MiB before": (torch.cuda.memory_allocated() if cuda else resident("VmRSS")) >> 20,
     }
     if arguments.profile:
         profile(step, arguments.runs)
         return
+    if arguments.memory:
+        limit(arguments.memory, cuda)
     print(json.dumps(sizes), flush=True)
     for line in sys.stdin:
         start, busy = time.perf_counter(), time.process_time()
@@ -258,12 +290,12 @@ def worker(arguments: argparse.Namespace) -> None:
         except (RuntimeError, MemoryError) as error:
             if "memory" not in str(error) and not isinstance(error, MemoryError):
                 raise
-            print(json.dumps({"failed": "does not fit"}), flush=True)
+            print(json.dumps({"failed": NO_ROOM}), flush=True)
             return
         if cuda:
             torch.cuda.synchronize()
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
-        peak = torch.cuda.max_memory_allocated() if cuda else resident(peak=True)
+        peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
         print(json.dumps({"seconds": seconds, "cpu": busy, "peak": peak}), flush=True)
 
 
@@ -302,14 +334,15 @@ def embed_interface(atoms: int) -> None:
     import torch
 
     model, graph = published("cpu").eval(), interface(atoms)
-    before = resident(peak=True)
+    before = resident("VmHWM")
     start = time.perf_counter()
     with torch.no_grad():
         model.encode(graph)
     seconds = time.perf_counter() - start
+    peak = resident("VmHWM")
     print(
         f"one interface of {graph.num_nodes('atom'):,} atoms in {graph.num_nodes('block'):,} blocks: "
-        f"{resident(peak=True) >> 20} MiB at the peak, {before >> 20} before; {seconds:.1f} s"
+        f"{peak >> 20} MiB at the peak, {before >> 20} before; {seconds:.1f} s"
     )
 
 
@@ -349,7 +382,7 @@ class Variant:
         line = self.process.stdout.readline()
         if not line:
             # killed for memory, or an error that it has printed
-            self.failed = "does not fit" if self.process.wait() < 0 else "failed"
+            self.failed = NO_ROOM if self.process.wait() < 0 else "failed"
             return {}
         found: dict[str, Any] = json.loads(line)
         self.failed = found.get("failed", "")
@@ -360,8 +393,11 @@ class Variant:
         if self.failed:
             return
         assert self.process.stdin is not None
-        self.process.stdin.write(work + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(work + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and what it last said tells why
         found = self._answer()
         if not self.failed:
             self.peak[work] = found["peak"]
@@ -378,8 +414,8 @@ class Variant:
         self.process.communicate()
 
 
-def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> None:
-    """All variants on one batch: run them in turn and print the table."""
+def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> Variant:
+    """All variants on one batch: run them in turn and print the table; returns the first one."""
     with tempfile.TemporaryDirectory() as folder:
         variants = [
             Variant(name, blocks, Path(folder, f"{name}.npy"), arguments) for name in arguments.variants
@@ -394,14 +430,38 @@ def compare(blocks: int, arguments: argparse.Namespace, rate: float) -> None:
         print("\n" + ", ".join(f"{count:,} {name}" for name, count in shown.items()))
         model = published("cpu")
         inputs, targets = batch(blocks, model)
-        forward = flops(model, lambda: model.loss(inputs, targets))
-        needed = {"embed": flops(model, lambda: model.encode(inputs)), "gradient": 3 * forward}
-        table(variants, {**needed, "step": needed["gradient"]}, rate)
+        table(variants, counts(model, inputs, targets), rate)
         reference = next((v for v in variants if v.name == BASELINE and v.embedding.exists()), None)
         for variant in variants:
             if reference and variant is not reference and variant.embedding.exists():
                 error = np.abs(np.load(variant.embedding) - np.load(reference.embedding)).max()
                 print(f"embeddings of {variant.name} and {reference.name} differ by at most {error:.1e}")
+    return variants[0]
+
+
+def growth(sizes: list[Variant]) -> None:
+    """Prints what a block costs of a step at each size, against the first, and how far that is from a straight line.
+
+    CPU seconds, which other work on the machine changes least, and memory that the step adds.
+    """
+    sizes = [variant for variant in sizes if "step" in variant.cpu]
+    if len(sizes) < 3:
+        return
+    blocks = np.array([variant.sizes["blocks"] for variant in sizes], dtype=float)
+    kinds = {
+        "CPU seconds": np.array([statistics.median(variant.cpu["step"]) for variant in sizes]),
+        "MiB added": np.array([variant.added("step") for variant in sizes], dtype=float),
+    }
+    print(f"\nhow a step of {sizes[0].name} grows")
+    for name, values in kinds.items():
+        each = values / blocks
+        slope, start = np.polyfit(blocks, values, 1)
+        off = np.abs(values - (start + slope * blocks)).max() / values.max()
+        shown = ", ".join(f"{n:,.0f}: {v / each[0]:.2f}" for n, v in zip(blocks, each, strict=True))
+        print(
+            f"{name} per block, against {blocks[0]:,.0f} blocks: {shown}; line {start:.3g} + {slope:.3g} per block, "
+            f"off by at most {off:.1%} of the largest"
+        )
 
 
 def table(variants: list[Variant], needed: dict[str, float], rate: float) -> None:
@@ -414,7 +474,7 @@ def table(variants: list[Variant], needed: dict[str, float], rate: float) -> Non
         for variant in variants:
             line = f"{work:10} {variant.name:16}"
             if work not in variant.seconds:
-                print(f"{line} {variant.failed or 'failed':>9}")
+                print(f"{line} {variant.failed or 'failed'}")
                 continue
             times = variant.seconds[work]
             used = needed[work] / statistics.median(times) / rate
@@ -433,10 +493,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--blocks", type=int, nargs="+", default=[30, 1000, 4000], help="sizes of batches")
+    parser.add_argument(
+        "--blocks", type=int, nargs="+", default=[30, 500, 1000, 4000], help="sizes of batches"
+    )
     parser.add_argument("--variants", nargs="+", default=["ours", BASELINE], help="the first is ours")
     parser.add_argument("--runs", type=int, default=3, help="runs that count, after one that does not")
-    parser.add_argument("--memory", type=float, default=0, help="GiB that a process may use; 0: no limit")
+    parser.add_argument("--memory", type=float, default=0, help="GiB that the work may add; 0: no limit")
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch and our kernel; 0: its choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--interface", type=int, metavar="ATOMS", help="embed one interface instead")
@@ -465,8 +527,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     rate = product_rate(arguments.device)
     print(f"matrix products: {rate / 1e9:.0f} GFLOP/s with {torch.get_num_threads()} threads")
-    for blocks in arguments.blocks:
-        compare(blocks, arguments, rate)
+    growth([compare(blocks, arguments, rate) for blocks in arguments.blocks])
 
 
 if __name__ == "__main__":
