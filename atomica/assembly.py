@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from atomica.train.checkpoint import Checkpoint
     from atomica.train.parts import Part
 
-__all__ = ["CHECKPOINTS", "RESOLVED", "Job", "assemble", "counts"]
+__all__ = ["CHECKPOINTS", "LOCK", "RESOLVED", "Job", "assemble", "counts"]
 
 CHECKPOINTS = "checkpoints"
 RESOLVED = "spec.toml"
+LOCK = ".lock"
 """What a run folder holds, by name."""
 
 
@@ -57,11 +58,13 @@ def assemble(
     dry: bool,
     ranks: Ranks = ALONE,
     issues: Issues | None = None,
+    claim: Callable[[Path], None] | None = None,
 ) -> Job:
     """Read the spec, open the data, build the model. Raises SpecError with all that is wrong.
 
     resume: None resumes the run in the folder, if it has a checkpoint. dry: nothing is to be written. ranks: the
-    processes that train together. issues: what is known to be wrong already.
+    processes that train together. issues: what is known to be wrong already. claim: called with the folder before a run
+    there is looked at, and raises SpecError if another process writes into it.
     """
     issues = issues or Issues(source)
     checked = read_spec(source, issues)
@@ -74,6 +77,8 @@ def assemble(
     from atomica import conv
 
     folder = Path(os.path.abspath(checked.run.folder))
+    if claim is not None and (folder / RESOLVED).is_file():
+        claim(folder)
     if resume is None:
         resume = _last(folder) is not None
     wanted = checked.device.kind

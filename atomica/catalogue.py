@@ -41,6 +41,7 @@ def listing() -> str:
         ("samplers: data.sampler", DataConfig, "sampler"),
         ("sweeps: sweep.method", SweepConfig, "method"),
         ("pruning of sweeps: sweep.prune", SweepConfig, "prune"),
+        ("places of trials: sweep.engine", SweepConfig, "engine"),
     ):
         lines += ["", title]
         for name, meaning in spec.meanings(cls_, key).items():

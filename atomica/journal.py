@@ -25,7 +25,10 @@ class Journal:
 
     def open(self, folder: Path, *, resume: bool) -> None:
         """Start log.txt in the folder of a run with what was told so far; a resumed run adds to its own."""
-        self._stream = (folder / TEXT).open("a" if resume else "w", encoding="utf-8")
+        if not resume:
+            (folder / TEXT).unlink(missing_ok=True)
+        # Several processes may add to it.
+        self._stream = (folder / TEXT).open("a", encoding="utf-8")
         kept, self._kept = self._kept, []
         for text in kept:
             self.note(text)

@@ -17,12 +17,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from atomica import spec
-from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble
+from atomica.assembly import CHECKPOINTS, LOCK, RESOLVED, Job, assemble
 from atomica.journal import Journal
+from atomica.locks import Lock
 from atomica.overview import MIB, dry_run, known_texts, overview, peak_memory
 from atomica.sweep import Sweep, assemble_sweep, outlook, perform
 from atomica.train import distributed
@@ -59,15 +61,39 @@ exit codes:
 # ------------------------------------------------------------------------------------------------- jobs
 
 
+class _Claim:
+    """The folder of a run, held by the first rank against other processes that would write into it."""
+
+    def __init__(self) -> None:
+        self._lock: Lock | None = None
+
+    def __call__(self, folder: Path) -> None:
+        """Hold it, if that is not done; raises SpecError if another process does."""
+        from atomica.errors import SpecError
+
+        if self._lock is None:
+            lock = Lock(folder / LOCK, optional=True)
+            if not lock.held:
+                raise SpecError(
+                    f"another process is at work on the run in {folder}; wait for its end (after a signal, for its "
+                    "checkpoint), or give another run.name or run.out"
+                )
+            self._lock = lock
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._lock is not None:
+            self._lock.release()
+
+
 def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
-    """Make the run's folder, with the resolved spec in it. told: the overview, which the report repeats."""
+    """Start what the run's folder holds, with the resolved spec. told: the overview, which the report repeats."""
     import torch
 
     from atomica.conv import kernel_for
     from atomica.report import environment
     from atomica.train.checkpoint import write_text
 
-    job.folder.mkdir(parents=True, exist_ok=True)
     journal.open(job.folder, resume=job.resume is not None)
     header = (
         "# Every setting of this run, defaults included. Repeat it under another run.out, or --resume it.\n\n"
@@ -395,10 +421,10 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
     from atomica.infer import job as after
     from atomica.train.stopping import Interrupted, Stop, StopRequested
 
-    started, journal = False, Journal(silent=not ranks.first)
+    started, journal, claim = False, Journal(silent=not ranks.first), _Claim()
     resume = None if arguments.start_or_resume else arguments.resume
 
-    def prepare() -> Job | Sweep | AfterTraining:
+    def prepare() -> Job | tuple[Sweep, Job] | AfterTraining:
         source = spec.load(arguments.spec, arguments.overrides)
         name = _job_after_training(source)
         if name is not None:
@@ -413,13 +439,25 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
                 )
             options = ["--devices", str(arguments.devices)] if arguments.devices > 1 else []
             return assemble_sweep(source, resume=resume, dry=arguments.dry_run, ranks=local, options=options)
-        return assemble(source, resume=resume, dry=arguments.dry_run, ranks=local)
+        alone = arguments.dry_run or not ranks.first
+        return assemble(
+            source, resume=resume, dry=arguments.dry_run, ranks=local, claim=None if alone else claim
+        )
+
+    def take(job: Job) -> None:
+        """Make the folder of a new run and hold it; another process may have done so since it was looked at."""
+        job.folder.mkdir(parents=True, exist_ok=True)
+        claim(job.folder)
+        if job.resume is None and (job.folder / CHECKPOINTS / "last").exists():
+            raise SpecError(
+                f"another process has made a run in {job.folder}; give another run.name or run.out"
+            )
 
     try:
         job = distributed.agreed(ranks, prepare)
         sweep = None
-        if isinstance(job, Sweep):
-            sweep, job = job, job.base
+        if isinstance(job, tuple):
+            sweep, job = job
             journal.say("\n".join(outlook(sweep)))
         if not isinstance(job, Job):
             journal.say("\n".join(after.overview(job)))
@@ -433,6 +471,8 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
         if arguments.dry_run:
             journal.say("\n".join(dry_run(job)))
             return DONE
+        if sweep is None:
+            distributed.agreed(ranks, lambda: take(job) if ranks.first else None)
         started = True
         signals.stop = Stop()
         if sweep is not None:
@@ -464,6 +504,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
         raise
     finally:
         journal.close()
+        claim.release()
 
 
 def _say_failure(text: str, journal: Journal, ranks: Ranks) -> None:

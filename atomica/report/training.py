@@ -94,7 +94,7 @@ def reported(folder: Path) -> Iterator[None]:
 
 
 def _read(folder: Path, *, finished: bool) -> _Run:
-    records = list(_records(folder / METRICS))
+    found = list(records(folder / METRICS))
     try:
         text = (folder / "spec.toml").read_text(encoding="utf-8")
         spec = tomllib.loads(text)
@@ -110,14 +110,14 @@ def _read(folder: Path, *, finished: bool) -> _Run:
         folder=folder,
         spec=spec,
         spec_text=text,
-        steps=[one for one in records if one["event"] == "step"],
-        epochs=[one for one in records if one["event"] == "epoch"],
+        steps=[one for one in found if one["event"] == "step"],
+        epochs=[one for one in found if one["event"] == "epoch"],
         evaluation=evaluation,
         starts=environment.read(folder),
     )
 
 
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+def records(path: Path) -> Iterator[Mapping[str, Any]]:
     """The records of metrics.jsonl; a last line that was cut off is left out."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

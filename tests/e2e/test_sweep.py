@@ -1,23 +1,18 @@
-"""A whole sweep: stopped in a trial, gone on with; one trial pruned, one failed; its table."""
+"""Whole sweeps: stopped, killed, shared by processes or a Ray cluster; trials pruned and failed; table and report."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from helpers import environment, events, run, same_weights, start, wait_until
 
 pytest.importorskip("optuna")
 
 from atomica.runner import main
-
-ROOT = Path(__file__).parents[2]
 
 SPEC = """\
 [run]
@@ -53,24 +48,53 @@ train.learning_rate = [3e-3, 1e-30, 1e25]
 """
 
 
-def test_a_sweep_is_stopped_and_goes_on(tiny_set, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out"
-    (tmp_path / "spec.toml").write_text(SPEC.format(out=out, data=tiny_set))
+@pytest.fixture
+def write_spec(tiny_set, tmp_path, monkeypatch):
+    """Writes the spec of a small sweep; returns its path and the sweep's folder."""
     # Trials are processes of their own, which must find this source tree.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+
+    def write(changes=None):
+        text = SPEC.format(out=tmp_path / "out", data=tiny_set)
+        for old, new in (changes or {}).items():
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "spec.toml").write_text(text)
+        return tmp_path / "spec.toml", tmp_path / "out"
+
+    return write
+
+
+def table(out):
+    with (out / "trials.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def process_of(place):
+    """Process id of the trial in a folder, while it runs."""
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"run.out={place}".encode() in words:
+            return int(folder.name)
+    return None
+
+
+def test_a_sweep_is_stopped_and_goes_on(write_spec, capsys):
+    path, out = write_spec()
     first = out / "trials" / "0001" / "metrics.jsonl"
-    command = [sys.executable, "-m", "atomica.runner", str(tmp_path / "spec.toml")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        while process.poll() is None and not (first.is_file() and '"epoch", ' in first.read_text()):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=120)[0]
-    assert process.returncode == 130, said
-    assert "trial   1 of 3: train.learning_rate=0.003" in said
-    assert "stopped in trial 1; its checkpoint is written; go on with --resume" in said
+    process = start(path)
+    wait_until(lambda: events(first.parent, "epoch"), process)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "trial 1 of 3: train.learning_rate=0.003" in said
+    assert "stopped in trial 1; its checkpoint is written; go on with --resume" in errors
     assert (first.parent / "checkpoints" / "last").is_dir()
 
-    arguments = [str(tmp_path / "spec.toml")]
+    arguments = [str(path)]
     assert main(arguments) == 2
     assert "holds a sweep already; add --resume" in capsys.readouterr().err
     assert main([*arguments, "--resume", "--set", "model.layers=2", "--set", "sweep.prune=none"]) == 2
@@ -81,8 +105,7 @@ def test_a_sweep_is_stopped_and_goes_on(tiny_set, tmp_path, capsys, monkeypatch)
 
     assert main([*arguments, "--resume"]) == 3
     said = capsys.readouterr().out
-    with (out / "trials.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = table(out)
     assert [(row["trial"], row["state"], row["train.learning_rate"]) for row in rows] == [
         ("1", "done", "0.003"),
         ("2", "pruned", "1e-30"),
@@ -97,6 +120,90 @@ def test_a_sweep_is_stopped_and_goes_on(tiny_set, tmp_path, capsys, monkeypatch)
     assert f"best    trial 1, valid loss {rows[0]['valid loss']}: {out / 'trials/0001'}" in said
     assert "failed: the " in said
     assert "of this step" in (out / "trials" / "0003.txt").read_text()
-    assert "trial   3 of 3" in (out / "log.txt").read_text()
+    assert "the loss is" in rows[2]["problem"]
+    assert "trial 3 of 3" in (out / "log.txt").read_text()
     # Each trial is a run of its own, which can be repeated.
     assert "learning_rate = 0.003" in (out / "trials" / "0001" / "spec.toml").read_text()
+    page = (out / "report.html").read_text()
+    for told in ("By trial", "Courses", "train.learning_rate", "trials/0001", "the loss is"):
+        assert told in page
+
+
+def test_a_killed_sweep_goes_on_in_several_processes(write_spec):
+    """Killed in a trial: that one is taken up where it stood, by one of two processes that share the rest."""
+    changes = {
+        'prune = "median"\n': "",
+        "[3e-3, 1e-30, 1e25]": "[1e-3, 2e-3, 3e-3]",
+        "epochs = 3": "epochs = 12",
+        "tensorboard": "every_steps = 1\ntensorboard",
+    }
+    path, out = write_spec(changes)
+    first = out / "trials" / "0001"
+    process = start(path)
+    wait_until(lambda: len(events(first, "epoch")) >= 2, process)
+    trial = process_of(first)
+    process.kill()
+    process.communicate(timeout=60)
+    # Two at once, while the trial of the killed one may still be writing its checkpoint; one of them resumes, and the
+    # other is the same command again, which joins what others work on.
+    resumed = start(path, "--resume")
+    wait_until(
+        lambda: "2 of 3" in (out / "log.txt").read_text() or process_of(first) not in (None, trial), resumed
+    )
+    joined = start(path)
+    said = [one.communicate(timeout=300) for one in (resumed, joined)]
+    assert [one.returncode for one in (resumed, joined)] == [0, 0], said
+    rows = table(out)
+    assert sorted((row["trial"], row["state"], row["epochs"]) for row in rows) == [
+        (number, "done", "12") for number in "123"
+    ]
+    assert sorted(float(row["train.learning_rate"]) for row in rows) == [1e-3, 2e-3, 3e-3]
+    assert [row["valid loss"] for row in rows] == sorted((row["valid loss"] for row in rows), key=float)
+    log = (out / "log.txt").read_text()
+    assert log.count("trial 1 of 3") == 2
+    assert log.count("trial 2 of 3") == log.count("trial 3 of 3") == 1
+    # The trial that was killed has lost nothing and done nothing twice.
+    steps = [record["step"] for record in events(first, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert "resume  after step" in (first / "log.txt").read_text()
+    undisturbed = out.parent / "undisturbed"
+    assert main([str(first / "spec.toml"), "--set", f"run.out={undisturbed}"]) == 0
+    same_weights(first, undisturbed)
+
+
+def test_each_trial_may_have_several_devices(write_spec):
+    path, out = write_spec(
+        {'prune = "median"\n': "", "[3e-3, 1e-30, 1e25]": "[1e-3, 2e-3]", "epochs = 3": "epochs = 1"}
+    )
+    code, said, errors = run(path, "--devices", 2)
+    assert code == 0, said + errors
+    for name in ("0001", "0002"):
+        starts = json.loads((out / "trials" / name / "environment.json").read_text())
+        assert [one["ranks"] for one in starts] == [2]
+
+
+def test_a_ray_cluster_runs_trials_and_is_stopped(write_spec):
+    pytest.importorskip("ray")
+    changes = {
+        'prune = "median"\n': 'engine = "ray"\n',
+        "[3e-3, 1e-30, 1e25]": "[3e-3, 1e25, 2e-3]",
+        "epochs = 3": "epochs = 9",
+    }
+    path, out = write_spec(changes)
+    first = out / "trials" / "0001"
+    process = start(path)
+    wait_until(lambda: events(first, "epoch"), process)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, said + errors
+    assert "go on with --resume" in errors
+    assert (first / "checkpoints" / "last").is_dir()
+    assert process_of(first) is None
+    code, said, errors = run(path, "--resume")
+    assert code == 3, said + errors
+    assert "trial 2 fail: the " in said
+    rows = {row["trial"]: row for row in table(out)}
+    assert {number: row["state"] for number, row in rows.items()} == {"1": "done", "2": "failed", "3": "done"}
+    assert rows["1"]["epochs"] == rows["3"]["epochs"] == "9"
+    assert "resume  after step" in (first / "log.txt").read_text()
+    assert "trial 3 of 3: train.learning_rate=0.002" in (out / "log.txt").read_text()

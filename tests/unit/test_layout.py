@@ -14,7 +14,7 @@ PACKAGE = Path(atomica.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS = [
-    ("keys", "errors", "journal", "checksums"),
+    ("keys", "errors", "journal", "checksums", "locks"),
     ("fragments", "mining", "pockets", "prep"),
     ("spec",),
     ("shards",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("optuna")
@@ -9,7 +11,7 @@ pytest.importorskip("optuna")
 from atomica import spec
 from atomica.errors import SpecError
 from atomica.runner import main
-from atomica.sweep import Range, SweepConfig, _check_values, read_sweep
+from atomica.sweep.config import Range, SweepConfig, check_values, read_sweep
 
 PLAIN = """\
 [run]
@@ -30,7 +32,7 @@ def reading(tmp_path, text):
     issues = spec.Issues(source)
     config = read_sweep(source, issues)
     if config is not None:
-        _check_values(source.without("sweep"), config, issues)
+        check_values(source.without("sweep"), config, issues)
     issues.raise_any()
     return config
 
@@ -149,3 +151,120 @@ def test_mistakes_of_spec_and_sweep_are_reported_together(tmp_path, monkeypatch,
     assert "spec.toml:10: train.epochs = 0: must be at least 1" in error
     assert "spec.toml:12: sweep.trials = 0: must be at least 1" in error
     assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------- trials, without running any
+
+
+SWEEP = """\
+[model]
+atom_hidden = 8
+block_hidden = 8
+edge_size = 4
+layers = 1
+[sweep]
+method = "{method}"
+{trials}
+[sweep.keys]
+train.learning_rate = {{ low = 1e-4, high = 1e-2, log = true }}
+model.dropout = [0.0, 0.1, 0.2]
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a sweep in a folder of its own; `resume` as on the command line."""
+    from atomica.sweep import assemble_sweep
+
+    def made(name, method="random", *, resume=False, dry=True, trials="trials = 5", old="", new=""):
+        path = tmp_path / f"{name}.toml"
+        path.write_text((PLAIN + SWEEP.format(method=method, trials=trials)).replace(old or "\0", new))
+        source = spec.load(path, [f"run.out={tmp_path / name}"])
+        return assemble_sweep(source, resume=resume, dry=dry)[0]
+
+    return made
+
+
+def run_through(sweep, kills=()):
+    """Take trials one by one, and give each a value; before those in `kills` the process is as if killed."""
+    from atomica.sweep.study import joined, next_trial, values_of
+
+    found, killed = {}, set()
+    while True:
+        with joined(sweep) as (study, before):
+            assert before == bool(sweep.resume)
+            while (taken := next_trial(sweep, study)) is not None:
+                trial, lock = taken
+                assert trial.number not in found
+                with lock:
+                    if trial.number in kills and trial.number not in killed:
+                        killed.add(trial.number)
+                        break
+                    found[trial.number] = values_of(trial)
+                    study.tell(trial, float(found[trial.number]["train.learning_rate"]))
+            else:
+                return found
+        sweep = replace(sweep, resume=True)
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_a_sweep_that_was_killed_draws_the_same_trials(make, method):
+    undisturbed = run_through(make("one", method))
+    assert sorted(undisturbed) == list(range(5))
+    assert len({str(values) for values in undisturbed.values()}) == 5
+    assert run_through(make("two", method), kills={0, 3}) == undisturbed
+    # One that is asked for more trials goes on with others.
+    more = run_through(make("one", method, resume=True, trials="trials = 7"))
+    assert sorted(more) == [5, 6]
+    assert not {str(values) for values in more.values()} & {str(values) for values in undisturbed.values()}
+
+
+def test_processes_take_different_trials_and_those_of_the_dead(make):
+    from atomica.sweep.study import joined, next_trial
+
+    sweep = make("both")
+    with joined(sweep) as (study, begun), joined(sweep) as (other, begun_there):
+        assert (begun, begun_there) == (False, True)
+        taken = [next_trial(sweep, one) for one in (study, other, study, other)]
+        assert [trial.number for trial, _ in taken] == [0, 1, 2, 3]
+        taken[1][1].release()  # its process is gone
+        taken.append(next_trial(sweep, study))
+        assert (taken[4][0].number, taken[4][0].params) == (1, taken[1][0].params)
+        taken.append(next_trial(sweep, other))
+        assert taken[5][0].number == 4
+        assert next_trial(sweep, other) is None
+    with pytest.raises(SpecError, match="holds a sweep already; add --resume"), joined(sweep):
+        pass
+    with pytest.raises(SpecError, match=r"started otherwise\n(.|\n)*0.1"):
+        make("both", resume=True, dry=False, old="[0.0, 0.1, 0.2]", new="[0.0, 0.1]")
+    assert make("both", resume=None, dry=False).plan == sweep.plan
+
+
+def test_a_kill_while_a_trial_is_drawn_or_written_down(make):
+    """A trial without all its values, half a line in the journal, a grid of which half is laid out."""
+    from optuna.distributions import FloatDistribution
+
+    from atomica.sweep.plan import STORE
+    from atomica.sweep.study import joined, next_trial, values_of
+
+    sweep = make("cut")
+    with joined(sweep) as (study, _):
+        study.ask(fixed_distributions={"train.learning_rate": FloatDistribution(1e-4, 1e-2, log=True)})
+    journal = sweep.folder / STORE
+    with journal.open("a") as stream:
+        stream.write('{"op_code":4,"wor')
+    journal.with_name(f"{STORE}.lock").symlink_to(journal)
+    sweep = replace(sweep, resume=True)
+    with joined(sweep) as (study, _):
+        trial, lock = next_trial(sweep, study)
+        assert trial.number == 0
+        assert set(values_of(trial)) == set(sweep.config.keys)
+        lock.release()
+
+    grid = make("grid", "grid", trials="", old="{ low = 1e-4, high = 1e-2, log = true }", new="[1e-4, 1e-3]")
+    with joined(grid):
+        lines = (grid.folder / STORE).read_text().splitlines(keepends=True)
+    assert len(lines) > 6
+    (grid.folder / STORE).write_text("".join(lines[:4]))
+    drawn = [tuple(values.values()) for values in run_through(replace(grid, resume=True)).values()]
+    assert sorted(drawn) == [(rate, drop) for rate in ("0.0001", "0.001") for drop in ("0.0", "0.1", "0.2")]

@@ -1,0 +1,182 @@
+"""Running the trials of a sweep: each in a process of its own, watched, pruned, and told to Optuna."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atomica.assembly import LOCK, RESOLVED
+from atomica.journal import Journal
+from atomica.locks import Lock
+from atomica.sweep import table
+from atomica.sweep.plan import BASE, Sweep
+from atomica.sweep.study import joined, next_trial, values_of
+from atomica.train.distributed import PARENT
+from atomica.train.stopping import Interrupted, Stop
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+__all__ = ["perform", "work"]
+
+DONE, INTERRUPTED = 0, 130
+
+POLL_SECONDS = 0.5
+
+
+def perform(sweep: Sweep, journal: Journal, stop: Stop) -> int:
+    """Run trials until there are as many as wanted, alone or beside other processes; returns the exit code.
+
+    Raises Interrupted once `stop` is set and the trials under way have written their checkpoints.
+    """
+    with joined(sweep) as (study, begun):
+        journal.open(sweep.folder, resume=begun)
+        if sweep.config.engine == "ray":
+            from atomica.sweep.cluster import share_out
+
+            share_out(sweep, study, journal, stop)
+        else:
+            while work(sweep, study, journal, stop):
+                pass
+        table.write(sweep, study)
+        return table.conclude(sweep, study, journal)
+
+
+def work(sweep: Sweep, study: Study, journal: Journal, stop: Stop) -> bool:
+    """Run one trial; whether there was one to run. Raises Interrupted if it was stopped, or was to begin after that."""
+    if stop.requested:
+        raise Interrupted("stopped between two trials")
+    found = next_trial(sweep, study)
+    if found is None:
+        return False
+    trial, lock = found
+    with lock:
+        try:
+            _perform_trial(sweep, study, trial, journal, stop)
+        finally:
+            table.write(sweep, study)
+    return True
+
+
+def _perform_trial(sweep: Sweep, study: Study, trial: Trial, journal: Journal, stop: Stop) -> None:
+    """Run one trial to its end and tell Optuna; raises Interrupted if it was stopped, to go on later."""
+    from optuna.trial import TrialState
+
+    folder, values = sweep.trial(trial.number), values_of(trial)
+    shown = " ".join(f"{name}={value}" for name, value in values.items())
+    name = f"trial {trial.number + 1}"
+    journal.say(f"{name:7} of {sweep.config.number}: {shown}")
+    _wait_until_free(folder, stop)
+    began = time.monotonic()
+    reports = _Reports(sweep, study, trial, folder / "metrics.jsonl")
+    output = folder.with_suffix(".txt")
+    pruned = False
+    with (
+        output.open("ab") as stream,
+        subprocess.Popen(
+            _command(sweep, folder, values),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, PARENT: str(os.getpid())},
+            start_new_session=True,  # signals from the terminal are passed on once, not twice
+        ) as process,
+    ):
+        asked = False
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)
+            reports.read()
+            pruned = pruned or (sweep.config.prune != "none" and trial.should_prune())
+            if (pruned or stop.requested) and not asked:
+                process.send_signal(signal.SIGTERM)
+                asked = True
+        code = process.returncode
+    reports.read()
+    seconds = time.monotonic() - began
+    trial.set_user_attr("seconds", round(trial.user_attrs.get("seconds", 0.0) + seconds, 1))
+    if code == DONE and reports.best is not None:
+        study.tell(trial, reports.best)
+        outcome = f"valid {sweep.monitor} {reports.best:.4f}"
+    elif pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+        outcome = f"pruned after epoch {reports.epoch}"
+    elif stop.requested or code == INTERRUPTED:
+        stop.requested = True  # a scheduler may tell the trial alone
+        raise Interrupted(f"stopped in {name}; its checkpoint is written")
+    else:
+        reason = _reason(code, output)
+        trial.set_user_attr("problem", reason)
+        study.tell(trial, state=TrialState.FAIL)
+        outcome = f"failed: {reason}"
+    journal.say(f"        {name}: {outcome}, {seconds:.0f} s")
+
+
+def _wait_until_free(folder: Path, stop: Stop) -> None:
+    """Wait for a process that still writes into the folder of a trial: the sweep that had started it was killed."""
+    while (folder / RESOLVED).is_file() and not stop.requested:
+        with Lock(folder / LOCK, optional=True) as lock:
+            if lock.held:
+                return
+        time.sleep(POLL_SECONDS)
+
+
+def _command(sweep: Sweep, folder: Path, values: Mapping[str, str]) -> list[str]:
+    base = sweep.base
+    changes = {"run.name": f"{base.run.name}-{folder.name}", "run.out": str(folder), **values}
+    if base.log.wandb.mode != "off" and not base.log.wandb.group:
+        changes["log.wandb.group"] = base.run.name
+    command = [sys.executable, "-m", "atomica.runner", str(sweep.folder / BASE), *sweep.options]
+    command += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    return [*command, "--start-or-resume"]
+
+
+class _Reports:
+    """The epochs that a trial has recorded, passed on to Optuna."""
+
+    def __init__(self, sweep: Sweep, study: Study, trial: Trial, path: Path) -> None:
+        self.sweep, self.trial, self.path = sweep, trial, path
+        self.known = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        self.best: float | None = None
+        self.epoch = 0
+
+    def read(self) -> None:
+        """Look at the records; those that a resumed run drops and writes again are the same."""
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # being written
+            if record["event"] == "epoch" and record["epoch"] > self.epoch:
+                self.add(record["epoch"], record[f"valid_{self.sweep.monitor}"])
+
+    def add(self, epoch: int, value: float | None) -> None:
+        self.epoch = epoch
+        if value is None or not math.isfinite(value):
+            return
+        better = max if self.sweep.mode == "max" else min
+        self.best = value if self.best is None else better(self.best, value)
+        if epoch not in self.known:
+            self.trial.report(value, epoch)
+
+
+def _reason(code: int, output: Path) -> str:
+    """Why a trial has failed, in a line."""
+    if code < 0:
+        hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{hint}"
+    lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+    told = (line.removeprefix("atomica-run: ") for line in reversed(lines) if line.strip())
+    return next(told, f"exit code {code}")
