@@ -86,27 +86,9 @@ class Convolution:
         couplings: Sequence[tuple[tuple[int, int], Sequence[tuple[int, int, int, float]]]],
         targets: Sequence[tuple[int, int, int, int, int, float, Sequence[tuple[int, int, int, int, int]]]],
     ) -> None: ...
-    def forward(
-        self,
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-        hidden: NDArray[np.float32],
-        sender: NDArray[np.int64],
-        first_edge: Sequence[int],
-        weights: Sequence[NDArray[np.float32]],
-        threads: int,
-    ) -> NDArray[np.float32]: ...
+    def forward(self, given: Mapping[str, Any], threads: int) -> NDArray[np.float32]: ...
     def backward(
-        self,
-        x: NDArray[np.float32],
-        y: NDArray[np.float32],
-        hidden: NDArray[np.float32],
-        sender: NDArray[np.int64],
-        first_edge: Sequence[int],
-        weights: Sequence[NDArray[np.float32]],
-        out_grad: NDArray[np.float32],
-        want_y: bool,
-        threads: int,
+        self, given: Mapping[str, Any], out_grad: NDArray[np.float32], want_y: bool, threads: int
     ) -> tuple[
         NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32], list[NDArray[np.float32]]
     ]: ...

@@ -276,12 +276,12 @@ class _Rust:
 
     def forward(self, given: Arguments) -> Tensor:
         kernel = given.tables.kernel(given.hidden.shape[1])
-        return torch.from_numpy(kernel.forward(**_arrays(given)))
+        return torch.from_numpy(kernel.forward(_arrays(given), torch.get_num_threads()))
 
     def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
         kernel = given.tables.kernel(given.hidden.shape[1])
         of_x, of_y, of_hidden, of_weights = kernel.backward(
-            **_arrays(given), out_grad=grad_out.contiguous().numpy(), want_y=want_y
+            _arrays(given), grad_out.contiguous().numpy(), want_y, torch.get_num_threads()
         )
         return (
             torch.from_numpy(of_x),
@@ -408,7 +408,6 @@ def _arrays(given: Arguments) -> dict[str, Any]:
         "sender": plan.sender.numpy(),
         "first_edge": plan.first_edge.tolist(),
         "weights": [weight.detach().contiguous().numpy() for weight in weights],
-        "threads": torch.get_num_threads(),
     }
 
 

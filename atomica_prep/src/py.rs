@@ -573,6 +573,35 @@ type CouplingTable = ((usize, usize), Vec<(usize, usize, usize, f32)>);
 type PathTable = (usize, usize, usize, usize, usize);
 type TargetTable = (usize, usize, usize, usize, usize, f32, Vec<PathTable>);
 
+/// What a convolution reads, under these names in a dictionary; shapes as in `crate::convolution::Arguments`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct ConvolutionArguments<'py> {
+    x: PyReadonlyArray2<'py, f32>,
+    y: PyReadonlyArray2<'py, f32>,
+    hidden: PyReadonlyArray2<'py, f32>,
+    sender: PyReadonlyArray1<'py, i64>,
+    first_edge: Vec<usize>,
+    weights: Vec<PyReadonlyArray3<'py, f32>>,
+}
+
+impl ConvolutionArguments<'_> {
+    fn weights(&self) -> PyResult<Vec<&[f32]>> {
+        Ok(self.weights.iter().map(|w| w.as_slice()).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    fn borrow<'a>(&'a self, weights: &'a [&'a [f32]]) -> PyResult<crate::convolution::Arguments<'a>> {
+        Ok(crate::convolution::Arguments {
+            x: self.x.as_slice()?,
+            y: self.y.as_slice()?,
+            hidden: self.hidden.as_slice()?,
+            sender: self.sender.as_slice()?,
+            first_edge: &self.first_edge,
+            weights,
+        })
+    }
+}
+
 /// A convolution on CPU in float32: see `atomica.conv`, which makes and calls it.
 #[pyclass(frozen, module = "atomica._prep")]
 struct Convolution {
@@ -625,43 +654,25 @@ impl Convolution {
     }
 
     /// Output rows [M, D_out].
-    #[allow(clippy::too_many_arguments, reason = "the arguments of the operator")]
     fn forward<'py>(
         &self,
         py: Python<'py>,
-        x: PyReadonlyArray2<'py, f32>,
-        y: PyReadonlyArray2<'py, f32>,
-        hidden: PyReadonlyArray2<'py, f32>,
-        sender: PyReadonlyArray1<'py, i64>,
-        first_edge: Vec<usize>,
-        weights: Vec<PyReadonlyArray3<'py, f32>>,
+        given: ConvolutionArguments<'py>,
         threads: usize,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let weights = weights.iter().map(|w| w.as_slice()).collect::<Result<Vec<_>, _>>()?;
-        let given = crate::convolution::Arguments {
-            x: x.as_slice()?,
-            y: y.as_slice()?,
-            hidden: hidden.as_slice()?,
-            sender: sender.as_slice()?,
-            first_edge: &first_edge,
-            weights: &weights,
-        };
+        let weights = given.weights()?;
+        let borrowed = given.borrow(&weights)?;
         let pool = pool(threads)?;
-        let out = py.detach(|| pool.install(|| self.inner.forward(&given))).map_err(PyValueError::new_err)?;
-        matrix(py, out, (first_edge.len().saturating_sub(1), self.inner.outputs()))
+        let out = py.detach(|| pool.install(|| self.inner.forward(&borrowed))).map_err(PyValueError::new_err)?;
+        matrix(py, out, (given.first_edge.len().saturating_sub(1), self.inner.outputs()))
     }
 
     /// Gradients of features, harmonics (None unless wanted), hidden features, and the weights (flat).
-    #[allow(clippy::too_many_arguments, clippy::type_complexity, reason = "the arguments of the operator")]
+    #[allow(clippy::type_complexity, reason = "one part for each of the operator's arguments")]
     fn backward<'py>(
         &self,
         py: Python<'py>,
-        x: PyReadonlyArray2<'py, f32>,
-        y: PyReadonlyArray2<'py, f32>,
-        hidden: PyReadonlyArray2<'py, f32>,
-        sender: PyReadonlyArray1<'py, i64>,
-        first_edge: Vec<usize>,
-        weights: Vec<PyReadonlyArray3<'py, f32>>,
+        given: ConvolutionArguments<'py>,
         out_grad: PyReadonlyArray2<'py, f32>,
         want_y: bool,
         threads: usize,
@@ -671,23 +682,16 @@ impl Convolution {
         Bound<'py, PyArray2<f32>>,
         Vec<Bound<'py, PyArray1<f32>>>,
     )> {
-        let weights = weights.iter().map(|w| w.as_slice()).collect::<Result<Vec<_>, _>>()?;
-        let given = crate::convolution::Arguments {
-            x: x.as_slice()?,
-            y: y.as_slice()?,
-            hidden: hidden.as_slice()?,
-            sender: sender.as_slice()?,
-            first_edge: &first_edge,
-            weights: &weights,
-        };
+        let weights = given.weights()?;
+        let borrowed = given.borrow(&weights)?;
         let (pool, out_grad) = (pool(threads)?, out_grad.as_slice()?);
         let found = py
-            .detach(|| pool.install(|| self.inner.backward(&given, out_grad, want_y)))
+            .detach(|| pool.install(|| self.inner.backward(&borrowed, out_grad, want_y)))
             .map_err(PyValueError::new_err)?;
         Ok((
-            matrix(py, found.x, x.as_array().dim())?,
-            found.y.map(|of_y| matrix(py, of_y, y.as_array().dim())).transpose()?,
-            matrix(py, found.hidden, hidden.as_array().dim())?,
+            matrix(py, found.x, given.x.as_array().dim())?,
+            found.y.map(|of_y| matrix(py, of_y, given.y.as_array().dim())).transpose()?,
+            matrix(py, found.hidden, given.hidden.as_array().dim())?,
             found.weights.into_iter().map(|w| w.into_pyarray(py)).collect(),
         ))
     }
