@@ -1,10 +1,10 @@
 """What a run costs beside its arithmetic, as the README quotes it.
 
     python tests/bench/runner.py                     overhead per step, time to the first step, checkpoints
-    python tests/bench/runner.py --set model.layers=2 --runs 7
+    python tests/bench/runner.py --only overhead --runs 20 --set data.batch_blocks=60 --set data.max_item_blocks=60
 
-Overhead: steps of `fit`, with its records, TensorBoard, progress and checks, in turn with bare ones (loss, backward,
-clip, step, the loss as a number) on the same batches; the median of the ratios of neighbours counts. `--runs`: epochs.
+Overhead: steps of `fit`, with its records, TensorBoard, progress and checks, beside bare ones (loss, backward, clip,
+step, the loss as a number). It is a fixed time for each step, so that small batches show it best. `--runs`: epochs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import itertools
+import json
 import statistics
 import subprocess
 import sys
@@ -27,7 +29,11 @@ SPEC = Path(__file__).parents[2] / "runs" / "ligand.toml"
 
 
 def overhead(overrides: list[str], epochs: int) -> None:
-    """Time of a step in `fit`, with all that it does around it, and of a bare step right after it on the same batch."""
+    """What a step in `fit` takes beside a bare one on the same batch, with the same weights and random numbers.
+
+    One thread. CPU time of the process counts, since other work on the host does not disturb it as much as the clock.
+    Of neighbouring pairs, one has the bare step first, the other that of `fit`.
+    """
     import torch
     from rich.console import Console
 
@@ -37,61 +43,101 @@ def overhead(overrides: list[str], epochs: int) -> None:
     from atomica.train.logging import Display, LogConfig, RunLog
     from atomica.train.optimizer import freeze, make_optimizer
     from atomica.train.parts import FIXED, Batch, Part
+    from atomica.train.schedule import factor
     from atomica.train.stopping import Stop
 
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"run.out={folder}/run", f"train.epochs={epochs}", "data.loader_threads=0", *overrides]
+        settings = ["data.loader_threads=0", "device.kind=cpu", "device.threads=1", "log.every_steps=10"]
+        words = [f"run.out={folder}/run", f"train.epochs={epochs}", *settings, *overrides]
         job = assemble(spec.load(SPEC, words), resume=False, dry=True)
+        config, every = job.spec.train, job.spec.log.every_steps
         other = copy.deepcopy(job.model)
-        optimizer = make_optimizer(other, job.spec.train)
-        freeze(other, job.spec.train)
-        within: list[float] = []
-        bare: list[float] = []
-        left = [time.perf_counter()]
+        optimizer = make_optimizer(other, config)
+        freeze(other, config)
+        in_fit: list[tuple[float, float]] = []
+        bare: list[tuple[float, float]] = []
+        losses: list[float] = []
+
+        def step(batch: Batch) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor(config.schedule, len(bare), total)
+            began = clocks()
+            optimizer.zero_grad(set_to_none=True)
+            total_loss = other.loss_of(other.outputs(batch.graph), batch.targets, batch.rows).total
+            total_loss.backward()
+            torch.nn.utils.clip_grad_norm_(other.parameters(), config.clip_norm)
+            optimizer.step()
+            losses.append(float(total_loss.detach()))
+            bare.append(since(began))
 
         class Paired(Part):
-            """Takes a bare step with each batch that it loads, and looks at the clock before and after."""
+            """Takes a bare step with each batch that it loads, before or after that of `fit`."""
+
+            left: tuple[float, float] | None = None
+            batch: Batch | None = None
+            random: Any = None
 
             def load(self, draws: Any, model: Any, epoch: int = FIXED) -> Batch:
-                now = time.perf_counter()
-                within.append(now - left[0])
+                state = Paired
+                if state.left is not None:
+                    in_fit.append(since(state.left))
+                if state.batch is not None:  # after the step that fit took with it
+                    later = torch.get_rng_state()
+                    torch.set_rng_state(state.random)
+                    step(state.batch)
+                    torch.set_rng_state(later)
                 batch = super().load(draws, model, epoch)
-                began = time.perf_counter()
-                optimizer.zero_grad(set_to_none=True)
-                losses = other.loss_of(other.outputs(batch.graph), batch.targets, batch.rows)
-                losses.total.backward()
-                torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
-                optimizer.step()
-                float(losses.total.detach())
-                left[0] = time.perf_counter()
-                bare.append(left[0] - began)
+                state.random = torch.get_rng_state()
+                state.batch = batch
+                if len(bare) % 2:
+                    step(batch)
+                    torch.set_rng_state(state.random)
+                    state.batch = None
+                state.left = clocks()
                 return batch
 
         train = Paired(**{field.name: getattr(job.parts["train"], field.name) for field in fields(Part)})
+        total = len(train.epoch_plan(0)) * epochs
+        lasts = set(itertools.accumulate(len(train.epoch_plan(epoch)) for epoch in range(epochs)))
         job.folder.mkdir()
-        with RunLog(job.folder, LogConfig(every_steps=10)) as log:
+        with RunLog(job.folder, LogConfig(every_steps=every)) as log:
             loop.fit(
                 job.model,
                 train,
                 job.parts["valid"],
-                job.spec.train,
+                config,
                 folder=job.folder / "checkpoints",
                 log=log,
                 display=Display(Console(file=io.StringIO())),
-                every_steps=10,
+                every_steps=every,
                 stop=Stop(),
                 identity=job.identity,
             )
-    # The first load of an epoch comes after validation and a checkpoint.
-    steps = len(train.epoch_plan(0))
-    pairs = [(within[i + 1], bare[i]) for i in range(len(bare) - 1) if (i + 1) % steps and i > 1]
-    ratios = sorted(ours / theirs for ours, theirs in pairs)
-    quarter = len(ratios) // 4
-    print(
-        f"overhead of a step in fit over a bare one: {100 * (statistics.median(ratios) - 1):+.1f}% (half of them "
-        f"{100 * (ratios[quarter] - 1):+.1f}% to {100 * (ratios[-1 - quarter] - 1):+.1f}%, {len(ratios)} pairs, "
-        f"{1000 * statistics.median(theirs for _, theirs in pairs):.0f} ms a step)"
-    )
+        records = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+        told = {record["step"]: record["loss"] for record in records if record["event"] == "step"}
+    same = all(losses[at - 1] == loss for at, loss in told.items() if at <= len(losses))
+    # The last step of an epoch is followed by validation and a checkpoint; the first ones warm up.
+    pairs = [pair for at, pair in enumerate(zip(in_fit, bare, strict=False), 1) if at not in lasts and at > 4]
+    print(f"{len(pairs)} pairs of steps, losses {'equal' if same else 'DIFFERENT'}")
+    for clock, name in enumerate(("CPU time", "clock")):
+        ours, theirs = ([one[clock] for one in side] for side in zip(*pairs, strict=True))
+        middle = statistics.median(theirs)
+        extra = statistics.median(a - b for a, b in zip(ours, theirs, strict=True))
+        print(
+            f"  {name}: a bare step {1000 * middle:.1f} ms, in fit {1000 * extra:+.2f} ms more (median of pairs), "
+            f"{100 * extra / middle:+.1f}%; all steps together {100 * (sum(ours) / sum(theirs) - 1):+.1f}%"
+        )
+
+
+def clocks() -> tuple[float, float]:
+    """CPU time of all threads of this process, and the clock."""
+    return time.process_time(), time.perf_counter()
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    """What has passed on both clocks."""
+    cpu, wall = clocks()
+    return cpu - began[0], wall - began[1]
 
 
 def start(runs: int) -> None:
@@ -158,11 +204,15 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY.PATH=VALUE")
+    parser.add_argument("--only", choices=("checkpoints", "overhead", "start"))
     arguments = parser.parse_args()
     print(machine())
-    checkpoints(arguments.runs)
-    overhead(arguments.overrides, arguments.runs)
-    start(min(arguments.runs, 3))
+    if arguments.only in (None, "checkpoints"):
+        checkpoints(arguments.runs)
+    if arguments.only in (None, "overhead"):
+        overhead(arguments.overrides, arguments.runs)
+    if arguments.only in (None, "start"):
+        start(min(arguments.runs, 3))
 
 
 if __name__ == "__main__":

@@ -50,3 +50,29 @@ def test_settings_that_cannot_be(model):
         TrainConfig(betas=(0.9,))
     with pytest.raises(Problems, match="decay_all: has no effect without train.weight_decay"):
         TrainConfig(decay_all=False)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(weight_decay=0.1, decay_all=False),
+        TrainConfig(optimizer="adam", amsgrad=True, weight_decay=0.1),
+    ],
+)
+def test_the_fused_steps_are_those_of_the_plain_optimizer(model, config):
+    weights = {}
+    for fused in (True, False):
+        twin = Model(model.config)
+        twin.load_state_dict(model.state_dict())
+        optimizer = make_optimizer(twin, config)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(20):
+            for parameter in twin.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        weights[fused] = twin.state_dict()
+    for name, value in weights[True].items():
+        assert torch.allclose(value, weights[False][name], rtol=1e-5, atol=1e-6), name
+        assert not torch.equal(value, model.state_dict()[name]) or not value.is_floating_point()
