@@ -5,7 +5,8 @@ over their edges, tile by tile in registers, and multiplies each tile with its p
 backward pass makes the tiles again. No number is added to by two programs, so results do not depend on their order.
 A piece is a run of at most 16 channels of one path (see `_Couplings`).
 
-Not yet run on a GPU: the tests run them in Triton's interpreter (TRITON_INTERPRET=1) and compile them for one.
+Not yet run on a GPU: the tests run them in Triton's interpreter (TRITON_INTERPRET=1), and compile them for one and look
+at the registers that this takes.
 
 Sizes: R receivers of a program, U channels of a piece, M radial features of a tile, V output channels (padded).
 """
@@ -13,7 +14,9 @@ Sizes: R receivers of a program, U channels of a piece, M radial features of a t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import triton
@@ -24,117 +27,135 @@ from atomica.irreps import COMPONENTS
 
 if TYPE_CHECKING:
     from atomica.conv import Arguments, Gradients, _Couplings
+    from atomica.irreps import IrrepSlot
 
 __all__ = ["backward", "forward"]
 
-ROWS, CHANNELS, RADIAL = 16, 16, 16
-"""R, U and M; a matrix product of Triton's has at least 16 rows, columns and terms."""
-PARTS = 8
-"""Parts of the receivers that sum the weights' gradients on their own, to occupy the device."""
+CHANNELS = 16
+"""U; a matrix product of Triton's has at least 16 rows, columns and terms, and U·M are terms."""
 GATHER = 128
 """Columns that a program of `_gather` sums."""
+PARTS = 8
+"""Parts of the receivers that sum the weights' gradients on their own: with the pieces and the tiles of radial features
+of a layer, some 10 by 17, enough programs for the 132 processors of an H100 many times over."""
+
+
+class _Shape(NamedTuple):
+    """R and M of a kernel, and its warps of 32 threads.
+
+    A tile of outer products, R·U·M numbers, is held in registers while it is summed, and split for the tensor cores. A
+    thread has 255 registers, a processor of an H100 65,536 and 227 KiB of shared memory. M is 8, since with 16 the
+    forward kernel keeps up to 2.4 kB per thread in memory, with products in three parts (tf32x3).
+    forward: 64 receivers, the fewest for which the H100's own matrix products (wgmma) are used; up to 230 registers, so
+    one program at a time on a processor, and 48 KiB.
+    weights: tiles are transposed, so that their 128 terms are the rows; up to 168 registers, three programs at a time,
+    16 KiB. edges: up to 168 registers, three programs at a time, 20 KiB.
+    A test compiles them and holds these limits.
+    """
+
+    rows: int
+    radial: int
+    warps: int
+
+
+FORWARD, WEIGHTS, EDGES = _Shape(64, 8, 8), _Shape(16, 8, 4), _Shape(16, 8, 4)
 
 
 # ---------------------------------------------------------------------------------------------- inside a program
+#
+# Kernels hand on what they were given as tuples. given: x, senders, matrices, hidden, and the widths of x, matrices and
+# hidden. piece: as `_piece` gives it. place: width of the output, first column, columns from one component to the next,
+# channels. Places of edges and receivers are 64-bit: a million edges times their width do not fit into 32 bits.
 
 
 @triton.jit
-def _edges(first_edge, row, rows):
-    """First edge of each receiver and the one after its last; none beyond the last receiver."""
+def _receivers(first_edge, rows, R: tl.constexpr, program):
+    """[R]: a program's receivers, their first edges, and those after their last; no edges beyond the last receiver."""
+    row = program * R + tl.arange(0, R).to(tl.int64)
     start = tl.load(first_edge + row, mask=row < rows, other=0)
-    return start, tl.load(first_edge + row + 1, mask=row < rows, other=0)
+    return row, start, tl.load(first_edge + row + 1, mask=row < rows, other=0)
 
 
 @triton.jit
 def _piece(pieces, index):
-    """The numbers of one piece, as `_pieces` lists them."""
+    """The numbers of one piece, as `_pieces` lists them: column, stride, inner, entry, count, channel."""
     at = pieces + index * 6
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4), tl.load(at + 5)
 
 
 @triton.jit
-def _coupled(
-    x,
-    senders,
-    matrices,
-    edge,
-    there,
-    column,
-    stride,
-    inner,
-    entry,
-    count,
-    x_width,
-    matrix_width,
-    U: tl.constexpr,
-):
-    """[R, U]: component `entry` // inner of one piece's coupled channels, for one edge of each receiver."""
+def _features(given, edge, there, piece, i, U: tl.constexpr):
+    """Columns [U] of component `i` of a piece, its features [R, U] of one edge's senders, and which of them exist."""
+    x, senders, matrices, hidden, x_width, matrix_width, hidden_width = given
+    column, stride, inner, entry, count, channel = piece
     u = tl.arange(0, U)
     sender = tl.load(senders + edge, mask=there, other=0)
+    columns = column + i * stride + u
+    own = there[:, None] & (u < count)[None, :]
+    return columns, tl.load(x + sender[:, None] * x_width + columns[None, :], mask=own, other=0.0), own
+
+
+@triton.jit
+def _factor(given, edge, there, piece, k, i):
+    """[R]: what component `i` of the features counts in component `k` of the coupled ones; and where that lies."""
+    x, senders, matrices, hidden, x_width, matrix_width, hidden_width = given
+    column, stride, inner, entry, count, channel = piece
+    at = edge * matrix_width + entry + k * inner + i
+    return tl.load(matrices + at, mask=there, other=0.0), at
+
+
+@triton.jit
+def _coupled(given, edge, there, piece, k, U: tl.constexpr):
+    """[R, U]: component `k` of one piece's coupled channels, for one edge of each receiver."""
     total = tl.zeros([edge.shape[0], U], tl.float32)
-    for i in range(inner):
-        factor = tl.load(matrices + edge * matrix_width + entry + i, mask=there, other=0.0)
-        features = tl.load(
-            x + sender[:, None] * x_width + column + i * stride + u[None, :],
-            mask=there[:, None] & (u < count)[None, :],
-            other=0.0,
-        )
+    for i in range(piece[2]):
+        columns, features, own = _features(given, edge, there, piece, i, U)
+        factor, at = _factor(given, edge, there, piece, k, i)
         total += factor[:, None] * features
     return total
 
 
 @triton.jit
-def _radial(hidden, edge, there, m, hidden_width):
-    """[R, M]: radial features of one edge of each receiver."""
-    return tl.load(
-        hidden + edge[:, None] * hidden_width + m[None, :],
-        mask=there[:, None] & (m < hidden_width)[None, :],
-        other=0.0,
-    )
+def _radial(given, edge, there, m):
+    """[R, M]: radial features of one edge of each receiver, where they lie, and which of them exist."""
+    x, senders, matrices, hidden, x_width, matrix_width, hidden_width = given
+    at = edge[:, None] * hidden_width + m[None, :]
+    own = there[:, None] & (m < hidden_width)[None, :]
+    return tl.load(hidden + at, mask=own, other=0.0), at, own
 
 
 @triton.jit
-def _outer(
-    x,
-    senders,
-    matrices,
-    hidden,
-    start,
-    end,
-    m,
-    column,
-    stride,
-    inner,
-    entry,
-    count,
-    x_width,
-    matrix_width,
-    hidden_width,
-    U: tl.constexpr,
-    M: tl.constexpr,
-):
+def _outer(given, start, end, m, piece, k, U: tl.constexpr, M: tl.constexpr):
     """[R, U·M]: outer products of one piece and some radial features, summed over each receiver's edges."""
     total = tl.zeros([start.shape[0], U, M], tl.float32)
     for j in range(tl.max(end - start)):
         edge = start + j
         there = edge < end
-        coupled = _coupled(
-            x, senders, matrices, edge, there, column, stride, inner, entry, count, x_width, matrix_width, U
-        )
-        total += coupled[:, :, None] * _radial(hidden, edge, there, m, hidden_width)[:, None, :]
+        radial, at, own = _radial(given, edge, there, m)
+        total += _coupled(given, edge, there, piece, k, U)[:, :, None] * radial[:, None, :]
     return tl.reshape(total, [start.shape[0], U * M])
 
 
 @triton.jit
-def _places(
-    first_channel, count, m_first, hidden_width, channels, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr
-):
+def _tile(piece, first, hidden_width, channels, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr):
     """Places [U·M, V] of one tile in a weight [U, n+1, v], and which of them exist."""
+    column, stride, inner, entry, count, channel = piece
     index = tl.arange(0, U * M)
-    u, m, v = index // M, m_first + index % M, tl.arange(0, V)
-    places = ((first_channel + u) * hidden_width + m)[:, None] * channels + v[None, :]
+    u, m, v = index // M, first + index % M, tl.arange(0, V)
+    places = ((channel + u) * hidden_width + m)[:, None] * channels + v[None, :]
     there = ((u < count) & (m < hidden_width))[:, None] & (v < channels)[None, :]
     return places, there
+
+
+@triton.jit
+def _out(row, rows, k, place, V: tl.constexpr):
+    """Places [R, V] of component `k` of an irrep in the output, and which of them exist."""
+    width, column, stride, channels = place
+    v = tl.arange(0, V)
+    return (
+        row[:, None] * width + column + k * stride + v[None, :],
+        (row < rows)[:, None] & (v < channels)[None, :],
+    )
 
 
 # -------------------------------------------------------------------------------------------------- the kernels
@@ -144,22 +165,23 @@ def _places(
 def _forward(
     x,
     senders,
-    first_edge,
     matrices,
     hidden,
-    weight,
-    pieces,
-    out,
-    rows,
-    piece_count,
     x_width,
     matrix_width,
     hidden_width,
+    first_edge,
+    rows,
+    pieces,
+    piece_count,
+    components,
     out_width,
     out_column,
     out_stride,
     channels,
     scale,
+    weight,
+    out,
     R: tl.constexpr,
     U: tl.constexpr,
     M: tl.constexpr,
@@ -167,64 +189,44 @@ def _forward(
     PRECISION: tl.constexpr,
 ):
     """One component of one output irrep for R receivers. Grid: receivers / R, components."""
-    row, k = tl.program_id(0) * R + tl.arange(0, R), tl.program_id(1)
-    start, end = _edges(first_edge, row, rows)
+    given = (x, senders, matrices, hidden, x_width, matrix_width, hidden_width)
+    place = (out_width, out_column, out_stride, channels)
+    row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
+    k = tl.program_id(1)
     total = tl.zeros([R, V], tl.float32)
     for index in range(piece_count):
-        column, stride, inner, entry, count, channel = _piece(pieces, index)
+        piece = _piece(pieces, index)
         for first in range(0, hidden_width, M):
-            m = first + tl.arange(0, M)
-            outer = _outer(
-                x,
-                senders,
-                matrices,
-                hidden,
-                start,
-                end,
-                m,
-                column,
-                stride,
-                inner,
-                entry + k * inner,
-                count,
-                x_width,
-                matrix_width,
-                hidden_width,
-                U,
-                M,
-            )
-            places, there = _places(channel, count, first, hidden_width, channels, U, M, V)
+            outer = _outer(given, start, end, first + tl.arange(0, M), piece, k, U, M)
+            places, there = _tile(piece, first, hidden_width, channels, U, M, V)
             tile = tl.load(weight + places, mask=there, other=0.0)
             total += tl.dot(outer, tile, input_precision=PRECISION)
-    v = tl.arange(0, V)
-    tl.store(
-        out + row[:, None] * out_width + out_column + k * out_stride + v[None, :],
-        total * scale,
-        mask=(row < rows)[:, None] & (v < channels)[None, :],
-    )
+    at, own = _out(row, rows, k, place, V)
+    tl.store(out + at, total * scale, mask=own)
 
 
 @triton.jit
 def _weight_gradient(
     x,
     senders,
-    first_edge,
     matrices,
     hidden,
-    out_grad,
-    pieces,
-    into,
-    rows,
-    components,
     x_width,
     matrix_width,
     hidden_width,
+    first_edge,
+    rows,
+    pieces,
+    piece_count,
+    components,
     out_width,
     out_column,
     out_stride,
     channels,
     scale,
-    part_rows,
+    out_grad,
+    into,
+    part_programs,
     part_size,
     R: tl.constexpr,
     U: tl.constexpr,
@@ -233,67 +235,46 @@ def _weight_gradient(
     PRECISION: tl.constexpr,
 ):
     """One tile of the gradient of one irrep's weights, from one part of the receivers. Grid: pieces, tiles, parts."""
-    column, stride, inner, entry, count, channel = _piece(pieces, tl.program_id(0))
+    given = (x, senders, matrices, hidden, x_width, matrix_width, hidden_width)
+    place = (out_width, out_column, out_stride, channels)
+    piece = _piece(pieces, tl.program_id(0))
     first, part = tl.program_id(1) * M, tl.program_id(2)
-    m, v = first + tl.arange(0, M), tl.arange(0, V)
     total = tl.zeros([U * M, V], tl.float32)
-    for row_first in range(part * part_rows, tl.minimum((part + 1) * part_rows, rows), R):
-        row = row_first + tl.arange(0, R)
-        start, end = _edges(first_edge, row, rows)
+    for program in range(part * part_programs, tl.minimum((part + 1) * part_programs, tl.cdiv(rows, R))):
+        row, start, end = _receivers(first_edge, rows, R, program)
         for k in range(components):
-            outer = _outer(
-                x,
-                senders,
-                matrices,
-                hidden,
-                start,
-                end,
-                m,
-                column,
-                stride,
-                inner,
-                entry + k * inner,
-                count,
-                x_width,
-                matrix_width,
-                hidden_width,
-                U,
-                M,
-            )
-            grad = tl.load(
-                out_grad + row[:, None] * out_width + out_column + k * out_stride + v[None, :],
-                mask=(row < rows)[:, None] & (v < channels)[None, :],
-                other=0.0,
-            )
+            outer = _outer(given, start, end, first + tl.arange(0, M), piece, k, U, M)
+            at, own = _out(row, rows, k, place, V)
+            grad = tl.load(out_grad + at, mask=own, other=0.0)
             total += tl.dot(tl.trans(outer), grad, input_precision=PRECISION)
-    places, there = _places(channel, count, first, hidden_width, channels, U, M, V)
-    tl.store(into + part * part_size + places, total * scale, mask=there)
+    places, there = _tile(piece, first, hidden_width, channels, U, M, V)
+    tl.store(into + part.to(tl.int64) * part_size + places, total * scale, mask=there)
 
 
 @triton.jit
 def _edge_gradient(
     x,
     senders,
-    first_edge,
     matrices,
     hidden,
-    weight,
-    out_grad,
-    pieces,
-    x_grad,
-    matrix_grad,
-    hidden_grad,
-    rows,
-    piece_count,
-    components,
     x_width,
     matrix_width,
     hidden_width,
+    first_edge,
+    rows,
+    pieces,
+    piece_count,
+    components,
     out_width,
     out_column,
     out_stride,
     channels,
     scale,
+    weight,
+    out_grad,
+    x_grad,
+    matrix_grad,
+    hidden_grad,
     R: tl.constexpr,
     U: tl.constexpr,
     M: tl.constexpr,
@@ -305,63 +286,38 @@ def _edge_gradient(
 
     Grid: receivers / R. A program owns its receivers' edges, and irreps come one after the other.
     """
-    row = tl.program_id(0) * R + tl.arange(0, R)
-    start, end = _edges(first_edge, row, rows)
-    u, v = tl.arange(0, U), tl.arange(0, V)
+    given = (x, senders, matrices, hidden, x_width, matrix_width, hidden_width)
+    place = (out_width, out_column, out_stride, channels)
+    row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
     for index in range(piece_count):
-        column, stride, inner, first_entry, count, channel = _piece(pieces, index)
+        piece = _piece(pieces, index)
         for k in range(components):
-            entry = first_entry + k * inner
-            grad = tl.load(
-                out_grad + row[:, None] * out_width + out_column + k * out_stride + v[None, :],
-                mask=(row < rows)[:, None] & (v < channels)[None, :],
-                other=0.0,
-            )
+            at, own = _out(row, rows, k, place, V)
+            grad = tl.load(out_grad + at, mask=own, other=0.0)
             for first in range(0, hidden_width, M):
-                m = first + tl.arange(0, M)
-                places, there = _places(channel, count, first, hidden_width, channels, U, M, V)
+                places, there = _tile(piece, first, hidden_width, channels, U, M, V)
                 tile = tl.load(weight + places, mask=there, other=0.0)
                 outer_grad = tl.dot(grad, tl.trans(tile), input_precision=PRECISION) * scale
                 outer_grad = tl.reshape(outer_grad, [R, U, M])
                 for j in range(tl.max(end - start)):
                     edge = start + j
                     inside = edge < end
-                    coupled = _coupled(
-                        x,
-                        senders,
-                        matrices,
-                        edge,
-                        inside,
-                        column,
-                        stride,
-                        inner,
-                        entry,
-                        count,
-                        x_width,
-                        matrix_width,
-                        U,
-                    )
-                    at = hidden_grad + edge[:, None] * hidden_width + m[None, :]
-                    own = inside[:, None] & (m < hidden_width)[None, :]
+                    coupled = _coupled(given, edge, inside, piece, k, U)
+                    radial, at_radial, own_radial = _radial(given, edge, inside, first + tl.arange(0, M))
                     more = tl.sum(coupled[:, :, None] * outer_grad, axis=1)
-                    tl.store(at, tl.load(at, mask=own, other=0.0) + more, mask=own)
-                    radial = _radial(hidden, edge, inside, m, hidden_width)
+                    sofar = tl.load(hidden_grad + at_radial, mask=own_radial, other=0.0)
+                    tl.store(hidden_grad + at_radial, sofar + more, mask=own_radial)
                     coupled_grad = tl.sum(outer_grad * radial[:, None, :], axis=2)
-                    sender = tl.load(senders + edge, mask=inside, other=0)
-                    own = inside[:, None] & (u < count)[None, :]
-                    for i in range(inner):
-                        factor = tl.load(matrices + edge * matrix_width + entry + i, mask=inside, other=0.0)
-                        line = column + i * stride + u[None, :]
-                        into_x = x_grad + edge[:, None] * x_width + line
-                        before = tl.load(into_x, mask=own, other=0.0)
-                        tl.store(into_x, before + factor[:, None] * coupled_grad, mask=own)
+                    for i in range(piece[2]):
+                        columns, features, own_x = _features(given, edge, inside, piece, i, U)
+                        factor, at_factor = _factor(given, edge, inside, piece, k, i)
+                        into_x = x_grad + edge[:, None] * x_width + columns[None, :]
+                        before = tl.load(into_x, mask=own_x, other=0.0)
+                        tl.store(into_x, before + factor[:, None] * coupled_grad, mask=own_x)
                         if WANT_Y:
-                            features = tl.load(x + sender[:, None] * x_width + line, mask=own, other=0.0)
-                            into_matrix = matrix_grad + edge * matrix_width + entry + i
-                            sofar = tl.load(into_matrix, mask=inside, other=0.0)
-                            tl.store(
-                                into_matrix, sofar + tl.sum(coupled_grad * features, axis=1), mask=inside
-                            )
+                            of_factor = tl.load(matrix_grad + at_factor, mask=inside, other=0.0)
+                            of_factor += tl.sum(coupled_grad * features, axis=1)
+                            tl.store(matrix_grad + at_factor, of_factor, mask=inside)
                     # what other threads have stored is read in the next round
                     tl.debug_barrier()
 
@@ -369,7 +325,7 @@ def _edge_gradient(
 @triton.jit
 def _gather(values, order, first, out, width, COLUMNS: tl.constexpr):
     """out[n] = Σ values[order[j]] for j from first[n] to first[n + 1]. Grid: rows of `out`, columns / COLUMNS."""
-    row, column = tl.program_id(0), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float32)
     for j in range(tl.load(first + row), tl.load(first + row + 1)):
         total += tl.load(values + tl.load(order + j) * width + column, mask=column < width, other=0.0)
@@ -383,71 +339,93 @@ def _gather(values, order, first, out, width, COLUMNS: tl.constexpr):
 class _Given:
     """Arguments as the kernels read them; matrices [E, P]: what couples features, of all input degrees in a row."""
 
+    tables: _Couplings
     x: Tensor
     senders: Tensor
     first_edge: Tensor
     matrices: Tensor
     hidden: Tensor
     weights: tuple[Tensor, ...]
-    pieces: tuple[Tensor, ...]
     rows: int
+
+    @cached_property
+    def widths(self) -> tuple[int, int, int]:
+        """Columns of x, matrices and hidden."""
+        return self.x.shape[1], self.matrices.shape[1], self.hidden.shape[1]
+
+    def arguments(self, index: int, shape: _Shape) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What all kernels get for output irrep `index`: their first arguments, and the sizes they are compiled for."""
+        tables, slot = self.tables, self.tables.targets[index]
+        pieces = _pieces(tables, self.x.device)[index]
+        column = tables.outputs.offsets[slot.l] + tables.outputs.channel_range(slot)[0]
+        first = (self.x, self.senders, self.matrices, self.hidden, *self.widths, self.first_edge, self.rows)
+        place = (
+            tables.outputs.dim,
+            column,
+            tables.outputs.channels[slot.l],
+            slot.channels,
+            tables.scale[slot],
+        )
+        strict = torch.get_float32_matmul_precision() == "highest"
+        fixed = {
+            "R": shape.rows,
+            "U": CHANNELS,
+            "M": shape.radial,
+            "V": max(16, triton.next_power_of_2(slot.channels)),
+            # three products of tensor cores make one that is as good as one of float32
+            "PRECISION": "tf32x3" if strict else "tf32",
+            "num_warps": shape.warps,
+        }
+        return (*first, pieces, len(pieces), COMPONENTS[slot.l], *place), fixed
+
+
+_PIECES: WeakKeyDictionary[_Couplings, dict[torch.device, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
 
 def _pieces(tables: _Couplings, device: torch.device) -> tuple[Tensor, ...]:
-    """For each output irrep a table [pieces, 6], int32.
+    """For each output irrep a table [pieces, 6], int32; made once for a convolution and a device.
 
     First column of the features, columns from one component to the next, components, first entry of the matrices,
     channels, first coupled channel.
     """
+    made = _PIECES.setdefault(tables, {})
+    if device not in made:
+        made[device] = tuple(
+            torch.tensor(_lines(tables, target), dtype=torch.int32).to(device) for target in tables.targets
+        )
+    return made[device]
+
+
+def _lines(tables: _Couplings, target: IrrepSlot) -> list[tuple[int, ...]]:
+    """The pieces of one output irrep."""
     sizes = [count * width for count, width in zip(tables.components, COMPONENTS, strict=True)]
-    first = [sum(sizes[:degree]) for degree in range(3)]
-    found = []
-    for target in tables.targets:
-        lines = []
-        for path in tables.paths:
-            if path.target != target:
-                continue
-            degree, inputs = path.source.l, tables.inputs
-            column = inputs.offsets[degree] + inputs.channel_range(path.source)[0]
-            entry = first[degree] + path.first_component * COMPONENTS[degree]
-            for start in range(0, path.source.channels, CHANNELS):
-                count = min(CHANNELS, path.source.channels - start)
-                sizes_ = (inputs.channels[degree], COMPONENTS[degree], entry, count)
-                lines.append((column + start, *sizes_, path.first_channel + start))
-        found.append(torch.tensor(lines, dtype=torch.int32).to(device))
-    return tuple(found)
+    lines: list[tuple[int, ...]] = []
+    for path in tables.paths:
+        if path.target != target:
+            continue
+        degree, inputs = path.source.l, tables.inputs
+        column = inputs.offsets[degree] + inputs.channel_range(path.source)[0]
+        entry = sum(sizes[:degree]) + path.first_component * COMPONENTS[degree]
+        for start in range(0, path.source.channels, CHANNELS):
+            count = min(CHANNELS, path.source.channels - start)
+            sizes_ = (inputs.channels[degree], COMPONENTS[degree], entry, count)
+            lines.append((column + start, *sizes_, path.first_channel + start))
+    return lines
 
 
 def _prepare(given: Arguments) -> _Given:
     tables, plan, x, y, hidden, weights = given
     matrices = [matrix.flatten(1) for matrix in tables.matrices(y) if matrix is not None]
     return _Given(
+        tables=tables,
         x=x.detach().contiguous(),
         senders=plan.sender,
         first_edge=plan.first_edge,
         matrices=torch.cat(matrices, dim=1),
         hidden=hidden.detach().contiguous(),
         weights=tuple(weight.detach().contiguous() for weight in weights),
-        pieces=_pieces(tables, x.device),
         rows=len(plan.rows),
     )
-
-
-def _sizes(tables: _Couplings, index: int) -> tuple[tuple[int, int, int, float], dict[str, Any]]:
-    """Column, stride, channels and scale of an output irrep, and the sizes that kernels are compiled for."""
-    slot = tables.targets[index]
-    column = tables.outputs.offsets[slot.l] + tables.outputs.channel_range(slot)[0]
-    strict = torch.get_float32_matmul_precision() == "highest"
-    fixed = {
-        "R": ROWS,
-        "U": CHANNELS,
-        "M": RADIAL,
-        "V": max(16, triton.next_power_of_2(slot.channels)),
-        # three products of tensor cores make one that is as good as one of float32
-        "PRECISION": "tf32x3" if strict else "tf32",
-        "num_warps": 8,
-    }
-    return (column, tables.outputs.channels[slot.l], slot.channels, tables.scale[slot]), fixed
 
 
 def forward(given: Arguments) -> Tensor:
@@ -455,84 +433,36 @@ def forward(given: Arguments) -> Tensor:
     tables, own = given.tables, _prepare(given)
     out = own.x.new_zeros(own.rows, tables.outputs.dim)
     for index, slot in enumerate(tables.targets):
-        place, fixed = _sizes(tables, index)
-        _forward[triton.cdiv(own.rows, ROWS), COMPONENTS[slot.l]](
-            own.x,
-            own.senders,
-            own.first_edge,
-            own.matrices,
-            own.hidden,
-            own.weights[index],
-            own.pieces[index],
-            out,
-            own.rows,
-            len(own.pieces[index]),
-            own.x.shape[1],
-            own.matrices.shape[1],
-            own.hidden.shape[1],
-            out.shape[1],
-            *place,
-            **fixed,
-        )
+        first, fixed = own.arguments(index, FORWARD)
+        grid = (triton.cdiv(own.rows, FORWARD.rows), COMPONENTS[slot.l])
+        _forward[grid](*first, own.weights[index], out, **fixed)
     return out
 
 
 def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
     """As `conv.Kernel.backward`, float32 on a GPU."""
     tables, own, grad_out = given.tables, _prepare(given), grad_out.contiguous()
-    edges = len(own.senders)
-    edge_x, edge_hidden = own.x.new_zeros(edges, own.x.shape[1]), torch.zeros_like(own.hidden)
+    edge_x, edge_hidden = own.x.new_zeros(len(own.senders), own.x.shape[1]), torch.zeros_like(own.hidden)
     edge_matrices = torch.zeros_like(own.matrices) if want_y else own.matrices
     of_weights = []
-    part_rows = triton.cdiv(triton.cdiv(own.rows, PARTS), ROWS) * ROWS
-    for index, slot in enumerate(tables.targets):
-        place, fixed = _sizes(tables, index)
-        weight, pieces, components = own.weights[index], own.pieces[index], COMPONENTS[slot.l]
-        widths = (own.x.shape[1], own.matrices.shape[1], own.hidden.shape[1], grad_out.shape[1])
+    part_programs = triton.cdiv(triton.cdiv(own.rows, WEIGHTS.rows), PARTS)
+    for index, weight in enumerate(own.weights):
+        first, fixed = own.arguments(index, WEIGHTS)
         parts = weight.new_zeros(PARTS, *weight.shape)
-        _weight_gradient[len(pieces), triton.cdiv(own.hidden.shape[1], RADIAL), PARTS](
-            own.x,
-            own.senders,
-            own.first_edge,
-            own.matrices,
-            own.hidden,
-            grad_out,
-            pieces,
-            parts,
-            own.rows,
-            components,
-            *widths,
-            *place,
-            part_rows,
-            weight.numel(),
-            **fixed,
+        pieces, tiles = len(_pieces(tables, own.x.device)[index]), triton.cdiv(own.widths[2], WEIGHTS.radial)
+        _weight_gradient[pieces, tiles, PARTS](
+            *first, grad_out, parts, part_programs, weight.numel(), **fixed
         )
         of_weights.append(parts.sum(dim=0))
-        _edge_gradient[(triton.cdiv(own.rows, ROWS),)](
-            own.x,
-            own.senders,
-            own.first_edge,
-            own.matrices,
-            own.hidden,
-            weight,
-            grad_out,
-            pieces,
-            edge_x,
-            edge_matrices,
-            edge_hidden,
-            own.rows,
-            len(pieces),
-            components,
-            *widths,
-            *place,
-            WANT_Y=want_y,
-            **fixed,
+        first, fixed = own.arguments(index, EDGES)
+        _edge_gradient[(triton.cdiv(own.rows, EDGES.rows),)](
+            *first, weight, grad_out, edge_x, edge_matrices, edge_hidden, WANT_Y=want_y, **fixed
         )
     of_x = torch.zeros_like(own.x)
     order = torch.argsort(own.senders, stable=True)
-    first = torch.searchsorted(own.senders[order], torch.arange(len(own.x) + 1, device=own.x.device))
+    start = torch.searchsorted(own.senders[order], torch.arange(len(own.x) + 1, device=own.x.device))
     _gather[len(own.x), triton.cdiv(own.x.shape[1], GATHER)](
-        edge_x, order, first, of_x, own.x.shape[1], COLUMNS=GATHER
+        edge_x, order, start, of_x, own.x.shape[1], COLUMNS=GATHER
     )
     return of_x, _harmonics(tables, edge_matrices) if want_y else None, edge_hidden, of_weights
 

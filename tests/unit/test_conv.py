@@ -1,6 +1,7 @@
 """The fused convolution against the textbook form and against e3nn's fully connected tensor product."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -230,41 +231,53 @@ def test_triton_kernels_in_triton_s_interpreter():
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-def test_triton_kernels_compile_for_a_gpu(monkeypatch, tmp_path):
-    """For an H100, which need not be there; the interpreter does not know all that the compiler refuses."""
+@pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
+@pytest.mark.parametrize("channels", [16, 32])
+def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp_path, channels, precision):
+    """For an H100, which need not be there; the interpreter does not know all that the compiler refuses.
+
+    A program whose numbers do not fit into its registers keeps some in memory, on its stack, and is slow. The assembler
+    itself does so with a few, to have more programs at a time.
+    """
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from triton import knobs
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
     from atomica import conv_triton
 
-    fixed = {"R": 16, "U": 16, "M": 16, "V": 32, "PRECISION": "tf32x3", "WANT_Y": True, "COLUMNS": 128}
-    floats = [
-        "x",
-        "matrices",
-        "hidden",
-        "weight",
-        "out",
-        "out_grad",
-        "into",
-        "x_grad",
-        "matrix_grad",
-        "hidden_grad",
-        "values",
-    ]
+    shapes = {
+        "_forward": conv_triton.FORWARD,
+        "_weight_gradient": conv_triton.WEIGHTS,
+        "_edge_gradient": conv_triton.EDGES,
+        "_gather": conv_triton.EDGES,
+    }
+    sizes = {"U": conv_triton.CHANNELS, "V": channels, "PRECISION": precision, "WANT_Y": True}
+    sizes["COLUMNS"] = conv_triton.GATHER
+    floats = ["x", "matrices", "hidden", "weight", "out", "out_grad", "into", "x_grad", "matrix_grad"]
     types = {
-        **dict.fromkeys(fixed, "constexpr"),
-        **dict.fromkeys(floats, "*fp32"),
+        **dict.fromkeys([*sizes, "R", "M"], "constexpr"),
+        **dict.fromkeys([*floats, "hidden_grad", "values"], "*fp32"),
         **dict.fromkeys(("senders", "first_edge", "order", "first"), "*i64"),
         "pieces": "*i32",
         "scale": "fp32",
     }
-    for name in ("_forward", "_weight_gradient", "_edge_gradient", "_gather"):
+    for name, shape in shapes.items():
         function = getattr(conv_triton, name)
         names = function.arg_names
+        fixed = {**sizes, "R": shape.rows, "M": shape.radial}
         source = ASTSource(
             function, {n: types.get(n, "i32") for n in names}, {n: fixed[n] for n in names if n in fixed}
         )
-        compiled = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
-        assert compiled.asm["cubin"]
+        compiled = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": shape.warps})
+        binary = tmp_path / f"{name}.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = re.search(rf"{name}:\s+REG:(\d+) STACK:(\d+)", told)
+        assert found, told
+        registers, stack = map(int, found.groups())
+        assert stack <= 128, f"{name} keeps {stack} bytes in memory with {registers} registers"
+        assert registers * 32 * shape.warps <= 65_536
+        assert compiled.metadata.shared <= 48 * 1024

@@ -6,6 +6,8 @@ PyTorch can without a GPU, without the backward pass, as if on one; there copies
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import (
@@ -14,11 +16,15 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
+from unit.test_conv import case
 
 from atomica import EncoderConfig, Model, conv, graph, noise, open_dataset
 from atomica.devices import mapped
 from atomica.heads import head_class
+from atomica.irreps import spherical_harmonics
 from atomica.noise import NoiseConfig
+from atomica.train.config import TrainConfig
+from atomica.train.optimizer import make_optimizer
 
 QUESTIONS = (DataDependentOutputException, DynamicOutputShapeException)
 HEADS = {
@@ -112,7 +118,7 @@ def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, 
             total = model.loss_of(model.outputs(inputs), targets, rows).total
         assert (total.shape, total.dtype, total.device.type) == (expected.shape, expected.dtype, device)
         if device == "cpu":
-            optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+            optimizer = make_optimizer(model, TrainConfig())
             total.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -141,3 +147,36 @@ def test_copies_are_noticed(copy):
         x = torch.ones(3, device="cuda")
         with NoCopies(), pytest.raises(AssertionError, match="cpu"):
             copy(x)
+
+
+@pytest.mark.parametrize("want_y", [False, True])
+def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y):
+    """What surrounds the kernels; there is no GPU to launch them on, so launches are counted and left out."""
+    pytest.importorskip("triton")
+    from atomica import conv_triton
+
+    launched = []
+
+    class Launch:
+        def __getitem__(self, grid):
+            assert all(isinstance(size, int) and 0 < size < 2**16 for size in grid[1:])
+            return lambda *arguments, **sizes: launched.append((len(arguments), grid))
+
+    for name in ("_forward", "_weight_gradient", "_edge_gradient", "_gather"):
+        monkeypatch.setattr(conv_triton, name, Launch())
+    layer, plan, x, vectors, hidden = case(torch.float32)
+    y, weights = spherical_harmonics(vectors), [layer.weights[slot.name] for slot in layer.tables.targets]
+    layer.tables.matrices(y)  # coefficients are computed once, from real numbers
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    (given,) = without_data(mode, "cuda", torch.nn.Module(), (plan, x, y, hidden, tuple(weights)))
+    with mode, torch.no_grad():
+        for guard in (nullcontext(), NoCopies()):  # constants are made once for every device
+            with guard:
+                arguments = conv.Arguments(layer.tables, *given)
+                assert conv._KERNELS["triton"].fits(given[1])
+                out = conv._KERNELS["triton"].forward(arguments)
+                found = conv._KERNELS["triton"].backward(arguments, torch.ones_like(out), want_y)
+    assert out.shape == (len(plan.rows), layer.outputs.dim)
+    assert (found[1] is not None) == want_y
+    assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
+    assert len(launched) == 2 * (3 * len(weights) + 1)
