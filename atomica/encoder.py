@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from atomica.edges import EdgePlan
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs, Level
 from atomica.irreps import HARMONICS, Layout, layer_slots, spherical_harmonics
+from atomica.spec import out_of_range, setting
 
 __all__ = [
     "ACTIVATIONS",
@@ -35,7 +36,6 @@ __all__ = [
     "LengthEmbedding",
     "LevelDetail",
     "mlp",
-    "out_of_range",
 ]
 
 ATTENTION_HEADS = 4
@@ -45,10 +45,6 @@ RADIAL_CUTOFF = 5.0
 NORM_EPS = 1e-5
 ATOM_TYPES = 121
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "elu": nn.ELU}
-
-
-def _setting(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"help": meaning})
 
 
 def mlp(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
@@ -66,42 +62,26 @@ class EmbeddingConfig:
     Raises SpecError naming every value out of range.
     """
 
-    sizes: tuple[int, ...] = _setting(
-        (), "their length: one for all blocks, or one for each segment; empty: no external features"
+    sizes: tuple[int, ...] = setting(
+        (),
+        "their length: one for all blocks, or one for each segment; empty: no external features",
+        low=1,
+        longest=2,
     )
-    hidden: int = _setting(32, "width of the networks that bring them to the width of blocks")
-    layers: int = _setting(3, "linear layers of those networks, and of the ones that mix them in")
-    activation: str = _setting("relu", "relu, gelu or elu")
-    dropout: float = _setting(0.0, "dropout in those networks")
+    hidden: int = setting(32, "width of the networks that bring them to the width of blocks", low=1)
+    layers: int = setting(3, "linear layers of those networks, and of the ones that mix them in", low=1)
+    activation: str = setting("relu", "nonlinearity of those networks", choices=tuple(ACTIVATIONS))
+    dropout: float = setting(0.0, "dropout in those networks", low=0, below=1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        problems = []
-        if len(self.sizes) > 2 or any(size < 1 for size in self.sizes):
-            problems.append(f"sizes = {list(self.sizes)}: must be one or two positive numbers, or none")
-        problems += out_of_range(self, "hidden", "layers")
-        if problems:
+        if problems := out_of_range(self):
             raise SpecError("; ".join(problems))
 
     @property
     def frames(self) -> tuple[str, ...]:
         """The block frames of a graph that hold them."""
         return ("embedding",) if len(self.sizes) == 1 else ("embedding_0", "embedding_1")[: len(self.sizes)]
-
-
-def out_of_range(config: Any, *counts: str) -> list[str]:
-    """What is wrong with a network's settings: `counts` below 1, and `activation` and `dropout` if it has them."""
-    problems = [
-        f"{name} = {getattr(config, name)}: must be at least 1"
-        for name in counts
-        if getattr(config, name) < 1
-    ]
-    activation, dropout = getattr(config, "activation", "relu"), getattr(config, "dropout", 0.0)
-    if activation not in ACTIVATIONS:
-        problems.append(f"activation = {activation!r}: known are {', '.join(ACTIVATIONS)}")
-    if not 0.0 <= dropout < 1.0:
-        problems.append(f"dropout = {dropout}: must be at least 0 and below 1")
-    return problems
 
 
 @dataclass(frozen=True)
@@ -114,37 +94,34 @@ class EncoderConfig:
     8
     """
 
-    atom_hidden: int = _setting(32, "width of atom features; divisible by 2")
-    block_hidden: int = _setting(32, "width of block features; divisible by 4, the number of attention heads")
-    edge_size: int = _setting(16, "width of edge features and number of distance Gaussians on 0 to 5 Å")
-    layers: int = _setting(3, "equivariant layers at each level")
-    dropout: float = _setting(
-        0.0, "dropout in edge networks, outputs, attention and pooling, from 0 to below 1"
+    atom_hidden: int = setting(32, "width of atom features", low=4, multiple_of=4)
+    block_hidden: int = setting(
+        32,
+        f"width of block features, shared by {ATTENTION_HEADS} attention heads",
+        low=ATTENTION_HEADS,
+        multiple_of=ATTENTION_HEADS,
     )
-    k_neighbors: int = _setting(8, "nearest neighbours of a node within its segment, and as many across")
-    atom_global: bool = _setting(False, "edges between global and ordinary atoms")
-    block_global: bool = _setting(True, "edges between global and ordinary blocks")
-    modality_embedding: bool = _setting(False, "tell the model the kind of interface, on the global blocks")
-    reference_quirks: bool = _setting(
+    edge_size: int = setting(16, "width of edge features and number of distance Gaussians on 0 to 5 Å", low=2)
+    layers: int = setting(3, "equivariant layers at each level", low=1)
+    dropout: float = setting(0.0, "dropout in edge networks, outputs, attention and pooling", low=0, below=1)
+    k_neighbors: int = setting(
+        8, "nearest neighbours of a node within its segment, and as many across", low=1
+    )
+    atom_global: bool = setting(False, "edges between global and ordinary atoms")
+    block_global: bool = setting(True, "edges between global and ordinary blocks")
+    modality_embedding: bool = setting(False, "tell the model the kind of interface, on the global blocks")
+    reference_quirks: bool = setting(
         False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
     )
-    block_types: int = _setting(150, "size of the block vocabulary; read from the data, not from the spec")
+    block_types: int = setting(
+        150, "size of the block vocabulary; read from the data, not from the spec", low=150
+    )
     embeddings: EmbeddingConfig = EmbeddingConfig()
 
     def __post_init__(self) -> None:
         if isinstance(self.embeddings, dict):  # as a saved model's description has it
             object.__setattr__(self, "embeddings", EmbeddingConfig(**self.embeddings))
-        problems = []
-        for name in ("atom_hidden", "block_hidden"):
-            value = getattr(self, name)
-            if value < 4 or value % 4:
-                problems.append(f"{name} = {value}: must be a positive multiple of 4")
-        for name, least in (("edge_size", 2), ("layers", 1), ("k_neighbors", 1), ("block_types", 150)):
-            if getattr(self, name) < least:
-                problems.append(f"{name} = {getattr(self, name)}: must be at least {least}")
-        if not 0.0 <= self.dropout < 1.0:
-            problems.append(f"dropout = {self.dropout}: must be at least 0 and below 1")
-        if problems:
+        if problems := out_of_range(self):
             raise SpecError("; ".join(problems))
 
     def graph_options(self) -> dict[str, Any]:

@@ -75,12 +75,18 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    multiple_of: int | None = None,
+    shortest: int | None = None,
+    longest: int | None = None,
+    distinct: bool = False,
 ) -> Any:
     """A dataclass field of a spec section: its default, meaning and limits, in one place.
 
     `choices` may be a mapping from each value to what it means. `low` and `high` are inclusive limits, `above` and
-    `below` exclusive ones; without a default the key is required. A default that is a dataclass instance makes a
-    nested table; the default `{}`, annotated `Mapping[str, T]`, a table with keys of the user's choice.
+    `below` exclusive ones, for a list of each of its items. `shortest` and `longest` limit the number of items of a
+    list or letters of a text; items of a list that is `distinct` occur once. Without a default the key is required. A
+    default that is a dataclass instance makes a nested table; the default `{}`, annotated `Mapping[str, T]`, a table
+    with keys of the user's choice.
 
     >>> @dataclass(frozen=True)
     ... class Oven:
@@ -96,6 +102,10 @@ def setting(
         "high": high,
         "above": above,
         "below": below,
+        "multiple_of": multiple_of,
+        "shortest": shortest,
+        "longest": longest,
+        "distinct": distinct,
     }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)
@@ -184,17 +194,44 @@ def _json_type(annotation: Any) -> dict[str, Any]:
 
 
 def _limited(node: dict[str, Any], field: dataclasses.Field[Any]) -> dict[str, Any]:
-    """The schema of a value, or of the items of a list, with the limits of a setting."""
+    """The schema of a value, or of a list and its items, with the limits of a setting."""
+    limits = field.metadata
     if "items" in node:
-        return {**node, "items": _limited(node["items"], field)}
+        sizes = {"shortest": "minItems", "longest": "maxItems", "distinct": "uniqueItems"}
+        own = {word: limits[name] for name, word in sizes.items() if limits.get(name)}
+        return {**node, **own, "items": _limits_of_one(node["items"], limits, apart=tuple(sizes))}
     if "anyOf" in node:
         return {"anyOf": [_limited(option, field) for option in node["anyOf"]]}
-    limits = field.metadata
-    words = {"low": "minimum", "above": "exclusiveMinimum", "high": "maximum", "below": "exclusiveMaximum"}
-    found = {word: limits[name] for name, word in words.items() if limits.get(name) is not None}
-    if limits.get("choices"):
+    return _limits_of_one(node, limits)
+
+
+_JSON_LIMITS = {
+    "integer": {
+        "low": "minimum",
+        "above": "exclusiveMinimum",
+        "high": "maximum",
+        "below": "exclusiveMaximum",
+        "multiple_of": "multipleOf",
+    },
+    "string": {"shortest": "minLength", "longest": "maxLength"},
+}
+_JSON_LIMITS["number"] = _JSON_LIMITS["integer"]
+"""Words of a JSON schema for the limits of a setting, by type."""
+
+
+def _limits_of_one(
+    node: dict[str, Any], limits: Mapping[str, Any], apart: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The schema of a single value with the limits of a setting, but for those named."""
+    words = _JSON_LIMITS.get(str(node.get("type")), {})
+    found = {
+        word: limits[name]
+        for name, word in words.items()
+        if limits.get(name) is not None and name not in apart
+    }
+    if limits.get("choices") and words:
         found["enum"] = list(limits["choices"])
-    return node | (found if node.get("type") in ("integer", "number", "string") else {})
+    return node | found
 
 
 def _fields(cls: type, exclude: Sequence[str] = ()) -> list[tuple[dataclasses.Field[Any], Any]]:
@@ -214,8 +251,17 @@ def _limits(field: dataclasses.Field[Any]) -> str:
     limits = field.metadata
     if limits.get("choices"):
         return "one of " + ", ".join(show(choice) for choice in limits["choices"])
-    words = (("low", "at least"), ("above", "more than"), ("high", "at most"), ("below", "less than"))
-    return ", ".join(f"{word} {limits[name]:g}" for name, word in words if limits.get(name) is not None)
+    words = {
+        "shortest": "not empty" if limits.get("shortest") == 1 else "at least {} items",
+        "longest": "at most {} items",
+        "low": "at least {:g}",
+        "above": "more than {:g}",
+        "high": "at most {:g}",
+        "below": "less than {:g}",
+        "multiple_of": "a multiple of {}",
+    }
+    found = [word.format(limits[name]) for name, word in words.items() if limits.get(name) is not None]
+    return ", ".join([*found, *(["without repetitions"] if limits.get("distinct") else [])])
 
 
 # ------------------------------------------------------------------------------------------------ issues
@@ -791,7 +837,20 @@ def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
     limits = field.metadata
     if limits.get("choices") and value not in limits["choices"]:
         raise ValueError(not_among(value, limits["choices"]))
-    holds = {"low": operator.ge, "high": operator.le, "above": operator.gt, "below": operator.lt}
+    if isinstance(value, str | tuple):
+        short, long = limits.get("shortest"), limits.get("longest")
+        if (short is not None and len(value) < short) or (long is not None and len(value) > long):
+            raise ValueError(f"must be {_limits(field)}")
+        repeated = [item for item in dict.fromkeys(value) if value.count(item) > 1]
+        if limits.get("distinct") and repeated:
+            raise ValueError(f"{', '.join(map(show, repeated))} occurs twice")
+    holds = {
+        "low": operator.ge,
+        "high": operator.le,
+        "above": operator.gt,
+        "below": operator.lt,
+        "multiple_of": lambda number, factor: number % factor == 0,
+    }
     several = (
         value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
     )
@@ -800,6 +859,27 @@ def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
             continue
         if not all(test(item, limits[name]) for name, test in holds.items() if limits.get(name) is not None):
             raise ValueError(f"must be {_limits(field)}")
+
+
+def out_of_range(config: Any) -> list[str]:
+    """What is wrong with the values of a section that was made in Python: "key = value: message" for each.
+
+    >>> @dataclass(frozen=True)
+    ... class Oven:
+    ...     degrees: float = setting(180.0, "temperature, in °C", above=0, high=300)
+    >>> out_of_range(Oven(301.0))
+    ['degrees = 301.0: must be more than 0, at most 300']
+    """
+    problems = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        try:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("must be finite")
+            _check_limits(value, field)
+        except ValueError as error:
+            problems.append(f"{field.name} = {show(value)}: {error}")
+    return problems
 
 
 def not_among(value: Any, choices: Sequence[Any]) -> str:

@@ -11,14 +11,15 @@ import importlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp, out_of_range
+from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp
 from atomica.errors import SpecError
 from atomica.graph import GraphInputs
+from atomica.spec import out_of_range, setting
 
 __all__ = [
     "ACTIVATIONS",
@@ -51,10 +52,10 @@ class NetworkConfig:
     Raises SpecError naming every value out of range.
     """
 
-    hidden: int = field(default=32, metadata={"help": "width of the prediction network"})
-    layers: int = field(default=3, metadata={"help": "linear layers of the prediction network"})
-    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
+    hidden: int = setting(32, "width of the prediction network", low=1)
+    layers: int = setting(3, "linear layers of the prediction network", low=1)
+    activation: str = setting("relu", "nonlinearity of the prediction network", choices=tuple(ACTIVATIONS))
+    dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
         if problems := self.problems():
@@ -62,7 +63,7 @@ class NetworkConfig:
 
     def problems(self) -> list[str]:
         """What is wrong with the values."""
-        return out_of_range(self, "hidden", "layers")
+        return out_of_range(self)
 
     def network(self, width: int) -> nn.Sequential:
         """The network: [N, width] → [N, 1]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from atomica.encoder import EncoderConfig, Encoding
 from atomica.errors import DataError
 from atomica.graph import GraphInputs
 from atomica.heads import Head, NetworkConfig, register, values_met
+from atomica.spec import setting
 
 __all__ = ["BinaryConfig", "BinaryHead"]
 
@@ -22,19 +23,14 @@ __all__ = ["BinaryConfig", "BinaryHead"]
 class BinaryConfig(NetworkConfig):
     """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
 
-    positive: str = field(default="1", metadata={"help": "label value that counts as yes"})
-    negative: str = field(
-        default="", metadata={"help": "label value that counts as no; empty: every other value"}
-    )
+    positive: str = setting("1", "label value that counts as yes", shortest=1)
+    negative: str = setting("", "label value that counts as no; empty: every other value")
 
     def problems(self) -> list[str]:
         """What is wrong with the values."""
-        problems = []
-        if not self.positive:
-            problems.append("positive is empty: give the label value that counts as yes")
-        if self.positive == self.negative:
-            problems.append(f"positive and negative are both {self.positive!r}")
-        return problems + super().problems()
+        same = self.positive == self.negative != ""
+        both = [f"positive and negative are both {self.positive!r}"] if same else []
+        return both + super().problems()
 
 
 @register("binary")

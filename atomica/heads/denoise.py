@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ from atomica.graph import GraphInputs
 from atomica.heads import Head, register
 from atomica.irreps import IrrepSlot, Layout, coupling, layer_slots, spherical_harmonics
 from atomica.noise import Perturbation
+from atomica.spec import out_of_range, setting
 
 __all__ = ["DenoiseConfig", "DenoiseHead", "DenoiseOutput"]
 
@@ -53,19 +54,13 @@ _BOND_SOURCES = (2, 1, 2, 1, 0, 2)
 class DenoiseConfig:
     """Keys of a `[[head]]` table with `kind = "denoise"`. Raises SpecError naming every value out of range."""
 
-    translation: float = field(
-        default=1.0, metadata={"help": "weight of the translation loss; 0: not learnt"}
-    )
-    rotation: float = field(default=0.1, metadata={"help": "weight of the rotation loss; 0: not learnt"})
-    torsion: float = field(default=1.0, metadata={"help": "weight of the torsion loss; 0: not learnt"})
-    atom: float = field(default=0.0, metadata={"help": "weight of the atom-position loss; 0: not learnt"})
+    translation: float = setting(1.0, "weight of the translation loss; 0: not learnt", low=0)
+    rotation: float = setting(0.1, "weight of the rotation loss; 0: not learnt", low=0)
+    torsion: float = setting(1.0, "weight of the torsion loss; 0: not learnt", low=0)
+    atom: float = setting(0.0, "weight of the atom-position loss; 0: not learnt", low=0)
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} = {getattr(self, name)}: must be at least 0"
-            for name in TASKS
-            if not 0.0 <= getattr(self, name) < math.inf
-        ]
+        problems = out_of_range(self)
         if not problems and not any(getattr(self, name) for name in TASKS):
             problems = [f"{TASKS[0]} = 0.0: one of {', '.join(TASKS)} must be more than 0"]
         if problems:

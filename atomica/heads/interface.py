@@ -6,7 +6,7 @@ contrastive: each pocket must be closer to its own complex than to the others of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from atomica.encoder import Encoder, EncoderConfig, Encoding
 from atomica.errors import SpecError
 from atomica.graph import GraphInputs
 from atomica.heads import Head, register
+from atomica.spec import out_of_range, setting
 
 __all__ = ["InterfaceConfig", "InterfaceHead", "contrastive_loss"]
 
@@ -25,13 +26,11 @@ __all__ = ["InterfaceConfig", "InterfaceHead", "contrastive_loss"]
 class InterfaceConfig:
     """Keys of a `[[head]]` table with `kind = "interface"`. Raises SpecError naming every value out of range."""
 
-    temperature: float = field(
-        default=0.5, metadata={"help": "similarities are divided by it; smaller means sharper"}
-    )
+    temperature: float = setting(0.5, "similarities are divided by it; smaller means sharper", above=0)
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0.0:
-            raise SpecError(f"temperature = {self.temperature}: must be more than 0")
+        if problems := out_of_range(self):
+            raise SpecError("; ".join(problems))
 
 
 @register("interface")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atomica.encoder import EncoderConfig, Encoding, out_of_range
+from atomica.encoder import EncoderConfig, Encoding
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs
 from atomica.heads import Head, register
 from atomica.keys import SPECIAL_BLOCKS
+from atomica.spec import out_of_range, setting
 
 __all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
 
@@ -22,11 +23,10 @@ __all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
 class MaskedBlockConfig:
     """Keys of a `[[head]]` table with `kind = "masked_block"`. Raises SpecError naming every value out of range."""
 
-    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network, and behind it"})
+    dropout: float = setting(0.0, "dropout in the prediction network, and behind it", low=0, below=1)
 
     def __post_init__(self) -> None:
-        problems = out_of_range(self)
-        if problems:
+        if problems := out_of_range(self):
             raise SpecError("; ".join(problems))
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding, out_of_range
+from atomica.encoder import EncoderConfig, Encoding
 from atomica.errors import DataError, SpecError
 from atomica.graph import GraphInputs
-from atomica.heads import Head, mlp, register, values_met
+from atomica.heads import ACTIVATIONS, Head, mlp, register, values_met
+from atomica.spec import out_of_range, setting
 
 __all__ = ["MulticlassConfig", "MulticlassHead"]
 
@@ -26,23 +27,17 @@ class MulticlassConfig:
     train, valid and test parts need not hold all of them.
     """
 
-    classes: tuple[str, ...] = field(
-        default=(), metadata={"help": "label values, one per class; rows with other labels are left out"}
+    classes: tuple[str, ...] = setting(
+        doc="label values, one per class; rows with other labels are left out", shortest=2, distinct=True
     )
-    activation: str = field(default="relu", metadata={"help": "relu, gelu or elu"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout in the prediction network"})
+    activation: str = setting("relu", "nonlinearity of the prediction network", choices=tuple(ACTIVATIONS))
+    dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        problems = []
-        if len(self.classes) < 2:
-            problems.append(f"classes = {list(self.classes)}: list at least two label values")
-        repeated = sorted({name for name in self.classes if self.classes.count(name) > 1})
-        if repeated:
-            problems.append(f"classes = {list(self.classes)}: {', '.join(map(repr, repeated))} occurs twice")
+        problems = out_of_range(self)
         if "" in self.classes:
             problems.append(f"classes = {list(self.classes)}: an empty label means that there is none")
-        problems += out_of_range(self)
         if problems:
             raise SpecError("; ".join(problems))
 

@@ -281,6 +281,19 @@ def test_checkpoints_kept_by_the_hour_are_complete(finished, write_spec):
     assert losses(out) == losses(finished[1])
 
 
+def test_a_resumed_run_stays_one_run_of_weights_and_biases(write_spec, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    path, out = write_spec({"epochs = 4": "epochs = 1"})
+    words = [str(path), "--set", "log.wandb.mode=offline", "--set", "log.tensorboard=false"]
+    assert main(words) == 0
+    assert main([*words, "--set", "train.epochs=2", "--resume"]) == 0
+    assert [event["epoch"] for event in events(out) if event["event"] == "epoch"] == [1, 2]
+    folders = [place.name for place in (out / "wandb").glob("offline-run-*")]
+    assert {name.rpartition("-")[2] for name in folders} == {(out / "wandb" / "id").read_text()}
+    assert len(folders) == 2  # `wandb sync` puts files of one run together, by the time of their start
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json"])
 def test_a_damaged_checkpoint_is_not_loaded(finished, tmp_path, name):
     """A flipped bit that is still valid safetensors and JSON."""

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from atomica import spec
 from atomica.catalogue import listing, schema
-from atomica.heads import available
+from atomica.encoder import EmbeddingConfig, EncoderConfig
+from atomica.errors import SpecError
+from atomica.heads import available, head_class
+from atomica.noise import NoiseConfig
 from atomica.runner import main
 from atomica.spec import tomllib
-from atomica.train.schedule import TAKES
+from atomica.train.checkpoint import CheckpointConfig
+from atomica.train.config import TrainConfig
+from atomica.train.schedule import TAKES, ScheduleConfig
 
 ROOT = Path(__file__).parents[2]
 SPECS = [*sorted((ROOT / "runs").glob("*.toml")), *(ROOT / "tests").rglob("*/ranking.toml")]
@@ -51,6 +57,12 @@ def test_every_spec_fits_the_schema(validator, path):
         (GOOD + '[train.schedule]\nkind = "onecycle"\nrise = 0.4', True),
         (GOOD + "[train.schedule]\nrise = 1.0", False),
         (GOOD.replace("binary", "binry"), False),
+        (GOOD.replace("binary", "multiclass"), False),
+        (GOOD.replace("binary", "multiclass") + 'classes = ["a", "b"]', True),
+        (GOOD.replace("binary", "multiclass") + 'classes = ["a", "a"]', False),
+        (GOOD + 'positive = ""', False),
+        (GOOD + "[model.embeddings]\nsizes = [8, 9]", True),
+        (GOOD + "[model.embeddings]\nsizes = [8, 9, 10]", False),
         (GOOD + "hiden = 3", False),
         (GOOD.replace("binary", "denoise") + 'label = "x"', False),
         (GOOD.replace('"d"', '["d", "e"]') + '[log.wandb]\nmode = "offline"', True),
@@ -61,6 +73,37 @@ def test_every_spec_fits_the_schema(validator, path):
 )
 def test_the_schema_says_what_the_reader_says(validator, text, valid):
     assert validator.is_valid(tomllib.loads(text)) is valid
+
+
+SECTIONS = [EncoderConfig, EmbeddingConfig, NoiseConfig, TrainConfig, CheckpointConfig, ScheduleConfig]
+SECTIONS += [head_class(kind).Config for kind in available()]
+BEYOND = {"minimum": -1, "exclusiveMinimum": 0, "maximum": 1, "exclusiveMaximum": 0, "multipleOf": 1}
+"""What must be added to a limit to be beyond it."""
+
+
+@pytest.mark.parametrize("cls", SECTIONS, ids=lambda cls: cls.__name__)
+def test_limits_of_the_schema_are_those_of_the_reader(cls, tmp_path):
+    for key, node in spec.schema(cls)["properties"].items():
+        given = [(word, node[word] + step, node) for word, step in BEYOND.items() if word in node]
+        items = node.get("items", {})
+        given += [(word, items[word] + step, node) for word, step in BEYOND.items() if word in items]
+        for word, wrong, whole in given:
+            value = wrong if whole["type"] != "array" else [wrong, wrong]
+            source = tmp_path / "spec.toml"
+            source.write_text(f"[table]\n{key} = {spec.show(value)}\n")
+            issues = spec.Issues(spec.load(source))
+            spec.read(cls, issues.source, ("table",), issues)
+            assert any(f"table.{key} = " in str(issue) for issue in issues.found), (key, word, value)
+
+
+@pytest.mark.parametrize("cls", [EncoderConfig, EmbeddingConfig, *SECTIONS[6:]], ids=lambda cls: cls.__name__)
+def test_what_is_made_in_python_has_the_same_limits(cls):
+    needed = {"classes": ["a", "b"]} if cls.__name__ == "MulticlassConfig" else {}
+    for key, node in spec.schema(cls)["properties"].items():
+        for word, step in BEYOND.items():
+            if word in node:
+                with pytest.raises(SpecError, match=f"^{key} = .*: must be "):
+                    cls(**needed, **{key: node[word] + step})
 
 
 def test_lists_name_everything(capsys):

@@ -70,14 +70,14 @@ def test_save_and_load(kind, tmp_path):
         (
             RegressionConfig,
             {"hidden": 0, "layers": 0, "activation": "tanh", "dropout": 1.0},
-            ("hidden = 0", "layers = 0", "activation = 'tanh'", "dropout = 1.0"),
+            ("hidden = 0", "layers = 0", 'activation = "tanh"', "dropout = 1.0"),
         ),
         (
             MulticlassConfig,
             {"classes": ("a", "a", ""), "dropout": -0.1},
-            ("'a' occurs twice", "empty", "-0.1"),
+            ('"a" occurs twice', "empty", "-0.1"),
         ),
-        (MulticlassConfig, {}, ("at least two label values",)),
+        (MulticlassConfig, {"classes": ()}, ("classes = []: must be at least 2 items",)),
         (MaskedBlockConfig, {"dropout": 2.0}, ("dropout = 2.0",)),
         (InterfaceConfig, {"temperature": 0.0}, ("temperature = 0.0",)),
         (DenoiseConfig, {"translation": -1.0, "atom": math.inf}, ("translation = -1.0", "atom = inf")),

@@ -113,7 +113,7 @@ def test_settings_out_of_range_are_all_named():
         assert part in str(caught.value)
     with pytest.raises(SpecError) as caught:
         BinaryConfig(positive="", layers=0, activation="tanh")
-    for part in ("positive is empty", "layers = 0", "activation = 'tanh'"):
+    for part in ('positive = "": must be not empty', "layers = 0", 'activation = "tanh"'):
         assert part in str(caught.value)
 
 
