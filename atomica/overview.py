@@ -7,10 +7,10 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atomica.assembly import Job, counts
 from atomica.errors import AtomicaError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atomica.train.parts import Batch
+    from atomica.train.step import Step, Stepper
 
 __all__ = ["MIB", "dry_run", "known_texts", "overview", "peak_memory"]
 
@@ -95,62 +96,78 @@ def known_texts(job: Job, head: str) -> dict[str, list[str | None]]:
     }
 
 
-def dry_run(job: Job) -> list[str]:
+def dry_run(job: Job, devices: int = 1) -> list[str]:
     """What two steps on the largest batch of the first epoch show, for a person; nothing is written.
 
-    Raises NoMemoryError if the batch is too large for the device.
+    devices: processes that are to share each step; this one takes the share of the first, in as many parts as
+    `device.accumulate` says. Raises NoMemoryError if that is too large for the device.
     """
     import numpy as np
     import torch
 
+    from atomica.train.distributed import ALONE
     from atomica.train.optimizer import freeze, make_optimizer
+    from atomica.train.step import Stepper, split
 
     train, config = job.parts["train"], job.spec.train
     plan = train.epoch_plan(0)
     sizes = [train.blocks_of(batch) for batch in plan]
-    batch = train.load(plan[int(np.argmax(sizes))], job.model, 0)
+    draws, blocks = plan[int(np.argmax(sizes))], max(sizes)
+    parts = split(draws, train.blocks_each(draws), devices * job.spec.device.accumulate)[::devices]
+    batches = [train.load(part, job.model, 0) for part in parts if len(part)]
     freeze(job.model, config)
     optimizer = make_optimizer(job.model, config)
+    stepper = Stepper(job.model, optimizer, config, ALONE)
     free = _free_memory(job.device)
     try:
         # The first step pays for what is set up once.
-        loss, norm, kept, _ = _step(job, batch, optimizer)
-        _, _, _, seconds = _step(job, batch, optimizer)
+        total = len(plan) * config.epochs
+        step, kept, _ = _step(stepper, batches, total)
+        _, _, seconds = _step(stepper, batches, total)
     except torch.cuda.OutOfMemoryError:
         raise NoMemoryError(
-            f"the largest batch, {batch.blocks} blocks, does not fit into the memory of {job.device}; lower "
+            f"the largest batch, {blocks} blocks, does not fit into the memory of {job.device}; raise "
+            f"device.accumulate (now {job.spec.device.accumulate}), which does not change the result, or lower "
             "data.batch_blocks and data.max_item_blocks"
         ) from None
-    still = f"{batch.unperturbed} of them without anything to perturb, " if batch.unperturbed else ""
+    unperturbed = sum(batch.unperturbed or 0 for batch in batches)
+    still = f"{unperturbed} of them without anything to perturb, " if unperturbed else ""
     weights = _bytes(job.model.parameters())
     gradients = _bytes(parameter.grad for parameter in job.model.parameters() if parameter.grad is not None)
     moments = sum(
         _bytes(value for value in state.values() if torch.is_tensor(value))
         for state in optimizer.state.values()
     )
+    average = weights if stepper.average is not None else 0
+    shared = f", the share of one of {devices} processes" if devices > 1 else ""
+    shared += f", in {len(batches)} parts" if len(batches) > 1 else ""
+    epoch = seconds * sum(sizes) / blocks
     lines = [
         *_parts(job),
-        f"batch   {len(batch.ids)} complexes, {still}{batch.blocks} blocks, the largest: loss {loss:.4f}, "
-        f"gradient norm {norm:.3g}, {seconds:.2f} s",
-        f"time    about {timedelta(seconds=round(seconds * sum(sizes) / batch.blocks))} per epoch, "
-        f"{timedelta(seconds=round(seconds * sum(sizes) / batch.blocks * config.epochs))} for all, validation aside",
-        f"memory  {peak_memory(job.device) / MIB:.0f} MiB at the peak, of them {weights / MIB:.1f} weights, "
-        f"{gradients / MIB:.1f} gradients, {moments / MIB:.1f} optimizer, {kept / MIB:.0f} kept for the backward pass; "
-        f"{free / GIB:.1f} GiB were free",
-        _disk(job, weights + moments),
+        f"batch   {sum(len(batch.ids) for batch in batches)} complexes, {still}"
+        f"{sum(batch.blocks for batch in batches)} blocks, the largest{shared}: loss {step.loss:.4f}, "
+        f"gradient norm {step.norm:.3g}, {seconds:.2f} s",
+        *([f"note    the {step.bad} is not finite; see train.max_skipped"] if step.bad else []),
+        f"time    about {timedelta(seconds=round(epoch))} per epoch, "
+        f"{timedelta(seconds=round(epoch * config.epochs))} for all, validation aside",
+        f"memory  {peak_memory(job.device) / MIB:.0f} MiB at the peak{' of each process' if devices > 1 else ''}, of "
+        f"them {weights / MIB:.1f} weights, {gradients / MIB:.1f} gradients, {moments / MIB:.1f} optimizer, "
+        f"{kept / MIB:.0f} kept for the backward pass; {free / GIB:.1f} GiB were free",
+        _disk(job, weights + moments + average),
     ]
-    return [*lines, f"dry run: all is well; nothing was written to {job.folder}"]
+    well = "" if step.bad else "all is well; "
+    return [*lines, f"dry run: {well}nothing was written to {job.folder}"]
 
 
 class NoMemoryError(AtomicaError):
     """The device has too little memory for a step."""
 
 
-def _step(job: Job, batch: Batch, optimizer: Any) -> tuple[float, float, int, float]:
-    """Loss and gradient norm of a step, the bytes kept between its forward and its backward pass, its seconds."""
+def _step(stepper: Stepper, batches: Sequence[Batch], total_steps: int) -> tuple[Step, int, float]:
+    """What a step shows, the bytes kept between its forward and its backward pass, its seconds."""
     import torch
 
-    own = {parameter.untyped_storage().data_ptr() for parameter in job.model.parameters()}
+    own = {parameter.untyped_storage().data_ptr() for parameter in stepper.model.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -160,14 +177,10 @@ def _step(job: Job, batch: Batch, optimizer: Any) -> tuple[float, float, int, fl
         return tensor
 
     began = time.perf_counter()
-    optimizer.zero_grad(set_to_none=True)
+    counts = stepper.agree(batches, stop=False, save="").counts
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = job.model.loss_of(job.model.outputs(batch.graph), batch.targets, batch.rows)
-    losses.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), float("inf"))
-    optimizer.step()
-    loss = float(losses.total.detach())  # waits for the device
-    return loss, float(norm), sum(kept.values()), time.perf_counter() - began
+        step = stepper.run(batches, counts, 0, total_steps)
+    return step, sum(kept.values()) // len(batches), time.perf_counter() - began
 
 
 def _parts(job: Job) -> list[str]:

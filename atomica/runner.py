@@ -469,7 +469,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
         told = overview(job)
         journal.say("\n".join(told))
         if arguments.dry_run:
-            journal.say("\n".join(dry_run(job)))
+            journal.say("\n".join(dry_run(job, arguments.devices)))
             return DONE
         if sweep is None:
             distributed.agreed(ranks, lambda: take(job) if ranks.first else None)

@@ -461,6 +461,31 @@ def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
     assert not out.exists()
 
 
+def test_a_dry_run_takes_the_share_of_one_process(write_spec, capsys):
+    """With --devices 2 and two parts each: about half the complexes, and the loss of the whole batch in one process."""
+    path, _ = write_spec()
+
+    def said(*words):
+        assert main([str(path), "--dry-run", *words]) == 0
+        (line,) = re.findall(
+            r"batch +(\d+) complexes, (\d+) blocks, the largest(.*): loss ([\d.]+)", capsys.readouterr().out
+        )
+        return int(line[0]), int(line[1]), line[2], float(line[3])
+
+    count, blocks, shared, loss = said("--set", "model.dropout=0")
+    assert shared == ""
+    assert said("--set", "model.dropout=0", "--set", "device.accumulate=2") == (
+        count,
+        blocks,
+        ", in 2 parts",
+        loss,
+    )
+    few, fewer, shared, _ = said("--devices", "2", "--set", "device.accumulate=2")
+    assert 0 < few < count
+    assert abs(2 * fewer - blocks) < blocks / 2
+    assert shared == ", the share of one of 2 processes, in 2 parts"
+
+
 def test_the_kernel_can_be_chosen_and_is_named(write_spec, capsys):
     path, _ = write_spec()
     for choice, named in (("torch", "torch"), ("auto", "rust")):
