@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
@@ -338,11 +338,11 @@ class _Torch:
 class _Triton:
     """Tile by tile in a GPU's registers. Imported when it is used, since PyTorch without CUDA has no Triton."""
 
-    needs = "a GPU with Triton"
+    needs = "a GPU with Triton 3.3 or newer"
 
     def fits(self, x: Tensor) -> bool:
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-        return x.dtype == torch.float32 and (x.is_cuda or interpreted) and find_spec("triton") is not None
+        return x.dtype == torch.float32 and (x.is_cuda or interpreted) and _triton_takes_tuples()
 
     def forward(self, given: Arguments) -> Tensor:
         from atomica import conv_triton
@@ -353,6 +353,17 @@ class _Triton:
         from atomica import conv_triton
 
         return conv_triton.backward(given, grad_out, want_y)
+
+
+@cache
+def _triton_takes_tuples() -> bool:
+    """Whether there is a Triton, new enough that functions within kernels take tuples."""
+    if find_spec("triton") is None:
+        return False
+    import triton
+
+    major, minor = triton.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 3)
 
 
 _KERNELS: dict[str, Kernel] = {"rust": _Rust(), "torch": _Torch(), "triton": _Triton()}

@@ -152,7 +152,7 @@ def test_copies_are_noticed(copy):
 @pytest.mark.parametrize("want_y", [False, True])
 def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y):
     """What surrounds the kernels; there is no GPU to launch them on, so launches are counted and left out."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.3")
     from atomica import conv_triton
 
     launched = []
@@ -180,3 +180,12 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
     assert (found[1] is not None) == want_y
     assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
     assert len(launched) == 2 * (3 * len(weights) + 1)
+
+
+def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise(monkeypatch):
+    """Since Triton's kernels have not been measured on one."""
+    with FakeTensorMode():
+        x = torch.zeros(1, device="cuda")
+    for name, expected in (("auto", "torch"), ("rust", "torch"), ("torch", "torch")):
+        monkeypatch.setattr(conv, "KERNEL", name)
+        assert conv.kernel_for(x) == expected
