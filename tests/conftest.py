@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import changed
 
 collect_ignore = ["bench"]
 """Scripts, not tests: they import one another and packages that the tests do not need."""
@@ -43,6 +45,19 @@ def tiny_chain(chain: str, residues: list[str], height: float, jitter: np.random
                 f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00           {name[0]}"
             )
     return [*lines, "TER"]
+
+
+@pytest.fixture(scope="session")
+def write_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path]]:
+    """Writes a spec such as `helpers.TINY`, changed, to a folder of its own; returns its path and the run's folder."""
+
+    def write(text: str, changes: Mapping[str, str] | None = None) -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp("run")
+        text = text.format(out=folder / "out", data=tiny_set)
+        (folder / "spec.toml").write_text(changed(text, changes))
+        return folder / "spec.toml", folder / "out"
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,50 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
+TINY = """\
+[run]
+name = "tiny"
+out = "{out}"
+
+[data]
+train = "{data}"
+input = "segment0"
+batch_blocks = 64
+max_item_blocks = 64
+
+[model]
+atom_hidden = 8
+block_hidden = 8
+edge_size = 4
+layers = 1
+
+[[head]]
+kind = "binary"
+positive = "yes"
+negative = "no"
+hidden = 8
+
+[train]
+epochs = 3
+
+[device]
+kind = "cpu"
+threads = 1
+
+[log]
+every_steps = 1
+tensorboard = false
+"""
+"""The spec of a small run on the fixture `tiny_set`; modules change it to what they are about."""
+
+
+def changed(text, changes):
+    """A text with parts replaced, each of which must be there."""
+    for old, new in (changes or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
 
 def environment(**more):
     """Variables for a process that must find this source tree, and should not take every core."""

@@ -9,86 +9,57 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import environment, events, run, same_weights, start, wait_for_steps, wait_until
+from helpers import TINY, changed, environment, events, run, same_weights, start, wait_for_steps, wait_until
 
 from atomica.runner import main
 
-SPEC = """\
-[run]
-name = "ranks"
-out = "{out}"
-
-[data]
-train = "{data}"
-batch_blocks = 100
-max_item_blocks = 100
+NOISE = """\
 
 [noise]
 rotation_sigma = 0.5
 translation_sigma = 1.0
 mask_proportion = 0.2
+"""
 
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-dropout = 0.0
-
-[[head]]
-kind = "binary"
-positive = "yes"
-negative = "no"
-hidden = 8
+HEADS = """\
 [[head]]
 kind = "regression"
 label = "label_size"
 weight = 0.1
+"""
+
+NOISE_HEADS = """\
 [[head]]
 kind = "denoise"
 torsion = 0.0
 [[head]]
 kind = "masked_block"
 dropout = 0.0
-
-[train]
-epochs = 3
-learning_rate = 1e-3
-ema = 0.9
-
-[device]
-kind = "cpu"
-threads = 1
-
-[log]
-every_steps = 1
-tensorboard = false
 """
+
+SPEC = changed(
+    TINY,
+    {
+        'input = "segment0"\n': "",
+        "_blocks = 64": "_blocks = 100",
+        "\n[model]": f"{NOISE}\n[model]",
+        "layers = 1": "layers = 1\ndropout = 0.0",
+        "\n[train]": f"{HEADS}{NOISE_HEADS}\n[train]\nlearning_rate = 1e-3\nema = 0.9",
+    },
+)
+"""A run with every sort of head, and averaged weights."""
 
 
 @pytest.fixture(scope="module")
-def write_spec(tiny_set, tmp_path_factory):
-    """Writes the spec of a small run with every sort of head; returns its path and the run's folder."""
-
-    def write(changes=None):
-        folder = tmp_path_factory.mktemp("ranks")
-        text = SPEC.format(out=folder / "out", data=tiny_set)
-        for old, new in (changes or {}).items():
-            assert old in text
-            text = text.replace(old, new)
-        (folder / "spec.toml").write_text(text)
-        return folder / "spec.toml", folder / "out"
-
-    return write
+def write_spec(write_run):
+    return partial(write_run, SPEC)
 
 
-LABELS_ONLY = {
-    '[[head]]\nkind = "denoise"\ntorsion = 0.0\n[[head]]\nkind = "masked_block"\ndropout = 0.0\n': "",
-    "[noise]\nrotation_sigma = 0.5\ntranslation_sigma = 1.0\nmask_proportion = 0.2\n": "",
-}
+LABELS_ONLY = {NOISE: "", NOISE_HEADS: ""}
 """Leaves what is quick."""
 
 
@@ -152,11 +123,10 @@ def test_working_through_a_step_in_parts_changes_nothing(alone, write_spec):
 
 def test_ranks_without_complexes_or_labels(write_spec):
     """Steps of one or two complexes: in some a rank has none, in some no complex has a label for one of the heads."""
-    changes = {**LABELS_ONLY, "_blocks = 100": "_blocks = 22", "epochs = 3": "epochs = 1"}
+    changes = {**LABELS_ONLY, "_blocks = 100": "_blocks = 34", "epochs = 3": "epochs = 1"}
     path, alone = write_spec(changes)
     assert main([str(path)]) == 0
-    terms = [record["regression/loss"] for record in events(alone, "step")]
-    assert 0.0 in terms
+    assert {"regression/loss" in record for record in events(alone, "step")} == {True, False}
     path, out = write_spec(changes)
     code, _, errors = run(path, "--devices", 2)
     assert code == 0, errors

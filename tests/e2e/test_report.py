@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -14,7 +15,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from atomica.report import training
+from atomica.report import sweeps, training
+from atomica.report.__main__ import main as report_command
 from atomica.runner import main
 
 ROOT = Path(__file__).parents[2]
@@ -242,3 +244,58 @@ def test_the_structure_is_drawn(jobs, browse, tmp_path):
         )
 
     browse(alone, width=900, shown=drawn)
+
+
+# ------------------------------------------------------------------------------------------------- sweeps
+
+
+HEAD = "trial,state,valid auroc,epochs,seconds,train.learning_rate,train.schedule,folder,problem"
+
+
+def swept(folder, rows):
+    """What a sweep leaves in its folder: (trial, state, value, learning rate, schedule, problem) of each trial."""
+    keys = {
+        "train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "step": None},
+        "train.schedule": ['{kind = "constant"}', '{kind = "cosine"}'],
+    }
+    plan = {"sweep": {"method": "tpe", "keys": keys}, "monitor": "auroc", "mode": "max"}
+    (folder / "sweep.json").write_text(json.dumps(plan))
+    (folder / "trial.toml").write_text('[run]\nname = "<b>many</b>"\n')
+    with (folder / "trials.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(HEAD.split(","))
+        for trial, state, value, rate, kind, problem in rows:
+            place = f"trials/{trial:04}"
+            writer.writerow([trial, state, value, 2, 9.5, rate, keys["train.schedule"][kind], place, problem])
+            (folder / place).mkdir(parents=True)
+            records = [
+                {"event": "epoch", "epoch": epoch, "valid_auroc": 0.4 + epoch / 10} for epoch in (1, 2)
+            ]
+            (folder / place / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    return folder
+
+
+def test_the_report_of_a_sweep(tmp_path, browse, capsys):
+    rows = [
+        (3, "done", 0.9, 1e-3, 1, ""),
+        (1, "done", 0.7, 1e-2, 0, ""),
+        (2, "pruned", "", 1e-4, 0, ""),
+        (4, "failed", "", 5e-3, 1, "the loss is <nan> in step 7"),
+    ]
+    swept(tmp_path, rows)
+    assert report_command([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / training.REPORT)
+    page = browse(tmp_path / training.REPORT)
+    assert "1–4 of 4" in page
+    assert "&lt;b&gt;many&lt;/b&gt;" in page
+    assert "the loss is &lt;nan&gt; in step 7" in page
+    assert "trial 3, train.learning_rate = 0.001: 0.9" in page
+    assert 'trial 1, train.schedule = {kind = \\"constant\\"}: 0.7' in page
+    assert "trial 2, pruned, epoch 2: 0.6" in page
+
+
+@pytest.mark.parametrize("rows", [[], [(1, "running", "", 1e-3, 0, "")], [(1, "failed", "", 1e-3, 0, "why")]])
+def test_the_report_of_a_sweep_without_results(tmp_path, rows):
+    page = sweeps.write(swept(tmp_path, rows)).read_text()
+    assert "best valid auroc" not in page
+    assert ("status done" in page) == any(row[1] == "failed" for row in rows)

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
-from helpers import command, environment, events, run
+from helpers import TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
@@ -20,60 +21,25 @@ from atomica.locks import Lock
 from atomica.runner import main
 from atomica.spec import tomllib
 
-SPEC = """\
-[run]
-name = "tiny"
-out = "{out}"
-
-[data]
-train = "{data}"
-input = "segment0"
-batch_blocks = 64
-max_item_blocks = 64
-
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-dropout = 0.1
-
-[[head]]
-kind = "binary"
-positive = "yes"
-negative = "no"
-hidden = 8
-
-[train]
+SPEC = changed(
+    TINY,
+    {
+        "layers = 1": "layers = 1\ndropout = 0.1",
+        "epochs = 3\n": """\
 epochs = 4
 learning_rate = 3e-3
 [train.schedule]
 kind = "cosine"
 warmup_steps = 3
-
-[device]
-kind = "cpu"
-threads = 1
-
-[log]
-every_steps = 1
-"""
+""",
+        "tensorboard = false\n": "",
+    },
+)
 
 
 @pytest.fixture(scope="module")
-def write_spec(tiny_set, tmp_path_factory):
-    """Writes the spec of a small run; returns its path and the run's folder."""
-
-    def write(changes=None):
-        folder = tmp_path_factory.mktemp("run")
-        text = SPEC.format(out=folder / "out", data=tiny_set)
-        for old, new in (changes or {}).items():
-            assert old in text
-            text = text.replace(old, new)
-        (folder / "spec.toml").write_text(text)
-        return folder / "spec.toml", folder / "out"
-
-    return write
+def write_spec(write_run):
+    return partial(write_run, SPEC)
 
 
 def losses(out):

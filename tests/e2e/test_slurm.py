@@ -12,35 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, environment, events, wait_until
-
-SPEC = """\
-[run]
-name = "slurm"
-out = "out"
-[data]
-train = "{data}"
-input = "segment0"
-batch_blocks = 64
-max_item_blocks = 64
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-[[head]]
-kind = "binary"
-positive = "yes"
-negative = "no"
-[train]
-epochs = 8
-[device]
-kind = "cpu"
-threads = 1
-[log]
-every_steps = 1
-tensorboard = false
-"""
+from helpers import ROOT, TINY, environment, events, wait_until
 
 # Two nodes on loopback addresses of their own, which are their names; jobs are requeued without Slurm's two minutes.
 CONFIG = """\
@@ -126,11 +98,10 @@ def log(folder, pattern):
     return [file.read_text() for file in sorted(folder.glob(pattern))]
 
 
-def test_a_warned_job_is_requeued_and_goes_on(slurm, tiny_set, tmp_path):
-    (tmp_path / "spec.toml").write_text(SPEC.format(data=tiny_set))
-    out = tmp_path / "out"
+def test_a_warned_job_is_requeued_and_goes_on(slurm, write_run, tmp_path):
+    path, out = write_run(TINY, {"epochs = 3": "epochs = 8"})
     options = ["--parsable", "--cpus-per-task=1", "--gpus-per-node=0", str(ROOT / "runs" / "slurm.sh")]
-    job = slurm("sbatch", *options, "spec.toml", "--set", f"run.out={out}").strip()
+    job = slurm("sbatch", *options, str(path)).strip()
 
     def state():
         return slurm("squeue", "-h", "-j", job, "-o", "%T", check=False).strip()

@@ -5,64 +5,33 @@ from __future__ import annotations
 import csv
 import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import environment, events, run, same_weights, start, wait_until
+from helpers import TINY, changed, environment, events, run, same_weights, start, wait_until
 
 pytest.importorskip("optuna")
 
 from atomica.runner import main
 
-SPEC = """\
-[run]
-name = "many"
-out = "{out}"
-[data]
-train = "{data}"
-input = "segment0"
-batch_blocks = 64
-max_item_blocks = 64
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-[[head]]
-kind = "binary"
-positive = "yes"
-negative = "no"
-[train]
-epochs = 3
-monitor = "loss"
-[device]
-kind = "cpu"
-threads = 1
-[log]
-tensorboard = false
+SPEC = (
+    changed(TINY, {"epochs = 3": 'epochs = 3\nmonitor = "loss"'})
+    + """\
 [sweep]
 method = "grid"
 prune = "median"
 [sweep.keys]
 train.learning_rate = [3e-3, 1e-30, 1e25]
 """
+)
 
 
 @pytest.fixture
-def write_spec(tiny_set, tmp_path, monkeypatch):
-    """Writes the spec of a small sweep; returns its path and the sweep's folder."""
+def write_spec(write_run, monkeypatch):
     # Trials are processes of their own, which must find this source tree.
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
-
-    def write(changes=None):
-        text = SPEC.format(out=tmp_path / "out", data=tiny_set)
-        for old, new in (changes or {}).items():
-            assert old in text
-            text = text.replace(old, new)
-        (tmp_path / "spec.toml").write_text(text)
-        return tmp_path / "spec.toml", tmp_path / "out"
-
-    return write
+    return partial(write_run, SPEC)
 
 
 def table(out):
@@ -87,7 +56,7 @@ def test_a_sweep_is_stopped_and_goes_on(write_spec, capsys):
     first = out / "trials" / "0001" / "metrics.jsonl"
     process = start(path)
     wait_until(lambda: events(first.parent, "epoch"), process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "trial 1 of 3: train.learning_rate=0.003" in said
@@ -135,7 +104,6 @@ def test_a_killed_sweep_goes_on_in_several_processes(write_spec):
         'prune = "median"\n': "",
         "[3e-3, 1e-30, 1e25]": "[1e-3, 2e-3, 3e-3]",
         "epochs = 3": "epochs = 12",
-        "tensorboard": "every_steps = 1\ntensorboard",
     }
     path, out = write_spec(changes)
     first = out / "trials" / "0001"

@@ -6,40 +6,12 @@ import json
 
 import pytest
 import torch
+from helpers import TINY, events
 from safetensors.torch import load_file
 
 from atomica.heads import register
 from atomica.heads.binary import BinaryHead
 from atomica.runner import main
-
-SPEC = """\
-[run]
-name = "small"
-out = "{out}"
-[data]
-train = "{data}"
-input = "segment0"
-batch_blocks = 64
-max_item_blocks = 64
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-[[head]]
-kind = "{kind}"
-positive = "yes"
-negative = "no"
-hidden = 8
-[train]
-epochs = 2
-[device]
-kind = "cpu"
-threads = 1
-[log]
-every_steps = 1
-tensorboard = false
-"""
 
 CALLS = {"count": 0}
 
@@ -65,21 +37,16 @@ class Hungry(BinaryHead):
 
 
 @pytest.fixture
-def start(tiny_set, tmp_path):
+def start(write_run, tmp_path):
     """Starts a run with a kind of head and settings; gives the exit code, and the folder."""
 
     def run(kind, *changes, name="out", calls=0):
         CALLS["count"] = calls
-        (tmp_path / "spec.toml").write_text(SPEC.format(out=tmp_path / name, data=tiny_set, kind=kind))
+        path, _ = write_run(TINY, {'kind = "binary"': f'kind = "{kind}"', "epochs = 3": "epochs = 2"})
         words = [word for change in changes for word in (("--set", change) if "=" in change else (change,))]
-        return main([str(tmp_path / "spec.toml"), *words]), tmp_path / name
+        return main([str(path), "--set", f"run.out={tmp_path / name}", *words]), tmp_path / name
 
     return run
-
-
-def steps(out):
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["event"] == "step"]
 
 
 def test_a_bad_step_ends_the_run_with_its_batch_kept(start, capsys):
@@ -99,7 +66,7 @@ def test_a_bad_step_ends_the_run_with_its_batch_kept(start, capsys):
     # Going on takes the same step again.
     code, out = start("test_nan", "--resume", calls=9)
     assert code == 0
-    recorded = [record["step"] for record in steps(out)]
+    recorded = [record["step"] for record in events(out, "step")]
     assert recorded[:2] == [1, 2]
 
 
@@ -107,7 +74,7 @@ def test_bad_steps_are_skipped_and_counted_up_to_a_limit(start, capsys):
     code, out = start("test_nan", "train.max_skipped=2")
     assert code == 0
     assert "note    2 steps skipped" in capsys.readouterr().out
-    assert {2, 4}.isdisjoint(record["step"] for record in steps(out))
+    assert {2, 4}.isdisjoint(record["step"] for record in events(out, "step"))
     assert len(list((out / "bad_steps").iterdir())) == 2
     weights = load_file(out / "checkpoints" / "last" / "model.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
@@ -124,7 +91,7 @@ def test_a_batch_too_large_for_the_memory_is_worked_through_in_parts(start, caps
     assert code == 0
     assert "times out of GPU memory: raise device.accumulate" in text.out
     assert "out of GPU memory in step 1 " in text.err
-    for one, other in zip(steps(out), steps(hungry), strict=True):
+    for one, other in zip(events(out, "step"), events(hungry, "step"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
@@ -137,7 +104,7 @@ def test_averaged_weights_are_validated_and_kept_and_survive_a_resume(start):
     assert any(not torch.equal(last[name], best[name]) for name in last)
     assert len(list(folder.glob("epoch-*"))) == 2
     state = load_file(folder / "last" / "state.safetensors")
-    assert int(state["average.n_averaged"]) == len(steps(out))
+    assert int(state["average.n_averaged"]) == len(events(out, "step"))
     code, again = start("binary", *settings, "train.epochs=1", name="again")
     assert code == 0
     code, again = start("binary", *settings, "--resume", name="again")
@@ -145,6 +112,9 @@ def test_averaged_weights_are_validated_and_kept_and_survive_a_resume(start):
     for name, value in load_file(again / "checkpoints" / "last" / "state.safetensors").items():
         assert name.startswith("random") or torch.equal(value, state[name]), name
     full = start("binary", name="full")[1]
-    for one, other in zip(steps(out), steps(full), strict=True):
+    for one, other in zip(events(out, "step"), events(full, "step"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
-    assert any(one["loss"] != other["loss"] for one, other in zip(steps(out), steps(full), strict=True))
+    assert any(
+        one["loss"] != other["loss"]
+        for one, other in zip(events(out, "step"), events(full, "step"), strict=True)
+    )
