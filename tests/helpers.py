@@ -67,9 +67,10 @@ def command(*arguments):
     return [sys.executable, "-m", "atomica.runner", *map(str, arguments)]
 
 
-def start(*arguments, env=None):
+def start(*arguments, env=None, words=()):
+    """Start the command, or with `words` one that starts it."""
     return subprocess.Popen(
-        command(*arguments),
+        [sys.executable, *words, *command(*arguments)[1:]],
         env=env or environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,9 +84,9 @@ class Result(NamedTuple):
     stderr: str
 
 
-def run(*arguments, env=None):
-    """The whole command."""
-    with start(*arguments, env=env) as process:
+def run(*arguments, env=None, words=()):
+    """The same to its end."""
+    with start(*arguments, env=env, words=words) as process:
         out, errors = process.communicate(timeout=300)
         return Result(process.returncode, out, errors)
 

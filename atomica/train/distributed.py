@@ -150,10 +150,18 @@ def watch_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(int(os.environ.get(SHUTDOWN, SHUTDOWN_SECONDS)) + 10)
+        # A rank that has not met the others has nothing to save, and waits for them where no signal reaches it.
+        alone = is_rank() and not _has_met()
+        time.sleep(10 if alone else int(os.environ.get(SHUTDOWN, SHUTDOWN_SECONDS)) + 10)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def _has_met() -> bool:
+    """Whether this process has met the other ranks; without importing PyTorch."""
+    module = sys.modules.get("torch.distributed")
+    return module is not None and bool(module.is_initialized())
 
 
 def join() -> Ranks:

@@ -177,10 +177,17 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(w
     compare(undisturbed, out, 1e-3)
 
 
-@pytest.mark.parametrize("steps", [0, 3], ids=["starting", "training"])
-def test_no_rank_outlives_the_command_that_started_it(write_spec, capsys, steps):
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "steps"),
+    [((), ("--devices", 2), 0), ((), ("--devices", 2), 3), (TORCHRUN, (), 3)],
+    ids=["starting", "training", "torchrun"],
+)
+def test_no_rank_outlives_the_command_that_started_it(write_spec, capsys, words, options, steps):
     path, out = write_spec({**LABELS_ONLY, "epochs = 3": "epochs = 40"})
-    process = start(path, "--devices", 2)
+    process = start(path, *options, words=words)
     wait_until(lambda: len(ranks_of(process)) == 2, process)
     if steps:
         wait_for_steps(process, out, steps)
@@ -257,17 +264,9 @@ def test_the_reason_of_the_rank_that_fails_reaches_the_user(write_spec, plugin):
     assert "ValueError: the dog ate my gradient" in errors
     # Under torchrun, which says more, too.
     path, out = write_spec({**LABELS_ONLY, 'kind = "binary"': 'kind = "faulty"'})
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    done = subprocess.run(
-        [sys.executable, *words, "-m", "atomica.runner", str(path)],
-        env=plugin,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "ValueError: the dog ate my gradient" in done.stderr
+    code, _, errors = run(path, env=plugin, words=TORCHRUN)
+    assert code == 1
+    assert "ValueError: the dog ate my gradient" in errors
     # What is wrong with a spec is said once, before anything is written.
     path, out = write_spec({"epochs = 3": "epochs = 0"})
     code, printed, errors = run(path, "--devices", 2)
