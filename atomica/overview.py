@@ -105,6 +105,7 @@ def dry_run(job: Job, devices: int = 1) -> list[str]:
     import numpy as np
     import torch
 
+    from atomica.report import environment
     from atomica.train.distributed import ALONE
     from atomica.train.optimizer import freeze, make_optimizer
     from atomica.train.step import Stepper, split
@@ -142,7 +143,11 @@ def dry_run(job: Job, devices: int = 1) -> list[str]:
     shared = f", the share of one of {devices} processes" if devices > 1 else ""
     shared += f", in {len(batches)} parts" if len(batches) > 1 else ""
     epoch = seconds * sum(sizes) / blocks
+    host = environment.hardware()
+    gpus = "".join(f", {name}" for name in host.get("gpus", ()))
     lines = [
+        f"host    {host['processor']}, {host['cores']} cores, {host['threads']} threads, "
+        f"{host['memory_gib']} GiB{gpus}",
         *_parts(job),
         f"batch   {sum(len(batch.ids) for batch in batches)} complexes, {still}"
         f"{sum(batch.blocks for batch in batches)} blocks, the largest{shared}: loss {step.loss:.4f}, "

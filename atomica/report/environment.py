@@ -13,7 +13,7 @@ from typing import Any
 
 from atomica.train.checkpoint import write_text
 
-__all__ = ["ENVIRONMENT", "PACKAGES", "describe", "read", "record"]
+__all__ = ["ENVIRONMENT", "PACKAGES", "describe", "hardware", "read", "record"]
 
 ENVIRONMENT = "environment.json"
 PACKAGES = ("torch", "dgl", "numpy", "e3nn", "pyarrow", "safetensors", "torchmetrics", "scikit-learn")
@@ -26,8 +26,6 @@ def describe() -> dict[str, Any]:
     >>> found["versions"]["atomica"], found["hardware"]["cores"] >= 1
     ('0.1.0', True)
     """
-    import torch
-
     import atomica
 
     versions = {"atomica": atomica.__version__, "python": platform.python_version()}
@@ -36,7 +34,18 @@ def describe() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    hardware: dict[str, Any] = {
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions,
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """System, processor, cores, threads of PyTorch, memory, GPUs if there are any."""
+    import torch
+
+    found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": os.cpu_count() or 1,
@@ -44,12 +53,8 @@ def describe() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
     }
     if torch.cuda.is_available():
-        hardware["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
-        "hardware": hardware,
-    }
+        found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return found
 
 
 def _processor() -> str:

@@ -412,6 +412,7 @@ def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
     for pattern in (
         r"model +[\d,]+ parameters, heads: answer",
         r"steps +\d+ per epoch of \d+ blocks \([\d.]+ complexes\) on average, \d+ at most, over all ranks; 4 epochs",
+        r"host +.+, \d+ cores, 1 threads, [\d.]+ GiB",
         r"part +encoder.atoms +[\d,]+ parameters, rate 0.001, 16 frozen\n",
         r"part +heads.answer +[\d,]+ parameters\n",
         r"time +about \d+:\d\d:\d\d per epoch, \d+:\d\d:\d\d for all",
