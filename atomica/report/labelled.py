@@ -107,8 +107,12 @@ def _answers(folder: Path, name: str, entry: Mapping[str, Any]) -> Answers | str
         head = head_class(entry["kind"])
         config = head.Config(**entry["config"])
         target, known = head.encode_labels(config, [row["label"] or None for row in rows])
-    except AtomicaError as error:
-        return str(error)
+    except (
+        AtomicaError,
+        KeyError,
+        TypeError,
+    ) as error:  # the head is gone, or has other settings than it had
+        return f"the head of kind {entry['kind']} cannot be made as it was: {error}"
     rows = [row for row, there in zip(rows, known.tolist(), strict=True) if there]
     column = "probability" if rows and "probability" in rows[0] else "prediction"
     based = bool(rows) and "baseline" in rows[0]

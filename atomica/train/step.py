@@ -218,7 +218,7 @@ def _total(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def numbers_of(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalar tensors as numbers, fetched from the device at once."""
+    """Scalar tensors as numbers, fetched from the device at once: the one moment of a step that waits for a GPU."""
     if not terms:
         return {}
     values = torch.stack([value.detach().double() for value in terms.values()]).tolist()

@@ -141,6 +141,18 @@ def test_nothing_lies_beyond_the_edge(finished, browse, width, tmp_path):
     assert re.search("<title>(.*?)</title>", page).group(1) == "fits"
 
 
+def test_a_report_is_made_again_without_the_head(finished, tmp_path):
+    """As after its package is gone: metrics as they were, and a note in place of the plots."""
+    folder = shutil.copytree(finished, tmp_path / "out")
+    evaluation = (folder / "evaluation.json").read_text()
+    (folder / "evaluation.json").write_text(evaluation.replace('"kind": "binary"', '"kind": "gone"'))
+    training.write(folder, status="done")
+    report = (folder / training.REPORT).read_text()
+    assert "unknown head kind &#x27;gone&#x27;" in report
+    assert "ROC curve" not in report
+    assert "95% interval" in report
+
+
 def test_an_interrupted_run_has_a_report(finished, tmp_path):
     """As from one that was stopped: no evaluation, the last line cut off."""
     for name in ("metrics.jsonl", "spec.toml", "environment.json"):
