@@ -165,7 +165,7 @@ def convolution(runs: int) -> None:
 
     from atomica.conv import FullyConnected
     from atomica.edges import plan_edges
-    from atomica.irreps import Layout, layer_slots, spherical_harmonics
+    from atomica.irreps import COMPONENTS, Layout, layer_slots, spherical_harmonics
 
     torch.manual_seed(0)
     hidden, receivers, degree, radial = 32, 500, 16, 128
@@ -214,12 +214,18 @@ def convolution(runs: int) -> None:
             with torch.no_grad():
                 clock(f"{name} forward", function)
             clock(f"{name} forward + backward", lambda function=function: function().sum().backward())
-    for what in ("forward", "forward + backward"):
+    tables, rows = layer.tables, (radial + 1) * receivers
+    columns = {slot: tables.fan_in[slot] * COMPONENTS[slot.l] for slot in tables.targets}
+    outer = 2e-9 * rows * degree * sum(columns.values())
+    product = 2e-9 * rows * sum(count * slot.channels for slot, count in columns.items())
+    # backward makes the outer products again
+    needed = {"forward": outer + product, "forward + backward": 4 * outer + 3 * product}
+    for what, work in needed.items():
         fast, slow = seconds[f"ours {what}"], seconds[f"e3nn {what}"]
         ratio = statistics.median(b / a for a, b in zip(fast, slow, strict=True))
         print(
             f"{what:>18}: ours {statistics.median(fast):6.3f} s, e3nn {statistics.median(slow):6.3f} s, "
-            f"{ratio:5.1f} times as fast"
+            f"{ratio:5.1f} times as fast; {work / statistics.median(fast):.0f} GFLOP/s"
         )
 
 
