@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_a_ray_cluster_runs_trials_and_is_stopped(write_spec):
     changes = {
         'prune = "median"\n': 'engine = "ray"\n',
         "[3e-3, 1e-30, 1e25]": "[3e-3, 1e25, 2e-3]",
-        "epochs = 3": "epochs = 9",
+        "epochs = 3": "epochs = 20",
     }
     path, out = write_spec(changes)
     first = out / "trials" / "0001"
@@ -167,11 +168,18 @@ def test_a_ray_cluster_runs_trials_and_is_stopped(write_spec):
     assert "go on with --resume" in errors
     assert (first / "checkpoints" / "last").is_dir()
     assert process_of(first) is None
-    code, said, errors = run(path, "--resume")
-    assert code == 3, said + errors
+    # A worker of the cluster is killed: Ray starts its task again, which takes up the trial.
+    process = start(path, "--resume")
+    third = out / "trials" / "0003"
+    wait_until(lambda: events(third, "epoch"), process)
+    worker = (Path("/proc") / str(process_of(third)) / "stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(worker), signal.SIGKILL)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 3, said + errors
     assert "trial 2 fail: the " in said
     rows = {row["trial"]: row for row in table(out)}
     assert {number: row["state"] for number, row in rows.items()} == {"1": "done", "2": "failed", "3": "done"}
-    assert rows["1"]["epochs"] == rows["3"]["epochs"] == "9"
-    assert "resume  after step" in (first / "log.txt").read_text()
-    assert "trial 3 of 3: train.learning_rate=0.002" in (out / "log.txt").read_text()
+    assert rows["1"]["epochs"] == rows["3"]["epochs"] == "20"
+    for folder in (first, third):
+        assert "resume  after step" in (folder / "log.txt").read_text()
+    assert (out / "log.txt").read_text().count("trial 3 of 3: train.learning_rate=0.002") == 2
