@@ -180,17 +180,28 @@ class Stepper:
                 sums[name] = sums[name] + value if name in sums else value
         limit = self.config.clip_norm if self.config.clip_norm > 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self._move(sums[""], norm)
+        # The one question to the device, after all that it has to do is queued.
         numbers = numbers_of({**sums, "/norm": norm})
         size = numbers.pop("/norm")
         numbers = _total(self.ranks.gather(numbers))
         loss = numbers.pop("")
         bad = "loss" if not math.isfinite(loss) else "gradient norm" if not math.isfinite(size) else ""
-        if not bad:
-            self.optimizer.step()
-            if self.average is not None:
-                self.average.update_parameters(self.model)
+        if not bad and self.average is not None:
+            self.average.update_parameters(self.model)
         rates = {group["part"]: group["lr"] for group in self.optimizer.param_groups}
         return Step(loss, numbers, size, rates, bad)
+
+    def _move(self, loss: Tensor, norm: Tensor) -> None:
+        """The optimiser's step, which leaves weights and its own state alone if a number is not finite, on any rank.
+
+        The device decides that itself: fused optimisers look at `found_inf`, as after a step in half precision.
+        """
+        bad = (~(torch.isfinite(loss) & torch.isfinite(norm))).float()
+        if self.wrapped is not None:
+            torch.distributed.all_reduce(bad, torch.distributed.ReduceOp.MAX)
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        self.optimizer.step()
 
     def _shares(self, batch: Batch | None, counts: Counts | None) -> dict[str, dict[str, float]] | None:
         if batch is None or counts is None:

@@ -72,3 +72,34 @@ def test_parts_add_up(rows, kind):
         assert (gradient is None) == (others[name] is None), name
         if gradient is not None:
             assert torch.allclose(gradient, others[name], rtol=1e-3, atol=1e-5 * one.norm), name
+
+
+def test_a_number_that_is_not_finite_leaves_everything_as_it_was(rows):
+    """Weights, their average and the optimiser's state; and the next step is that of a run which never met it."""
+    draws, targets = np.arange(4), torch.linspace(0.0, 1.0, len(rows))
+    found = []
+    for meets in (False, True):
+        model = small_model("regression", layers=1)
+        config = TrainConfig(ema=0.9)
+        stepper = Stepper(model, make_optimizer(model, config), config, ALONE)
+
+        def take(values, step, model=model, stepper=stepper):
+            part = Part(rows, targets={"regression": values}, known={"regression": torch.ones(len(rows)) > 0},
+                        input="complex", graph_options=model.config.graph_options(), batch_blocks=1024)  # fmt: skip
+            return stepper.run([part.load(draws, model, 0)], None, step, 10)
+
+        def held(model=model, stepper=stepper):
+            state = stepper.optimizer.state_dict()["state"]
+            tensors = [value for entry in state.values() for value in entry.values()]
+            return [t.clone() for t in (*model.parameters(), *stepper.averaged.parameters(), *tensors)]
+
+        assert take(targets, 0).bad == ""
+        if meets:
+            before = held()
+            assert take(torch.full_like(targets, torch.nan), 1).bad == "loss"
+            assert all(map(torch.equal, held(), before))
+            assert take(torch.full_like(targets, 1e19), 1).bad == "loss"  # squares that overflow
+            assert all(map(torch.equal, held(), before))
+        assert take(targets, 1).bad == ""
+        found.append(held())
+    assert all(map(torch.equal, *found))

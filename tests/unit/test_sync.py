@@ -1,4 +1,4 @@
-"""A step asks the device for nothing: a GPU that must tell a number, or a size, lets the processor wait for it.
+"""A step asks the device for nothing before its end: a GPU that must tell a number, or a size, lets the processor wait.
 
 The steps run on tensors without data, in which every such question is an error, once as if on a CPU, and as far as
 PyTorch can without a GPU, without the backward pass, as if on one; there copies between the two are errors as well.
@@ -23,8 +23,11 @@ from atomica.devices import mapped
 from atomica.heads import head_class
 from atomica.irreps import spherical_harmonics
 from atomica.noise import NoiseConfig
+from atomica.train import step
 from atomica.train.config import TrainConfig
+from atomica.train.distributed import ALONE
 from atomica.train.optimizer import make_optimizer
+from atomica.train.parts import Batch
 
 QUESTIONS = (DataDependentOutputException, DynamicOutputShapeException)
 HEADS = {
@@ -118,10 +121,14 @@ def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, 
             total = model.loss_of(model.outputs(inputs), targets, rows).total
         assert (total.shape, total.dtype, total.device.type) == (expected.shape, expected.dtype, device)
         if device == "cpu":
-            optimizer = make_optimizer(model, TrainConfig())
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            asked = []
+            monkeypatch.setattr(
+                step, "numbers_of", lambda terms: asked.append(1) or dict.fromkeys(terms, 0.0)
+            )
+            batch = Batch((), 0, inputs, targets, known={}, rows=rows, counts={})
+            config = TrainConfig()
+            step.Stepper(model, make_optimizer(model, config), config, ALONE).run([batch], None, 0, 10)
+            assert len(asked) == 1  # how it went, when all is done
 
 
 @pytest.mark.parametrize(
