@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import changed
 
-collect_ignore = ["bench"]
-"""Scripts, not tests: they import one another and packages that the tests do not need."""
+collect_ignore = ["bench", "e2e/plugin_example"]
+"""Scripts that import packages the tests do not need, and a plug-in, whose head would be one of ours once imported."""
 if not os.environ.get("TRITON_INTERPRET"):
     collect_ignore.append("unit/triton_cases.py")  # run by test_conv.py, in a process of its own
 

@@ -71,7 +71,7 @@ class NetworkConfig:
 
 
 class Head(nn.Module):
-    """Base class of all heads.
+    """Base class of all heads. Raises SpecError naming every setting out of the limits that its Config declares.
 
     Config: a frozen dataclass with the head's own keys of its `[[head]]` table.
     needs: what it reads, of `NEEDS`: the encodings "atom", "block" and "graph"; "detail" asks for a
@@ -95,6 +95,8 @@ class Head(nn.Module):
 
     def __init__(self, config: Any, encoder: EncoderConfig) -> None:
         super().__init__()
+        if problems := out_of_range(config):
+            raise SpecError("; ".join(problems))
         self.config = config
 
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:

@@ -1,5 +1,6 @@
 """Configurations, labels, losses and metrics of the heads, and the public checks on each of them."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -12,9 +13,9 @@ import sklearn.metrics
 import torch
 
 import atomica
-from atomica.encoder import DetailedEncoding, EmbeddingConfig
+from atomica.encoder import DetailedEncoding, EmbeddingConfig, EncoderConfig
 from atomica.errors import DataError, SpecError
-from atomica.heads import BUILT_IN, available, head_class
+from atomica.heads import BUILT_IN, Head, available, head_class
 from atomica.heads.denoise import DenoiseConfig
 from atomica.heads.interface import InterfaceConfig, contrastive_loss
 from atomica.heads.masked_block import MaskedBlockConfig
@@ -23,6 +24,7 @@ from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.model import Model
 from atomica.noise import Perturbation
+from atomica.spec import setting
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
 
 CASES = {
@@ -407,6 +409,17 @@ def test_details_are_computed_on_request_only(monkeypatch):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
     monkeypatch.setattr(type(plain.encoder), "detailed", None)
     plain.outputs(inputs)
+
+
+def test_a_head_refuses_settings_that_do_not_check_themselves():
+    """As those of other packages may: a spec's are checked by its reader, those made in Python by the head."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Plain:
+        width: int = setting(2, "width of nothing", low=1)
+
+    with pytest.raises(SpecError, match="width = 0: must be at least 1"):
+        Head(Plain(0), EncoderConfig())
 
 
 def test_external_features_must_be_there():
