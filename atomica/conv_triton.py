@@ -1,14 +1,16 @@
 """The convolution's sums and products as Triton kernels, for GPUs.
 
-One program works on a few receivers. It sums the outer products of coupled neighbour features and radial features
-over their edges, tile by tile in registers, and multiplies each tile with its piece of the weights at once; the
-backward pass makes the tiles again. No number is added to by two programs, so results do not depend on their order.
-A piece is a run of at most 16 channels of one path (see `_Couplings`).
+One program works on a few receivers, and on the edges of each of them some at a time. It sums the outer products of
+coupled neighbour features and radial features over these edges, tile by tile in registers, and multiplies each tile
+with its piece of the weights at once; sum and product are matrix products, done by tensor cores. The backward pass
+makes the tiles again. No number is added to by two programs, so results do not depend on their order. A piece is a run
+of at most 16 channels of one path (see `_Couplings`).
 
 Not yet run on a GPU: the tests run them in Triton's interpreter (TRITON_INTERPRET=1), and compile them for one and look
 at the registers that this takes.
 
-Sizes: R receivers of a program, U channels of a piece, M radial features of a tile, V output channels (padded).
+Sizes: R receivers of a program, J edges of each of them, U channels of a piece, M radial features of a tile, V output
+channels (padded).
 """
 
 from __future__ import annotations
@@ -41,31 +43,32 @@ of a layer, some 10 by 17, enough programs for the 132 processors of an H100 man
 
 
 class _Shape(NamedTuple):
-    """R and M of a kernel, and its warps of 32 threads.
+    """R, J and M of a kernel, its warps of 32 threads, and how many rounds of a loop load their numbers ahead.
 
-    A tile of outer products, R·U·M numbers, is held in registers while it is summed, and split for the tensor cores. A
-    thread has 255 registers, a processor of an H100 65,536 and 227 KiB of shared memory. M is 8, since with 16 the
-    forward kernel keeps up to 2.4 kB per thread in memory, with products in three parts (tf32x3).
-    forward: 64 receivers, the fewest for which the H100's own matrix products (wgmma) are used; up to 230 registers, so
-    one program at a time on a processor, and 48 KiB.
-    weights: tiles are transposed, so that their 128 terms are the rows; up to 168 registers, three programs at a time,
-    16 KiB. edges: up to 168 registers, three programs at a time, 20 KiB.
-    A test compiles them and holds these limits.
+    A tile of outer products, R·U·M numbers, is held in registers, and split for the tensor cores. A thread has 255
+    registers, a processor of an H100 65,536 and 227 KiB of shared memory; with these shapes, and products in three
+    parts (tf32x3), each processor has two programs at a time, one where gradients of features are summed, and next to
+    nothing is kept on the stack. Loading ahead takes registers for the places: too many of them in that last kernel.
+    A test compiles the kernels and holds these limits.
     """
 
     rows: int
+    edges: int
     radial: int
     warps: int
+    stages: int
 
 
-FORWARD, WEIGHTS, EDGES = _Shape(64, 8, 8), _Shape(16, 8, 4), _Shape(16, 8, 4)
+FORWARD, WEIGHTS = _Shape(8, 16, 8, 4, 3), _Shape(8, 16, 16, 4, 2)
+RADIAL, FEATURES = _Shape(8, 16, 16, 4, 2), _Shape(8, 16, 8, 8, 1)
 
 
 # ---------------------------------------------------------------------------------------------- inside a program
 #
-# Kernels hand on what they were given as tuples. given: x, senders, matrices, hidden, and the widths of x, matrices and
-# hidden. piece: as `_piece` gives it. place: width of the output, first column, columns from one component to the next,
-# channels. Places of edges and receivers are 64-bit: a million edges times their width do not fit into 32 bits.
+# What belongs together is handed on as a tuple. given: x, senders, matrices, hidden, and the widths of x, matrices and
+# hidden. receivers: the first edge of each, and how many there are. irrep, of the output: its pieces, their number,
+# components, scale. piece: as `_piece` gives it. place: width of the output, first column, columns from one component
+# to the next, channels. Places of edges and receivers are 64-bit: a million edges times their width do not fit into 32.
 
 
 @triton.jit
@@ -116,24 +119,29 @@ def _coupled(given, edge, there, piece, k, U: tl.constexpr):
 
 
 @triton.jit
-def _radial(given, edge, there, m):
-    """[R, M]: radial features of one edge of each receiver, where they lie, and which of them exist."""
-    x, senders, matrices, hidden, x_width, matrix_width, hidden_width = given
-    at = edge[:, None] * hidden_width + m[None, :]
-    own = there[:, None] & (m < hidden_width)[None, :]
-    return tl.load(hidden + at, mask=own, other=0.0), at, own
+def _edges(start, end, slot, R: tl.constexpr, J: tl.constexpr):
+    """[R·J]: the edges of each receiver from its `slot`-th on, and which of them exist."""
+    edge = start[:, None] + slot + tl.arange(0, J)[None, :]
+    return tl.reshape(edge, [R * J]), tl.reshape(edge < end[:, None], [R * J])
 
 
 @triton.jit
-def _outer(given, start, end, m, piece, k, U: tl.constexpr, M: tl.constexpr):
-    """[R, U·M]: outer products of one piece and some radial features, summed over each receiver's edges."""
-    total = tl.zeros([start.shape[0], U, M], tl.float32)
-    for j in range(tl.max(end - start)):
-        edge = start + j
-        there = edge < end
-        radial, at, own = _radial(given, edge, there, m)
-        total += _coupled(given, edge, there, piece, k, U)[:, :, None] * radial[:, None, :]
-    return tl.reshape(total, [start.shape[0], U * M])
+def _radial(given, edge, there, m):
+    """Places [N, M] of radial features of N edges, and which of them exist."""
+    hidden_width = given[6]
+    return edge[:, None] * hidden_width + m[None, :], there[:, None] & (m < hidden_width)[None, :]
+
+
+@triton.jit
+def _outer(
+    given, edge, inside, coupled, m,
+    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """[R, U·M]: outer products of coupled [R·J, U] and radial features, summed over the J edges of each receiver."""
+    at, own = _radial(given, edge, inside, m)
+    radial = tl.reshape(tl.load(given[3] + at, mask=own, other=0.0), [R, J, M])
+    channels = tl.permute(tl.reshape(coupled, [R, J, U]), (0, 2, 1))
+    return tl.reshape(tl.dot(channels, radial, input_precision=PRECISION), [R, U * M])
 
 
 @triton.jit
@@ -163,163 +171,140 @@ def _out(row, rows, k, place, V: tl.constexpr):
 
 @triton.jit
 def _forward(
-    x,
-    senders,
-    matrices,
-    hidden,
-    x_width,
-    matrix_width,
-    hidden_width,
-    first_edge,
-    rows,
-    pieces,
-    piece_count,
-    components,
-    out_width,
-    out_column,
-    out_stride,
-    channels,
-    scale,
-    weight,
-    out,
-    R: tl.constexpr,
-    U: tl.constexpr,
-    M: tl.constexpr,
-    V: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    given, receivers, irrep, place, weight, out,
+    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """One component of one output irrep for R receivers. Grid: receivers / R, components."""
-    given = (x, senders, matrices, hidden, x_width, matrix_width, hidden_width)
-    place = (out_width, out_column, out_stride, channels)
+    first_edge, rows = receivers
+    pieces, piece_count, components, scale = irrep
+    hidden_width, channels = given[6], place[3]
     row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
     k = tl.program_id(1)
     total = tl.zeros([R, V], tl.float32)
-    for index in range(piece_count):
-        piece = _piece(pieces, index)
-        for first in range(0, hidden_width, M):
-            outer = _outer(given, start, end, first + tl.arange(0, M), piece, k, U, M)
-            places, there = _tile(piece, first, hidden_width, channels, U, M, V)
-            tile = tl.load(weight + places, mask=there, other=0.0)
-            total += tl.dot(outer, tile, input_precision=PRECISION)
+    for slot in range(0, tl.max(end - start), J):
+        edge, inside = _edges(start, end, slot, R, J)
+        for index in range(piece_count):
+            piece = _piece(pieces, index)
+            coupled = _coupled(given, edge, inside, piece, k, U)
+            for first in range(0, hidden_width, M):
+                outer = _outer(given, edge, inside, coupled, first + tl.arange(0, M), R, J, U, M, PRECISION)
+                places, there = _tile(piece, first, hidden_width, channels, U, M, V)
+                tile = tl.load(weight + places, mask=there, other=0.0)
+                total = tl.dot(outer, tile, total, input_precision=PRECISION)
     at, own = _out(row, rows, k, place, V)
     tl.store(out + at, total * scale, mask=own)
 
 
 @triton.jit
 def _weight_gradient(
-    x,
-    senders,
-    matrices,
-    hidden,
-    x_width,
-    matrix_width,
-    hidden_width,
-    first_edge,
-    rows,
-    pieces,
-    piece_count,
-    components,
-    out_width,
-    out_column,
-    out_stride,
-    channels,
-    scale,
-    out_grad,
-    into,
-    part_programs,
-    part_size,
-    R: tl.constexpr,
-    U: tl.constexpr,
-    M: tl.constexpr,
-    V: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    given, receivers, irrep, place, out_grad, into, part_programs, part_size,
+    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """One tile of the gradient of one irrep's weights, from one part of the receivers. Grid: pieces, tiles, parts."""
-    given = (x, senders, matrices, hidden, x_width, matrix_width, hidden_width)
-    place = (out_width, out_column, out_stride, channels)
+    first_edge, rows = receivers
+    pieces, piece_count, components, scale = irrep
+    hidden_width, channels = given[6], place[3]
     piece = _piece(pieces, tl.program_id(0))
     first, part = tl.program_id(1) * M, tl.program_id(2)
     total = tl.zeros([U * M, V], tl.float32)
     for program in range(part * part_programs, tl.minimum((part + 1) * part_programs, tl.cdiv(rows, R))):
         row, start, end = _receivers(first_edge, rows, R, program)
-        for k in range(components):
-            outer = _outer(given, start, end, first + tl.arange(0, M), piece, k, U, M)
-            at, own = _out(row, rows, k, place, V)
-            grad = tl.load(out_grad + at, mask=own, other=0.0)
-            total += tl.dot(tl.trans(outer), grad, input_precision=PRECISION)
+        for slot in range(0, tl.max(end - start), J):
+            edge, inside = _edges(start, end, slot, R, J)
+            for k in range(components):
+                coupled = _coupled(given, edge, inside, piece, k, U)
+                outer = _outer(given, edge, inside, coupled, first + tl.arange(0, M), R, J, U, M, PRECISION)
+                at, own = _out(row, rows, k, place, V)
+                grad = tl.load(out_grad + at, mask=own, other=0.0)
+                total = tl.dot(tl.trans(outer), grad, total, input_precision=PRECISION)
     places, there = _tile(piece, first, hidden_width, channels, U, M, V)
     tl.store(into + part.to(tl.int64) * part_size + places, total * scale, mask=there)
 
 
 @triton.jit
-def _edge_gradient(
-    x,
-    senders,
-    matrices,
-    hidden,
-    x_width,
-    matrix_width,
-    hidden_width,
-    first_edge,
-    rows,
-    pieces,
-    piece_count,
-    components,
-    out_width,
-    out_column,
-    out_stride,
-    channels,
-    scale,
-    weight,
-    out_grad,
-    x_grad,
-    matrix_grad,
-    hidden_grad,
-    R: tl.constexpr,
-    U: tl.constexpr,
-    M: tl.constexpr,
-    V: tl.constexpr,
-    WANT_Y: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Adds one irrep's part of the gradients of features, matrices and radial features, all per edge.
+def _outer_gradient(
+    grad, piece, first, hidden_width, channels, weight,
+    U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """[R, U, M]: the gradient of what `_outer` gives, but for the scale, from that of the output [R, V]."""
+    places, there = _tile(piece, first, hidden_width, channels, U, M, V)
+    tile = tl.load(weight + places, mask=there, other=0.0)
+    return tl.reshape(tl.dot(grad, tl.trans(tile), input_precision=PRECISION), [grad.shape[0], U, M])
 
-    Grid: receivers / R. A program owns its receivers' edges, and irreps come one after the other.
-    """
-    given = (x, senders, matrices, hidden, x_width, matrix_width, hidden_width)
-    place = (out_width, out_column, out_stride, channels)
+
+@triton.jit
+def _radial_gradient(
+    given, receivers, irrep, place, weight, out_grad, hidden_grad,
+    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Adds one irrep's part of the gradients of radial features. Grid: receivers / R, tiles."""
+    first_edge, rows = receivers
+    pieces, piece_count, components, scale = irrep
+    hidden_width, channels = given[6], place[3]
     row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
-    for index in range(piece_count):
-        piece = _piece(pieces, index)
-        for k in range(components):
-            at, own = _out(row, rows, k, place, V)
-            grad = tl.load(out_grad + at, mask=own, other=0.0)
-            for first in range(0, hidden_width, M):
-                places, there = _tile(piece, first, hidden_width, channels, U, M, V)
-                tile = tl.load(weight + places, mask=there, other=0.0)
-                outer_grad = tl.dot(grad, tl.trans(tile), input_precision=PRECISION) * scale
-                outer_grad = tl.reshape(outer_grad, [R, U, M])
-                for j in range(tl.max(end - start)):
-                    edge = start + j
-                    inside = edge < end
-                    coupled = _coupled(given, edge, inside, piece, k, U)
-                    radial, at_radial, own_radial = _radial(given, edge, inside, first + tl.arange(0, M))
-                    more = tl.sum(coupled[:, :, None] * outer_grad, axis=1)
-                    sofar = tl.load(hidden_grad + at_radial, mask=own_radial, other=0.0)
-                    tl.store(hidden_grad + at_radial, sofar + more, mask=own_radial)
-                    coupled_grad = tl.sum(outer_grad * radial[:, None, :], axis=2)
-                    for i in range(piece[2]):
-                        columns, features, own_x = _features(given, edge, inside, piece, i, U)
-                        factor, at_factor = _factor(given, edge, inside, piece, k, i)
-                        into_x = x_grad + edge[:, None] * x_width + columns[None, :]
-                        before = tl.load(into_x, mask=own_x, other=0.0)
-                        tl.store(into_x, before + factor[:, None] * coupled_grad, mask=own_x)
-                        if WANT_Y:
-                            of_factor = tl.load(matrix_grad + at_factor, mask=inside, other=0.0)
-                            of_factor += tl.sum(coupled_grad * features, axis=1)
-                            tl.store(matrix_grad + at_factor, of_factor, mask=inside)
-                    # what other threads have stored is read in the next round
-                    tl.debug_barrier()
+    first = tl.program_id(1) * M
+    for slot in range(0, tl.max(end - start), J):
+        edge, inside = _edges(start, end, slot, R, J)
+        total = tl.zeros([R, J, M], tl.float32)
+        for index in range(piece_count):
+            piece = _piece(pieces, index)
+            for k in range(components):
+                at, own = _out(row, rows, k, place, V)
+                grad = tl.load(out_grad + at, mask=own, other=0.0)
+                outer_grad = _outer_gradient(
+                    grad, piece, first, hidden_width, channels, weight, U, M, V, PRECISION
+                )
+                coupled = tl.reshape(_coupled(given, edge, inside, piece, k, U), [R, J, U])
+                total = tl.dot(coupled, outer_grad, total, input_precision=PRECISION)
+        at, own = _radial(given, edge, inside, first + tl.arange(0, M))
+        before = tl.load(hidden_grad + at, mask=own, other=0.0)
+        tl.store(hidden_grad + at, before + tl.reshape(total, [R * J, M]) * scale, mask=own)
+
+
+@triton.jit
+def _feature_gradient(
+    given, receivers, irrep, place, weight, out_grad, x_grad, matrix_grad,
+    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, WANT_Y: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Adds one irrep's part of the gradients of features and matrices, all per edge. Grid: receivers / R.
+
+    A program owns its receivers' edges, and irreps come one after the other.
+    """
+    first_edge, rows = receivers
+    pieces, piece_count, components, scale = irrep
+    x_width, hidden_width, channels = given[4], given[6], place[3]
+    row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
+    for slot in range(0, tl.max(end - start), J):
+        edge, inside = _edges(start, end, slot, R, J)
+        for index in range(piece_count):
+            piece = _piece(pieces, index)
+            for k in range(components):
+                at_out, own_out = _out(row, rows, k, place, V)
+                grad = tl.load(out_grad + at_out, mask=own_out, other=0.0)
+                total = tl.zeros([R, J, U], tl.float32)
+                for first in range(0, hidden_width, M):
+                    outer_grad = _outer_gradient(
+                        grad, piece, first, hidden_width, channels, weight, U, M, V, PRECISION
+                    )
+                    at, own = _radial(given, edge, inside, first + tl.arange(0, M))
+                    radial = tl.reshape(tl.load(given[3] + at, mask=own, other=0.0), [R, J, M])
+                    total = tl.dot(
+                        radial, tl.permute(outer_grad, (0, 2, 1)), total, input_precision=PRECISION
+                    )
+                coupled_grad = tl.reshape(total, [R * J, U]) * scale
+                for i in range(piece[2]):
+                    columns, features, own_x = _features(given, edge, inside, piece, i, U)
+                    factor, at_factor = _factor(given, edge, inside, piece, k, i)
+                    into_x = x_grad + edge[:, None] * x_width + columns[None, :]
+                    before = tl.load(into_x, mask=own_x, other=0.0)
+                    tl.store(into_x, before + factor[:, None] * coupled_grad, mask=own_x)
+                    if WANT_Y:
+                        of_factor = tl.load(matrix_grad + at_factor, mask=inside, other=0.0)
+                        of_factor += tl.sum(coupled_grad * features, axis=1)
+                        tl.store(matrix_grad + at_factor, of_factor, mask=inside)
+                # what other threads have stored is read in the next round
+                tl.debug_barrier()
 
 
 @triton.jit
@@ -356,27 +341,24 @@ class _Given:
     def arguments(self, index: int, shape: _Shape) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What all kernels get for output irrep `index`: their first arguments, and the sizes they are compiled for."""
         tables, slot = self.tables, self.tables.targets[index]
-        pieces = _pieces(tables, self.x.device)[index]
-        column = tables.outputs.offsets[slot.l] + tables.outputs.channel_range(slot)[0]
-        first = (self.x, self.senders, self.matrices, self.hidden, *self.widths, self.first_edge, self.rows)
-        place = (
-            tables.outputs.dim,
-            column,
-            tables.outputs.channels[slot.l],
-            slot.channels,
-            tables.scale[slot],
-        )
+        pieces, columns = _pieces(tables, self.x.device)[index], tables.outputs
+        first = columns.offsets[slot.l] + columns.channel_range(slot)[0]
+        given = (self.x, self.senders, self.matrices, self.hidden, *self.widths)
+        irrep = (pieces, len(pieces), COMPONENTS[slot.l], tables.scale[slot])
+        place = (columns.dim, first, columns.channels[slot.l], slot.channels)
         strict = torch.get_float32_matmul_precision() == "highest"
         fixed = {
             "R": shape.rows,
+            "J": shape.edges,
             "U": CHANNELS,
             "M": shape.radial,
             "V": max(16, triton.next_power_of_2(slot.channels)),
             # three products of tensor cores make one that is as good as one of float32
             "PRECISION": "tf32x3" if strict else "tf32",
             "num_warps": shape.warps,
+            "num_stages": shape.stages,
         }
-        return (*first, pieces, len(pieces), COMPONENTS[slot.l], *place), fixed
+        return (given, (self.first_edge, self.rows), irrep, place), fixed
 
 
 _PIECES: WeakKeyDictionary[_Couplings, dict[torch.device, tuple[Tensor, ...]]] = WeakKeyDictionary()
@@ -454,9 +436,13 @@ def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
             *first, grad_out, parts, part_programs, weight.numel(), **fixed
         )
         of_weights.append(parts.sum(dim=0))
-        first, fixed = own.arguments(index, EDGES)
-        _edge_gradient[(triton.cdiv(own.rows, EDGES.rows),)](
-            *first, weight, grad_out, edge_x, edge_matrices, edge_hidden, WANT_Y=want_y, **fixed
+        first, fixed = own.arguments(index, RADIAL)
+        _radial_gradient[triton.cdiv(own.rows, RADIAL.rows), triton.cdiv(own.widths[2], RADIAL.radial)](
+            *first, weight, grad_out, edge_hidden, **fixed
+        )
+        first, fixed = own.arguments(index, FEATURES)
+        _feature_gradient[(triton.cdiv(own.rows, FEATURES.rows),)](
+            *first, weight, grad_out, edge_x, edge_matrices, WANT_Y=want_y, **fixed
         )
     of_x = torch.zeros_like(own.x)
     order = torch.argsort(own.senders, stable=True)

@@ -118,7 +118,7 @@ def _train(job: Job, stop: Stop, journal: Journal, ranks: Ranks, told: Sequence[
 
     from atomica.report import training
     from atomica.train.logging import Display, RunLog
-    from atomica.train.loop import fit
+    from atomica.train.loop import Trainer
 
     if ranks.first:
         _begin(job, journal, ranks, told)
@@ -140,21 +140,21 @@ def _train(job: Job, stop: Stop, journal: Journal, ranks: Ranks, told: Sequence[
         if ranks.first
         else nullcontext() as log,
     ):
-        outcome = fit(
-            job.model,
-            job.parts["train"],
-            job.parts["valid"],
-            job.spec.train,
+        trainer = Trainer(
+            model=job.model,
+            train=job.parts["train"],
+            valid=job.parts["valid"],
+            config=job.spec.train,
             folder=job.folder / CHECKPOINTS,
             log=log,
             display=Display(Console(stderr=True), journal) if ranks.first else None,
             every_steps=job.spec.log.every_steps,
             stop=stop,
             identity=job.identity,
-            resume=job.resume,
             ranks=ranks,
             accumulate=job.spec.device.accumulate,
         )
+        outcome = trainer.fit(job.resume)
         early = ", stopped early" if outcome.stopped_early else ""
         journal.say(
             f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,16 @@ def shared() -> Path:
             f"no reference data at {folder}; set ATOMICA_SHARED to the folder that holds fixtures/ and data/"
         )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A spec may set the number of threads; put it back."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 TINY_ATOMS = {"N": (-1.2, 0.6), "CA": (0.0, 0.0), "C": (1.2, 0.6), "O": (1.3, 1.8), "CB": (0.1, -1.5)}

@@ -57,6 +57,11 @@ def changed(text, changes):
     return text
 
 
+BINARY = TINY[TINY.index("[[head]]") : TINY.index("\n[train]")]
+HEADLESS = changed(TINY, {BINARY: ""})
+"""The head of `TINY`, and the rest of it."""
+
+
 def environment(**more):
     """Variables for a process that must find this source tree, and should not take every core."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]

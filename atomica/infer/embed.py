@@ -291,7 +291,7 @@ def embed(
     are not yet. Raises DataError if nothing can be read.
 
     >>> import atomica
-    >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=16, block_hidden=16))
+    >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=16, block_hidden=16, layers=1))
     >>> atomica.embed("demo://pockets", model).complex.shape
     (163, 16)
     """

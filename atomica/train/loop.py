@@ -29,7 +29,7 @@ from atomica.train.stopping import Interrupted, Stop, StopRequested, TrainingErr
 from atomica.train.sums import means, shown
 from atomica.train.validation import monitor_of, predict
 
-__all__ = ["Outcome", "fit"]
+__all__ = ["Outcome", "Trainer"]
 
 
 BAD_STEPS, KEPT_BAD_STEPS = "bad_steps", 10
@@ -54,72 +54,53 @@ class Outcome:
     out_of_memory: int = 0
 
 
-def fit(
-    model: Model,
-    train: Part,
-    valid: Part,
-    config: TrainConfig,
-    *,
-    folder: Path,
-    log: RunLog | None,
-    display: Display | None,
-    every_steps: int,
-    stop: Stop,
-    identity: Mapping[str, Any],
-    resume: checkpoint.Checkpoint | None = None,
-    ranks: Ranks = ALONE,
-    accumulate: int = 1,
-) -> Outcome:
-    """Train `model` and leave checkpoints in `folder`: `last`, `best`, and those that `train.checkpoints` asks for.
+@dataclass(kw_only=True, eq=False)
+class Trainer:
+    """Trains `model` and leaves checkpoints in `folder`: `last`, `best`, and those that `train.checkpoints` asks for.
 
     log, display: on the first rank. identity: what the checkpoint must remember of spec and data, stored as it is.
-    resume: the checkpoint to go on from; its weights must be in `model` already. ranks: who trains; each batch is
-    shared between them. accumulate: parts in which each rank works through its share.
-
-    Raises TrainingError if a loss or gradient is not finite, with the ids of the complexes of that step, more often
-    than `train.max_skipped` allows; Interrupted once `stop` is set on some rank and a checkpoint is written.
+    ranks: who trains; each batch is shared between them. accumulate: parts in which each rank works through its share.
     """
-    run = _Run(
-        model, train, valid, config, folder, log, display, every_steps, stop, identity, ranks, accumulate
-    )
-    return run.train_all(resume)
 
+    model: Model
+    train: Part
+    valid: Part
+    config: TrainConfig
+    folder: Path
+    log: RunLog | None
+    display: Display | None
+    every_steps: int
+    stop: Stop
+    identity: Mapping[str, Any]
+    ranks: Ranks = ALONE
+    accumulate: int = 1
 
-class _Run:
-    """A training under way: what `fit` was given, and where it stands."""
-
-    def __init__(
-        self,
-        model: Model,
-        train: Part,
-        valid: Part,
-        config: TrainConfig,
-        folder: Path,
-        log: RunLog | None,
-        display: Display | None,
-        every_steps: int,
-        stop: Stop,
-        identity: Mapping[str, Any],
-        ranks: Ranks,
-        accumulate: int,
-    ) -> None:
-        self.model, self.train, self.valid, self.config = model, train, valid, config
-        self.folder, self.log, self.display, self.every_steps = folder, log, display, every_steps
-        self.stop, self.ranks, self.accumulate = stop, ranks, accumulate
+    def __post_init__(self) -> None:
+        model, config = self.model, self.config
         self.monitor, self.mode = monitor_of(model, config)
         self.optimizer = make_optimizer(model, config)
-        self.plan = lru_cache(maxsize=2)(train.epoch_plan)
+        self.plan = lru_cache(maxsize=2)(self.train.epoch_plan)
         # Epochs differ by few steps, if at all; planning all of them would take long for a large data set.
         self.total_steps = config.epochs * len(self.plan(0))
         self.state = State()
         freeze(model, config)
-        self.stepper = Stepper(model, self.optimizer, config, ranks)
+        self.stepper = Stepper(model, self.optimizer, config, self.ranks)
         self.saver = Saver(
-            self.stepper, folder, config.checkpoints, identity, train.seed, ranks, (self.monitor, self.mode)
+            self.stepper,
+            self.folder,
+            config.checkpoints,
+            self.identity,
+            self.train.seed,
+            self.ranks,
+            (self.monitor, self.mode),
         )
 
-    def train_all(self, resume: checkpoint.Checkpoint | None) -> Outcome:
-        """All epochs that are left."""
+    def fit(self, resume: checkpoint.Checkpoint | None = None) -> Outcome:
+        """All epochs that are left. resume: the checkpoint to go on from; its weights must be in `model` already.
+
+        Raises TrainingError if a loss or gradient is not finite, with the ids of the complexes of that step, more
+        often than `train.max_skipped` allows; Interrupted once `stop` is set on some rank and a checkpoint is written.
+        """
         if resume is None:
             self.saver.seed()
         else:

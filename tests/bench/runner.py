@@ -101,11 +101,11 @@ def overhead(overrides: list[str], epochs: int) -> None:
         lasts = set(itertools.accumulate(len(train.epoch_plan(epoch)) for epoch in range(epochs)))
         job.folder.mkdir()
         with RunLog(job.folder, LogConfig(every_steps=every)) as log:
-            loop.fit(
-                job.model,
-                train,
-                job.parts["valid"],
-                config,
+            trainer = loop.Trainer(
+                model=job.model,
+                train=train,
+                valid=job.parts["valid"],
+                config=config,
                 folder=job.folder / "checkpoints",
                 log=log,
                 display=Display(Console(file=io.StringIO())),
@@ -113,6 +113,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
                 stop=Stop(),
                 identity=job.identity,
             )
+            trainer.fit()
         records = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
         told = {record["step"]: record["loss"] for record in records if record["event"] == "step"}
     same = all(losses[at - 1] == loss for at, loss in told.items() if at <= len(losses))

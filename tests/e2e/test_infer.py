@@ -28,14 +28,6 @@ TOLERANCE = 2e-6
 """What `encode` promises of the same complex in other company, in float32."""
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """A spec may set the number of threads; put it back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """The folder of a small model."""

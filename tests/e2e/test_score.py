@@ -27,12 +27,8 @@ MODELS = {
 
 
 @pytest.fixture(autouse=True)
-def threads():
-    """A spec may set the number of threads; put it back."""
-    before = torch.get_num_threads()
+def one_thread(threads):
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model_of(options):

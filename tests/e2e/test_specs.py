@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import atomica
 from atomica import _prep, spec
@@ -31,14 +30,6 @@ OUTSIDE = {
 }
 """Spec on data from outside the package: its index, and which rows to build for a test."""
 PER_SPLIT = 4
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """A spec may set the number of threads; put it back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from helpers import BINARY, HEADLESS, changed
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
@@ -21,35 +22,7 @@ from atomica.features import BlockFeatures
 from atomica.model import inherit
 from atomica.runner import main
 
-BASE = """\
-[run]
-name = "task"
-out = "{out}"
-
-[data]
-train = "{data}"
-batch_blocks = 64
-max_item_blocks = 64
-
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-
-[train]
-epochs = 2
-learning_rate = 3e-3
-
-[device]
-kind = "cpu"
-threads = 1
-
-[log]
-every_steps = 1
-tensorboard = false
-"""
-BINARY = '[[head]]\nkind = "binary"\npositive = "yes"\nnegative = "no"\nhidden = 8\n'
+BASE = changed(HEADLESS, {'input = "segment0"\n': "", "epochs = 3": "epochs = 2\nlearning_rate = 3e-3"})
 SIZE = '[[head]]\nkind = "regression"\nname = "size"\nlabel = "label_size"\nhidden = 8\n'
 
 

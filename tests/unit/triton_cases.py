@@ -1,7 +1,5 @@
 """The Triton kernels against PyTorch's operations, on the CPU: run by test_conv.py in Triton's interpreter."""
 
-import os
-
 import pytest
 import torch
 from test_conv import case
@@ -19,15 +17,14 @@ def results(kernel, monkeypatch, layer, plan, x, y, radial, wanted, *, scalars_o
     return [out, *torch.autograd.grad((out * weights).sum(), wanted, allow_unused=True)]
 
 
-CASES = [(4, 0, 140, 150, 2, True, False), (20, 0, 4, 4, 17, True, False), (4, 1, 2, 2, 2, True, True)]
-CASES += [(4, 3, 2, 2, 2, False, True) if os.environ.get("ATOMICA_TRITON") else (4, 0, 2, 2, 2, False, True)]
+CASES = [(4, 0, 140, 150, 2, True, False), (20, 0, 4, 40, 17, True, False)]
+CASES += [(4, 1, 2, 2, 2, True, True), (4, 3, 2, 2, 2, False, True)]
 
 
 @pytest.mark.parametrize(("hidden", "depth", "nodes", "edges", "radial", "scalars_only", "want_y"), CASES)
 def test_triton_equals_pytorch(monkeypatch, hidden, depth, nodes, edges, radial, scalars_only, want_y):
-    """More receivers, channels and radial features than one program, piece and tile take; couplings and components.
-
-    ATOMICA_TRITON=1: with all irreps of the last layer, which takes minutes.
+    """More receivers, edges of one, channels and radial features than a program, a round of it, a piece and a tile
+    take; couplings and components; all irreps of the last layer.
     """
     layer, plan, x, vectors, radial = case(
         torch.float32, hidden=hidden, depth=depth, nodes=nodes, edges=edges, radial=radial
