@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomica import spec
+from atomica.locks import FOLDER_LOCK
 from atomica.runspec import NOISE_KEYS, Spec, read_spec
 from atomica.spec import Issues
 from atomica.train.distributed import ALONE, Ranks
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
     from atomica.train.checkpoint import Checkpoint
     from atomica.train.parts import Part
 
-__all__ = ["CHECKPOINTS", "LOCK", "RESOLVED", "Job", "assemble", "counts"]
+__all__ = ["CHECKPOINTS", "RESOLVED", "Job", "assemble", "counts"]
 
 CHECKPOINTS = "checkpoints"
 RESOLVED = "spec.toml"
-LOCK = ".lock"
 """What a run folder holds, by name."""
 
 
@@ -545,7 +545,7 @@ def _check_folder(folder: Path, issues: Issues, *, resume: bool, dry: bool) -> C
             f"{folder} holds a run already; add --resume to go on with it, or change run.name or run.out",
             value=False,
         )
-    elif any(folder.iterdir()) and not (folder / RESOLVED).is_file():
+    elif any(file.name != FOLDER_LOCK for file in folder.iterdir()) and not (folder / RESOLVED).is_file():
         issues.add(
             ("run", "out"), f"{folder} is not empty and holds no run; give another run.out", value=False
         )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
-__all__ = ["Lock"]
+__all__ = ["FOLDER_LOCK", "Lock"]
+
+FOLDER_LOCK = ".lock"
+"""The file in a folder of a run by which the process that writes there holds it; it stays when that ends."""
 
 
 class Lock:

@@ -22,9 +22,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from atomica import spec
-from atomica.assembly import CHECKPOINTS, LOCK, RESOLVED, Job, assemble
+from atomica.assembly import CHECKPOINTS, RESOLVED, Job, assemble
 from atomica.journal import Journal
-from atomica.locks import Lock
+from atomica.locks import FOLDER_LOCK, Lock
 from atomica.overview import MIB, dry_run, known_texts, overview, peak_memory
 from atomica.sweep import Sweep, assemble_sweep, outlook, perform
 from atomica.train import distributed
@@ -72,7 +72,7 @@ class _Claim:
         from atomica.errors import SpecError
 
         if self._lock is None:
-            lock = Lock(folder / LOCK, optional=True)
+            lock = Lock(folder / FOLDER_LOCK, optional=True)
             if not lock.held:
                 raise SpecError(
                     f"another process is at work on the run in {folder}; wait for its end (after a signal, for its "
@@ -444,11 +444,12 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
             source, resume=resume, dry=arguments.dry_run, ranks=local, claim=None if alone else claim
         )
 
-    def take(job: Job) -> None:
+    def take(job: Job | AfterTraining) -> None:
         """Make the folder of a new run and hold it; another process may have done so since it was looked at."""
         job.folder.mkdir(parents=True, exist_ok=True)
         claim(job.folder)
-        if job.resume is None and (job.folder / CHECKPOINTS / "last").exists():
+        begun = CHECKPOINTS + "/last" if isinstance(job, Job) else after.IDENTITY
+        if not job.resume and (job.folder / begun).exists():
             raise SpecError(
                 f"another process has made a run in {job.folder}; give another run.name or run.out"
             )
@@ -464,6 +465,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
             if arguments.dry_run:
                 after.dry_run(job, journal)
                 return DONE
+            take(job)
             started = True
             return after.perform(job, journal)
         told = overview(job)

@@ -23,6 +23,7 @@ from atomica.errors import AtomicaError, DataError, SpecError
 from atomica.infer import JOBS
 from atomica.infer.sources import Found, InputConfig, Sources, check_vocabulary, find, open_sources, select
 from atomica.journal import Journal
+from atomica.locks import FOLDER_LOCK
 from atomica.model import Model
 from atomica.records import DEMO, open_dataset
 from atomica.report import jobs as reports
@@ -336,7 +337,7 @@ def _check_folder(folder: Path, issues: Issues, *, resume: bool, dry: bool) -> N
             f"{folder} holds a job already; add --resume to go on with it, or change run.name or run.out",
             value=False,
         )
-    elif any(folder.iterdir()):
+    elif any(file.name != FOLDER_LOCK for file in folder.iterdir()):
         issues.add(("run", "out"), f"{folder} is not empty; give another run.out", value=False)
 
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atomica.assembly import LOCK, RESOLVED
+from atomica.assembly import RESOLVED
 from atomica.journal import Journal
-from atomica.locks import Lock
+from atomica.locks import FOLDER_LOCK, Lock
 from atomica.sweep import table
 from atomica.sweep.plan import BASE, Sweep
 from atomica.sweep.study import joined, next_trial, values_of
@@ -123,7 +123,7 @@ def _perform_trial(sweep: Sweep, study: Study, trial: Trial, journal: Journal, s
 def _wait_until_free(folder: Path, stop: Stop) -> None:
     """Wait for a process that still writes into the folder of a trial: the sweep that had started it was killed."""
     while (folder / RESOLVED).is_file() and not stop.requested:
-        with Lock(folder / LOCK, optional=True) as lock:
+        with Lock(folder / FOLDER_LOCK, optional=True) as lock:
             if lock.held:
                 return
         time.sleep(POLL_SECONDS)

@@ -21,6 +21,7 @@ import atomica
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.infer.embed import encode
 from atomica.infer.sources import Found, InputConfig, select
+from atomica.locks import FOLDER_LOCK, Lock
 from atomica.runner import main
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ def test_embed_writes_tables_that_map_back(job, tiny_set, weights, tmp_path):
     assert main([str(job())]) == 0
     out = tmp_path / "out" / "embed"
     assert sorted(path.name for path in out.iterdir()) == [
+        FOLDER_LOCK,
         "atoms.parquet",
         "blocks.parquet",
         "complexes.parquet",
@@ -196,6 +198,13 @@ def test_a_job_does_not_write_over_another(job, tmp_path, capsys):
     assert "was done before" in capsys.readouterr().out
     assert main([str(path), "--resume", "--set", "data.split=test"]) == 2
     assert "data.split: '' then, 'test' now" in capsys.readouterr().err
+    other = tmp_path / "out" / "other"
+    other.mkdir()
+    with Lock(other / FOLDER_LOCK):  # as a process does that writes into the folder
+        assert main([str(path), "--set", "run.name=other"]) == 2
+    assert f"another process is at work on the run in {other}" in capsys.readouterr().err
+    assert [file.name for file in other.iterdir()] == [FOLDER_LOCK]
+    assert main([str(path), "--set", "run.name=other"]) == 0
 
 
 JOBS = ("embed", "score", "evaluate")

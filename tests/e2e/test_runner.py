@@ -17,7 +17,7 @@ from helpers import TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
-from atomica.locks import Lock
+from atomica.locks import FOLDER_LOCK, Lock
 from atomica.runner import main
 from atomica.spec import tomllib
 
@@ -288,7 +288,7 @@ def test_a_finished_run_can_be_trained_longer_but_not_otherwise(finished, write_
     assert [r["epoch"] for r in after if r["event"] == "epoch"] == [1, 2]
     kept = [record for record in before if record["event"] != "test"]
     assert after[: len(kept)] == kept
-    with Lock(out / ".lock"):  # as a process does that writes into the folder
+    with Lock(out / FOLDER_LOCK):  # as a process does that writes into the folder
         assert main([str(path), "--resume", "--set", "train.epochs=3"]) == 2
     assert f"another process is at work on the run in {out}" in capsys.readouterr().err
     assert events(out) == after

@@ -68,7 +68,7 @@ class NoCopies(TorchDispatchMode):
 def model_and_batch(heads, settings, kinds):
     """A model, and of one batch its inputs, targets and labelled rows."""
     torch.manual_seed(0)
-    config = EncoderConfig(**{"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 3, **settings})
+    config = EncoderConfig(**{"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 2, **settings})
     own = {**HEADS, "denoise": {"atom": 1.0} if kinds.gaussian_sigma else {}}
     classes = {name: head_class(name) for name in heads.split()}
     model = Model(
@@ -169,7 +169,7 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
             assert all(isinstance(size, int) and 0 < size < 2**16 for size in grid[1:])
             return lambda *arguments, **sizes: launched.append((len(arguments), grid))
 
-    for name in ("_forward", "_weight_gradient", "_edge_gradient", "_gather"):
+    for name in ("_forward", "_weight_gradient", "_radial_gradient", "_feature_gradient", "_gather"):
         monkeypatch.setattr(conv_triton, name, Launch())
     layer, plan, x, vectors, hidden = case(torch.float32)
     y, weights = spherical_harmonics(vectors), [layer.weights[slot.name] for slot in layer.tables.targets]
@@ -186,7 +186,7 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
     assert out.shape == (len(plan.rows), layer.outputs.dim)
     assert (found[1] is not None) == want_y
     assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
-    assert len(launched) == 2 * (3 * len(weights) + 1)
+    assert len(launched) == 2 * (4 * len(weights) + 1)
 
 
 def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise(monkeypatch):
