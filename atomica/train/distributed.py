@@ -228,10 +228,17 @@ def _is_consequence(error: BaseException) -> bool:
 
 def _explain(failures: Mapping[int, Any]) -> tuple[int, str]:
     """Exit code and message for the failures that the agent reports, by rank: those of the one that came first."""
-    rank, failure = min(
-        failures.items(),
-        key=lambda item: (bool(item[1].error_file_data.get("consequence")), item[1].timestamp, item[0]),
-    )
+
+    def order(item: tuple[int, Any]) -> tuple[int, int, int]:
+        rank, failure = item
+        grade = 0
+        if failure.error_file_data.get("consequence"):
+            grade = 2
+        elif failure.exitcode in (-signal.SIGTERM, INTERRUPTED):  # how the agent ends the others
+            grade = 1
+        return grade, failure.timestamp, rank  # in whole seconds, so that grades are needed
+
+    rank, failure = min(failures.items(), key=order)
     code = int(failure.exitcode)
     message = failure.message["message"] if isinstance(failure.message, dict) else ""
     if code < 0:

@@ -109,13 +109,19 @@ def test_a_warned_job_is_requeued_and_goes_on(slurm, write_run, tmp_path):
     def told():
         return "\n".join(log(tmp_path, "atomica-*.log"))
 
-    wait_until(lambda: len(events(out, "step")) >= 3 or not state(), seconds=100)
+    def wait(true):
+        try:
+            wait_until(true)
+        except AssertionError:
+            pytest.fail("\n".join(["too late", slurm("squeue"), told(), *log(tmp_path / "slurm", "*.log")]))
+
+    wait(lambda: len(events(out, "step")) >= 3 or not state())
     slurm("scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the time is over
-    wait_until(lambda: state() == "PENDING", seconds=60)
+    wait(lambda: state() == "PENDING")
     assert told().count("checkpoint written; go on with --resume") == 1
     done = len(events(out, "step"))
     assert done < 100
-    wait_until(lambda: not state(), seconds=200)
+    wait(lambda: not state())
     assert (out / "evaluation.json").is_file(), told()
     assert f"resume  after step {done}" in told()
     steps = [record["step"] for record in events(out, "step")]

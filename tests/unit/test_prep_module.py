@@ -212,7 +212,14 @@ def test_ctrl_c_ends_cleanly(inputs, tmp_path):
         "id,path,chain1,chain2\n" + "".join(f"r{i},0.pdb,A,B\n" for i in range(200_000))
     )
     out = tmp_path / "out"
-    code = "import sys; from atomica import _prep; print('go', flush=True); sys.exit(_prep.run(sys.argv[1:]))"
+    # A shell that starts the tests in the background has its children ignore the signal.
+    code = """\
+import signal, sys
+from atomica import _prep
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print('go', flush=True)
+sys.exit(_prep.run(sys.argv[1:]))
+"""
     arguments = ["build-graphs", str(tmp_path / "many.csv"), "--out", str(out), "--threads", "1"]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
