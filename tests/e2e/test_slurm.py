@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -52,22 +53,28 @@ def free_ports(number):
 
 
 @pytest.fixture
-def slurm(tmp_path):
+def place():
+    """A folder for Slurm; its path is short, as there are sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def slurm(tmp_path, place):
     """A function that runs a Slurm command against a cluster of its own, and gives its output."""
     if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))):
         pytest.skip("needs Slurm (Debian: apt-get install slurm-wlm)")
     if os.geteuid():
         pytest.skip("needs root, to be two nodes of Slurm")
-    folder = tmp_path / "slurm"
-    (folder / "state").mkdir(parents=True)
-    text = CONFIG.format(host=socket.gethostname().split(".")[0], folder=folder, ports=free_ports(3))
-    (folder / "slurm.conf").write_text(text)
+    (place / "state").mkdir()
+    text = CONFIG.format(host=socket.gethostname().split(".")[0], folder=place, ports=free_ports(3))
+    (place / "slurm.conf").write_text(text)
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = environment(SLURM_CONF=str(folder / "slurm.conf"), PATH=paths)
+    env = environment(SLURM_CONF=str(place / "slurm.conf"), PATH=paths)
 
     def ask(*words, check=True):
         done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert not check or done.returncode == 0, (words, done.stderr, *log(folder, "*.log"))
+        assert not check or done.returncode == 0, (words, done.stderr, *log(place, "*.log"))
         return done.stdout
 
     daemons = [
@@ -80,7 +87,7 @@ def slurm(tmp_path):
                 lambda: ask("sinfo", "-h", "-o", "%t %D", check=False).split() == ["idle", "2"], seconds=20
             )
         except AssertionError:
-            pytest.skip("this build of Slurm does not start as two nodes here: " + str(log(folder, "*.log")))
+            pytest.skip("this build of Slurm does not start as two nodes here: " + str(log(place, "*.log")))
         yield ask
     finally:
         ask("scancel", "--signal=KILL", "--full", "--user=root", check=False)
@@ -98,7 +105,7 @@ def log(folder, pattern):
     return [file.read_text() for file in sorted(folder.glob(pattern))]
 
 
-def test_a_warned_job_is_requeued_and_goes_on(slurm, write_run, tmp_path):
+def test_a_warned_job_is_requeued_and_goes_on(slurm, place, write_run, tmp_path):
     path, out = write_run(TINY, {"epochs = 3": "epochs = 8"})
     options = ["--parsable", "--cpus-per-task=1", "--gpus-per-node=0", str(ROOT / "runs" / "slurm.sh")]
     job = slurm("sbatch", *options, str(path)).strip()
@@ -113,7 +120,7 @@ def test_a_warned_job_is_requeued_and_goes_on(slurm, write_run, tmp_path):
         try:
             wait_until(true)
         except AssertionError:
-            pytest.fail("\n".join(["too late", slurm("squeue"), told(), *log(tmp_path / "slurm", "*.log")]))
+            pytest.fail("\n".join(["too late", slurm("squeue"), told(), *log(place, "*.log")]))
 
     wait(lambda: len(events(out, "step")) >= 3 or not state())
     slurm("scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the time is over
