@@ -370,6 +370,12 @@ class _Signals:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    def ignore(self) -> None:
+        """Let no signal change how this process ends, from now on."""
+        for number in self.before:
+            signal.signal(number, signal.SIG_IGN)
+        self.before.clear()
+
     def receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.stop is None or (self.stop.requested and number == signal.SIGINT and now - self.since > 1.0):
@@ -406,6 +412,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments, signals, ranks)
         finally:
+            if ranks.size > 1:  # the agent sends one as soon as another rank has ended
+                signals.ignore()
             distributed.leave(ranks)
     except KeyboardInterrupt:
         print("atomica-run: interrupted; nothing was written", file=sys.stderr)

@@ -233,8 +233,10 @@ def _explain(failures: Mapping[int, Any]) -> tuple[int, str]:
         rank, failure = item
         grade = 0
         if failure.error_file_data.get("consequence"):
+            grade = 3
+        elif failure.exitcode == -signal.SIGTERM:  # how the agent ends the others
             grade = 2
-        elif failure.exitcode in (-signal.SIGTERM, INTERRUPTED):  # how the agent ends the others
+        elif failure.exitcode == INTERRUPTED:  # what they make of it
             grade = 1
         return grade, failure.timestamp, rank  # in whole seconds, so that grades are needed
 

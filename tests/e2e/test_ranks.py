@@ -276,6 +276,30 @@ def test_the_reason_of_the_rank_that_fails_reaches_the_user(write_spec, plugin):
     assert not out.exists()
 
 
+SLOW_END = """\
+import os, sys, time
+from pathlib import Path
+from atomica.runner import main
+code = main([sys.argv[1]])
+if os.environ["RANK"] == "0":
+    time.sleep(3)
+    Path(sys.argv[2]).touch()
+sys.exit(code)
+"""
+
+
+def test_a_rank_that_is_done_ends_as_it_would_whatever_the_agent_does(write_spec, tmp_path):
+    path, _ = write_spec({"epochs = 3": "epochs = 0"})
+    (tmp_path / "rank.py").write_text(SLOW_END)
+    words = [*TORCHRUN, str(tmp_path / "rank.py"), str(path), str(tmp_path / "ended")]
+    done = subprocess.run(
+        [sys.executable, *words], env=environment(), capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (tmp_path / "ended").exists(), done.stderr
+    assert "closing signal SIGTERM" in done.stderr
+    assert "interrupted" not in done.stderr
+
+
 def test_killed_at_any_moment_a_run_loses_nothing(quick, write_spec):
     changes, undisturbed = quick
     path, out = write_spec(changes)

@@ -31,6 +31,7 @@ def failure(folder, monkeypatch, rank, exitcode, error):
         ((1, LOST), (-signal.SIGTERM, None), (1, "rank 1 was killed by SIGTERM; all ranks are stopped")),
         ((1, LOST), (1, OSError("no space left")), (1, "rank 1: no space left")),
         ((130, None), (130, None), (130, "")),
+        ((-signal.SIGTERM, None), (130, None), (130, "")),
     ],
 )
 def test_the_cause_is_told_not_its_consequences(tmp_path, monkeypatch, first, second, told):
