@@ -53,7 +53,7 @@ def process_of(place):
 
 
 def test_a_sweep_is_stopped_and_goes_on(write_spec, capsys):
-    path, out = write_spec()
+    path, out = write_spec({"epochs = 3": "epochs = 20"})  # not over before the signal, on a busy machine
     first = out / "trials" / "0001" / "metrics.jsonl"
     process = start(path)
     wait_until(lambda: events(first.parent, "epoch"), process)
@@ -82,10 +82,11 @@ def test_a_sweep_is_stopped_and_goes_on(write_spec, capsys):
         ("3", "failed", "1e+25"),
     ]
     # A trial is stopped after the step it is in; on a busy machine its short epochs are over sooner than that.
-    assert [row["epochs"] for row in rows] in [["3", epochs, "0"] for epochs in "123"]
+    assert (rows[0]["epochs"], rows[2]["epochs"]) == ("20", "0")
+    assert 1 <= int(rows[1]["epochs"]) <= 20
     records = [json.loads(line) for line in first.read_text().splitlines()]
     losses = [record["valid_loss"] for record in records if record["event"] == "epoch"]
-    assert len(losses) == 3
+    assert len(losses) == 20
     assert float(rows[0]["valid loss"]) == pytest.approx(min(losses), rel=1e-5)
     assert f"best    trial 1, valid loss {rows[0]['valid loss']}: {out / 'trials/0001'}" in said
     assert "failed: the " in said
@@ -104,7 +105,7 @@ def test_a_killed_sweep_goes_on_in_several_processes(write_spec):
     changes = {
         'prune = "median"\n': "",
         "[3e-3, 1e-30, 1e25]": "[1e-3, 2e-3, 3e-3]",
-        "epochs = 3": "epochs = 12",
+        "epochs = 3": "epochs = 20",
     }
     path, out = write_spec(changes)
     first = out / "trials" / "0001"
@@ -124,7 +125,7 @@ def test_a_killed_sweep_goes_on_in_several_processes(write_spec):
     assert [one.returncode for one in (resumed, joined)] == [0, 0], said
     rows = table(out)
     assert sorted((row["trial"], row["state"], row["epochs"]) for row in rows) == [
-        (number, "done", "12") for number in "123"
+        (number, "done", "20") for number in "123"
     ]
     assert sorted(float(row["train.learning_rate"]) for row in rows) == [1e-3, 2e-3, 3e-3]
     assert [row["valid loss"] for row in rows] == sorted((row["valid loss"] for row in rows), key=float)
