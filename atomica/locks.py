@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["FOLDER_LOCK", "Lock"]
 
 FOLDER_LOCK = ".lock"
-"""The file in a folder of a run by which the process that writes there holds it; it stays when that ends."""
+"""The file in the folder of a run or job by which the process that writes there holds it; it stays when that ends."""
 
 
 class Lock:
