@@ -276,6 +276,14 @@ def test_the_reason_of_the_rank_that_fails_reaches_the_user(write_spec, plugin):
     assert not out.exists()
 
 
+def run_script(text, folder, *arguments):
+    """A script as two ranks, to its end."""
+    script = folder / "rank.py"
+    script.write_text(text)
+    words = [sys.executable, *TORCHRUN, str(script), *map(str, arguments)]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, timeout=300)
+
+
 SLOW_END = """\
 import os, sys, time
 from pathlib import Path
@@ -290,14 +298,32 @@ sys.exit(code)
 
 def test_a_rank_that_is_done_ends_as_it_would_whatever_the_agent_does(write_spec, tmp_path):
     path, _ = write_spec({"epochs = 3": "epochs = 0"})
-    (tmp_path / "rank.py").write_text(SLOW_END)
-    words = [*TORCHRUN, str(tmp_path / "rank.py"), str(path), str(tmp_path / "ended")]
-    done = subprocess.run(
-        [sys.executable, *words], env=environment(), capture_output=True, text=True, check=False, timeout=100
-    )
+    done = run_script(SLOW_END, tmp_path, path, tmp_path / "ended")
     assert (tmp_path / "ended").exists(), done.stderr
     assert "closing signal SIGTERM" in done.stderr
     assert "interrupted" not in done.stderr
+
+
+LAST_LOOK = """\
+import os, sys
+from pathlib import Path
+from atomica.runner import main
+code = main([sys.argv[1]])
+names = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
+Path(sys.argv[2], os.environ["RANK"]).write_text("\\n".join(names))
+sys.exit(code)
+"""
+
+
+def test_no_thread_outlives_the_group_of_ranks(write_spec, tmp_path):
+    """One that lets go of a tensor while the interpreter is taken down aborts the process, after all is written."""
+    path, _ = write_spec({**LABELS_ONLY, "epochs = 3": "epochs = 1"})
+    done = run_script(LAST_LOOK, tmp_path, path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        names = (tmp_path / str(rank)).read_text().splitlines()
+        assert names
+        assert not [name for name in names if "gloo" in name], names
 
 
 def test_killed_at_any_moment_a_run_loses_nothing(quick, write_spec):

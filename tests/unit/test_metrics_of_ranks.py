@@ -87,13 +87,13 @@ def measured(rank=None):
 
 RANK = """\
 import json, sys
-import torch.distributed as dist
+from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_metrics_of_ranks import RANKS, measured
-rank = int(sys.argv[2])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=RANKS)
-print(json.dumps(measured(rank)))
-dist.destroy_process_group()
+from atomica.train import distributed
+from test_metrics_of_ranks import measured
+ranks = distributed.join()
+Path(sys.argv[2], str(ranks.rank)).write_text(json.dumps(measured(ranks.rank)))
+distributed.leave(ranks)
 """
 
 
@@ -103,23 +103,15 @@ def test_two_ranks_measure_what_one_process_does(tmp_path):
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    arguments = [sys.executable, "-c", RANK, str(Path(__file__).parent)]
-    running = [
-        subprocess.Popen(
-            [*arguments, str(rank), str(tmp_path / "store")],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(RANKS)
-    ]
-    outputs = [process.communicate(timeout=120) for process in running]
-    assert [process.returncode for process in running] == [0, 0], outputs
+    (tmp_path / "rank.py").write_text(RANK)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS))
+    words = [*torchrun, str(tmp_path / "rank.py"), str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
     alone = measured()
     assert len(alone) == 6 + 5 + 6 + 2 + 1 + 6
-    for out, _ in outputs:
-        together = json.loads(out.splitlines()[-1])
+    for rank in range(RANKS):
+        together = json.loads((tmp_path / str(rank)).read_text())
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
 
 
