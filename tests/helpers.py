@@ -96,6 +96,17 @@ def run(*arguments, env=None, words=()):
         return Result(process.returncode, out, errors)
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def run_script(text, folder, *arguments):
+    """A script as two ranks, to its end."""
+    script = folder / "rank.py"
+    script.write_text(text)
+    words = [sys.executable, *TORCHRUN, str(script), *map(str, arguments)]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, timeout=300)
+
+
 def events(out, kind=None):
     """What metrics.jsonl in a run's folder has, of one kind or of all; no line that is just being written."""
     file = out / "metrics.jsonl"

@@ -13,7 +13,19 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import TINY, changed, environment, events, run, same_weights, start, wait_for_steps, wait_until
+from helpers import (
+    TINY,
+    TORCHRUN,
+    changed,
+    environment,
+    events,
+    run,
+    run_script,
+    same_weights,
+    start,
+    wait_for_steps,
+    wait_until,
+)
 
 from atomica.runner import main
 
@@ -177,9 +189,6 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_another_number_of_ranks(w
     compare(undisturbed, out, 1e-3)
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
 @pytest.mark.parametrize(
     ("words", "options", "steps"),
     [((), ("--devices", 2), 0), ((), ("--devices", 2), 3), (TORCHRUN, (), 3)],
@@ -274,14 +283,6 @@ def test_the_reason_of_the_rank_that_fails_reaches_the_user(write_spec, plugin):
     assert printed == ""
     assert errors.count("train.epochs = 0") == errors.count("\n") == 1, errors
     assert not out.exists()
-
-
-def run_script(text, folder, *arguments):
-    """A script as two ranks, to its end."""
-    script = folder / "rank.py"
-    script.write_text(text)
-    words = [sys.executable, *TORCHRUN, str(script), *map(str, arguments)]
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, timeout=300)
 
 
 SLOW_END = """\

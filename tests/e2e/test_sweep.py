@@ -81,9 +81,9 @@ def test_a_sweep_is_stopped_and_goes_on(write_spec, capsys):
         ("2", "pruned", "1e-30"),
         ("3", "failed", "1e+25"),
     ]
-    # A trial is stopped after the step it is in; on a busy machine its short epochs are over sooner than that.
+    # A trial is stopped after the step it is in; on a busy machine some short epochs are over sooner than that.
     assert (rows[0]["epochs"], rows[2]["epochs"]) == ("20", "0")
-    assert 1 <= int(rows[1]["epochs"]) <= 20
+    assert 1 <= int(rows[1]["epochs"]) < 20
     records = [json.loads(line) for line in first.read_text().splitlines()]
     losses = [record["valid_loss"] for record in records if record["event"] == "epoch"]
     assert len(losses) == 20

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import run_script
 
 from atomica.heads.denoise import DenoiseOutput
 from atomica.noise import Perturbation
 from atomica.testing import small_model
-
-ROOT = Path(__file__).parents[2]
-RANKS = 2
 
 
 def heads():
@@ -88,29 +83,21 @@ def measured(rank=None):
 RANK = """\
 import json, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path += sys.argv[2:]
 from atomica.train import distributed
 from test_metrics_of_ranks import measured
 ranks = distributed.join()
-Path(sys.argv[2], str(ranks.rank)).write_text(json.dumps(measured(ranks.rank)))
+Path(sys.argv[1], str(ranks.rank)).write_text(json.dumps(measured(ranks.rank)))
 distributed.leave(ranks)
 """
 
 
 def test_two_ranks_measure_what_one_process_does(tmp_path):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    (tmp_path / "rank.py").write_text(RANK)
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS))
-    words = [*torchrun, str(tmp_path / "rank.py"), str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    done = run_script(RANK, tmp_path, tmp_path, *Path(__file__).parents[:2])
     assert done.returncode == 0, done.stderr
     alone = measured()
     assert len(alone) == 6 + 5 + 6 + 2 + 1 + 6
-    for rank in range(RANKS):
+    for rank in range(2):
         together = json.loads((tmp_path / str(rank)).read_text())
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
 
