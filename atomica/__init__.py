@@ -11,30 +11,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atomica import compat, graph, heads, testing
     from atomica.compat import load
-    from atomica.encoder import EncoderConfig, Encoding
+    from atomica.data.dataset import Dataset, open_dataset
+    from atomica.data.graph import graph_from_arrays, load_graphs, save_graphs
+    from atomica.data.record import Record
     from atomica.errors import AtomicaError
-    from atomica.graph import graph_from_arrays, load_graphs, save_graphs
-    from atomica.infer.embed import Embeddings, embed
-    from atomica.model import Losses, Model
-    from atomica.records import Dataset, Record, open_dataset
+    from atomica.jobs.embed import Embeddings, embed
+    from atomica.model.model import Losses, Model
+    from atomica.nn.encoding import EncoderConfig, Encoding
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AtomicaError": "errors",
-    "Dataset": "records",
-    "Embeddings": "infer.embed",
-    "EncoderConfig": "encoder",
-    "Encoding": "encoder",
-    "Losses": "model",
-    "Model": "model",
-    "Record": "records",
-    "embed": "infer.embed",
-    "graph_from_arrays": "graph",
+    "Dataset": "data.dataset",
+    "Embeddings": "jobs.embed",
+    "EncoderConfig": "nn.encoding",
+    "Encoding": "nn.encoding",
+    "Losses": "model.model",
+    "Model": "model.model",
+    "Record": "data.record",
+    "embed": "jobs.embed",
+    "graph_from_arrays": "data.graph",
     "load": "compat",
-    "load_graphs": "graph",
-    "open_dataset": "records",
-    "save_graphs": "graph",
+    "load_graphs": "data.graph",
+    "open_dataset": "data.dataset",
+    "save_graphs": "data.graph",
 }
 _MODULES = ("compat", "graph", "heads", "testing")
 

@@ -14,11 +14,11 @@ __all__ = ["listing", "schema"]
 
 def listing() -> str:
     """Heads, their plots, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
+    from atomica.data.sampling import DataConfig
     from atomica.heads import available, head_class
-    from atomica.infer import JOBS
-    from atomica.infer.job import kind
+    from atomica.jobs import JOBS
+    from atomica.jobs.job import kind
     from atomica.report.predictions import PLOTS
-    from atomica.sampling import DataConfig
     from atomica.sweep import SweepConfig
     from atomica.train.config import TrainConfig
     from atomica.train.schedule import TAKES, ScheduleConfig
@@ -79,8 +79,8 @@ def _wrapped(text: str) -> list[str]:
 
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 7, which TOML editors read) of all specs that this installation can run."""
-    from atomica.infer import JOBS
-    from atomica.infer.job import sections
+    from atomica.jobs import JOBS
+    from atomica.jobs.job import sections
 
     jobs = [_training()]
     for name in sorted(JOBS):
@@ -99,7 +99,7 @@ def schema() -> dict[str, Any]:
 def _training() -> dict[str, Any]:
     """The schema of specs that train."""
     from atomica.heads import available, head_class
-    from atomica.runspec import HeadConfig, sections
+    from atomica.jobs.train.spec import HeadConfig, sections
     from atomica.sweep import SweepConfig
 
     tables: dict[str, Any] = {}

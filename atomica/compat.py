@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomica.conv import FullyConnected
-from atomica.encoder import Convolution, EmbeddingConfig, EmbeddingMixer, Encoder, EncoderConfig, LevelEncoder
 from atomica.errors import DataError
 from atomica.heads import Head
 from atomica.heads.affinity import AffinityConfig, AffinityHead
@@ -26,8 +24,13 @@ from atomica.heads.masked_block import MaskedBlockConfig, MaskedBlockHead
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.keys import SPECIAL_BLOCKS
-from atomica.model import WEIGHTS, Model
-from atomica.model import load as load_own
+from atomica.model.format import WEIGHTS
+from atomica.model.model import Model
+from atomica.model.model import load as load_own
+from atomica.nn.convolution import FullyConnected
+from atomica.nn.encoder import EmbeddingMixer, Encoder, LevelEncoder
+from atomica.nn.encoding import EmbeddingConfig, EncoderConfig
+from atomica.nn.layers import Convolution
 
 __all__ = ["MODEL_TYPES", "from_reference", "load", "load_reference", "to_reference", "weights_file"]
 

@@ -31,6 +31,7 @@ __all__ = [
     "Field",
 ]
 
+
 SCHEMA_VERSION = 2
 """Version of the shard schema that this package reads and `atomica-prep` of the same release writes."""
 
@@ -126,6 +127,3 @@ OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.embedding_1", "B,E1", "float32", "", "the same, read for blocks of segment 1 only"),
 )
 """Frames that a graph need not have; whoever has them sets them, `graph.nodes["block"].data["embedding"] = …`."""
-
-KERNELS = ("auto", "rust", "torch", "triton")
-"""What may do the convolution's sums and products, see `conv.KERNEL`."""

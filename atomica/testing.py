@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from atomica import keys
-from atomica.encoder import EncoderConfig, Encoding
-from atomica.graph import GraphInputs, graph_from_arrays
+from atomica.data.graph import graph_from_arrays
+from atomica.data.inputs import GraphInputs
+from atomica.data.noise import Perturbation
+from atomica.data.record import Record, Texts
 from atomica.heads import head_class
-from atomica.irreps import Layout
-from atomica.model import Model
-from atomica.noise import Perturbation
-from atomica.records import Record, Texts
+from atomica.model.model import Model
+from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.irreps import Layout
 
 __all__ = [
     "as_record",

@@ -38,8 +38,8 @@ def keys_of(ours: str) -> list[str]:
 def settings_table() -> str:
     """A Markdown table of all settings with type, default, limits and meaning."""
     from atomica.heads import BUILT_IN
-    from atomica.infer import job
-    from atomica.runspec import settings
+    from atomica.jobs import job
+    from atomica.jobs.train.spec import settings
     from atomica.spec import describe
     from atomica.sweep import SweepConfig
 

@@ -16,10 +16,12 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from atomica.encoder import ACTIVATIONS, EncoderConfig, Encoding, mlp
+from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
-from atomica.graph import GraphInputs
-from atomica.spec import out_of_range, setting
+from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
+from atomica.nn.layers import mlp
+from atomica.spec import setting
+from atomica.spec.read import out_of_range
 
 __all__ = [
     "ACTIVATIONS",

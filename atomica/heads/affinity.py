@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding
-from atomica.graph import GraphInputs
+from atomica.data.inputs import GraphInputs
 from atomica.heads import register
 from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.nn.encoding import EncoderConfig, Encoding
 
 __all__ = ["AffinityConfig", "AffinityHead"]
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding
+from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.graph import GraphInputs
 from atomica.heads import Head, NetworkConfig, register, values_met
+from atomica.nn.encoding import EncoderConfig, Encoding
 from atomica.spec import setting
 
 __all__ = ["BinaryConfig", "BinaryHead"]

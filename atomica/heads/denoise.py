@@ -14,23 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from atomica.edges import EdgePlan, plan_edges
-from atomica.encoder import (
-    Convolution,
-    DetailedEncoding,
-    EdgeConvolution,
-    Edges,
-    EncoderConfig,
-    Encoding,
-    LengthEmbedding,
-    LevelDetail,
-)
+from atomica.data.edges import EdgePlan, plan_edges
+from atomica.data.inputs import GraphInputs
+from atomica.data.noise import Perturbation
 from atomica.errors import DataError, SpecError
-from atomica.graph import GraphInputs
 from atomica.heads import Head, register
-from atomica.irreps import IrrepSlot, Layout, coupling, layer_slots, spherical_harmonics
-from atomica.noise import Perturbation
-from atomica.spec import out_of_range, setting
+from atomica.nn.encoding import DetailedEncoding, EncoderConfig, Encoding, LevelDetail
+from atomica.nn.irreps import IrrepSlot, Layout, coupling, layer_slots, spherical_harmonics
+from atomica.nn.layers import Convolution, EdgeConvolution, Edges, LengthEmbedding
+from atomica.spec import setting
+from atomica.spec.read import out_of_range
 
 __all__ = ["DenoiseConfig", "DenoiseHead", "DenoiseOutput"]
 

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atomica.encoder import Encoder, EncoderConfig, Encoding
+from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
-from atomica.graph import GraphInputs
 from atomica.heads import Head, register
-from atomica.spec import out_of_range, setting
+from atomica.nn.encoder import Encoder
+from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.spec import setting
+from atomica.spec.read import out_of_range
 
 __all__ = ["InterfaceConfig", "InterfaceHead", "contrastive_loss"]
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atomica.encoder import EncoderConfig, Encoding
+from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError, SpecError
-from atomica.graph import GraphInputs
 from atomica.heads import Head, register
 from atomica.keys import SPECIAL_BLOCKS
-from atomica.spec import out_of_range, setting
+from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.spec import setting
+from atomica.spec.read import out_of_range
 
 __all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
 

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.encoder import EncoderConfig, Encoding
+from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError, SpecError
-from atomica.graph import GraphInputs
-from atomica.heads import ACTIVATIONS, Head, mlp, register, values_met
-from atomica.spec import out_of_range, setting
+from atomica.heads import Head, register, values_met
+from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
+from atomica.nn.layers import mlp
+from atomica.spec import setting
+from atomica.spec.read import out_of_range
 
 __all__ = ["MulticlassConfig", "MulticlassHead"]
 

@@ -16,8 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from atomica.files import write_text
 from atomica.report.svg import Chart, number, script_json
-from atomica.train.checkpoint import write_text
 
 __all__ = ["ROWS", "Column", "Page", "asset"]
 

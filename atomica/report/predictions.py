@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica.errors import SpecError
-from atomica.evaluate import is_binary
+from atomica.evaluation.statistics import is_binary
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
 from atomica.spec import not_among

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomica.report import environment
+from atomica import environment
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
 from atomica.report.training import REPORT, records, versions

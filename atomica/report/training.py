@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from atomica.report import environment, labelled
+from atomica import environment
+from atomica.report import labelled
 from atomica.report.page import Page
 from atomica.report.svg import Chart, number
 from atomica.spec import tomllib

@@ -7,7 +7,7 @@ tasks of a Ray cluster.
 """
 
 from atomica.sweep.config import SweepConfig
+from atomica.sweep.engine import perform
 from atomica.sweep.plan import Sweep, assemble_sweep, outlook
-from atomica.sweep.trials import perform
 
 __all__ = ["Sweep", "SweepConfig", "assemble_sweep", "outlook", "perform"]

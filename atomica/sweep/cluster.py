@@ -11,8 +11,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from atomica.console import Journal
 from atomica.errors import AtomicaError
-from atomica.journal import Journal
 from atomica.sweep.plan import Sweep
 from atomica.sweep.study import open_study
 from atomica.train.stopping import Interrupted, Stop

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from atomica import spec
 from atomica.errors import SpecError
-from atomica.runspec import read_spec
+from atomica.jobs.train.spec import read_spec
 from atomica.spec import Issues, KeyPath, Problems, setting
 
 if TYPE_CHECKING:

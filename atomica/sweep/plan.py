@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from atomica import spec
-from atomica.assembly import Job, assemble
 from atomica.errors import SpecError
-from atomica.locks import Lock
-from atomica.runspec import Spec, read_spec
+from atomica.files import Lock
+from atomica.jobs.train.assembly import Job, assemble
+from atomica.jobs.train.spec import Spec, read_spec
 from atomica.spec import Issues
 from atomica.sweep.config import Range, SweepConfig, check_values, read_sweep
 from atomica.train.distributed import ALONE, Ranks

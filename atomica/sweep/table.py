@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from atomica.journal import Journal
+from atomica.console import Journal
 from atomica.sweep.plan import TABLE, TRIALS, Sweep
 from atomica.sweep.study import values_of
 
@@ -20,8 +20,8 @@ DONE, FAILED, SOME_FAILED = 0, 1, 3
 
 def write(sweep: Sweep, study: Study) -> None:
     """Write table and report as they are now."""
+    from atomica.files import write_text
     from atomica.report import sweeps
-    from atomica.train.checkpoint import write_text
 
     stream = io.StringIO()
     with sweep.gate():

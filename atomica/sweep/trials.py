@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atomica.assembly import RESOLVED
-from atomica.journal import Journal
-from atomica.locks import FOLDER_LOCK, Lock
+from atomica.console import Journal
+from atomica.files import FOLDER_LOCK, Lock
+from atomica.jobs.train.assembly import RESOLVED
 from atomica.sweep import table
 from atomica.sweep.plan import BASE, Sweep
-from atomica.sweep.study import joined, next_trial, values_of
+from atomica.sweep.study import next_trial, values_of
 from atomica.train.distributed import PARENT
 from atomica.train.stopping import Interrupted, Stop
 
@@ -26,29 +26,12 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial
 
-__all__ = ["perform", "work"]
+__all__ = ["work"]
+
 
 DONE, INTERRUPTED = 0, 130
 
 POLL_SECONDS = 0.5
-
-
-def perform(sweep: Sweep, journal: Journal, stop: Stop) -> int:
-    """Run trials until there are as many as wanted, alone or beside other processes; returns the exit code.
-
-    Raises Interrupted once `stop` is set and the trials under way have written their checkpoints.
-    """
-    with joined(sweep) as (study, begun):
-        journal.open(sweep.folder, resume=begun)
-        if sweep.config.engine == "ray":
-            from atomica.sweep.cluster import share_out
-
-            share_out(sweep, study, journal, stop)
-        else:
-            while work(sweep, study, journal, stop):
-                pass
-        table.write(sweep, study)
-        return table.conclude(sweep, study, journal)
 
 
 def work(sweep: Sweep, study: Study, journal: Journal, stop: Stop) -> bool:

@@ -7,7 +7,6 @@ needs to go on beside it: `state.safetensors` (optimiser, random-number generato
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import time
@@ -20,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atomica import checksums
+from atomica import files as checksums
 from atomica.errors import DataError
+from atomica.files import _sync, _write_bytes, write_text
 from atomica.spec import setting
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "remove",
     "restore_random",
     "write",
-    "write_text",
 ]
+
 
 FORMAT = 2
 STATE, TENSORS = "state.json", "state.safetensors"
@@ -187,33 +187,12 @@ def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(f"{path}.{name}" if path else str(name), entry)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, sync it, and move it into place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    _write_bytes(temporary, text.encode())
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
 def _fresh(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.new")
 
 
 def _old(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ------------------------------------------------------------------------------------------- the state

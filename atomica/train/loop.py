@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from atomica.model import Model
+from atomica.model.model import Model
 from atomica.train import checkpoint
 from atomica.train.config import TrainConfig
+from atomica.train.display import Display
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.logging import Display, RunLog
+from atomica.train.loader import Batch, Draws, Part
+from atomica.train.logging import RunLog
 from atomica.train.optimizer import freeze, make_optimizer
-from atomica.train.parts import Batch, Draws, Part
-from atomica.train.saving import Saver, State
+from atomica.train.saver import Saver, State
 from atomica.train.step import Agreement, Step, Stepper, split
 from atomica.train.stopping import Interrupted, Stop, StopRequested, TrainingError
 from atomica.train.sums import means, shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from atomica.model import Model
+from atomica.model.model import Model
 from atomica.spec import not_among
 from atomica.train.config import TrainConfig
 

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from atomica.model import Model
+from atomica.model.model import Model
 from atomica.train.distributed import Ranks
 from atomica.train.schedule import factor
 
 if TYPE_CHECKING:
     from atomica.train.config import TrainConfig
-    from atomica.train.parts import Batch
+    from atomica.train.loader import Batch
 
 __all__ = ["Agreement", "Step", "Stepper", "numbers_of", "split"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from atomica.model import Model
+from atomica.model.model import Model
 
 __all__ = ["Sums", "count_batch", "means", "merged", "shown"]
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from atomica.errors import DataError
-from atomica.model import Model
+from atomica.model.model import Model
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.parts import FIXED, Batch, Draws, Part
+from atomica.train.loader import FIXED, Batch, Draws, Part
 from atomica.train.step import numbers_of
 from atomica.train.stopping import Stop, StopRequested
 from atomica.train.sums import Sums, count_batch, merged

@@ -143,7 +143,7 @@ def memory(index: Path, inputs: tuple[int, ...] = (100, 10_000)) -> None:
                     writer.writerow({**row, **paths, "id": f"{row['id']}/{i}"})
             # The kernel's own count since the start of the program; rusage would count the memory of this one.
             code = (
-                "import sys; from atomica.prep import main; main(sys.argv[1:]); "
+                "import sys; from atomica.prep.command import main; main(sys.argv[1:]); "
                 "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
             )
             command = [sys.executable, "-c", code, "build-graphs", str(many), "--shard-rows", "64"]
@@ -163,9 +163,9 @@ def convolution(runs: int) -> None:
     import torch
     from e3nn import o3
 
-    from atomica.conv import FullyConnected
-    from atomica.edges import plan_edges
-    from atomica.irreps import COMPONENTS, Layout, layer_slots, spherical_harmonics
+    from atomica.data.edges import plan_edges
+    from atomica.nn.convolution import FullyConnected
+    from atomica.nn.irreps import COMPONENTS, Layout, layer_slots, spherical_harmonics
 
     torch.manual_seed(0)
     hidden, receivers, degree, radial = 32, 500, 16, 128

@@ -27,9 +27,11 @@ import numpy as np
 import numpy.typing as npt
 
 import atomica
-from atomica import graph, noise, spec
+from atomica import spec
+from atomica.data import graph, noise
+from atomica.data.dataset import Dataset
+from atomica.data.record import Record
 from atomica.keys import GLOBAL_ATOM, SPECIAL_BLOCKS
-from atomica.records import Dataset, Record
 
 Floats = npt.NDArray[np.float64]
 

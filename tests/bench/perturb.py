@@ -34,7 +34,8 @@ def main() -> None:
     import numpy as np
     from figures import machine
 
-    from atomica import graph, noise, open_dataset
+    from atomica import open_dataset
+    from atomica.data import graph, noise
 
     dataset = open_dataset("demo://pockets")
     records = sorted(dataset, key=lambda record: abs(len(record.atom_types) - SIZE))[:COMPLEXES]

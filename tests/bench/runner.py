@@ -38,11 +38,12 @@ def overhead(overrides: list[str], epochs: int) -> None:
     from rich.console import Console
 
     from atomica import spec
-    from atomica.assembly import assemble
+    from atomica.jobs.train.assembly import assemble
     from atomica.train import loop
-    from atomica.train.logging import Display, LogConfig, RunLog
+    from atomica.train.display import Display
+    from atomica.train.loader import FIXED, Batch, Part
+    from atomica.train.logging import LogConfig, RunLog
     from atomica.train.optimizer import freeze, make_optimizer
-    from atomica.train.parts import FIXED, Batch, Part
     from atomica.train.schedule import factor
     from atomica.train.stopping import Stop
 
@@ -169,8 +170,8 @@ def checkpoints(runs: int) -> None:
     """Milliseconds to write and to read, with checksums, the state of a training with Adam at two sizes."""
     import torch
 
-    from atomica.encoder import EncoderConfig
-    from atomica.model import Model
+    from atomica.model.model import Model
+    from atomica.nn.encoding import EncoderConfig
     from atomica.train import checkpoint
 
     for hidden in (16, 32):

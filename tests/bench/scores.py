@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from figures import machine
 
 import atomica
-from atomica import conv
-from atomica.infer.masking import masked_copies
-from atomica.infer.score import scores
+from atomica.analysis.masking import masked_copies
+from atomica.jobs.score import scores
+from atomica.nn import convolution as conv
 
 ATOMS = 480
 

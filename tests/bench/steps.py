@@ -40,6 +40,8 @@ from typing import Any
 
 import numpy as np
 
+from atomica.nn.kernels import registry
+
 WORK = ("embed", "gradient", "step")
 BASELINE = "e3nn"
 NO_ROOM = "does not fit"
@@ -56,8 +58,9 @@ def batch(blocks: int, model: Any) -> tuple[Any, dict[str, Any]]:
 
     At least one complex; perturbed.
     """
-    from atomica import graph, noise, open_dataset
-    from atomica.devices import moved
+    from atomica import open_dataset
+    from atomica.data import graph, noise
+    from atomica.data.transfer import moved
 
     dataset = open_dataset("demo://pockets")
     sizes = [len(record.block_types) for record in dataset]
@@ -95,7 +98,7 @@ def textbook(own: Any, library: str) -> Any:
     """A convolution with one weight matrix per edge, from `own`'s weights, to be put in its place."""
     import torch
 
-    from atomica.irreps import COMPONENTS
+    from atomica.nn.irreps import COMPONENTS
 
     def named(pairs: list[tuple[int, int, int]]) -> str:
         return "+".join(f"{count}x{degree}{'e' if parity > 0 else 'o'}" for count, degree, parity in pairs)
@@ -166,8 +169,8 @@ def flops(model: Any, work: Callable[[], object]) -> float:
     """
     import torch
 
-    from atomica.conv import FullyConnected
-    from atomica.irreps import COMPONENTS
+    from atomica.nn.convolution import FullyConnected
+    from atomica.nn.irreps import COMPONENTS
 
     found = 0
 
@@ -237,8 +240,8 @@ def worker(arguments: argparse.Namespace) -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    from atomica import conv
-    from atomica.keys import KERNELS
+    from atomica.nn import convolution as conv
+    from atomica.nn.kernels.registry import KERNELS
 
     cuda = arguments.device == "cuda"
     (variant,) = arguments.variants
@@ -246,7 +249,7 @@ def worker(arguments: argparse.Namespace) -> None:
     model = published(arguments.device)
     inputs, targets = batch(blocks, model)
     if variant in KERNELS:
-        conv.KERNEL = variant
+        registry.KERNEL = variant
     elif variant != "ours":
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 import atomica
+from atomica.files import FOLDER_LOCK, Lock
 from atomica.heads.binary import BinaryConfig, BinaryHead
-from atomica.infer.embed import encode
-from atomica.infer.sources import Found, InputConfig, select
-from atomica.locks import FOLDER_LOCK, Lock
+from atomica.jobs.embed import encode
+from atomica.jobs.inputs import Found, InputConfig, select
 from atomica.runner import main
 
 ROOT = Path(__file__).parents[2]
@@ -264,7 +264,7 @@ def test_evaluate_gives_what_training_gave_at_its_end(tiny_set, tmp_path):
 def test_a_killed_job_goes_on_to_the_same_bytes(job, tmp_path):
     """SIGKILL at some moments, ATOMICA_KILLS of them; the tables are those of a job that was let alone."""
     code = (
-        "import sys, time; from atomica.infer import embed, parts; from atomica.runner import main;"
+        "import sys, time; from atomica.jobs import embed, tables as parts; from atomica.runner import main;"
         "embed.PART_BLOCKS = 60; write = parts.write_table;"
         "parts.write_table = lambda *given: (time.sleep(0.02), write(*given));"
         "sys.exit(main(sys.argv[1:]))"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import atomica
-from atomica import _prep, prep
+from atomica import _prep
+from atomica.prep import command as prep
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 

@@ -17,7 +17,7 @@ from helpers import TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
-from atomica.locks import FOLDER_LOCK, Lock
+from atomica.files import FOLDER_LOCK, Lock
 from atomica.runner import main
 from atomica.spec import tomllib
 
@@ -148,7 +148,7 @@ def test_the_best_checkpoint_gives_the_predictions(finished, tiny_set):
 
 
 def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path, monkeypatch):
-    from atomica.runspec import settings
+    from atomica.jobs.train.spec import settings
 
     _, out, _ = finished
     tree = tomllib.loads((out / "spec.toml").read_text())

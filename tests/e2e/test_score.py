@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 import atomica
-from atomica import graph, keys
-from atomica.infer import masking
-from atomica.infer.score import colours, scores
-from atomica.infer.structures import Values, coloured, interface, of_record
+from atomica import keys
+from atomica.analysis import masking
+from atomica.analysis.bfactors import Values, coloured, interface, of_record
+from atomica.data import graph
+from atomica.jobs.score import colours, scores
 from atomica.runner import main
 
 MODELS = {

@@ -15,8 +15,8 @@ import pytest
 
 import atomica
 from atomica import _prep, spec
+from atomica.jobs.train.spec import settings
 from atomica.runner import main
-from atomica.runspec import settings
 
 ROOT = Path(__file__).parents[2]
 SPECS = [path for path in sorted((ROOT / "runs").glob("*.toml")) if "job" not in spec.load(path).tree["run"]]

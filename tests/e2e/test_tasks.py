@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 import atomica
 from atomica import _prep, spec
-from atomica.assembly import assemble
+from atomica.data.features import BlockFeatures
 from atomica.errors import DataError
-from atomica.features import BlockFeatures
-from atomica.model import inherit
+from atomica.jobs.train.assembly import assemble
+from atomica.model.start import inherit
 from atomica.runner import main
 
 BASE = changed(HEADLESS, {'input = "segment0"\n': "", "epochs = 3": "epochs = 2\nlearning_rate = 3e-3"})

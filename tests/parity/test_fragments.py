@@ -4,8 +4,9 @@ import gzip
 import json
 
 import atomica
-from atomica import keys, prep
-from atomica.fragments import (
+from atomica import keys
+from atomica.prep import command as prep
+from atomica.prep.fragments import (
     FIRST_FRAGMENT_BLOCK,
     Molecule,
     UnionWriter,

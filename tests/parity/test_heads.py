@@ -9,10 +9,10 @@ from safetensors import safe_open
 
 import atomica
 from atomica import compat
-from atomica.encoder import EmbeddingConfig
+from atomica.data.noise import Perturbation
 from atomica.errors import DataError
 from atomica.heads import denoise
-from atomica.noise import Perturbation
+from atomica.nn.encoding import EmbeddingConfig
 
 # what the metadata of head_* fixtures leave to the README: model type and settings of the head
 NETWORK = {"nonlinearity": "relu"}

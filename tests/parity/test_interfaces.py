@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow.feather as feather
 import pytest
 
-from atomica import _prep, prep
+from atomica import _prep
+from atomica.prep import command as prep
 
 RNA = "the original reads RNA residues named C and U as carbon and uranium, A and G as unknown"
 

@@ -94,7 +94,7 @@ def test_without_quirks_a_batch_equals_its_complexes(encoder):
     """The default arithmetic on the original's inputs: no batch effect is left."""
     import dataclasses
 
-    from atomica.model import Model
+    from atomica.model.model import Model
 
     weights = encoder.model().state_dict()
     model = Model(dataclasses.replace(encoder.model().config, reference_quirks=False)).eval()

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atomica import _prep, noise
+from atomica import _prep
+from atomica.data import noise
 from atomica.keys import GLOBAL_BLOCK
 from atomica.testing import as_record
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomica import prep
-from atomica.records import Dataset, Record, open_dataset
+from atomica.data.dataset import Dataset, open_dataset
+from atomica.data.record import Record
+from atomica.prep import command as prep
 
 DEVIATIONS = {
     "5eil_A_A_BP5": "atoms of the ligand, its own receptor there, and hydrogens",

@@ -10,10 +10,10 @@ import pytest
 
 from atomica import spec
 from atomica.catalogue import listing, schema
-from atomica.encoder import EmbeddingConfig, EncoderConfig
+from atomica.data.noise import NoiseConfig
 from atomica.errors import SpecError
 from atomica.heads import available, head_class
-from atomica.noise import NoiseConfig
+from atomica.nn.encoding import EmbeddingConfig, EncoderConfig
 from atomica.runner import main
 from atomica.spec import tomllib
 from atomica.train.checkpoint import CheckpointConfig

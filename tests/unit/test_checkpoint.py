@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from atomica import files
 from atomica.errors import DataError
 from atomica.train import checkpoint
 
@@ -145,6 +146,6 @@ def test_an_optimiser_of_another_model_is_refused(tmp_path):
 
 
 def test_write_text_replaces(tmp_path):
-    checkpoint.write_text(tmp_path / "a.txt", "one")
-    checkpoint.write_text(tmp_path / "a.txt", "two")
+    files.write_text(tmp_path / "a.txt", "one")
+    files.write_text(tmp_path / "a.txt", "two")
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.txt", "two")]

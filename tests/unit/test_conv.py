@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomica import conv, edges
-from atomica.conv import FullyConnected
-from atomica.edges import plan_edges
-from atomica.irreps import Layout, layer_slots, spherical_harmonics
-from atomica.keys import KERNELS
+from atomica.data import edges
+from atomica.data.edges import plan_edges
+from atomica.nn import convolution as conv
+from atomica.nn.convolution import FullyConnected
+from atomica.nn.irreps import Layout, layer_slots, spherical_harmonics
+from atomica.nn.kernels import registry
+from atomica.nn.kernels.registry import KERNELS
 from atomica.testing import random_motion, rotate_features
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
@@ -201,11 +203,11 @@ def test_plan_keeps_every_edge_once(monkeypatch, padding):
 
 
 def test_kernels_are_named_once_and_say_where_they_work(monkeypatch):
-    assert ("auto", *conv._KERNELS) == KERNELS
-    assert [conv.kernel_problem(name, "cpu") for name in ("auto", "rust", "torch")] == [None] * 3
-    assert "triton works on a GPU with Triton 3.3 or newer alone" in conv.kernel_problem("triton", "cpu")
-    assert conv.kernel_problem("auto", "meta") is None
-    problem = conv.kernel_problem("rust", "meta")
+    assert ("auto", *registry._KERNELS) == KERNELS
+    assert [registry.kernel_problem(name, "cpu") for name in ("auto", "rust", "torch")] == [None] * 3
+    assert "triton works on a GPU with Triton 3.3 or newer alone" in registry.kernel_problem("triton", "cpu")
+    assert registry.kernel_problem("auto", "meta") is None
+    problem = registry.kernel_problem("rust", "meta")
     assert problem == "rust works on a CPU alone, and this run is on meta; use auto or torch"
     for name, single, double in (
         ("auto", "rust", "torch"),
@@ -213,7 +215,7 @@ def test_kernels_are_named_once_and_say_where_they_work(monkeypatch):
         ("torch", "torch", "torch"),
     ):
         monkeypatch.setattr(conv, "KERNEL", name)
-        found = [conv.kernel_for(torch.zeros(1, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+        found = [registry.kernel_for(torch.zeros(1, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
         assert found == [single, double]
 
 
@@ -245,7 +247,7 @@ def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from atomica import conv_triton
+    from atomica.nn.kernels import triton as conv_triton
 
     shapes = {
         "_forward": conv_triton.FORWARD,

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import atomica
-from atomica import graph
-from atomica.convert import restricted_load
+from atomica.data import graph
 from atomica.errors import DataError
-from atomica.prep import main
+from atomica.prep.command import main
+from atomica.prep.unpickle import restricted_load
 
 
 @pytest.fixture(scope="module")
@@ -205,5 +205,5 @@ def test_bytes_made_by_hand():
             outcome = restricted_load(io.BytesIO(content), "here")
         except DataError as error:
             outcome = str(error)
-        own = type(outcome).__module__ == "atomica.convert"  # a stand-in, not what NumPy would make
+        own = type(outcome).__module__ == "atomica.prep.unpickle"  # a stand-in, not what NumPy would make
         assert own or outcome.startswith("here: not"), content

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from atomica import evaluate
+from atomica.evaluation import baseline, results
+from atomica.evaluation import statistics as evaluate
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -26,7 +27,7 @@ def test_one_class_is_undefined():
     assert np.isnan(evaluate.auroc(labels, scores))
     result = evaluate.compare(labels, scores, scores, seed=0)
     assert result["model"]["auroc"] == {"value": None, "low": None, "high": None}
-    assert "all of one class" in evaluate.format_comparison(result, "yes")
+    assert "all of one class" in results.format_comparison(result, "yes")
 
 
 def sample(count, shift, seed=0):
@@ -63,7 +64,7 @@ def test_conclusions_say_whether_the_interval_includes_the_baseline():
     same = evaluate.compare(labels, good, good, seed=0, resamples=200)
     assert "includes the baseline's" in same["conclusions"][0]
     assert "do not show the model to be better" in same["conclusions"][0]
-    table = evaluate.format_comparison(same, "yes")
+    table = results.format_comparison(same, "yes")
     assert "residue composition" in table
     assert "base rate of yes" in table
 
@@ -74,12 +75,12 @@ def test_baseline_learns_composition_and_is_deterministic():
     features = generator.random((60, 10))
     features[:, 3] += labels
     features[:, 7] = 0.0  # a block type that does not occur
-    one = evaluate.fit_baseline(features[:40], labels[:40], features[40:], seed=1)
-    two = evaluate.fit_baseline(features[:40], labels[:40], features[40:], seed=1)
+    one = baseline.fit_baseline(features[:40], labels[:40], features[40:], seed=1)
+    two = baseline.fit_baseline(features[:40], labels[:40], features[40:], seed=1)
     assert np.array_equal(one.probabilities, two.probabilities)
     assert one.chosen_by == "cross-validation"
     assert evaluate.auroc(labels[40:], one.probabilities) > 0.8
-    few = evaluate.fit_baseline(features[:6], labels[:6], features[40:], seed=1)
+    few = baseline.fit_baseline(features[:6], labels[:6], features[40:], seed=1)
     assert (few.strength, few.chosen_by) == (1.0, "fixed")
 
 
@@ -93,5 +94,5 @@ def test_what_counts_as_a_binary_head():
 
 
 def test_predictions_csv():
-    text = evaluate.predictions_csv([("id", ["a,b", "c"]), ("probability", [0.123456789, 1.0])])
+    text = results.predictions_csv([("id", ["a,b", "c"]), ("probability", [0.123456789, 1.0])])
     assert text == 'id,probability\n"a,b",0.123457\nc,1\n'

@@ -7,9 +7,18 @@ from itertools import islice
 import pytest
 from rdkit import Chem
 
-from atomica import mining, prep
 from atomica.errors import DataError
-from atomica.fragments import Cutter, Molecule, UnionWriter, component, fragment, read_vocabulary, sensible
+from atomica.prep import command as prep
+from atomica.prep import learn as mining
+from atomica.prep.fragments import (
+    Cutter,
+    Molecule,
+    UnionWriter,
+    component,
+    fragment,
+    read_vocabulary,
+    sensible,
+)
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ def test_aromatic_bonds_of_a_file(smiles, aromatic):
 
 
 def test_of_several_ways_to_lay_a_smiles_the_shortest_double_bonds_win():
-    from atomica.fragments import _of_smiles
+    from atomica.prep.fragments import _of_smiles
 
     ring = [(i, (i + 1) % 6, 1340 if i == 3 else 1530) for i in range(6)]
     molecule = _of_smiles("C1CCC=CC1", ("C",) * 6, ring)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import atomica
-from atomica import graph, keys
+from atomica import keys
+from atomica.data import graph, inputs
 from atomica.errors import DataError
 from atomica.testing import join, random_interface
 
@@ -119,7 +120,7 @@ def test_files_keep_everything(tmp_path):
     graph.save_graphs(tmp_path / "two.bin", [batch, single])
     read = graph.load_graphs(tmp_path / "two.bin")
     for before, after in zip([batch, single], read, strict=True):
-        ours, theirs = graph.inputs(before), graph.inputs(after)
+        ours, theirs = inputs.inputs(before), inputs.inputs(after)
         assert theirs.num_graphs == ours.num_graphs
         assert torch.equal(theirs.graph_of_block, ours.graph_of_block)
         assert torch.equal(theirs.atoms.edges.sender, ours.atoms.edges.sender)

@@ -13,7 +13,7 @@ import sklearn.metrics
 import torch
 
 import atomica
-from atomica.encoder import DetailedEncoding, EmbeddingConfig, EncoderConfig
+from atomica.data.noise import Perturbation
 from atomica.errors import DataError, SpecError
 from atomica.heads import BUILT_IN, Head, available, head_class
 from atomica.heads.denoise import DenoiseConfig
@@ -22,8 +22,8 @@ from atomica.heads.masked_block import MaskedBlockConfig
 from atomica.heads.metrics import BalancedAccuracy, Mean, Perplexity
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
-from atomica.model import Model
-from atomica.noise import Perturbation
+from atomica.model.model import Model
+from atomica.nn.encoding import DetailedEncoding, EmbeddingConfig, EncoderConfig
 from atomica.spec import setting
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
 

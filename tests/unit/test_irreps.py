@@ -2,7 +2,7 @@
 
 import torch
 
-from atomica.irreps import Layout, coupling, layer_slots, spherical_harmonics
+from atomica.nn.irreps import Layout, coupling, layer_slots, spherical_harmonics
 
 
 def test_growth_of_features():

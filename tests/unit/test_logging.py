@@ -9,10 +9,11 @@ import struct
 import pytest
 from rich.console import Console
 
-from atomica.journal import Journal
+from atomica.console import Journal
 from atomica.spec import Problems
 from atomica.train import logging
-from atomica.train.logging import Display, LogConfig, RunLog, WandbConfig
+from atomica.train.display import Display
+from atomica.train.logging import LogConfig, RunLog, WandbConfig
 
 
 def texts(folder):

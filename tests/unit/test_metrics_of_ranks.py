@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import run_script
 
+from atomica.data.noise import Perturbation
 from atomica.heads.denoise import DenoiseOutput
-from atomica.noise import Perturbation
 from atomica.testing import small_model
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from atomica.analysis import groups
+from atomica.analysis import similar as neighbors
 from atomica.errors import DataError
-from atomica.infer import groups, neighbors
 
 
 def slow_edges(values, k, cutoff, entity=None):

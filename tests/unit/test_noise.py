@@ -13,10 +13,11 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 import atomica
-from atomica import _prep, graph, keys, noise, open_dataset
+from atomica import _prep, keys, open_dataset
+from atomica.data import graph, inputs, noise
+from atomica.data.record import Record
 from atomica.errors import DataError
 from atomica.heads.denoise import DenoiseConfig, DenoiseHead
-from atomica.records import Record
 from atomica.spec import Problems
 from atomica.testing import as_record, small_model
 
@@ -175,7 +176,7 @@ def test_graphs_are_those_of_the_arrays(records, config, max_blocks, quirks):
     for level in (keys.ATOM, keys.BLOCK):
         for name, value in wanted.nodes[level].data.items():
             assert torch.equal(found.nodes[level].data[name], value), (level, name)
-    assert torch.equal(graph.inputs(found).masked, torch.from_numpy(arrays.masked))
+    assert torch.equal(inputs.inputs(found).masked, torch.from_numpy(arrays.masked))
 
 
 def test_nothing_on_is_the_batch_itself(records):

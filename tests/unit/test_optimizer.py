@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atomica.encoder import EncoderConfig
-from atomica.model import Model
+from atomica.model.model import Model
+from atomica.nn.encoding import EncoderConfig
 from atomica.spec import Problems
 from atomica.train.config import TrainConfig
 from atomica.train.optimizer import make_optimizer

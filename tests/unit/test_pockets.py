@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import atomica
-from atomica import _prep, pockets
+from atomica import _prep
+from atomica.data.record import INPUTS
 from atomica.errors import DataError
-from atomica.records import INPUTS
+from atomica.prep import pockets
 
 
 def built(folder, index):

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from atomica.data.dataset import Mixture, open_dataset
 from atomica.errors import DataError, ShardError
 from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS, SCHEMA_VERSION
-from atomica.records import Mixture, open_dataset
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_segment_is_the_partner_alone(tiny_set, s):
 def test_the_graph_of_a_segment_is_that_of_its_arrays(tiny_set):
     import torch
 
-    from atomica.graph import batch, graph_from_arrays
+    from atomica.data.graph import batch, graph_from_arrays
 
     alone = open_dataset(tiny_set)[5].segment(1)
     stored = batch([alone], k_neighbors=4)

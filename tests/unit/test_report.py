@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atomica.errors import SpecError
-from atomica.evaluate import auroc, compare, intervals
+from atomica.evaluation.statistics import auroc, compare, intervals
 from atomica.heads import available, head_class
 from atomica.report.page import FIRST, ROWS, Column, Page
 from atomica.report.predictions import PLOTS, Answers, _curve_steps, plot, show, unknown
@@ -232,7 +232,7 @@ def test_a_plot_of_another_package_joins_by_name(monkeypatch):
 
 
 def test_intervals_agree_with_those_of_the_comparison():
-    from atomica.encoder import EncoderConfig
+    from atomica.nn.encoding import EncoderConfig
 
     generator = np.random.default_rng(5)
     labels = generator.integers(0, 2, 80)

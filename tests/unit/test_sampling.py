@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from atomica.errors import DataError
-from atomica.records import PARTS, open_dataset
-from atomica.sampling import (
+from atomica.data.dataset import open_dataset
+from atomica.data.record import PARTS
+from atomica.data.sampling import (
     DataConfig,
     Sampling,
     epoch_order,
@@ -20,6 +20,7 @@ from atomica.sampling import (
     sampling,
     select_rows,
 )
+from atomica.errors import DataError
 
 
 def test_rows_of_each_part(tiny_set):

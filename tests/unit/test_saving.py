@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from atomica.encoder import EncoderConfig
 from atomica.heads import head_class
-from atomica.model import Model
+from atomica.model.model import Model
+from atomica.nn.encoding import EncoderConfig
 from atomica.train.checkpoint import KEEP, WRITE, CheckpointConfig, Due
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE
 from atomica.train.optimizer import make_optimizer
-from atomica.train.saving import Saver, State
+from atomica.train.saver import Saver, State
 from atomica.train.step import Stepper
 
 

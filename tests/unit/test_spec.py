@@ -332,7 +332,7 @@ def test_describe_lists_defaults_limits_and_meaning():
 
 
 def test_every_setting_of_the_package_is_described():
-    from atomica.runspec import settings
+    from atomica.jobs.train.spec import settings
 
     rows = settings()
     assert len({row.key for row in rows if not row.key.startswith("head")}) > 30

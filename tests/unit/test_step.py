@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import atomica
-from atomica.noise import NoiseConfig
-from atomica.sampling import DataConfig, select_rows
+from atomica.data.noise import NoiseConfig
+from atomica.data.sampling import DataConfig, select_rows
 from atomica.testing import small_model
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE
+from atomica.train.loader import Part
 from atomica.train.optimizer import make_optimizer
-from atomica.train.parts import Part
 from atomica.train.step import Stepper, split
 
 NOISE = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.3)

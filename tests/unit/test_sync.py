@@ -18,16 +18,20 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from unit.test_conv import case
 
-from atomica import EncoderConfig, Model, conv, graph, noise, open_dataset
-from atomica.devices import mapped
+from atomica import EncoderConfig, Model, open_dataset
+from atomica.data import graph, noise
+from atomica.data.noise import NoiseConfig
+from atomica.data.transfer import mapped
 from atomica.heads import head_class
-from atomica.irreps import spherical_harmonics
-from atomica.noise import NoiseConfig
+from atomica.nn import convolution as conv
+from atomica.nn import couplings
+from atomica.nn.irreps import spherical_harmonics
+from atomica.nn.kernels import registry
 from atomica.train import step
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE
+from atomica.train.loader import Batch
 from atomica.train.optimizer import make_optimizer
-from atomica.train.parts import Batch
 
 QUESTIONS = (DataDependentOutputException, DynamicOutputShapeException)
 HEADS = {
@@ -160,7 +164,7 @@ def test_copies_are_noticed(copy):
 def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y):
     """What surrounds the kernels; there is no GPU to launch them on, so launches are counted and left out."""
     pytest.importorskip("triton", minversion="3.3")
-    from atomica import conv_triton
+    from atomica.nn.kernels import triton as conv_triton
 
     launched = []
 
@@ -179,10 +183,10 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
     with mode, torch.no_grad():
         for guard in (nullcontext(), NoCopies()):  # constants are made once for every device
             with guard:
-                arguments = conv.Arguments(layer.tables, *given)
-                assert conv._KERNELS["triton"].fits(given[1])
-                out = conv._KERNELS["triton"].forward(arguments)
-                found = conv._KERNELS["triton"].backward(arguments, torch.ones_like(out), want_y)
+                arguments = couplings.Arguments(layer.tables, *given)
+                assert registry._KERNELS["triton"].fits(given[1])
+                out = registry._KERNELS["triton"].forward(arguments)
+                found = registry._KERNELS["triton"].backward(arguments, torch.ones_like(out), want_y)
     assert out.shape == (len(plan.rows), layer.outputs.dim)
     assert (found[1] is not None) == want_y
     assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
@@ -195,4 +199,4 @@ def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise(monkeypatch):
         x = torch.zeros(1, device="cuda")
     for name, expected in (("auto", "torch"), ("rust", "torch"), ("torch", "torch")):
         monkeypatch.setattr(conv, "KERNEL", name)
-        assert conv.kernel_for(x) == expected
+        assert registry.kernel_for(x) == expected

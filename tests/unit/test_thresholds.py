@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from atomica.analysis.thresholds import ClassRule, learn, read_ensemble, write_ensemble
 from atomica.errors import DataError
-from atomica.infer.thresholds import ClassRule, learn, read_ensemble, write_ensemble
 
 
 def figures(labels, probabilities, threshold):

@@ -4,14 +4,15 @@ import pytest
 import torch
 from test_conv import case
 
-from atomica import conv
-from atomica.irreps import spherical_harmonics
+from atomica.nn import convolution as conv
+from atomica.nn.irreps import spherical_harmonics
+from atomica.nn.kernels import registry
 
 
 def results(kernel, monkeypatch, layer, plan, x, y, radial, wanted, *, scalars_only=False):
     """Output and gradients with one kernel."""
     monkeypatch.setattr(conv, "KERNEL", kernel)
-    assert conv.kernel_for(x) == kernel
+    assert registry.kernel_for(x) == kernel
     out = layer(plan, x, y, radial, scalars_only=scalars_only)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
     return [out, *torch.autograd.grad((out * weights).sum(), wanted, allow_unused=True)]

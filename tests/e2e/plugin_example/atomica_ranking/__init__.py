@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from torchmetrics import MetricCollection, SpearmanCorrCoef
 
-from atomica.heads import Head, mlp, register
+from atomica.heads import Head, register
 from atomica.heads.regression import RegressionHead
+from atomica.nn.layers import mlp
 from atomica.report.predictions import plot
 from atomica.report.svg import Chart
 from atomica.spec import setting

@@ -1,0 +1,1 @@
+"""What can be asked of a trained model's output: masking scores, similar interfaces, groups, thresholds."""

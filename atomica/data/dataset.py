@@ -1,0 +1,385 @@
+"""Shards → records: opening a data set or several as one.
+
+A data set is a folder written by `atomica-prep build-graphs`: Arrow IPC files, memory-mapped, and a manifest.
+Numbers of a record are NumPy views of the mapped file. Nothing here needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atomica.data.record import INPUTS, Indices, Record, Texts
+from atomica.data.shards import Columns, Shard
+from atomica.errors import DataError, ShardError
+from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    import dgl
+
+__all__ = ["Dataset", "Mixture", "open_dataset"]
+
+BASE_BLOCKS, BASE_ATOMS = 150, 121
+"""Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
+
+DEMO = "demo://"
+
+
+# ----------------------------------------------------------------------------------------------- dataset
+
+
+_INDICES_OF_ATOMS = (
+    "atom_intra",
+    "atom_inter",
+    "torsion_fixed",
+    "torsion_moving",
+    "torsion_atoms",
+    "bond_first",
+    "bond_second",
+)
+_INDICES_OF_BLOCKS = ("block_intra", "block_inter")
+
+
+class Dataset(Sequence[Record]):
+    """The complexes of one folder of shards, memory-mapped; see `open_dataset`.
+
+    Uncompressed shards are read in place, so a data set may be larger than memory; compressed ones are
+    unpacked, shard by shard, when first used, and kept.
+    """
+
+    def __init__(self, folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.name = name
+        self.manifest = manifest
+        self._shards = [Shard(folder / entry["file"], entry) for entry in manifest["shards"]]
+        self._ends = np.cumsum([0, *(int(entry["rows"]) for entry in manifest["shards"])])
+        self._cache: dict[str, Any] = {}
+        self.neighbors = int(manifest["neighbors"])
+
+    def __len__(self) -> int:
+        """Number of complexes."""
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        """Name, size and vocabulary."""
+        return f"Dataset({self.name!r}, {len(self)} complexes, fragments {self.fragments!r})"
+
+    def __getitem__(self, index: Any) -> Any:
+        """The record of one row; negative rows count from the end, a slice gives a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = int(index)
+        if row < 0:
+            row += len(self)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {index} of a data set of {len(self)} complexes")
+        which = int(np.searchsorted(self._ends, row, side="right")) - 1
+        columns, local = self._shards[which].row(row - int(self._ends[which]))
+        return self._record(columns, local, self._shards[which].path)
+
+    def _record(self, columns: Columns, row: int, where: Path) -> Record:
+        found: dict[str, Any] = {}
+        for field in RECORD_FIELDS:
+            if field.shape:
+                offsets = columns.offsets[field.name]
+                start, end = int(offsets[row]), int(offsets[row + 1])
+                if field.name == "positions":
+                    start, end = 3 * start, 3 * end
+                values = columns.values[field.name]
+                if field.dtype == "utf8":
+                    found[field.name] = Texts(values.slice(start, end - start))
+                else:
+                    found[field.name] = values[start:end]
+            elif field.dtype.startswith("map"):
+                found[field.name] = dict(columns.plain[field.name][row].as_py() or ())
+            else:
+                found[field.name] = columns.plain[field.name][row].as_py()
+        atoms, blocks, k = len(found["atom_types"]), len(found["block_types"]), self.neighbors
+        shapes: dict[str, tuple[int, ...]] = {
+            "positions": (atoms, 3),
+            "atom_intra": (atoms, k),
+            "atom_inter": (atoms, k),
+        }
+        shapes |= {"block_intra": (blocks, k), "block_inter": (blocks, k)}
+        shapes |= {"block_lengths": (blocks,), "segment_ids": (blocks,)}
+        for name, shape in shapes.items():
+            if found[name].size != int(np.prod(shape)):
+                raise ShardError(
+                    f"{where}: {found['id']}: {name} holds {found[name].size} values, expected {shape} "
+                    f"for {atoms} atoms, {blocks} blocks and {k} neighbours"
+                )
+            found[name] = found[name].reshape(shape)
+        if int(found["block_lengths"].sum()) != atoms:
+            raise ShardError(f"{where}: {found['id']}: block_lengths do not add up to the {atoms} atoms")
+        torsions = {found[name].size for name in ("torsion_fixed", "torsion_moving", "torsion_sizes")}
+        if len(torsions) != 1 or int(found["torsion_sizes"].sum()) != found["torsion_atoms"].size:
+            raise ShardError(f"{where}: {found['id']}: the lists of rotatable bonds do not belong together")
+        if len({found[name].size for name in ("bond_first", "bond_second", "bond_orders")}) != 1:
+            raise ShardError(f"{where}: {found['id']}: the lists of bonds do not belong together")
+        for names, count in ((_INDICES_OF_ATOMS, atoms), (_INDICES_OF_BLOCKS, blocks)):
+            for name in names:
+                indices = found[name]
+                if indices.size and not NO_NEIGHBOR <= indices.min() <= indices.max() < count:
+                    raise ShardError(f"{where}: {found['id']}: {name} holds an index beyond its {count} rows")
+        return Record(**found)
+
+    @property
+    def fragments(self) -> str:
+        """Name of the fragment vocabulary the data were built with; "none" without."""
+        return str(self.manifest["vocabulary"]["fragments"])
+
+    @property
+    def block_types(self) -> int:
+        """Size of the block vocabulary."""
+        return int(self.manifest["vocabulary"]["blocks"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all shards: equal for equal data, wherever it lies."""
+        sums = "".join(str(entry["sha256"]) for entry in self.manifest["shards"])
+        return hashlib.sha256(sums.encode()).hexdigest()
+
+    @property
+    def ids(self) -> list[str]:
+        """Name of every complex, in row order."""
+        return self._texts("id")
+
+    @property
+    def splits(self) -> list[str | None]:
+        """The split column: train, valid, test, or None, per row."""
+        return self._texts("split")
+
+    def column(self, name: str) -> list[str | None]:
+        """Text of a label or metadata column for every row, None where a row has none.
+
+        Raises DataError, with the names there are, if no row has such a column.
+        """
+        found: list[str | None] = []
+        known: set[str] = set()
+        for labels, metadata in zip(self._maps("labels"), self._maps("metadata"), strict=True):
+            known.update(labels, metadata)
+            found.append(labels.get(name, metadata.get(name)))
+        if name not in known and len(self):
+            raise DataError(
+                f"{self.name}: has no column {name!r}; it has {', '.join(sorted(known)) or 'none'}"
+            )
+        return found
+
+    @property
+    def modalities(self) -> Indices:
+        """Kind of interface of every complex [N], as an index into `keys.MODALITIES`; -1 if none of them."""
+        return np.array(self._texts("modality"), dtype=np.int64)
+
+    def rows_of(self, part: str, *, own: bool) -> Indices:
+        """Row numbers of train, valid or test, by the split column.
+
+        own: the data set was named for this part, so that all its rows belong to it if it has no splits at all.
+        """
+        splits = np.array([split or "" for split in self.splits], dtype=object)
+        return np.arange(len(self)) if own and not any(splits) else np.flatnonzero(splits == part)
+
+    def block_counts(self, input: str = "complex") -> Indices:
+        """Blocks per complex [N] (global blocks included) that a model with `data.input = input` sees."""
+        key = f"blocks:{input}"
+        if key not in self._cache:
+            counts = [np.zeros(0, dtype=np.int64)]
+            for shard in self._shards:
+                for chunk in shard.read(["segment_ids"]).column(0).chunks:
+                    offsets = chunk.offsets.to_numpy().astype(np.int64)
+                    if input == "complex":
+                        counts.append(np.diff(offsets))
+                        continue
+                    segments = chunk.values.to_numpy(zero_copy_only=False)
+                    chosen = np.concatenate([[0], np.cumsum(segments == INPUTS.index(input) - 1)])
+                    counts.append(chosen[offsets[1:]] - chosen[offsets[:-1]])
+            self._cache[key] = np.concatenate(counts).astype(np.int64)
+        found: Indices = self._cache[key]
+        return found
+
+    def graphs(self, indices: Iterable[int], *, input: str = "complex", **options: Any) -> dgl.DGLGraph:
+        """One batched DGL graph of the complexes `indices`; options are those of `atomica.graph.batch`."""
+        from atomica.data import graph
+
+        return graph.batch([self[i].view(input) for i in indices], **options)
+
+    def verify(self) -> None:
+        """Compare every shard with its checksum; raises ShardError for the first that differs."""
+        for shard, entry in zip(self._shards, self.manifest["shards"], strict=True):
+            digest = hashlib.sha256()
+            with shard.path.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+            if digest.hexdigest() != entry["sha256"]:
+                raise ShardError(f"{shard.path}: SHA-256 differs from the manifest; rebuild the data set")
+
+    def _texts(self, name: str) -> list[Any]:
+        if name not in self._cache:
+            self._cache[name] = [
+                text for shard in self._shards for text in shard.read([name]).column(0).to_pylist()
+            ]
+        found: list[Any] = self._cache[name]
+        return found
+
+    def _maps(self, name: str) -> list[dict[str, str]]:
+        if name not in self._cache:
+            self._cache[name] = [
+                dict(pairs or ())
+                for shard in self._shards
+                for pairs in shard.read([name]).column(0).to_pylist()
+            ]
+        found: list[dict[str, str]] = self._cache[name]
+        return found
+
+
+class Mixture(Sequence[Record]):
+    """Several data sets as one: the rows of the first, then those of the second, and so on.
+
+    It answers whatever a `Dataset` answers. sources [N] tells which set a row is from. Raises DataError if the
+    sets were built with different vocabularies.
+    """
+
+    def __init__(self, sets: Sequence[Dataset]) -> None:
+        self.sets = tuple(sets)
+        self.name = " + ".join(one.name for one in sets)
+        for one in sets[1:]:
+            if one.manifest["vocabulary"] != sets[0].manifest["vocabulary"]:
+                raise DataError(
+                    f"{one.name}: its vocabulary differs from that of {sets[0].name}; build both with the same"
+                )
+        self.manifest = sets[0].manifest
+        self.fragments, self.block_types = sets[0].fragments, sets[0].block_types
+        self._ends = np.cumsum([0, *(len(one) for one in sets)])
+
+    def __len__(self) -> int:
+        """Number of complexes in all sets."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        """The record of one row; negative rows count from the end, a slice gives a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = int(index) + (len(self) if index < 0 else 0)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {index} of a data set of {len(self)} complexes")
+        which = int(np.searchsorted(self._ends, row, side="right")) - 1
+        return self.sets[which][row - int(self._ends[which])]
+
+    @property
+    def sources(self) -> Indices:
+        """Which set every row is from [N], counted from 0."""
+        return np.repeat(np.arange(len(self.sets)), np.diff(self._ends))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fingerprints of the sets, in order."""
+        return hashlib.sha256("".join(one.fingerprint for one in self.sets).encode()).hexdigest()
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Name of every complex, in row order; names may recur in another set."""
+        return [name for one in self.sets for name in one.ids]
+
+    @property
+    def splits(self) -> list[str | None]:
+        """The split column of all sets."""
+        return [split for one in self.sets for split in one.splits]
+
+    @property
+    def modalities(self) -> Indices:
+        """Kind of interface of every complex [N]; see `Dataset.modalities`."""
+        return np.concatenate([one.modalities for one in self.sets])
+
+    def column(self, name: str) -> list[str | None]:
+        """Text of a label or metadata column, None for rows of sets that lack it. DataError if all do."""
+        found: list[str | None] = []
+        missing: list[str] = []
+        for one in self.sets:
+            try:
+                found += one.column(name)
+            except DataError as error:
+                missing.append(str(error))
+                found += [None] * len(one)
+        if len(missing) == len(self.sets):
+            raise DataError("; ".join(missing))
+        return found
+
+    def rows_of(self, part: str, *, own: bool) -> Indices:
+        """Row numbers of train, valid or test: those of every set; see `Dataset.rows_of`."""
+        rows = [one.rows_of(part, own=own) + end for one, end in zip(self.sets, self._ends, strict=False)]
+        return np.concatenate(rows)
+
+    def block_counts(self, input: str = "complex") -> Indices:
+        """Blocks per complex [N]; see `Dataset.block_counts`."""
+        return np.concatenate([one.block_counts(input) for one in self.sets])
+
+    def graphs(self, indices: Iterable[int], *, input: str = "complex", **options: Any) -> dgl.DGLGraph:
+        """One batched DGL graph of the complexes `indices`; options are those of `atomica.graph.batch`."""
+        from atomica.data import graph
+
+        return graph.batch([self[i].view(input) for i in indices], **options)
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a folder that `atomica-prep build-graphs` wrote, or `demo://NAME`, which comes with the package.
+
+    Raises DataError if there is none, or if its schema or vocabulary is one this version does not know;
+    ShardError if a shard is missing, damaged, or differs from the manifest in size or rows.
+    """
+    name = str(path)
+    folder = _demo(name) if name.startswith(DEMO) else Path(path)
+    if not folder.exists():
+        raise DataError(f"{name}: no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{name}: is a file; a data set is the folder that atomica-prep build-graphs wrote")
+    manifest_path = folder / "manifest.json"
+    if not manifest_path.is_file():
+        raise DataError(
+            f"{name}: holds no manifest.json, so it is no data set, or its build was interrupted; "
+            "see atomica-prep build-graphs --help"
+        )
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{manifest_path}: not valid JSON: {error}") from None
+    _check_manifest(manifest, name)
+    return Dataset(folder, name, manifest)
+
+
+def _demo(name: str) -> Path:
+    root = Path(__file__).parent / "demo"
+    wanted = name[len(DEMO) :]
+    there = sorted(entry.parent.name for entry in root.glob("*/manifest.json"))
+    if wanted not in there:
+        raise DataError(f"{name}: no such demo data set; there is {', '.join(there) or 'none'}")
+    return root / wanted
+
+
+def _check_manifest(manifest: Any, name: str) -> None:
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        writer = manifest.get("atomica_prep_version", "unknown") if isinstance(manifest, dict) else "unknown"
+        raise DataError(
+            f"{name}: schema version {version} (written by atomica-prep {writer}), but this version of "
+            f"atomica reads {SCHEMA_VERSION}; rebuild the data set, or use the release that wrote it"
+        )
+    try:
+        vocabulary = manifest["vocabulary"]
+        blocks, atoms = int(vocabulary["blocks"]), int(vocabulary["atoms"])
+        fragments = str(vocabulary["fragments"])
+        int(manifest["neighbors"])
+        for entry in manifest["shards"]:
+            str(entry["file"]), int(entry["rows"]), int(entry["bytes"]), str(entry["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{name}: manifest.json lacks or garbles {error}") from None
+    sizes_fit = blocks == BASE_BLOCKS if fragments == "none" else blocks > BASE_BLOCKS
+    if not sizes_fit or atoms != BASE_ATOMS:
+        raise DataError(
+            f"{name}: a vocabulary of {blocks} block and {atoms} atom types (fragments {fragments!r}) is not "
+            f"one this version knows: {BASE_BLOCKS} block types without fragments, {BASE_ATOMS} atom types"
+        )

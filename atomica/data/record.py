@@ -1,0 +1,159 @@
+"""One complex: its arrays, read-only views of a mapped shard, and one partner of it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from atomica.errors import DataError
+from atomica.keys import NO_NEIGHBOR
+
+__all__ = ["INPUTS", "Record"]
+
+
+INPUTS = ("complex", "segment0", "segment1")
+"""What of each record a model sees: both partners, or one of them with the other removed."""
+
+PARTS = ("train", "valid", "test")
+
+Indices = npt.NDArray[np.int64]
+
+
+# ------------------------------------------------------------------------------------------------ record
+
+
+class Texts(Sequence[str]):
+    """A read-only list of texts that stays in the mapped file until it is looked at."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self._array)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One text, or a list of them for a slice."""
+        picked = self._array[index]
+        return picked.to_pylist() if isinstance(index, slice) else picked.as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        """All texts, in order."""
+        return iter(self._array.to_pylist())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same texts."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """As the list it stands for."""
+        return repr(list(self))
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> Texts:
+        """The texts where `mask` is true."""
+        return Texts(self._array.filter(pa.array(mask)))
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One complex. Fields, shapes, dtypes and units are those of `keys.RECORD_FIELDS`.
+
+    Arrays are read-only views of the mapped shard; `positions` is [A, 3] in Å, the neighbour lists [A, K] and
+    [B, K] hold indices into this record's atoms or blocks.
+    """
+
+    id: str
+    modality: int
+    split: str | None
+    labels: Mapping[str, str]
+    metadata: Mapping[str, str]
+    block_types: npt.NDArray[np.uint16]
+    block_lengths: npt.NDArray[np.uint32]
+    segment_ids: npt.NDArray[np.uint8]
+    atom_types: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+    atom_intra: npt.NDArray[np.int32]
+    atom_inter: npt.NDArray[np.int32]
+    block_intra: npt.NDArray[np.int32]
+    block_inter: npt.NDArray[np.int32]
+    torsion_fixed: npt.NDArray[np.int32]
+    torsion_moving: npt.NDArray[np.int32]
+    torsion_sizes: npt.NDArray[np.uint32]
+    torsion_atoms: npt.NDArray[np.int32]
+    bond_first: npt.NDArray[np.int32]
+    bond_second: npt.NDArray[np.int32]
+    bond_orders: npt.NDArray[np.uint8]
+    block_chains: Texts
+    block_resnums: npt.NDArray[np.int32]
+    block_icodes: Texts
+    block_components: Texts
+    atom_names: Texts
+    source_path: str
+    source_sha256: str
+    ligand_chemistry: str
+
+    def segment(self, s: int) -> Record:
+        """One partner alone, as a record of its own: the other partner's blocks and atoms are gone.
+
+        The segment id becomes 0, neighbours within the partner are kept, those in the other one dropped. The
+        modality, which tells what the other partner is, becomes -1. Raises DataError if the complex has no
+        block of segment `s`.
+        """
+        keep_blocks = self.segment_ids == s
+        if not keep_blocks.any():
+            raise DataError(f"{self.id}: has no segment {s}")
+        keep_atoms = np.repeat(keep_blocks, self.block_lengths)
+        blocks, atoms = int(keep_blocks.sum()), int(keep_atoms.sum())
+        k = self.atom_intra.shape[1]
+        # A bond and all that it moves lie in one segment.
+        torsions = keep_atoms[self.torsion_fixed]
+        bonds = keep_atoms[self.bond_first] & keep_atoms[self.bond_second]
+        moved = np.repeat(torsions, self.torsion_sizes)
+        return replace(
+            self,
+            modality=-1,
+            block_types=self.block_types[keep_blocks],
+            block_lengths=self.block_lengths[keep_blocks],
+            segment_ids=np.zeros(blocks, dtype=np.uint8),
+            atom_types=self.atom_types[keep_atoms],
+            positions=self.positions[keep_atoms],
+            atom_intra=_rebase(self.atom_intra, keep_atoms),
+            atom_inter=np.full((atoms, k), NO_NEIGHBOR, dtype=np.int32),
+            block_intra=_rebase(self.block_intra, keep_blocks),
+            block_inter=np.full((blocks, k), NO_NEIGHBOR, dtype=np.int32),
+            torsion_fixed=_rebase(self.torsion_fixed, keep_atoms, torsions),
+            torsion_moving=_rebase(self.torsion_moving, keep_atoms, torsions),
+            torsion_sizes=self.torsion_sizes[torsions],
+            torsion_atoms=_rebase(self.torsion_atoms, keep_atoms, moved),
+            bond_first=_rebase(self.bond_first, keep_atoms, bonds),
+            bond_second=_rebase(self.bond_second, keep_atoms, bonds),
+            bond_orders=self.bond_orders[bonds],
+            block_chains=self.block_chains.take(keep_blocks),
+            block_resnums=self.block_resnums[keep_blocks],
+            block_icodes=self.block_icodes.take(keep_blocks),
+            block_components=self.block_components.take(keep_blocks),
+            atom_names=self.atom_names.take(keep_atoms),
+        )
+
+    def view(self, input: str) -> Record:
+        """What a model with `data.input = input` sees of this complex."""
+        return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
+
+
+def _rebase(
+    lists: npt.NDArray[np.int32], keep: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int32]:
+    """Rows (default: `keep`) of index lists [N, ...], with indices counted among what is kept only."""
+    new_index = np.cumsum(keep, dtype=np.int32) - 1
+    new_index[~keep] = NO_NEIGHBOR
+    kept = lists[keep if rows is None else rows]
+    return np.where(kept < 0, np.int32(NO_NEIGHBOR), new_index[kept])

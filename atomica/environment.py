@@ -1,0 +1,89 @@
+"""What a run ran on: versions and hardware, written beside it when it starts, since a report may be made later."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from atomica.files import write_text
+
+__all__ = ["ENVIRONMENT", "PACKAGES", "describe", "hardware", "read", "record"]
+
+
+ENVIRONMENT = "environment.json"
+PACKAGES = ("torch", "dgl", "numpy", "e3nn", "pyarrow", "safetensors", "torchmetrics", "scikit-learn")
+
+
+def describe() -> dict[str, Any]:
+    """Versions of this package and of those that decide its numbers; processor, cores, memory, GPUs; the time.
+
+    >>> found = describe()
+    >>> found["versions"]["atomica"], found["hardware"]["cores"] >= 1
+    ('0.1.0', True)
+    """
+    import atomica
+
+    versions = {"atomica": atomica.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions,
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """System, processor, cores, threads of PyTorch, memory, GPUs if there are any."""
+    import torch
+
+    found: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "memory_gib": _memory_gib(),
+    }
+    if torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return None
+
+
+def record(folder: Path, more: Mapping[str, Any], *, fresh: bool) -> None:
+    """Add a start of the run to `folder`; `fresh` forgets those before. `more`: what else a report is to show."""
+    before = [] if fresh else read(folder)
+    write_text(folder / ENVIRONMENT, json.dumps([*before, {**describe(), **more}], indent=1) + "\n")
+
+
+def read(folder: Path) -> Sequence[Mapping[str, Any]]:
+    """The starts of a run, the first one first; none if there is no (whole) record of them."""
+    try:
+        found = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []

@@ -1,0 +1,1 @@
+"""How good predictions are: statistics, baselines, and the files that say so."""

@@ -1,0 +1,228 @@
+"""Where complexes come from: data sets, indexes, structure files and folders of them, read as one data set.
+
+What is no data set yet is built by `atomica-prep` on the way, into a folder of the job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomica.data.dataset import DEMO, Dataset, Mixture, open_dataset
+from atomica.data.record import INPUTS, PARTS
+from atomica.data.sampling import Rows
+from atomica.errors import DataError
+from atomica.prep import command as prep
+from atomica.prep.pockets import FORMATS, PACKED, index_by_score
+from atomica.spec import setting
+
+__all__ = ["Found", "InputConfig", "Sources", "check_vocabulary", "find", "ledger", "open_sources", "select"]
+
+
+_BUILT, _SOME_FAILED, _INTERRUPTED = 0, 3, 130
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Section `[data]` of a job other than training: which complexes, and how they are cut and batched."""
+
+    source: str | tuple[str, ...] = setting(
+        doc="data set folder, demo://NAME, index (CSV), structure file, or folder of structures, whose interfaces "
+        "are then found without an index; a list of them is read as one"
+    )
+    split: str = setting("", "only rows of this split; empty: all", choices=("", *PARTS))
+    input: str = setting(
+        "complex",
+        "what the model sees: both partners, or one alone with the other removed",
+        choices=INPUTS,
+    )
+    cutoff: float = setting(
+        8.0, "of what is built here: blocks closer than this to the other partner, in Å", above=0, high=100
+    )
+    fragments: str = setting(
+        "none",
+        "of what is built here: fragment vocabulary for small molecules, as the model was trained with",
+    )
+    pockets_above: float | None = setting(
+        None,
+        "of structures without an index: instead of finding interfaces, take the residues with a B-factor above "
+        "this as one pocket of each file; PeSTo and others write scores there",
+    )
+    pocket_residues: int = setting(
+        6, "of pockets_above: files with fewer such residues are listed as failed", low=1
+    )
+    batch_blocks: int = setting(
+        2048, "blocks per forward pass, at most; no effect on the results", low=1, high=10**7
+    )
+    max_item_blocks: int = setting(8192, "complexes with more blocks are left out and listed", low=2)
+    loader_threads: int = setting(
+        1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
+    )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What `source` names, as a tuple."""
+        return (self.source,) if isinstance(self.source, str) else tuple(self.source)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources by kind: data sets there are, indexes, and structures (files or folders) to be built."""
+
+    sets: tuple[str, ...]
+    indexes: tuple[str, ...]
+    structures: tuple[str, ...]
+
+    @property
+    def unbuilt(self) -> bool:
+        """Whether anything must be built before it can be read."""
+        return bool(self.indexes or self.structures)
+
+
+def find(paths: Sequence[str]) -> Sources:
+    """Sort sources by kind. Raises DataError naming every one that is not there or is of no known kind.
+
+    >>> find(["demo://pockets"])
+    Sources(sets=('demo://pockets',), indexes=(), structures=())
+    """
+    kinds: dict[str, list[str]] = {"sets": [], "indexes": [], "structures": []}
+    problems = [] if paths else ["names nothing to read"]
+    for path in paths:
+        where = Path(path)
+        suffixes = [suffix.lower() for suffix in where.suffixes[-2:]]
+        plain = suffixes[:-1] if suffixes[-1:] and suffixes[-1] in PACKED else suffixes
+        if path.startswith(DEMO) or (where / "manifest.json").is_file():
+            kinds["sets"].append(path)
+        elif where.is_dir():
+            kinds["structures"].append(path)
+        elif not where.is_file():
+            problems.append(f"{path}: no such file or folder")
+        elif suffixes[-1:] == [".csv"]:
+            kinds["indexes"].append(path)
+        elif plain[-1:] and plain[-1] in FORMATS:
+            kinds["structures"].append(path)
+        else:
+            problems.append(
+                f"{path}: neither a data set, an index (.csv), nor a structure ({', '.join(FORMATS)}, plain, "
+                f"{' or '.join(PACKED)})"
+            )
+    if problems:
+        raise DataError("; ".join(problems))
+    return Sources(**{kind: tuple(found) for kind, found in kinds.items()})
+
+
+@dataclass(frozen=True)
+class Found:
+    """Opened data: the complexes; the folder that relative structure paths of each set start from, where it is
+    known; and what could not be built, as rows of the ledgers of `atomica-prep`."""
+
+    dataset: Dataset | Mixture
+    roots: tuple[Path | None, ...]
+    failures: tuple[dict[str, Any], ...]
+
+    def structure(self, row: int) -> Path | None:
+        """The structure file that a complex was cut from; None where nothing says where it lies."""
+        sets = self.dataset.sets if isinstance(self.dataset, Mixture) else (self.dataset,)
+        which = int(self.dataset.sources[row]) if isinstance(self.dataset, Mixture) else 0
+        assert len(sets) == len(self.roots)
+        path = Path(self.dataset[row].source_path)
+        root = self.roots[which]
+        if path.is_absolute():
+            return path
+        return None if root is None else root / path
+
+
+def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: Path) -> Found:
+    """Open all data sets, building what is none yet into folders below `folder`, which are used again if there.
+
+    neighbors: how many the model wants to be stored. Raises DataError if nothing can be built, and
+    KeyboardInterrupt if the build is interrupted.
+    """
+    opened = [open_dataset(path) for path in sources.sets]
+    roots: list[Path | None] = [None] * len(opened)
+    failures: list[dict[str, Any]] = []
+    jobs: list[tuple[list[str], Path, tuple[str, ...]]] = [
+        ([path], Path(path).parent, ()) for path in sources.indexes
+    ]
+    if sources.structures and config.pockets_above is not None:
+        index = folder / "pockets.csv"
+        failures += index_by_score(
+            sources.structures, index, above=config.pockets_above, least=config.pocket_residues
+        )
+        jobs.append(([str(index)], folder, ()))
+    elif sources.structures:
+        jobs.append((list(sources.structures), Path.cwd(), ("--discover",)))
+    for number, (inputs, root, options) in enumerate(jobs):
+        target = folder / f"{number}"
+        _build(inputs, config, neighbors, target, options)
+        failures += ledger(target)
+        built = open_dataset(target)
+        if len(built):
+            opened.append(built)
+            roots.append(root)
+    if not any(len(one) for one in opened):
+        raise DataError(
+            f"{', '.join(config.paths)}: holds no complex that could be read"
+            + (f"; {len(failures)} failed, see failures.jsonl below {folder}" if failures else "")
+        )
+    return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))
+
+
+def _build(
+    inputs: Sequence[str], config: InputConfig, neighbors: int, target: Path, options: Sequence[str]
+) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [*inputs, "--out", str(target), "--resume", *options]
+    arguments += ["--cutoff", str(config.cutoff), "--neighbors", str(neighbors)]
+    arguments += ["--fragments", config.fragments]
+    code = prep.main(["build-graphs", *arguments])
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if code not in (_BUILT, _SOME_FAILED):
+        raise DataError(f"{', '.join(inputs)}: could not be built (exit code {code}); see the message above")
+
+
+def ledger(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `failures.jsonl` in a data set's folder; none without the file."""
+    path = folder / "failures.jsonl"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def select(found: Found, config: InputConfig, input: str) -> Rows:
+    """The rows that a job reads, in order. Raises DataError if none is left, saying why."""
+    dataset = found.dataset
+    rows = np.arange(len(dataset)) if not config.split else dataset.rows_of(config.split, own=False)
+    chosen = Rows(
+        config.split or "all", dataset, rows.astype(np.int64), dataset.block_counts(input)[rows], {}
+    )
+    if input != "complex":
+        # One block is the global block alone, none a partner that is not there.
+        chosen = chosen.keep(chosen.blocks > 1, f"no {input}")
+    chosen = chosen.keep(
+        chosen.blocks <= config.max_item_blocks,
+        f"more than {config.max_item_blocks} blocks (data.max_item_blocks)",
+    )
+    if not len(chosen):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.skipped.items())
+        raise DataError(
+            f"{dataset.name}: no complex is left"
+            + (f" of split {config.split}" if config.split else "")
+            + (f"; left out: {reasons}" if reasons else "")
+        )
+    return chosen
+
+
+def check_vocabulary(dataset: Dataset | Mixture, block_types: int) -> None:
+    """Raise DataError if the data know fragments that the model does not, or other ones."""
+    if dataset.block_types != block_types and dataset.fragments != "none":
+        raise DataError(
+            f"{dataset.name}: has {dataset.block_types} block types (fragments {dataset.fragments!r}), the model "
+            f"{block_types}; build the data with the vocabulary that the model was trained with"
+        )

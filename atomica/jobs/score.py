@@ -1,0 +1,162 @@
+"""`run.job = "score"`: which blocks the embedding of a complex hangs on.
+
+The interaction score of a block is the cosine between the embedding of the complex and that of the complex with the
+block masked (Fang, Zhang, Zhou, Zitnik 2025): 1 where nothing changes, lower the more the block matters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from atomica.analysis.bfactors import INTERFACE, coloured, interface, of_record
+from atomica.analysis.masking import cosines, maskable
+from atomica.data.record import Record
+from atomica.data.sampling import Rows
+from atomica.errors import DataError
+from atomica.jobs.embed import block_columns
+from atomica.jobs.job import Job, Kind, Result
+from atomica.jobs.tables import Meter, in_parts
+from atomica.model.model import Model
+from atomica.spec import Issues, setting
+
+__all__ = ["KIND", "ScoreConfig", "colours", "scores"]
+
+
+Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+PART_BLOCKS = 2048
+"""Blocks, on average, of the complexes of one part of the table; what an interruption may cost."""
+STRUCTURES = "structures"
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Section `[score]`: what is written beside the table."""
+
+    structures: bool = setting(
+        True, "write every complex as a structure file with the scores in the B-factor column"
+    )
+    root: str = setting(
+        "",
+        "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
+        "interface alone are written",
+    )
+
+
+def check(job: Job, issues: Issues) -> None:
+    """A root must be a folder, and something must be looked for in it."""
+    if job.options.root and not Path(job.options.root).is_dir():
+        issues.add(("score", "root"), "no such folder")
+    if job.options.root and not job.options.structures:
+        issues.add(("score", "root"), "has no effect with score.structures = false")
+
+
+def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[Indices, Floats]:
+    """The blocks of a complex but the global ones [M], and their scores [M], from −1 to 1.
+
+    record: as the model is to see it (`record.view(...)`). batch_blocks: blocks that are computed at once, about; no
+    effect on the result but for rounding.
+
+    >>> import atomica
+    >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=2))
+    >>> blocks, values = scores(model, atomica.open_dataset("demo://pockets")[40].view("segment0"))
+    >>> blocks[0], len(blocks) == len(values), bool((values <= 1 + 1e-6).all())
+    (np.int64(1), True, True)
+    """
+    model.eval()
+    return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+
+
+def colours(values: Floats) -> Floats:
+    """Scores as B-factors: 100 for the block that matters most, 0 for one that does not matter.
+
+    >>> colours(np.array([1.0, 0.9, 0.95])).round(6).tolist()
+    [0.0, 100.0, 50.0]
+    """
+    change = np.clip(1.0 - values, 0.0, None)
+    return 100.0 * change / max(float(change.max(initial=0.0)), 1e-12)
+
+
+def run(job: Job) -> Result:
+    """Write `scores.parquet`, the same as `scores.csv`, and the coloured structures."""
+    assert job.rows is not None
+    assert job.model is not None
+    rows, meter = job.rows, Meter(len(job.rows))
+    names = _file_names(rows)
+    if job.options.structures:
+        (job.folder / STRUCTURES).mkdir(exist_ok=True)
+
+    def make(positions: Indices) -> dict[str, pa.Table]:
+        return {
+            "scores": pa.concat_tables([_scored(job, int(position), names, meter) for position in positions])
+        }
+
+    size = max(1, int(PART_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
+    try:
+        tables = in_parts(job.folder, ("scores",), len(rows), size, make, meter)
+    finally:
+        meter.close()
+    table = pq.read_table(tables["scores"])
+    with pa.OSFile(str(job.folder / "scores.csv.tmp"), "wb") as stream:
+        pc.write_csv(table, stream)
+    (job.folder / "scores.csv.tmp").replace(job.folder / "scores.csv")
+    figures = {"complexes": len(rows), "blocks": table.num_rows, "speed": f"{meter.rate:.2f} complexes/s"}
+    if job.options.structures:
+        written = [path.name for path in (job.folder / STRUCTURES).iterdir() if not path.name.startswith(".")]
+        figures["structures"] = len(written)
+        figures["of them the interface alone"] = sum(name.endswith(INTERFACE) for name in written)
+    return Result({**tables, "scores.csv": job.folder / "scores.csv"}, figures)
+
+
+def _file_names(rows: Rows) -> list[str]:
+    """A file name for every complex: its id, made harmless, and its row where the same id comes again."""
+    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "complex" for name in rows.ids]
+    counts = Counter(plain)
+    return [
+        f"{name}-{row}" if counts[name] > 1 else name
+        for name, row in zip(plain, rows.rows.tolist(), strict=True)
+    ]
+
+
+def _scored(job: Job, position: int, names: list[str], meter: Meter) -> pa.Table:
+    """The rows of one complex; its structure is written on the way."""
+    assert job.rows is not None
+    assert job.model is not None
+    assert job.data is not None
+    row = int(job.rows.rows[position])
+    record = job.rows.dataset[row].view(job.input)
+    blocks, values = scores(job.model, record, batch_blocks=job.data.batch_blocks)
+    if job.options.structures:
+        by_block = dict(zip(blocks.tolist(), colours(values).tolist(), strict=True))
+        _write_structure(job, row, record, by_block, names[position])
+    table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
+    meter.add(1)
+    return table.append_column("score", pa.array(values))
+
+
+def _write_structure(job: Job, row: int, record: Record, by_block: dict[int, float], name: str) -> None:
+    assert job.found is not None
+    target = job.folder / STRUCTURES / name
+    source = job.found.structure(row)
+    if source is None and job.options.root:
+        source = Path(job.options.root) / record.source_path
+    why = f"{record.source_path} was not found; score.root says where it lies"
+    if source is not None and source.is_file():
+        try:
+            coloured(source, of_record(record, by_block), target)
+            return
+        except DataError as error:
+            why = str(error)
+    interface(record, by_block, target, why)
+
+
+KIND = Kind(ScoreConfig, run, check=check)

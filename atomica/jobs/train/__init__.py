@@ -1,0 +1,1 @@
+"""The job train: from a spec to a trained and evaluated model."""

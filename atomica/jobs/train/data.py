@@ -1,0 +1,319 @@
+"""The rows, labels and batches of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atomica import spec
+from atomica.data.sampling import counts
+from atomica.jobs.train.spec import NOISE_KEYS, Spec
+from atomica.spec import Issues
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from atomica.data.dataset import Dataset, Mixture
+    from atomica.data.features import BlockFeatures
+    from atomica.data.sampling import Rows, Sampling
+    from atomica.train.loader import Part
+
+
+def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixture]:
+    """The data sets a spec names. What is wrong with them joins the other issues, also of a faulty spec."""
+    from atomica.data.dataset import Mixture, open_dataset
+    from atomica.data.record import PARTS
+    from atomica.errors import AtomicaError
+
+    table = source.tree.get("data")
+    if not isinstance(table, dict):
+        return {}
+    fragments = table.get("fragments", "none")
+    opened: dict[str, Dataset | Mixture] = {}
+    for part in PARTS:
+        named = table.get(part)
+        paths = [named] if isinstance(named, str) else named
+        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+            continue
+        sets: list[Dataset] = []
+        for path in paths:
+            try:
+                sets.append(open_dataset(path))
+            except AtomicaError as error:
+                problem = str(error) if len(paths) > 1 else str(error).removeprefix(f"{path}: ")
+                issues.add(("data", part), problem)
+                continue
+            if sets[-1].fragments != fragments:
+                which = f"{path} was " if len(paths) > 1 else ""
+                issues.add(
+                    ("data", part),
+                    f"{which}built with fragment vocabulary {sets[-1].fragments!r}, but data.fragments is "
+                    f"{fragments!r}; rebuild the data, or set data.fragments",
+                )
+        if len(sets) < len(paths):
+            continue
+        try:
+            opened[part] = sets[0] if len(sets) == 1 else Mixture(sets)
+        except AtomicaError as error:
+            issues.add(("data", part), str(error))
+    vocabularies = {part: dict(dataset.manifest["vocabulary"]) for part, dataset in opened.items()}
+    for part, vocabulary in vocabularies.items():
+        if vocabulary != vocabularies.get("train", vocabulary):
+            issues.add(
+                ("data", part), "its vocabulary differs from that of data.train; build both with the same"
+            )
+    return opened
+
+
+def _open_features(checked: Spec, issues: Issues) -> BlockFeatures | None:
+    """The external features of blocks that the spec names; an issue if the model asks for others, or for none."""
+    from atomica.data.features import BlockFeatures
+    from atomica.errors import DataError
+
+    files, sizes = checked.data.feature_files, checked.model.embeddings.sizes
+    named = ("data", "embeddings") in issues.source
+    if not files and not sizes:
+        return None
+    if len(files) != len(sizes):
+        each = "for all blocks" if len(sizes) == 1 else "one for each segment"
+        message = (
+            f"the model reads external features of {list(sizes)} numbers (model.embeddings.sizes): name "
+            f"{len(sizes)} files here, {each}"
+            if sizes
+            else "has no effect: the model reads no external features; give their length as model.embeddings.sizes"
+        )
+        issues.add(("data", "embeddings"), message, value=named)
+        return None
+    try:
+        return BlockFeatures(files)
+    except DataError as error:
+        issues.add(("data", "embeddings"), str(error), value=False)
+        return None
+
+
+def _check_features(features: BlockFeatures, checked: Spec, rows: Rows, issues: Issues) -> None:
+    """An issue if the features do not fit the rows of a part."""
+    import numpy as np
+
+    from atomica.data.dataset import Mixture
+
+    ids, dataset = rows.ids, rows.dataset
+    if isinstance(dataset, Mixture) and len(set(ids)) < len(ids):
+        issues.add(
+            ("data", "embeddings"),
+            f"features are told apart by id, but {len(ids) - len(set(ids))} ids of {dataset.name} are in several sets",
+            value=False,
+        )
+    blocks = np.stack([dataset.block_counts(f"segment{s}")[rows.rows] for s in range(2)], axis=1)
+    for problem in features.problems(ids, blocks, checked.model.embeddings.sizes):
+        issues.add(("data", "embeddings"), f"{rows.part}: {problem}", value=False)
+
+
+def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
+    """An issue if a complex of a single partner is to be shifted or turned: against what, no model can say."""
+    import numpy as np
+
+    keys = [key for key in ("translation_sigma", "rotation_sigma") if getattr(checked.noise, key)]
+    if not keys or checked.data.input != "complex":
+        return
+    counts = [rows.dataset.block_counts(f"segment{s}")[rows.rows] for s in range(2)]
+    # One block is the global block of a partner that has no other.
+    alone = np.flatnonzero(np.minimum(*counts) <= 1)
+    if len(alone):
+        issues.add(
+            ("noise", keys[0]),
+            f"{len(alone)} of the {len(rows)} {rows.part} complexes, {rows.ids[alone[0]]} for one, have a single "
+            "partner: no model can say how that was shifted or turned; leave them out of the data, or set "
+            + " and ".join(f"noise.{key}" for key in keys)
+            + " to 0",
+        )
+
+
+def _make_parts(
+    checked: Spec, data: Mapping[str, Dataset | Mixture], features: BlockFeatures | None, issues: Issues
+) -> tuple[dict[str, Part], dict[str, dict[str, list[str | None]]]]:
+    """Rows and targets of train, valid and test, and the label texts of each by head."""
+    from atomica.data.record import PARTS
+    from atomica.data.sampling import select_rows
+    from atomica.train.loader import Part
+
+    noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
+    parts: dict[str, Part] = {}
+    texts: dict[str, dict[str, list[str | None]]] = {}
+    for name in PARTS:
+        if name != "train" and issues.found:
+            break  # what is wrong with the training rows is wrong with the others: say it once
+        rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+        if not len(rows):
+            reason = "; skipped: " + counts(rows.skipped) if rows.skipped else ""
+            if name in data:
+                issues.add(("data", name), f"has no complexes for this part{reason}")
+            elif name == "valid":
+                issues.add(
+                    ("data", "valid"),
+                    f'data.train has no rows with split = "valid"{reason}; name a validation set, or rebuild '
+                    "the data from an index with a split column",
+                    value=False,
+                )
+            continue
+        labels = _encode_labels(checked, rows, issues)
+        if labels is None:
+            continue
+        rows, texts[name] = labels.rows, labels.texts
+        if not len(rows):
+            issues.add(
+                ("data", name), f"no complex is left; skipped: {counts(rows.skipped)}", value=name in data
+            )
+            continue
+        if features is not None:
+            _check_features(features, checked, rows, issues)
+        _check_partners(checked, rows, issues)
+        groups = _classes(checked, name, labels, issues, named=name in data)
+        parts[name] = Part(
+            rows=rows,
+            targets=labels.targets,
+            known=labels.known,
+            input=checked.data.input,
+            graph_options=checked.model.graph_options(),
+            batch_blocks=checked.data.batch_blocks,
+            seed=checked.run.seed,
+            loader_threads=checked.data.loader_threads,
+            sampling=_sampling(checked, rows, groups, issues) if name == "train" else None,
+            epoch_complexes=checked.data.epoch_complexes if name == "train" else 0,
+            noise=checked.noise if noisy else None,
+            max_blocks=checked.data.max_item_blocks if rows.cropped else None,
+            features=features,
+        )
+    return parts, texts
+
+
+@dataclass
+class _Labels:
+    """Rows with a label for some head, the targets by head, where they are known, and the texts they are made of."""
+
+    rows: Rows
+    targets: dict[str, Tensor]
+    known: dict[str, Tensor]
+    texts: dict[str, list[str | None]]
+
+
+def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
+    """Targets of every head that reads labels; rows without a usable one for any head are left out.
+
+    A test set may lack the labels of some heads, which are then not evaluated; train and valid may not.
+    """
+    import torch
+
+    from atomica.errors import DataError
+
+    targets: dict[str, Tensor] = {}
+    known: dict[str, Tensor] = {}
+    texts: dict[str, list[str | None]] = {}
+    several = sum(head.labelled for head in checked.heads) > 1
+    before = len(issues.found)
+    for index, head in enumerate(checked.heads):
+        if not head.labelled:
+            continue
+        key, problem = "label", ""
+        try:
+            column = rows.dataset.column(head.common.label)
+            texts[head.name] = [column[row] for row in rows.rows]
+            key = next(
+                (one for one in ("positive", "label") if ("head", index, one) in issues.source), "kind"
+            )
+            problem = f"{rows.part} rows of {rows.dataset.name}: "
+            targets[head.name], usable = head.cls.encode_labels(head.config, texts[head.name])
+            known[head.name] = usable.bool()
+        except DataError as error:
+            if rows.part == "test" and several:
+                texts[head.name] = [None] * len(rows)
+                targets[head.name] = torch.zeros(len(rows))
+                known[head.name] = torch.zeros(len(rows), dtype=torch.bool)
+                continue
+            path = ("head", index, key)
+            issues.add(path, f"{problem}{error}", value=path in issues.source)
+    if len(issues.found) > before:
+        return None
+    if not known:
+        return _Labels(rows, {}, {}, {})
+    # A head that needs no labels can use every row.
+    usable = torch.stack(list(known.values())).any(dim=0)
+    if any(not head.labelled for head in checked.heads):
+        usable = torch.ones_like(usable)
+    if several:
+        reason = "no usable label for any head"
+    else:
+        only = next(head for head in checked.heads if head.labelled)
+        reason = f"no usable {only.common.label} for head {only.name}"
+    kept = torch.nonzero(usable)[:, 0]
+    return _Labels(
+        rows.keep(usable.numpy(), reason),
+        {name: target[kept] for name, target in targets.items()},
+        {name: mask[kept] for name, mask in known.items()},
+        {name: [column[i] for i in kept.tolist()] for name, column in texts.items()},
+    )
+
+
+def _classes(
+    checked: Spec, part: str, labels: _Labels, issues: Issues, *, named: bool
+) -> npt.NDArray[np.int64] | None:
+    """Class of each row by the first head that has classes, -1 where unknown; None without such a head.
+
+    An issue for every head whose classes are all the same in a part that needs more than one.
+    """
+    import numpy as np
+
+    by_loss = part == "valid" and checked.train.monitor.rpartition("/")[2] == "loss"
+    groups = None
+    for name, target in labels.targets.items():
+        if target.ndim != 1 or target.is_floating_point():
+            continue
+        known = labels.known[name].numpy()
+        classes = np.where(known, target.numpy(), -1)
+        groups = classes if groups is None else groups
+        if part != "test" and not by_loss and len(set(classes[known].tolist())) < 2:
+            remedy = (
+                'give a data.valid with both, or choose epochs by train.monitor = "loss"'
+                if part == "valid"
+                else "both are needed"
+            )
+            issues.add(
+                ("data", part),
+                f"all {int(known.sum())} {part} complexes are of one class for head {name!r}; {remedy}",
+                value=named,
+            )
+    return groups
+
+
+def _sampling(
+    checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None, issues: Issues
+) -> Sampling | None:
+    """How the training rows are drawn."""
+    import numpy as np
+
+    from atomica.data.dataset import Mixture
+    from atomica.data.sampling import sampling
+
+    sampler, weights, dataset = checked.data.sampler, checked.data.weights, rows.dataset
+    groups = np.zeros(len(rows), dtype=np.int64)
+    if sampler == "modality":
+        groups = dataset.modalities[rows.rows]
+        if len(np.unique(groups)) < 2:
+            issues.add(
+                ("data", "sampler"), "has no effect: all training complexes are of one kind; use uniform"
+            )
+    if sampler == "balanced":
+        if classes is None:
+            issues.add(("data", "sampler"), "needs a head with classes; use uniform")
+            return None
+        groups = classes
+    sources = None
+    if isinstance(dataset, Mixture):
+        sources = dataset.sources[rows.rows]
+        for index, one in enumerate(dataset.sets):
+            if weights and not (sources == index).any():
+                issues.add(("data", "weights"), f"{one.name} has no training rows that could be drawn")
+    return sampling(sampler, groups, sources=sources, weights=weights)

@@ -1,0 +1,73 @@
+"""The folder of a saved model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from atomica import files as checksums
+from atomica.errors import DataError
+
+__all__ = ["WEIGHTS", "saved_encoder"]
+
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+"""The files of a saved model."""
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` in `folder` says. Raises DataError if it, or the weights, are not there."""
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+    _verify(folder, DESCRIPTION)
+    try:
+        found = json.loads((folder / DESCRIPTION).read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{folder / DESCRIPTION}: not valid JSON ({error})") from error
+    _check_format(found)
+    return dict(found)
+
+
+def _check_format(description: Any) -> None:
+    version = description.get("format") if isinstance(description, Mapping) else None
+    if version != FORMAT:
+        raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
+
+
+def _verify(folder: Path, name: str) -> None:
+    """Raise DataError if the folder has checksums, and a file of it is not what was written."""
+    if (folder / checksums.FILE).is_file() and (damage := checksums.damage(folder, (name,))):
+        raise DataError(f"{folder}: damaged model ({damage}); take another checkpoint, or copy it again")
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a saved model by name. Raises DataError if they cannot be read or are damaged."""
+    from safetensors.torch import load_file
+
+    _verify(folder, WEIGHTS)
+
+    try:
+        return load_file(folder / WEIGHTS)
+    except Exception as error:
+        raise DataError(f"{folder / WEIGHTS}: cannot be read ({error})") from error
+
+
+def saved_encoder(folder: str | Path) -> dict[str, Any]:
+    """The encoder's settings of a saved model, as plain data. Raises DataError if there is none in `folder`."""
+    return dict(_read_description(Path(folder))["encoder"])

@@ -1,0 +1,122 @@
+"""Starting from another model's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from atomica.errors import DataError
+from atomica.model.format import _read_description, read_weights
+from atomica.model.model import Model
+from atomica.nn.encoding import EncoderConfig
+from atomica.spec import setting
+
+__all__ = ["InitConfig", "inherit", "initialise"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """The key of section `[model]` beside those of the encoder."""
+
+    init: str | None = setting(
+        None,
+        "folder of a saved model (such as a run's checkpoints/best) whose weights the run starts from; settings "
+        "of [model] left out are taken from it",
+    )
+
+
+# --------------------------------------------------------------------------- starting from another model's weights
+
+SIZES = ("atom_hidden", "block_hidden", "edge_size", "layers", "block_types")
+"""Settings of the encoder that decide the shapes of its weights."""
+
+
+def inherit(own: EncoderConfig, given: Collection[str], saved: Mapping[str, Any]) -> EncoderConfig:
+    """`own` with every setting that is not among `given` taken from `saved`.
+
+    Raises DataError naming every size that differs from the saved one.
+    """
+    taken = {
+        field.name: saved[field.name]
+        for field in dataclasses.fields(own)
+        if field.name not in given and field.name in saved
+    }
+    config = dataclasses.replace(own, **taken)
+    other = [
+        f"{name} is {saved[name]} there, {getattr(config, name)} here"
+        for name in SIZES
+        if name in saved and getattr(config, name) != saved[name]
+    ]
+    if other:
+        raise DataError("its weights have other sizes: " + "; ".join(other))
+    return config
+
+
+def initialise(model: Model, folder: str | Path) -> list[str]:
+    """Copy the weights of a saved model into `model`; returns what was loaded and what not, for a person.
+
+    The encoder is copied, also into heads that keep a copy of it; a head is, if the saved model has one of the
+    same name, kind and sizes. Weights that only one of the two has stay as they are. Raises DataError if the
+    folder holds no model, or its encoder has other sizes.
+    """
+    source = Path(folder)
+    description, weights = _read_description(source), read_weights(source)
+    encoder = _under(weights, "encoder")
+    lines = [_copy(model.encoder, encoder, "encoder")]
+    saved = {entry["name"]: entry["kind"] for entry in description["heads"]}
+    for name in model.heads:
+        head, found = model.head(name), _under(weights, f"heads.{name}")
+        if saved.get(name) == model.kinds[name] and _fits(head, found):
+            lines.append(_copy(head, found, f"heads.{name}"))
+            continue
+        why = ""
+        if name in saved:
+            other = saved[name] != model.kinds[name]
+            why = (
+                f": the saved head of that name is a {saved[name]}"
+                if other
+                else ": the saved one has other sizes"
+            )
+        lines.append(f"heads.{name} left fresh{why}")
+        for copy in head.encoder_copies:
+            lines.append(_copy(head.get_submodule(copy), encoder, f"heads.{name}.{copy}"))
+    unused = [name for name in saved if name not in model.heads]
+    if unused:
+        lines.append(f"not used: heads {', '.join(unused)} of the saved model")
+    return lines
+
+
+def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names start with `prefix` and a dot, without them."""
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in weights.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def _fits(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return own == {name: tensor.shape for name, tensor in weights.items()}
+
+
+def _copy(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> str:
+    """Put the weights that `module` has into it; says how many, and which stay fresh or are not used."""
+    own = module.state_dict()
+    wrong = [
+        f"{key} is {list(weights[key].shape)} there, {list(own[key].shape)} here"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise DataError(f"weights of {name} have other sizes: " + "; ".join(wrong[:5]))
+    shared = {key: tensor for key, tensor in weights.items() if key in own}
+    module.load_state_dict(shared, strict=False)
+    fresh, unused = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    line = f"{name} loaded, {sum(t.numel() for t in shared.values()):,} numbers"
+    line += f"; left fresh: {', '.join(fresh[:5])}{' …' if len(fresh) > 5 else ''}" if fresh else ""
+    return line + (f"; not used: {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}" if unused else "")

@@ -1,0 +1,1 @@
+"""The network: irreps, couplings, the convolution and its kernels, the encoder."""

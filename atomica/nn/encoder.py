@@ -1,0 +1,241 @@
+"""The two-level encoder: atoms → blocks → complex (Fang, Zhang, Zhou, Zitnik 2025).
+
+Shapes: A atoms, B blocks, G complexes of a batch, N nodes and E edges of one level, D feature columns,
+H hidden size of the level (= number of scalar channels), h attention heads, L blocks of the largest complex.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atomica import keys
+from atomica.data.inputs import GraphInputs, Level
+from atomica.errors import DataError
+from atomica.nn.encoding import (
+    ATTENTION_HEADS,
+    DetailedEncoding,
+    EmbeddingConfig,
+    EncoderConfig,
+    Encoding,
+    LevelDetail,
+)
+from atomica.nn.irreps import Layout, spherical_harmonics
+from atomica.nn.layers import Edges, Interaction, LengthEmbedding, mlp
+
+__all__ = ["Encoder"]
+
+POOLING_ROUNDS = 4
+ATOM_TYPES = 121
+
+
+class LevelEncoder(nn.Module):
+    """The equivariant network of one level: `forward` maps [N, H] invariant inputs to [N, H] unit rows."""
+
+    def __init__(self, hidden: int, edge_size: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.kinds = nn.Embedding(len(keys.EDGE_TYPES), edge_size)
+        self.length = LengthEmbedding(edge_size, dropout)
+        self.layers = nn.ModuleList(Interaction(hidden, edge_size, depth, dropout) for depth in range(layers))
+        width = hidden if layers < 3 else 2 * hidden
+        self.out = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, hidden)
+        )
+
+    def forward(self, level: Level, x: Tensor) -> Tensor:
+        return self._run(level, x, detailed=False)[0]
+
+    def detailed(self, level: Level, x: Tensor) -> tuple[Tensor, LevelDetail]:
+        """The same output, with the features that it was made from."""
+        out, detail = self._run(level, x, detailed=True)
+        assert detail is not None
+        return out, detail
+
+    def _run(self, level: Level, x: Tensor, *, detailed: bool) -> tuple[Tensor, LevelDetail | None]:
+        plan = level.edges.plan
+        # the geometry is a small part of the work and all errors pass through it: double precision throughout
+        vectors = (level.x[plan.sender] - level.x[plan.receiver]).double()
+        y = spherical_harmonics(vectors).to(x.dtype)
+        distance = vectors.norm(dim=1)
+        edges = Edges(plan, y, self.length(distance), self.kinds.weight)
+        for layer in self.layers:
+            # the output reads scalars alone, so unless details are wanted the last layer computes nothing else
+            last = layer is self.layers[-1]
+            x = layer(edges, x, scalars_only=last and not detailed)
+        layout = self.layers[-1].outputs
+        assert isinstance(layout, Layout)
+        out = F.normalize(self.out(x[:, : layout.channels[0]]), dim=1)
+        return out, LevelDetail(x, layout, plan, y, distance, self.kinds.weight) if detailed else None
+
+
+class EmbeddingMixer(nn.Module):
+    """Bring external block features to the width of blocks and mix them in: [B, H] → [B, H].
+
+    With sizes for each segment there are two pairs of networks; rows keep their order.
+    """
+
+    def __init__(self, config: EmbeddingConfig, hidden: int) -> None:
+        super().__init__()
+        self.frames, self.sizes = config.frames, config.sizes
+        between = config.layers - 1
+        self.projectors = nn.ModuleList(
+            mlp([size, *[config.hidden] * between, hidden], config.activation, config.dropout)
+            for size in config.sizes
+        )
+        self.mixers = nn.ModuleList(
+            mlp([*[2 * hidden] * (between + 1), hidden], config.activation, config.dropout)
+            for _ in config.sizes
+        )
+
+    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
+        if len(self.frames) == 1:
+            return self._mix(0, blocks, self._features(0, inputs))
+        mixed = torch.zeros_like(blocks)
+        for index in range(2):
+            rows = inputs.places.segments[index]
+            own = self._mix(index, blocks[rows], self._features(index, inputs)[rows])
+            mixed = mixed.index_copy(0, rows, own)
+        return mixed
+
+    def _mix(self, index: int, blocks: Tensor, features: Tensor) -> Tensor:
+        return self.mixers[index](torch.cat([blocks, self.projectors[index](features)], dim=1))
+
+    def _features(self, index: int, inputs: GraphInputs) -> Tensor:
+        name, width = self.frames[index], self.sizes[index]
+        features = inputs.embeddings.get(name)
+        if features is None or features.shape[1:] != (width,):
+            found = "none" if features is None else f"shape {tuple(features.shape)}"
+            raise DataError(
+                f"the model reads external block features of length {width} from the graph's block frame "
+                f"{name!r}, which has {found}"
+            )
+        return features
+
+
+class AtomAttention(nn.Module):
+    """Each block attends over its own atoms: query [B, H], atoms [A, H_atom] → [B, H]."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        hidden = config.block_hidden
+        self.quirks, self.with_global_atoms = config.reference_quirks, config.atom_global
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(config.atom_hidden, hidden)
+        self.value = nn.Linear(config.atom_hidden, hidden)
+        self.output = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, query: Tensor, atoms: Tensor, inputs: GraphInputs) -> Tensor:
+        block_of_atom = inputs.block_of_atom
+        if not self.with_global_atoms:
+            ordinary = inputs.atoms.ordinary
+            atoms, block_of_atom = atoms.index_select(0, ordinary), block_of_atom[ordinary]
+        blocks, hidden = query.shape
+        shape = (-1, ATTENTION_HEADS, hidden // ATTENTION_HEADS)
+        q, k, v = self.query(query).view(shape), self.key(atoms).view(shape), self.value(atoms).view(shape)
+        scale = (hidden / ATTENTION_HEADS) ** -0.5
+        score_Ah = (q[block_of_atom] * k).sum(dim=2) * scale
+        index_Ah = block_of_atom[:, None].expand_as(score_Ah)
+        top = score_Ah.new_full((blocks, ATTENTION_HEADS), -math.inf)
+        top = top.scatter_reduce(0, index_Ah, score_Ah.detach(), "amax")
+        pad_score, pad_count = None, None
+        if self.quirks:
+            # zero rows up to the longest block of the batch: their key and value are the biases
+            lengths = block_of_atom.new_zeros(blocks).index_add(
+                0, block_of_atom, torch.ones_like(block_of_atom)
+            )
+            pad_count = (lengths.max() - lengths).to(query.dtype)[:, None]
+            pad_score = (q * self.key.bias.view(shape)).sum(dim=2) * scale
+            top = torch.maximum(top, torch.where(pad_count > 0, pad_score.detach(), -math.inf))
+        top = torch.where(top.isinf(), 0.0, top)
+        weight_Ah = torch.exp(score_Ah - top[block_of_atom])
+        total = torch.zeros_like(top).index_add(0, block_of_atom, weight_Ah)
+        context = torch.zeros_like(q).index_add(0, block_of_atom, weight_Ah[:, :, None] * v)
+        if pad_score is not None and pad_count is not None:
+            # where there is no padding the exponent is unbounded and unused
+            exponent = torch.where(pad_count > 0, pad_score - top, 0.0)
+            pad_weight = pad_count * torch.exp(exponent)
+            total = total + pad_weight
+            context = context + pad_weight[:, :, None] * self.value.bias.view(shape)
+        context = context / torch.where(total > 0, total, 1.0)[:, :, None]
+        return self.norm(query + self.output(context.flatten(1)))
+
+
+class AttentionPooling(nn.Module):
+    """Self-attention over the blocks of each complex, then their sum: [B, H] → [G, H] unit rows."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        hidden = config.block_hidden
+        self.quirks, self.with_global_blocks = config.reference_quirks, config.block_global
+        self.dropout = config.dropout
+        self.rounds = nn.ModuleList(
+            nn.MultiheadAttention(hidden, ATTENTION_HEADS, batch_first=True) for _ in range(POOLING_ROUNDS)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(POOLING_ROUNDS))
+        self.output = nn.Linear(hidden, hidden)
+
+    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
+        places = inputs.places
+        table = places.table if self.with_global_blocks else places.ordinary
+        present, longest = table.present, table.present.shape[1]
+        x_GLH = blocks.new_zeros(inputs.num_graphs, longest, blocks.shape[1])
+        x_GLH = x_GLH.index_put((table.row, table.column), blocks.index_select(0, table.blocks))
+        mask = None if self.quirks else present[:, None, None, :]
+        for attention, norm in zip(self.rounds, self.norms, strict=True):
+            shape = (inputs.num_graphs, longest, 3, ATTENTION_HEADS, -1)
+            assert isinstance(attention, nn.MultiheadAttention)
+            qkv = F.linear(x_GLH, attention.in_proj_weight, attention.in_proj_bias).view(shape)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            mixed = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+            x_GLH = norm(x_GLH + F.dropout(mixed, self.dropout, self.training))
+        x_GLH = x_GLH * present[:, :, None]
+        return F.normalize(self.output(x_GLH.sum(dim=1)), dim=1)
+
+
+class Encoder(nn.Module):
+    """Atom types and coordinates → embeddings of atoms, blocks and complexes; see `Encoding`."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.atom_types = nn.Embedding(ATOM_TYPES, config.atom_hidden)
+        self.block_types = nn.Embedding(config.block_types, config.block_hidden)
+        self.modalities = (
+            nn.Embedding(len(keys.MODALITIES), config.block_hidden) if config.modality_embedding else None
+        )
+        self.atoms = LevelEncoder(config.atom_hidden, config.edge_size, config.layers, config.dropout)
+        self.atoms_to_block = AtomAttention(config)
+        self.blocks = LevelEncoder(config.block_hidden, config.edge_size, config.layers, config.dropout)
+        self.pooling = AttentionPooling(config)
+        self.mix_before, self.mix_after = (
+            EmbeddingMixer(config.embeddings, config.block_hidden) if config.embeddings.sizes else None
+            for _ in range(2)
+        )
+
+    def forward(self, inputs: GraphInputs) -> Encoding:
+        return self.above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
+
+    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
+        """The same embeddings with the detail of the atom level, which costs more to compute."""
+        atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
+        encoding = DetailedEncoding(*self.above(atom, inputs))
+        encoding.atoms = detail
+        return encoding
+
+    def above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
+        """Blocks and complexes from the embeddings of atoms."""
+        query = self.block_types(inputs.blocks.type)
+        if self.mix_before is not None:
+            query = self.mix_before(query, inputs)
+        if self.modalities is not None:
+            told = inputs.blocks.is_global & (inputs.modality >= 0)
+            query = query + self.modalities(inputs.modality.clamp(min=0)) * told[:, None]
+        block = self.blocks(inputs.blocks, self.atoms_to_block(query, atom, inputs))
+        if self.mix_after is not None:
+            block = self.mix_after(block, inputs)
+        return Encoding(atom, block, self.pooling(block, inputs))

@@ -1,0 +1,1 @@
+"""Ways to do the sums and products of a convolution."""

@@ -1,0 +1,186 @@
+"""The layers that encoders are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atomica.data.edges import EdgePlan
+from atomica.nn.convolution import FullyConnected
+from atomica.nn.encoding import ACTIVATIONS
+from atomica.nn.irreps import HARMONICS, Layout, layer_slots
+
+__all__ = ["Convolution", "EdgeConvolution", "Edges", "LengthEmbedding", "mlp"]
+
+RADIAL_CUTOFF = 5.0
+"""Å; centre of the last Gaussian. Longer edges are kept, their distance features are near 0."""
+NORM_EPS = 1e-5
+
+
+def mlp(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
+    """[activation, dropout, linear] for each step of `sizes`, as the original's prediction networks."""
+    parts: list[nn.Module] = []
+    for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+        parts += [ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(width_in, width_out)]
+    return nn.Sequential(*parts)
+
+
+class EquivariantNorm(nn.Module):
+    """Layer norm of each irrep over its channels: scale by the root mean square, learned weight per channel.
+
+    Even scalars are centred and shifted as well. `forward`: [N, D] → [N, D] in the layout given; if only the
+    degree-0 run is passed, it normalises that alone.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.weights = nn.ParameterDict(
+            {slot.name: nn.Parameter(torch.ones(slot.channels)) for slot in layout.slots}
+        )
+        centred = [slot.channels for slot in layout.slots if (slot.l, slot.parity) == (0, 1)]
+        self.bias = nn.Parameter(torch.zeros(centred[0])) if centred else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        degrees = range(3) if x.shape[1] == self.layout.dim else range(1)
+        runs = []
+        for l in degrees:  # noqa: E741
+            parts = []
+            for slot in self.layout.slots:
+                if slot.l != l:
+                    continue
+                values = self.layout.view(x, slot)
+                if (slot.l, slot.parity) == (0, 1):
+                    values = values - values.mean(dim=2, keepdim=True)
+                power = values.square().mean(dim=(1, 2), keepdim=True)
+                values = values * (power + NORM_EPS).rsqrt() * self.weights[slot.name]
+                if (slot.l, slot.parity) == (0, 1):
+                    assert self.bias is not None
+                    values = values + self.bias
+                parts.append(values)
+            if parts:
+                runs.append(torch.cat(parts, dim=2).flatten(1))
+        return torch.cat(runs, dim=1)
+
+
+class LengthEmbedding(nn.Sequential):
+    """Distances [E] in Å → features [E, size]: Gaussians up to `cutoff`, as wide as they are apart, and a network."""
+
+    centers: Tensor
+
+    def __init__(self, size: int, dropout: float, cutoff: float = RADIAL_CUTOFF) -> None:
+        super().__init__(nn.Linear(size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, size))
+        self.cutoff = cutoff
+        self.register_buffer("centers", torch.linspace(0.0, cutoff, size), persistent=False)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        spacing = self.cutoff / (len(self.centers) - 1)
+        gaussians = torch.exp(-0.5 * ((distance[:, None] - self.centers) / spacing).square())
+        return super().forward(gaussians.to(self.centers.dtype))
+
+
+class Convolution(nn.Module):
+    """A weighted tensor product of senders with harmonics, averaged over each receiver's edges, and a norm.
+
+    `width`: number of radial features. `forward` takes them, [E, width] in plan order, as senders x [N, D_in]
+    and harmonics y; it gives [receivers, D_out], or [receivers, scalars] with `scalars_only`.
+    """
+
+    def __init__(
+        self,
+        inputs: Layout,
+        outputs: Layout,
+        width: int,
+        dropout: float,
+        *,
+        harmonics: tuple[tuple[int, int], ...] = HARMONICS,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.dropout = inputs, outputs, dropout
+        self.radial = nn.Linear(width, width)
+        self.product = FullyConnected(inputs, outputs, width, harmonics=harmonics)
+        self.norm = EquivariantNorm(outputs)
+
+    def forward(self, plan: EdgePlan, x: Tensor, y: Tensor, radial: Tensor) -> Tensor:
+        return self.convolve(plan, x, y, self.radial(radial))
+
+    def convolve(
+        self, plan: EdgePlan, x: Tensor, y: Tensor, before: Tensor, *, scalars_only: bool = False
+    ) -> Tensor:
+        """The same from the output of the first radial layer, before its activation."""
+        hidden = F.dropout(F.relu(before), self.dropout, self.training)
+        return self.norm(self.product(plan, x, y, hidden, scalars_only=scalars_only))
+
+
+class Edges(NamedTuple):
+    """The edges of a level as its convolutions read them.
+
+    plan: their order; y: [E, 9] their harmonics and length: [E, edge_size] their lengths, embedded, in that order;
+    kinds: [4, edge_size] the embedding of edge types.
+    """
+
+    plan: EdgePlan
+    y: Tensor
+    length: Tensor
+    kinds: Tensor
+
+
+class EdgeConvolution(Convolution):
+    """A convolution over the edges of a level, whose radial features are [length, kind, h_receiver, h_sender]."""
+
+    def __init__(self, inputs: Layout, outputs: Layout, hidden: int, edge_size: int, dropout: float) -> None:
+        super().__init__(inputs, outputs, 2 * edge_size + 2 * hidden, dropout)
+        self.hidden, self.edge_size = hidden, edge_size
+
+    def update(
+        self, edges: Edges, x: Tensor, *, scalars_only: bool = False, receivers: Tensor | None = None
+    ) -> Tensor:
+        """The convolution of x [N, D_in] over `edges`.
+
+        receivers [R, D_in]: features of the nodes that receive, where the plan is a bipartite one.
+        """
+        own = x if receivers is None else receivers
+        before = self._radial_features(edges, x[:, : self.hidden], own[:, : self.hidden])
+        return self.convolve(edges.plan, x, edges.y, before, scalars_only=scalars_only)
+
+    def _radial_features(self, edges: Edges, scalars: Tensor, receivers: Tensor) -> Tensor:
+        """The linear map of [length, kind, h_receiver, h_sender], applied per node before it is gathered."""
+        plan, size = edges.plan, self.edge_size
+        weight = self.radial.weight.t()
+        of_length, of_kind, of_receiver, of_sender = weight.split([size, size, self.hidden, self.hidden])
+        out = torch.addmm(self.radial.bias, edges.length, of_length)
+        out = out + F.embedding(plan.kind, edges.kinds @ of_kind)
+        out = out + F.embedding(plan.receiver, receivers @ of_receiver)
+        return out + F.embedding(plan.sender, scalars @ of_sender)
+
+
+class Interaction(EdgeConvolution):
+    """One equivariant layer: convolution with the neighbours and padded residual.
+
+    `forward`: features [N, D_in] → [N, D_out], or [N, scalars] with `scalars_only`.
+    """
+
+    def __init__(self, hidden: int, edge_size: int, depth: int, dropout: float) -> None:
+        inputs, outputs = Layout(layer_slots(hidden, depth)), Layout(layer_slots(hidden, depth + 1))
+        super().__init__(inputs, outputs, hidden, edge_size, dropout)
+
+    def forward(  # type: ignore[override]
+        self, edges: Edges, x: Tensor, *, scalars_only: bool = False, receivers: Tensor | None = None
+    ) -> Tensor:
+        """Arguments as in `update`."""
+        update = self.update(edges, x, scalars_only=scalars_only, receivers=receivers)
+        own = x if receivers is None else receivers
+        runs, first = [], 0
+        for l in range(1 if scalars_only else 3):  # noqa: E741
+            width = self.outputs.channels[l] * (2 * l + 1)
+            run = update[:, first : first + width].unflatten(1, (2 * l + 1, -1))
+            first += width
+            missing = self.outputs.channels[l] - self.inputs.channels[l]
+            if self.inputs.channels[l]:
+                run = run + F.pad(self.inputs.run(own, l), (0, missing))
+            runs.append(run.flatten(1))
+        return torch.cat(runs, dim=1)

@@ -1,0 +1,1 @@
+"""The command atomica-prep: from structure files to data sets."""

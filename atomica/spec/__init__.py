@@ -1,0 +1,33 @@
+"""TOML to typed, frozen settings; every error with its file, line, key, value and remedy.
+
+Nothing here knows a section by name. Each component owns a frozen dataclass whose fields are made with
+`setting`, which keeps default, meaning and limits in one place; `read` fills such a dataclass from a table of
+the spec. All that is wrong with a spec is gathered as `Issue`s and reported together.
+"""
+
+from atomica.spec.read import Issue, Issues, Problems, not_among, out_of_range, read, unknown_key
+from atomica.spec.settings import Setting, describe, meanings, schema, setting
+from atomica.spec.source import DERIVING, KeyPath, Source, dump, key_lines, load, show, tomllib
+
+__all__ = [
+    "DERIVING",
+    "Issue",
+    "Issues",
+    "KeyPath",
+    "Problems",
+    "Setting",
+    "Source",
+    "describe",
+    "dump",
+    "key_lines",
+    "load",
+    "meanings",
+    "not_among",
+    "out_of_range",
+    "read",
+    "schema",
+    "setting",
+    "show",
+    "tomllib",
+    "unknown_key",
+]

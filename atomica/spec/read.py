@@ -1,0 +1,287 @@
+"""Filling the dataclasses of settings from a spec, and all that is wrong with it at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import operator
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from atomica.errors import SpecError
+from atomica.spec.settings import _dataclass_of, _doc, _fields, _limits
+from atomica.spec.source import KeyPath, Source, _dotted, _kind, show
+
+__all__ = ["Issue", "Issues", "Problems", "not_among", "read", "unknown_key"]
+
+
+T = TypeVar("T")
+
+
+# ------------------------------------------------------------------------------------------------ issues
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One thing that is wrong with a spec: where it stands, which key, and what to do about it."""
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """The issue on one line: `runs/ligand.toml:12: train.epoch = 40: unknown key; ...`."""
+        return f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
+
+
+class Problems(ValueError):
+    """What a section's `__post_init__` raises for several keys at once: pairs of key and message."""
+
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{key}: {message}" for key, message in problems))
+
+    @classmethod
+    def check(cls, *problems: tuple[bool, str, str]) -> None:
+        """Raise for every (is_wrong, key, message) whose first entry is true.
+
+        >>> Problems.check((1 > 2, "low", "must be below high"))
+        """
+        found = [(key, message) for wrong, key, message in problems if wrong]
+        if found:
+            raise cls(*found)
+
+
+class Issues:
+    """A list of issues that remembers the spec they belong to."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.found: list[Issue] = []
+
+    def add(self, path: KeyPath, message: str, *, value: bool = True) -> None:
+        """Note an issue at a key path, with the value that stands there if `value`."""
+        key = _dotted(path)
+        if value and path in self.source:
+            key += f" = {show(self.source.get(path))}"
+        issue = Issue(self.source.where(path), key, message)
+        if issue not in self.found:
+            self.found.append(issue)
+
+    def raise_any(self) -> None:
+        """Raise SpecError with every issue found so far; do nothing if there is none."""
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise SpecError(str(self.found[0]))
+        lines = "\n".join(f"  {issue}" for issue in self.found)
+        raise SpecError(f"{len(self.found)} errors in {self.source.file}\n{lines}")
+
+
+# ----------------------------------------------------------------------------------------------- reading
+
+
+def read(
+    cls: type[T],
+    source: Source,
+    path: KeyPath,
+    issues: Issues,
+    *,
+    exclude: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    elsewhere: Mapping[str, str] | None = None,
+) -> T | None:
+    """Fill the dataclass `cls` from the table at `path`; None, and issues added, if something is wrong.
+
+    An absent table is an empty one. `exclude` names fields of `cls` that a spec may not set, `ignore` keys of
+    the table that somebody else reads, `elsewhere` maps keys of other sections to the section's name.
+    """
+    try:
+        table = source.get(path)
+    except KeyError:
+        table = {}
+    if not isinstance(table, dict):
+        issues.add(path, f"expected a table, got {_kind(table)}; write [{_dotted(path)}] and keys below it")
+        return None
+    before = len(issues.found)
+    fields = _fields(cls, exclude)
+    names = [field.name for field, _ in fields]
+    for key in table:
+        if key not in names and key not in ignore:
+            issues.add((*path, key), unknown_key(key, path, [*names, *ignore], elsewhere or {}))
+    values: dict[str, Any] = {}
+    for field, annotation in fields:
+        here = (*path, field.name)
+        if field.name not in table:
+            nested = _dataclass_of(annotation)
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if required and nested is None:
+                doc = _doc(field)
+                issues.add(here, "this key is required" + (f" ({doc})" if doc else ""), value=False)
+            continue
+        nested = _dataclass_of(annotation)
+        if nested is not None:
+            values[field.name] = read(nested, source, here, issues)
+            continue
+        try:
+            value = _convert(table[field.name], annotation, source.overrides.get(here))
+            _check_limits(value, field)
+        except ValueError as error:
+            issues.add(here, str(error))
+            continue
+        values[field.name] = value
+    if len(issues.found) > before:
+        return None
+    try:
+        return cls(**values)
+    except Problems as error:
+        for key, message in error.problems:
+            issues.add((*path, key), message)
+    except (ValueError, TypeError, SpecError) as error:
+        # Components outside this package need not know Problems: "key = value: message; key ..." will do.
+        for part in str(error).split("; "):
+            found = re.match(r"(\w+)(?: = .*?: )?\b", part)
+            if found and found[1] in names:
+                message = part[found.end() :].strip() if "=" in found[0] else part
+                issues.add((*path, found[1]), message, value=(*path, found[1]) in source)
+            else:
+                issues.add(path, part, value=False)
+    return None
+
+
+def unknown_key(key: str, path: KeyPath, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
+    """What to say of a key that the table at `path` does not have."""
+    table = _dotted(path) if path else ""
+    shown = f"[{table}]" if table else "the spec"
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return f"unknown key; did you mean {table + '.' if table else ''}{near[0]}?"
+    if key in elsewhere:
+        return f"unknown key in {shown}; it belongs to [{elsewhere[key]}]"
+    return f"unknown key; remove it, or use one of the keys of {shown}: {', '.join(known)}"
+
+
+def _convert(value: Any, annotation: Any, raw: str | None) -> Any:
+    """`value` as the annotated type, or ValueError; `raw` is its text if it came from `--set`."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        options = [a for a in arguments if a is not type(None)]
+        for option in options[:-1]:
+            try:
+                return _convert(value, option, raw)
+            except ValueError:
+                continue
+        return _convert(value, options[-1], raw)
+    if origin is typing.Literal:
+        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+            raise ValueError(not_among(value, arguments))
+        return value
+    if origin in (tuple, list):
+        if not isinstance(value, list):
+            raise ValueError(f"expected a list, got {_kind(value)}")
+        return tuple(_convert(item, arguments[0], None) for item in value)
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a table, got {_kind(value)}")
+        return {key: _convert(item, arguments[1], None) for key, item in _flat(value)}
+    if annotation is str and raw is not None and not isinstance(value, str | list | dict):
+        return raw  # --set head.0.positive=1 means the text "1"
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(annotation)
+    if expected is None:
+        raise TypeError(f"settings of type {annotation} are not supported")
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
+        remedy = ""
+        if annotation is str and isinstance(value, int | float):
+            remedy = f'; write "{show(value)}"'
+        elif annotation is int and isinstance(value, float) and value.is_integer():
+            remedy = f"; write {int(value)}"
+        elif annotation in (int, float, bool) and isinstance(value, str):
+            remedy = "; write it without quotes" if _parses_as(value, annotation) else ""
+        raise ValueError(f"expected {expected}, got {_kind(value)}{remedy}")
+    if annotation is float and not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of a table; those of tables within it under dotted keys, as TOML means them."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _parses_as(text: str, annotation: type) -> bool:
+    if annotation is bool:
+        return text in ("true", "false")
+    try:
+        annotation(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
+    limits = field.metadata
+    if limits.get("choices") and value not in limits["choices"]:
+        raise ValueError(not_among(value, limits["choices"]))
+    if isinstance(value, str | tuple):
+        short, long = limits.get("shortest"), limits.get("longest")
+        if (short is not None and len(value) < short) or (long is not None and len(value) > long):
+            raise ValueError(f"must be {_limits(field)}")
+        repeated = [item for item in dict.fromkeys(value) if value.count(item) > 1]
+        if limits.get("distinct") and repeated:
+            raise ValueError(f"{', '.join(map(show, repeated))} occurs twice")
+    holds = {
+        "low": operator.ge,
+        "high": operator.le,
+        "above": operator.gt,
+        "below": operator.lt,
+        "multiple_of": lambda number, factor: number % factor == 0,
+    }
+    several = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+    )
+    for item in several:
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            continue
+        if not all(test(item, limits[name]) for name, test in holds.items() if limits.get(name) is not None):
+            raise ValueError(f"must be {_limits(field)}")
+
+
+def out_of_range(config: Any) -> list[str]:
+    """What is wrong with the values of a section that was made in Python: "key = value: message" for each.
+
+    >>> @dataclass(frozen=True)
+    ... class Oven:
+    ...     degrees: float = setting(180.0, "temperature, in °C", above=0, high=300)
+    >>> out_of_range(Oven(301.0))
+    ['degrees = 301.0: must be more than 0, at most 300']
+    """
+    problems = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        try:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("must be finite")
+            _check_limits(value, field)
+        except ValueError as error:
+            problems.append(f"{field.name} = {show(value)}: {error}")
+    return problems
+
+
+def not_among(value: Any, choices: Sequence[Any]) -> str:
+    """What to say of a value that is none of the choices."""
+    message = "must be one of " + ", ".join(show(choice) for choice in choices)
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    near = difflib.get_close_matches(value, texts, n=1) if isinstance(value, str) else []
+    return message + (f"; did you mean {show(near[0])}?" if near else "")

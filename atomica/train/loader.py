@@ -1,0 +1,177 @@
+"""A part of the data, ready to be trained on: its rows with targets, their batches, the noise they get."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from atomica import keys
+from atomica.data import graph as graphs
+from atomica.data import noise
+from atomica.data.features import BlockFeatures
+from atomica.data.inputs import GraphInputs
+from atomica.data.noise import NoiseConfig
+from atomica.data.sampling import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
+from atomica.data.transfer import moved
+from atomica.model.model import Model
+from atomica.train.sums import Sums, count_batch
+
+__all__ = ["FIXED", "Batch", "Draws", "Part"]
+
+
+FIXED = 2**32 - 1
+"""The epoch that noise of validation and test complexes is drawn for, so that it does not change between epochs."""
+
+
+Draws = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step needs: the tensors of the graphs, the targets of each head, and the ids for messages.
+
+    graph, targets: on the model's device. known: for each head with labels, a bool [G] that is False where a complex
+    has none for it; rows: the same for losses, see `Model.labelled`. counts: of its losses, see `Model.counts`.
+    unperturbed: number of complexes that were to be perturbed, but have no segment that could be; None without such
+    noise.
+    """
+
+    ids: tuple[str, ...]
+    blocks: int
+    graph: GraphInputs
+    targets: Mapping[str, Any]
+    known: Mapping[str, Tensor]
+    rows: Mapping[str, Tensor]
+    counts: Mapping[str, Mapping[str, int]]
+    unperturbed: int | None = None
+
+    @property
+    def labelled(self) -> dict[str, int]:
+        """For each head with labels, how many complexes have one."""
+        return {name: int(known.sum()) for name, known in self.known.items()}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one part of the data with their targets, ready to be batched.
+
+    targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
+    the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
+    drawn. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
+    features: external features of blocks, for a model that reads them.
+    """
+
+    rows: Rows
+    targets: Mapping[str, Tensor]
+    known: Mapping[str, Tensor]
+    input: str
+    graph_options: Mapping[str, Any]
+    batch_blocks: int
+    seed: int = 0
+    loader_threads: int = 0
+    sampling: Sampling | None = None
+    epoch_complexes: int = 0
+    noise: NoiseConfig | None = None
+    max_blocks: int | None = None
+    features: BlockFeatures | None = None
+
+    def plan(self) -> list[Draws]:
+        """Batches that hold every row once, in row order."""
+        return plan_batches(np.arange(len(self.rows)), self.rows.blocks, self.batch_blocks)
+
+    def epoch_plan(self, epoch: int) -> list[Draws]:
+        """Batches of one training epoch, as draws: position in `rows` + number of rows × how often it came before."""
+        order = epoch_order(
+            len(self.rows), seed=self.seed, epoch=epoch, sampling=self.sampling, length=self.epoch_complexes
+        )
+        plan = plan_batches(order, self.rows.blocks, self.batch_blocks)
+        draws = order + len(self.rows) * occurrences(order)
+        return np.split(draws, np.cumsum([len(batch) for batch in plan])[:-1])
+
+    def blocks_each(self, draws: Draws) -> Draws:
+        """Blocks that the model sees of each complex of a batch."""
+        return self.rows.blocks[draws % len(self.rows)]
+
+    def blocks_of(self, draws: Draws) -> int:
+        """Blocks that the model sees in a batch."""
+        return int(self.blocks_each(draws).sum())
+
+    def ids_of(self, draws: Draws) -> list[str]:
+        """Names of the complexes of a batch."""
+        ids = self.rows.dataset.ids
+        return [ids[row] for row in self.rows.rows[draws % len(self.rows)]]
+
+    def add(self, sums: Sums, draws: Draws, terms: Mapping[str, float], unperturbed: int | None) -> None:
+        """Count the loss terms of a batch that may have been shared between ranks."""
+        index = torch.from_numpy(draws % len(self.rows))
+        labelled = {name: int(known[index].sum()) for name, known in self.known.items()}
+        count_batch(sums, len(draws), labelled, unperturbed, terms)
+
+    def load(self, draws: Draws, model: Model, epoch: int = FIXED) -> Batch:
+        """Read and join the complexes of one batch, perturb them, and move them to the model's device.
+
+        A step finds all in it that must be known of the data, such as the order of edges, and need not ask the device.
+        epoch: what the noise depends on beside the seed and the complex.
+        """
+        positions, times = draws % len(self.rows), draws // len(self.rows)
+        dataset, rows = self.rows.dataset, self.rows.rows[positions]
+        index = torch.from_numpy(positions)
+        targets: dict[str, Any] = {name: target[index] for name, target in self.targets.items()}
+        unperturbed = None
+        records = [dataset[row] for row in rows]
+        seen = [record.view(self.input) for record in records]
+        made = None
+        if self.noise is None and self.max_blocks is None:
+            graph = graphs.batch(seen, **self.graph_options)
+        else:
+            seeds = noise.seeds(self.seed, epoch, rows + times * len(dataset))
+            graph, made = graphs.perturbed(
+                seen,
+                self.noise or noise.NoiseConfig(),
+                seeds,
+                max_blocks=self.max_blocks,
+                **self.graph_options,
+            )
+            if made.perturbation is not None:
+                unperturbed = int(made.unperturbed.sum())
+            found = {"perturbation": made.perturbation, "masks": made.mask_labels}
+            for name in model.heads:
+                source = model.head(name).targets
+                if source in found:
+                    targets[name] = found[source]
+        if self.features is not None:
+            frames = model.config.embeddings.frames
+            for name, values in zip(frames, self.features.rows(records, self.input), strict=True):
+                if made is not None:
+                    values = values[made.kept_blocks]
+                    values[made.masked] = 0.0  # they would tell what is hidden
+                graph.nodes[keys.BLOCK].data[name] = torch.from_numpy(values)
+        known = {name: known[index] for name, known in self.known.items()}
+        prepared = model.prepare(graph, targets).planned()
+        device = next(model.parameters()).device
+        return Batch(
+            ids=tuple(record.id for record in records),
+            blocks=self.blocks_of(draws),
+            graph=prepared.to(device),
+            targets=moved(targets, device),
+            known=known,
+            rows=model.labelled(known),
+            counts=model.counts(prepared, targets, known),
+            unperturbed=unperturbed,
+        )
+
+    def batches(
+        self, jobs: Iterable[tuple[Sequence[Draws], int]], model: Model
+    ) -> Generator[list[Batch], None, None]:
+        """What `load` makes of parts of batches with their epoch, the next ones prepared by other threads."""
+        return prefetch(
+            jobs,
+            lambda job: [self.load(draws, model, job[1]) for draws in job[0]],
+            threads=self.loader_threads,
+        )
