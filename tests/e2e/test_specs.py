@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import PREP
 
 import atomica
 from atomica import _prep, spec
@@ -130,8 +131,8 @@ def test_options_of_the_original_name_what_there_is(options):
         assert command is None or command[1] in flags, row
 
 
-def test_every_option_of_the_original_has_its_line(options, shared):
-    with (shared / "fixtures/prep/upstream_options.csv").open(newline="") as stream:
+def test_every_option_of_the_original_has_its_line(options):
+    with (PREP / "original_options.csv").open(newline="") as stream:
         wanted = [(row["script"], row["name"]) for row in csv.DictReader(stream)]
     assert sorted((row["script"], row["option"]) for row in options.mapping()) == sorted(wanted)
 
