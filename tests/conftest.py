@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -50,6 +52,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(Path(__file__).parent / "fixtures" / "model.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
+
+
+def seed(name: str) -> None:
+    """Start everything that tests draw from at a number made of a name."""
+    import torch
+
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    """A test draws the same weights and numbers whichever tests ran before it."""
+    seed(request.node.name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """The same of what several tests share, whichever of them is first to ask for it."""
+    if fixturedef.scope != "function":
+        seed(fixturedef.argname)
 
 
 @pytest.fixture(autouse=True)
