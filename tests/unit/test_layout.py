@@ -365,15 +365,3 @@ def test_dgl_guard_works_without_graphbolt(tmp_path):
     )
     assert done.stdout.split()[1] == "True"
     assert not (tmp_path / ".dgl").exists()
-
-
-def test_python_code_of_the_readme_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert blocks
-    for block in blocks:
-        done = subprocess.run(
-            [sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        for said in re.findall(r"print\(.*?\)\s+# (.*)", block):
-            assert said in done.stdout
