@@ -21,7 +21,7 @@ from atomica.errors import SpecError
 from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec.settings import out_of_range
 
 __all__ = [
     "ACTIVATIONS",

@@ -23,7 +23,7 @@ from atomica.nn.encoding import DetailedEncoding, EncoderConfig, Encoding, Level
 from atomica.nn.irreps import IrrepSlot, Layout, coupling, layer_slots, spherical_harmonics
 from atomica.nn.layers import Convolution, EdgeConvolution, Edges, LengthEmbedding
 from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec.settings import out_of_range
 
 __all__ = ["DenoiseConfig", "DenoiseHead", "DenoiseOutput"]
 

@@ -19,7 +19,7 @@ from atomica.heads import Head, register
 from atomica.nn.encoder import Encoder
 from atomica.nn.encoding import EncoderConfig, Encoding
 from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec.settings import out_of_range
 
 __all__ = ["InterfaceConfig", "InterfaceHead", "contrastive_loss"]
 

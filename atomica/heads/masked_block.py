@@ -15,7 +15,7 @@ from atomica.heads import Head, register
 from atomica.keys import SPECIAL_BLOCKS
 from atomica.nn.encoding import EncoderConfig, Encoding
 from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec.settings import out_of_range
 
 __all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
 

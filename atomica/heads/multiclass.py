@@ -16,7 +16,7 @@ from atomica.heads import Head, register, values_met
 from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec.settings import out_of_range
 
 __all__ = ["MulticlassConfig", "MulticlassHead"]
 

@@ -11,7 +11,7 @@ from atomica.data.edges import EdgePlan
 from atomica.errors import SpecError
 from atomica.nn.irreps import Layout
 from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec.settings import out_of_range
 
 __all__ = ["ACTIVATIONS", "DetailedEncoding", "EmbeddingConfig", "EncoderConfig", "Encoding", "LevelDetail"]
 

@@ -5,9 +5,11 @@ Nothing here knows a section by name. Each component owns a frozen dataclass who
 the spec. All that is wrong with a spec is gathered as `Issue`s and reported together.
 """
 
-from atomica.spec.read import Issue, Issues, Problems, not_among, out_of_range, read, unknown_key
-from atomica.spec.settings import Setting, describe, meanings, schema, setting
-from atomica.spec.source import DERIVING, KeyPath, Source, dump, key_lines, load, show, tomllib
+from atomica.spec.read import Issue, Issues, Problems, read, unknown_key
+from atomica.spec.settings import not_among, out_of_range, setting
+from atomica.spec.source import DERIVING, Source, load
+from atomica.spec.tables import Setting, describe, meanings, schema
+from atomica.spec.toml import KeyPath, dump, key_lines, show, tomllib
 
 __all__ = [
     "DERIVING",
