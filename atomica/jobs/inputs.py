@@ -112,7 +112,7 @@ def find(paths: Sequence[str]) -> Sources:
                 f"{' or '.join(PACKED)})"
             )
     if problems:
-        raise DataError("; ".join(problems))
+        raise DataError(*problems)
     return Sources(**{kind: tuple(found) for kind, found in kinds.items()})
 
 

@@ -210,7 +210,7 @@ def assemble(source: Source, name: str, *, resume: bool | None, dry: bool) -> Jo
         try:
             sources = find(paths)
         except DataError as error:
-            issues.add(("data", "source"), str(error))
+            issues.take(("data", "source"), error)
     if data is not None and sources is not None and not sources.unbuilt:
         why = "nothing is built, data.source names data sets alone"
         without_effect("data", data, ("cutoff", "fragments"), why, issues)

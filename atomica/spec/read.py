@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from atomica.errors import SpecError
+from atomica.errors import AtomicaError, SpecError
+from atomica.spec.problems import Problems
 from atomica.spec.settings import check_limits, dataclass_of, doc_of, fields_of, not_among
 from atomica.spec.source import Source
 from atomica.spec.toml import KeyPath, dotted, kind_of, show
 
-__all__ = ["Issue", "Issues", "Problems", "read", "unknown_key"]
+__all__ = ["Issue", "Issues", "read", "unknown_key"]
 
 
 T = TypeVar("T")
@@ -39,24 +40,6 @@ class Issue:
         return f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
 
 
-class Problems(ValueError):
-    """What a section's `__post_init__` raises for several keys at once: pairs of key and message."""
-
-    def __init__(self, *problems: tuple[str, str]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(f"{key}: {message}" for key, message in problems))
-
-    @classmethod
-    def check(cls, *problems: tuple[bool, str, str]) -> None:
-        """Raise for every (is_wrong, key, message) whose first entry is true.
-
-        >>> Problems.check((1 > 2, "low", "must be below high"))
-        """
-        found = [(key, message) for wrong, key, message in problems if wrong]
-        if found:
-            raise cls(*found)
-
-
 class Issues:
     """A list of issues that remembers the spec they belong to."""
 
@@ -72,6 +55,15 @@ class Issues:
         issue = Issue(self.source.where(path), key, message)
         if issue not in self.found:
             self.found.append(issue)
+
+    def take(self, path: KeyPath, error: AtomicaError) -> None:
+        """Note all that an exception says: `Problems` of the table at a key path, or else of the value there."""
+        if isinstance(error, Problems):
+            for key, message in error.problems:
+                self.add((*path, key), message)
+        else:
+            for message in error.args:
+                self.add(path, message)
 
     def raise_any(self) -> None:
         """Raise SpecError with every issue found so far; do nothing if there is none."""
@@ -140,17 +132,15 @@ def read(
     try:
         return cls(**values)
     except Problems as error:
-        for key, message in error.problems:
-            issues.add((*path, key), message)
+        issues.take(path, error)
     except (ValueError, TypeError, SpecError) as error:
-        # Components outside this package need not know Problems: "key = value: message; key ..." will do.
-        for part in str(error).split("; "):
-            found = re.match(r"(\w+)(?: = .*?: )?\b", part)
-            if found and found[1] in names:
-                message = part[found.end() :].strip() if "=" in found[0] else part
-                issues.add((*path, found[1]), message, value=(*path, found[1]) in source)
-            else:
-                issues.add(path, part, value=False)
+        # Components outside this package need not know Problems; what they say is of the key that it begins with.
+        message = str(error)
+        key = next((name for name in table if re.match(rf"{re.escape(name)}\b", message)), None)
+        if key is None:
+            issues.add(path, message, value=False)
+        else:
+            issues.add((*path, key), message.removeprefix(f"{key} = {show(table[key])}: "))
     return None
 
 

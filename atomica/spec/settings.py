@@ -145,14 +145,14 @@ def check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
             raise ValueError(f"must be {limits_of(field)}")
 
 
-def out_of_range(config: Any) -> list[str]:
-    """What is wrong with the values of a section that was made in Python: "key = value: message" for each.
+def out_of_range(config: Any) -> list[tuple[str, str]]:
+    """What is wrong with the values of a section that was made in Python: pairs of key and message.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Oven:
     ...     degrees: float = setting(180.0, "temperature, in °C", above=0, high=300)
     >>> out_of_range(Oven(301.0))
-    ['degrees = 301.0: must be more than 0, at most 300']
+    [('degrees', 'must be more than 0, at most 300')]
     """
     problems = []
     for field in dataclasses.fields(config):
@@ -162,7 +162,7 @@ def out_of_range(config: Any) -> list[str]:
                 raise ValueError("must be finite")
             check_limits(value, field)
         except ValueError as error:
-            problems.append(f"{field.name} = {show(value)}: {error}")
+            problems.append((field.name, str(error)))
     return problems
 
 

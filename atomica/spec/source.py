@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atomica.errors import SpecError
+from atomica.spec.problems import Problems
 from atomica.spec.toml import BARE_KEY, KeyPath, dotted, key_lines, kind_of, show, tomllib
 
 __all__ = ["DERIVING", "Source", "load"]
@@ -55,17 +56,17 @@ class Source:
         return True
 
     def changed(self, overrides: Sequence[str]) -> Source:
-        """The same spec with `key.path=value` overrides, as `load` takes them. Raises SpecError naming wrong ones."""
+        """The same spec with `key.path=value` overrides, as `load` takes them. Raises Problems naming wrong ones."""
         tree, changed = copy.deepcopy(self.tree), dict(self.overrides)
-        wrong: list[str] = []
+        wrong: list[tuple[str, str]] = []
         for override in overrides:
             try:
                 path, raw = _override(tree, override)
                 changed[path] = raw
             except SpecError as error:
-                wrong.append(str(error))
+                wrong.append((f"--set {override}", str(error)))
         if wrong:
-            raise SpecError("\n".join(wrong))
+            raise Problems(*wrong)
         return dataclasses.replace(self, tree=tree, overrides=changed)
 
     def without(self, key: str) -> Source:
@@ -189,22 +190,21 @@ def _forget(places: dict[KeyPath, str], path: KeyPath) -> None:
 
 def _override(tree: dict[str, Any], argument: str) -> tuple[KeyPath, str]:
     """Apply one `--set` argument to the tree, in place; returns its path and the text of its value."""
-    what = f"--set {argument}"
     name, equals, raw = argument.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(BARE_KEY.fullmatch(part) for part in parts):
-        raise SpecError(f"{what}: expected key.path=value, for example --set train.epochs=3")
+        raise SpecError("expected key.path=value, for example --set train.epochs=3")
     if parts[0] in DERIVING:
-        raise SpecError(f"{what}: a spec is derived in its file, not on the command line")
+        raise SpecError("a spec is derived in its file, not on the command line")
     raw = raw.strip()
     try:
         parsed = tomllib.loads(f"value = {raw}")
         if set(parsed) != {"value"}:
-            raise SpecError(f"{what}: the value must be on one line")
+            raise SpecError("the value must be on one line")
         value = parsed["value"]
     except tomllib.TOMLDecodeError as error:
         if raw[:1] in ("[", "{", '"', "'"):
-            raise SpecError(f"{what}: the value is not valid TOML: {error}") from None
+            raise SpecError(f"the value is not valid TOML: {error}") from None
         value = raw
     path: list[str | int] = []
     node: Any = tree
@@ -214,10 +214,10 @@ def _override(tree: dict[str, Any], argument: str) -> tuple[KeyPath, str]:
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
                 count = len(node)
-                raise SpecError(f"{what}: {here} has {count} elements; write {here}.0 to {here}.{count - 1}")
+                raise SpecError(f"{here} has {count} elements; write {here}.0 to {here}.{count - 1}")
             step = int(part)
         elif not isinstance(node, dict):
-            raise SpecError(f"{what}: {here} = {show(node)} is a value and holds no key {part}")
+            raise SpecError(f"{here} = {show(node)} is a value and holds no key {part}")
         path.append(step)
         if depth == len(parts) - 1:
             node[step] = value

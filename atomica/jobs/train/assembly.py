@@ -195,15 +195,15 @@ def _build_model(
 
 def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
     """What `[train]` says of metrics and parts of the model, against those it has; the plots that heads name."""
-    from atomica.errors import DataError
     from atomica.report import predictions
+    from atomica.spec import Problems
     from atomica.train.optimizer import part_problems
     from atomica.train.validation import monitor_of
 
     try:
         monitor_of(model, checked.train)
-    except DataError as error:
-        issues.add(("train", "monitor"), str(error).partition(": ")[2])
+    except Problems as error:
+        issues.take(("train",), error)
     for key, message in part_problems(model, checked.train):
         issues.add(("train", key), message, value=key != "rates")
     for index, head in enumerate(checked.heads):
