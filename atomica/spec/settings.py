@@ -63,7 +63,7 @@ def setting(
         "multiple_of": multiple_of,
         "shortest": shortest,
         "longest": longest,
-        "distinct": distinct,
+        "distinct": distinct or None,
     }
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)

@@ -63,7 +63,7 @@ def schema(cls: type, *, exclude: Sequence[str] = ()) -> dict[str, Any]:
     required = []
     for field, annotation in fields_of(cls, exclude):
         nested = dataclass_of(annotation)
-        node = schema(nested) if nested is not None else _limited(_json_type(annotation), field)
+        node = schema(nested) if nested is not None else _json(annotation, field.metadata)
         if doc := doc_of(field):
             node["description"] = doc
         missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -75,64 +75,43 @@ def schema(cls: type, *, exclude: Sequence[str] = ()) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False, "required": required}
 
 
-def _json_type(annotation: Any) -> dict[str, Any]:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
-    if annotation in names:
-        return {"type": names[annotation]}
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+_LIMITS = {
+    "low": "minimum",
+    "above": "exclusiveMinimum",
+    "high": "maximum",
+    "below": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+}
+_WORDS: dict[Any, tuple[str, dict[str, str]]] = {
+    bool: ("boolean", {}),
+    int: ("integer", _LIMITS),
+    float: ("number", _LIMITS),
+    str: ("string", {"shortest": "minLength", "longest": "maxLength"}),
+    tuple: ("array", {"shortest": "minItems", "longest": "maxItems", "distinct": "uniqueItems"}),
+}
+_WORDS[list] = _WORDS[tuple]
+"""Types, and limits of a setting, in words of a JSON schema."""
+
+
+def _json(annotation: Any, limits: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of values of a type with the limits of a setting."""
+    origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
-        options = [_json_type(option) for option in arguments if option is not type(None)]
+        options = [_json(option, limits) for option in arguments if option is not type(None)]
         return options[0] if len(options) == 1 else {"anyOf": options}
-    if origin in (tuple, list):
-        return {"type": "array", "items": _json_type(arguments[0])}
     if origin is Mapping:
         # Dotted keys, such as encoder.atoms = 1e-4, are tables within the table.
         return {
             "type": "object",
-            "additionalProperties": {"anyOf": [_json_type(arguments[1]), {"type": "object"}]},
+            "additionalProperties": {"anyOf": [_json(arguments[1], limits), {"type": "object"}]},
         }
-    return {"enum": list(arguments)} if origin is typing.Literal else {}
-
-
-def _limited(node: dict[str, Any], field: dataclasses.Field[Any]) -> dict[str, Any]:
-    """The schema of a value, or of a list and its items, with the limits of a setting."""
-    limits = field.metadata
-    if "items" in node:
-        sizes = {"shortest": "minItems", "longest": "maxItems", "distinct": "uniqueItems"}
-        own = {word: limits[name] for name, word in sizes.items() if limits.get(name)}
-        return {**node, **own, "items": _limits_of_one(node["items"], limits, apart=tuple(sizes))}
-    if "anyOf" in node:
-        return {"anyOf": [_limited(option, field) for option in node["anyOf"]]}
-    return _limits_of_one(node, limits)
-
-
-_JSON_LIMITS = {
-    "integer": {
-        "low": "minimum",
-        "above": "exclusiveMinimum",
-        "high": "maximum",
-        "below": "exclusiveMaximum",
-        "multiple_of": "multipleOf",
-    },
-    "string": {"shortest": "minLength", "longest": "maxLength"},
-}
-_JSON_LIMITS["number"] = _JSON_LIMITS["integer"]
-"""Words of a JSON schema for the limits of a setting, by type."""
-
-
-def _limits_of_one(
-    node: dict[str, Any], limits: Mapping[str, Any], apart: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The schema of a single value with the limits of a setting, but for those named."""
-    words = _JSON_LIMITS.get(str(node.get("type")), {})
-    found = {
-        word: limits[name]
-        for name, word in words.items()
-        if limits.get(name) is not None and name not in apart
-    }
-    if limits.get("choices") and words:
-        found["enum"] = list(limits["choices"])
-    return node | found
+    if origin not in _WORDS:
+        return {"enum": list(arguments)} if origin is typing.Literal else {}
+    name, words = _WORDS[origin]
+    node = {"type": name, **{word: limits[key] for key, word in words.items() if limits.get(key) is not None}}
+    if name == "array":
+        return node | {"items": _json(arguments[0], {**limits, **dict.fromkeys(words)})}
+    return node | ({"enum": list(limits["choices"])} if limits.get("choices") and words else {})
 
 
 def _type_name(annotation: Any) -> str:
