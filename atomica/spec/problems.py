@@ -11,7 +11,7 @@ from atomica.spec.toml import show
 __all__ = ["Problems"]
 
 
-class Problems(SpecError):
+class Problems(SpecError, ValueError):
     """Several things at once that are wrong with a section: pairs of key and message.
 
     config: the section; its values are shown beside their keys.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import math
 import re
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from atomica.errors import AtomicaError, SpecError
 from atomica.spec.problems import Problems
-from atomica.spec.settings import check_limits, dataclass_of, doc_of, fields_of, not_among
+from atomica.spec.settings import check_limits, dataclass_of, doc_of, fields_of, not_among, required
 from atomica.spec.source import Source
 from atomica.spec.toml import KeyPath, dotted, kind_of, show
 
@@ -109,24 +108,20 @@ def read(
     values: dict[str, Any] = {}
     for field, annotation in fields:
         here = (*path, field.name)
+        nested = dataclass_of(annotation)
         if field.name not in table:
-            nested = dataclass_of(annotation)
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if required and nested is None:
+            if required(field) and nested is None:
                 doc = doc_of(field)
                 issues.add(here, "this key is required" + (f" ({doc})" if doc else ""), value=False)
-            continue
-        nested = dataclass_of(annotation)
-        if nested is not None:
+        elif nested is not None:
             values[field.name] = read(nested, source, here, issues)
-            continue
-        try:
-            value = _convert(table[field.name], annotation, source.overrides.get(here))
-            check_limits(value, field)
-        except ValueError as error:
-            issues.add(here, str(error))
-            continue
-        values[field.name] = value
+        else:
+            try:
+                value = _convert(table[field.name], annotation, source.overrides.get(here))
+                check_limits(value, field)
+                values[field.name] = value
+            except ValueError as error:
+                issues.add(here, str(error))
     if len(issues.found) > before:
         return None
     try:

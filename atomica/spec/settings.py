@@ -20,6 +20,7 @@ __all__ = [
     "limits_of",
     "not_among",
     "out_of_range",
+    "required",
     "setting",
 ]
 
@@ -109,6 +110,11 @@ def limits_of(field: dataclasses.Field[Any]) -> str:
     }
     found = [word.format(limits[name]) for name, word in words.items() if limits.get(name) is not None]
     return ", ".join([*found, *(["without repetitions"] if limits.get("distinct") else [])])
+
+
+def required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a setting has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def dataclass_of(annotation: Any) -> type | None:

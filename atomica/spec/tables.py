@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atomica.spec.settings import dataclass_of, doc_of, fields_of, limits_of
+from atomica.spec.settings import dataclass_of, doc_of, fields_of, limits_of, required
 from atomica.spec.toml import show
 
 __all__ = ["Setting", "describe", "meanings", "schema"]
@@ -38,10 +38,10 @@ def describe(cls: type, prefix: str = "", *, exclude: Sequence[str] = ()) -> Ite
         if nested is not None:
             yield from describe(nested, key)
             continue
-        if field.default_factory is not dataclasses.MISSING:
-            default = "empty"
-        elif field.default is dataclasses.MISSING:
+        if required(field):
             default = "required"
+        elif field.default is dataclasses.MISSING:
+            default = "empty"
         else:
             default = "absent" if field.default is None else show(field.default)
         yield Setting(key, _type_name(annotation), default, doc_of(field), limits_of(field))
@@ -60,19 +60,18 @@ def schema(cls: type, *, exclude: Sequence[str] = ()) -> dict[str, Any]:
     ({'type': 'string'}, ['key', 'type', 'default', 'doc', 'limits'])
     """
     properties: dict[str, Any] = {}
-    required = []
+    needed = []
     for field, annotation in fields_of(cls, exclude):
         nested = dataclass_of(annotation)
         node = schema(nested) if nested is not None else _json(annotation, field.metadata)
         if doc := doc_of(field):
             node["description"] = doc
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if missing and nested is None:
-            required.append(field.name)
+        if required(field) and nested is None:
+            needed.append(field.name)
         elif isinstance(field.default, bool | int | float | str):
             node["default"] = field.default
         properties[field.name] = node
-    return {"type": "object", "properties": properties, "additionalProperties": False, "required": required}
+    return {"type": "object", "properties": properties, "additionalProperties": False, "required": needed}
 
 
 _LIMITS = {
