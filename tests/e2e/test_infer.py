@@ -164,11 +164,13 @@ def test_inputs_that_fail_are_listed_and_show_in_the_exit_code(job, tiny_set, tm
 
 
 def test_all_that_is_wrong_with_a_job_is_said_at_once(job, capsys, tmp_path):
-    path = job(source="nowhere", own="[embed]\ntables = []\n[train]\nepochs = 1\n")
-    assert main([str(path), "--set", "model.weights=none.ckpt", "--set", "data.cutof=1"]) == 2
+    path = job(own="[embed]\ntables = []\n[train]\nepochs = 1\n")
+    changes = ("model.weights=none.ckpt", "data.cutof=1", 'data.source=["no; where", "nor: here"]')
+    assert main([str(path), *(word for change in changes for word in ("--set", change))]) == 2
     said = capsys.readouterr().err
     for part in (
-        "nowhere: no such file",
+        'data.source = ["no; where", "nor: here"]: no; where: no such file or folder\n',
+        'data.source = ["no; where", "nor: here"]: nor: here: no such file or folder\n',
         "the list is empty",
         "train: unknown key",
         "none.ckpt",

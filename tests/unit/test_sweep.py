@@ -126,6 +126,10 @@ def test_ranges_in_optunas_terms():
         ("[sweep.keys]\nmodel.block_hidden = [8, 7]", r"sweep.keys.model.block_hidden: 7: must be .* 4"),
         ("[sweep.keys]\nhead.1.hidden = [8, 9]", r"sweep.keys.head.1.hidden: head has 1 elements"),
         (
+            "[sweep.keys]\nhead.1.label = ['a: b', 'c: d']",
+            r"(?m)sweep.keys.head.1.label: head has 1 elements; .*0$",
+        ),
+        (
             "[sweep.keys]\ntrain.schedule.min_factor = [0.1, 0.2]",
             r"min_factor: 0.1: has no effect with a schedule of kind constant",
         ),
