@@ -41,7 +41,7 @@ def test_a_journal_keeps_what_was_said_before_there_was_a_folder(tmp_path, capsy
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress(tmp_path, monkeypatch, terminal):
     now = 1000.0
-    monkeypatch.setattr(logging.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     journal = Journal()
     journal.open(tmp_path, resume=False)
     screen = io.StringIO()
