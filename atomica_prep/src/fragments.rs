@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::read::ligand::Bond;
-use crate::read::Structure;
+use crate::structure::Structure;
 use crate::torsion::{Bonds, MAX_WHOLE};
 use crate::vocab;
 

@@ -1,7 +1,7 @@
 //! Reads molecular structures, cuts out their interfaces and writes them as Arrow shards.
 //!
-//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`], [`torsion`] → [`shard`], put together by
-//! [`pipeline`] and started by [`cli`]. [`perturb`] puts noise on records when they are read again. With the feature
+//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`], [`torsion`] → [`dataset`], put together by
+//! [`build`] and started by [`cli`]. [`perturb`] puts noise on records when they are read again. With the feature
 //! `python` the crate is also the module `atomica._prep`.
 
 #![cfg_attr(
@@ -15,23 +15,23 @@
     )
 )]
 
-pub mod check;
+pub mod build;
 pub mod cli;
 pub mod convolution;
+pub mod dataset;
 pub mod discover;
 pub mod error;
+pub mod files;
 pub mod fragments;
 pub mod index;
-mod inspect;
 pub mod interface;
-pub mod merge;
 pub mod neighbors;
 pub mod perturb;
-pub mod pipeline;
 #[cfg(feature = "python")]
 mod py;
 pub mod read;
-pub mod shard;
+pub mod record;
+pub mod structure;
 pub mod torsion;
 pub mod vocab;
 

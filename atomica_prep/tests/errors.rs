@@ -6,14 +6,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use atomica_prep::build::{Build, Existing, Inputs, Stop};
+use atomica_prep::dataset::{read_manifest, Compression, Part};
 use atomica_prep::error::Error;
+use atomica_prep::files::write_atomically;
 use atomica_prep::fragments::{Cut, Cutter, FragmentVocabulary, Fragments, Sketch};
 use atomica_prep::index::{Ids, Index, Row};
-use atomica_prep::interface::{complexes, Options, Record, Rule, Subject, MAX_ATOMS};
-use atomica_prep::pipeline::{read_manifest, Build, Existing, Inputs, Part, Stop};
+use atomica_prep::interface::{complexes, Options, Rule, Subject};
 use atomica_prep::read::ligand::LigandFile;
-use atomica_prep::read::{self, parse, read_file, Format, Source, Strictness};
-use atomica_prep::shard::{write_atomically, Compression};
+use atomica_prep::read::{self, parse, read_file, Format, Strictness};
+use atomica_prep::record::{Record, MAX_ATOMS};
+use atomica_prep::structure::Source;
 
 const CA: &str = "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  0.00           C  \n";
 

@@ -11,8 +11,8 @@ use std::io::Write as _;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
-use atomica_prep::interface::Record;
-use atomica_prep::shard::{Compression, ShardBuilder};
+use atomica_prep::dataset::{Compression, ShardBuilder};
+use atomica_prep::record::Record;
 use written::{bcif, mmcif, pdb, Model, Step};
 
 fn folder(target: &str) -> PathBuf {

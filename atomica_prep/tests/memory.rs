@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 
 use atomica_prep::interface::Subject;
-use atomica_prep::read::{parse, Format, Options, Source};
+use atomica_prep::read::{parse, Format, Options};
+use atomica_prep::structure::Source;
 use written::{column_of_runs, table, Pack};
 
 /// Most memory that this process has held since the last call with `reset`, in bytes.

@@ -6,11 +6,13 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use atomica_prep::dataset::{read_shard, Compression, ShardBuilder};
 use atomica_prep::index::{Ids, Index, Ligand, Row};
-use atomica_prep::interface::{complex_with_pose, complexes, Options, Pose, Record, Role, Rule, Subject};
+use atomica_prep::interface::{complex_with_pose, complexes, Options, Pose, Role, Rule, Subject};
 use atomica_prep::read::ligand::LigandFile;
-use atomica_prep::read::{self, parse, read_bytes, Format, Source, Strictness, Structure};
-use atomica_prep::shard::{read_shard, Compression, ShardBuilder};
+use atomica_prep::read::{self, parse, read_bytes, Format, Strictness};
+use atomica_prep::record::Record;
+use atomica_prep::structure::{Source, Structure};
 
 /// What a fuzzer calls with its bytes.
 pub type Target = fn(&[u8]);

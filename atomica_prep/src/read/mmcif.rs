@@ -3,10 +3,12 @@
 use memchr::{memchr, memchr2};
 
 use super::atom_site::{self, Item};
+use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{short_decimal, ONES};
+use super::options::{Ids, Options};
 use super::words::{Short, Words};
-use super::{infer_element, Builder, Ids, Name, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Result};
+use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 
 use memchr::memchr_iter;
 
+use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
-use super::{infer_element, Builder, Name, Options, Repair, ResidueKey, Structure, LARGEST};
+use super::options::Options;
 use crate::error::{quote, Problem, Result};
+use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {

@@ -14,8 +14,11 @@ use std::collections::HashMap;
 use self::encoding::{decode, Values};
 use self::pack::Value;
 use super::atom_site::{self, Item, ITEMS};
-use super::{infer_element, Builder, Ids, Name, Notes, Options, Repair, ResidueKey, Structure, LARGEST};
+use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::notes::Notes;
+use super::options::{Ids, Options};
 use crate::error::{quote, Error, Problem, Problems, Result};
+use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
 
 /// What is wrong, without the place, which the caller knows.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::build::{each_group, Group, Ordered, Stop};
 use crate::error::{Error, Result};
 use crate::index::{Index, Kind, Row};
 use crate::interface::{lacking, Subject};
-use crate::pipeline::{each_group, Group, Ordered, Stop};
 use crate::read::ligand::LigandFile;
 use crate::read::{self, Options};
 

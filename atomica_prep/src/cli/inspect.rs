@@ -10,10 +10,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int8Type, UInt16Type, UInt32Type, UInt8Type};
 use arrow_array::{Array, RecordBatch};
 
-use crate::cli::DONE;
+use super::DONE;
+use crate::dataset::{failures_by_code, open_shard, read_manifest, Manifest, FAILURES, REPAIRS};
 use crate::error::{Error, Result};
-use crate::pipeline::{failures_by_code, read_manifest};
-use crate::shard::{open_shard, Manifest, FAILURES, REPAIRS};
 use crate::vocab;
 
 /// Prints to standard output and gives the exit code.
