@@ -215,7 +215,7 @@ pub enum Error {
         /// The file.
         path: String,
         /// What could be read there.
-        expected: &'static str,
+        expected: String,
     },
     /// No bytes.
     #[error("{path}: is empty")]

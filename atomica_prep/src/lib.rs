@@ -15,27 +15,23 @@
     )
 )]
 
+// From bottom to top: a module knows those above it in this list and no other.
+pub mod error;
+pub mod vocab;
+pub mod files;
+pub mod structure;
+pub mod index;
+pub mod torsion;
+pub mod neighbors;
+pub mod convolution;
+pub mod read;
+pub mod fragments;
+pub mod record;
+pub mod interface;
+pub mod perturb;
+pub mod discover;
+pub mod dataset;
 pub mod build;
 pub mod cli;
-pub mod convolution;
-pub mod dataset;
-pub mod discover;
-pub mod error;
-pub mod files;
-pub mod fragments;
-pub mod index;
-pub mod interface;
-pub mod neighbors;
-pub mod perturb;
 #[cfg(feature = "python")]
 mod py;
-pub mod read;
-pub mod record;
-pub mod structure;
-pub mod torsion;
-pub mod vocab;
-
-/// Version of the shard schema that this crate writes.
-pub const SCHEMA_VERSION: u32 = 2;
-/// Version of the crate, written into every manifest.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -157,7 +157,7 @@ pub enum Repair {
     ModelNotEnded,
     /// Atoms after the record that ends the file.
     AtomsAfterEnd,
-    /// A residue that goes on after others: its parts are joined.
+    /// A residue that goes on after others: its runs of atoms are joined.
     ResidueSplit,
 }
 

@@ -14,7 +14,7 @@ use atomica_prep::fragments::{Cut, Cutter, FragmentVocabulary, Fragments, Sketch
 use atomica_prep::index::{Ids, Index, Row};
 use atomica_prep::interface::{complexes, Options, Rule, Subject};
 use atomica_prep::read::ligand::LigandFile;
-use atomica_prep::read::{self, parse, read_file, Format, Strictness};
+use atomica_prep::read::{self, read_bytes, read_file, Strictness};
 use atomica_prep::record::{Record, MAX_ATOMS};
 use atomica_prep::structure::Source;
 
@@ -32,7 +32,7 @@ fn options() -> Options {
 }
 
 fn subject(text: &str) -> Subject {
-    let structure = parse(text.as_bytes(), Format::Pdb, "x.pdb", read::Options::default()).unwrap();
+    let structure = read_bytes(text.as_bytes(), "pdb", "x.pdb", read::Options::default()).unwrap();
     Subject::new(Source { structure, sha256: String::new() })
 }
 
@@ -136,7 +136,7 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
     let too_large = {
         // Two residues, the second with copies of its atom beyond the limit.
         let text = format!("{near}{}", far.replace("   8.000", "   3.000"));
-        let mut structure = parse(text.as_bytes(), Format::Pdb, "x.pdb", read::Options::default()).unwrap();
+        let mut structure = read_bytes(text.as_bytes(), "pdb", "x.pdb", read::Options::default()).unwrap();
         let (p, e, n) = (structure.positions[0], structure.elements[0], structure.atom_names[0]);
         structure.positions.extend(std::iter::repeat_n(p, MAX_ATOMS));
         structure.elements.extend(std::iter::repeat_n(e, MAX_ATOMS));

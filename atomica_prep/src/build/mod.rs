@@ -1,6 +1,7 @@
 //! A build: rows in, shards and ledgers out, in input order, with flat memory.
 
 mod ordered;
+mod plan;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -9,68 +10,22 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use ordered::Ordered;
 pub use ordered::Stop;
+pub use plan::{Build, Existing, Inputs};
 pub use writer::{Discovered, RepairCount, Summary};
 use writer::{InputOutcomes, Outcome, Progress, Writer};
 
 use crate::dataset::{
-    clear_folder, failures_by_code, read_manifest, BuildOptions, Compression, Counts, Failure, Part, RepairLine,
-    Vocabulary, LEDGERS, MANIFEST, PROGRESS,
+    clear_folder, failures_by_code, read_manifest, Counts, Failure, Part, RepairLine, LEDGERS, MANIFEST, PROGRESS,
+    VERSION,
 };
-use crate::discover::{self, Files, StructureFile, FOUND, LEFT_OUT};
+use crate::discover::{self, Files, StructureFile};
 use crate::error::{Error, Result};
 use crate::files::{sha256_hex, to_json};
 use crate::index::{BadRow, Ids, Index, Row};
-use crate::interface::{self, Rule, Subject};
+use crate::interface::{self, Subject};
 use crate::read;
 use crate::read::ligand::LigandFile;
 use crate::record::Record;
-use crate::vocab;
-
-/// What to do with a folder that holds something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// Leave it alone.
-    Refuse,
-    /// Continue an interrupted build.
-    Resume,
-    /// Replace the data set in it.
-    Overwrite,
-}
-
-/// What a build starts from.
-#[derive(Debug, Clone)]
-pub enum Inputs {
-    /// Index files, whose rows say what to build.
-    Indexes(Vec<PathBuf>),
-    /// Structure files and folders of them, in which interfaces are looked for.
-    Structures {
-        /// Files and folders.
-        paths: Vec<PathBuf>,
-        /// Take additives of crystallisation for ligands as well.
-        keep_additives: bool,
-    },
-}
-
-/// A build to do.
-#[derive(Debug, Clone)]
-pub struct Build {
-    /// What to build from.
-    pub inputs: Inputs,
-    /// Output folder.
-    pub out: PathBuf,
-    /// How structures are read.
-    pub reading: read::Options,
-    /// How interfaces are cut.
-    pub interface: interface::Options,
-    /// Packing of the shards.
-    pub compression: Compression,
-    /// Complexes of a full shard.
-    pub shard_rows: usize,
-    /// What to do with a folder that holds something.
-    pub existing: Existing,
-    /// Which part of the inputs.
-    pub part: Part,
-}
 
 /// Inputs that are worked on together.
 enum Job {
@@ -185,46 +140,6 @@ fn with_pose(
 }
 
 impl Build {
-    fn options(&self) -> BuildOptions {
-        BuildOptions {
-            cutoff: self.interface.cutoff,
-            interface_rule: match self.interface.rule {
-                Rule::AllPairs => "all-pairs".to_owned(),
-                Rule::Reference => "reference".to_owned(),
-            },
-            neighbors: self.interface.neighbors as u64,
-            compression: self.compression,
-            shard_rows: self.shard_rows as u64,
-            fragments: self.vocabulary().fragments,
-            strictness: self.reading.strictness,
-            ids: self.reading.ids,
-        }
-    }
-
-    /// Does this build keep the ledger of that name?
-    fn writes(&self, ledger: &str) -> bool {
-        ![FOUND, LEFT_OUT].contains(&ledger) || matches!(self.inputs, Inputs::Structures { .. })
-    }
-
-    fn vocabulary(&self) -> Vocabulary {
-        match &self.interface.fragments {
-            None => Vocabulary {
-                blocks: vocab::BLOCKS as u64,
-                atoms: vocab::ATOMS as u64,
-                fragments: "none".to_owned(),
-                fragments_sha256: None,
-                fragment_entries: 0,
-            },
-            Some(table) => Vocabulary {
-                blocks: table.vocabulary.block_types,
-                atoms: vocab::ATOMS as u64,
-                fragments: table.vocabulary.name.clone(),
-                fragments_sha256: Some(table.vocabulary.sha256.clone()),
-                fragment_entries: table.vocabulary.entries,
-            },
-        }
-    }
-
     /// Checksum over what decides the result: options, vocabulary and inputs, whichever part of them is built.
     fn fingerprint(&self, sources: &Sources) -> Result<String> {
         let inputs: Vec<&str> = match sources {
@@ -236,8 +151,8 @@ impl Build {
         };
         // The manifest need not know the limit, but a build in two halves has to have one.
         let limit = self.reading.max_decompressed;
-        let parts = (crate::VERSION, self.options(), self.vocabulary(), limit, inputs);
-        let text = to_json(&parts, &self.out.join(PROGRESS))?;
+        let decisive = (VERSION, self.options(), self.vocabulary(), limit, inputs);
+        let text = to_json(&decisive, &self.out.join(PROGRESS))?;
         Ok(sha256_hex(&text))
     }
 

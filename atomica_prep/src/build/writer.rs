@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
-use super::Build;
+use super::plan::Build;
 use crate::dataset::{
     by_frequency, count, Counts, Failure, Ledger, Manifest, Part, RepairLine, ShardBuilder, ShardEntry, FAILURES,
-    LEDGERS, MANIFEST, PROGRESS, REPAIRS,
+    LEDGERS, MANIFEST, PROGRESS, REPAIRS, SCHEMA_VERSION, VERSION,
 };
 use crate::discover::{self, Found, FOUND, LEFT_OUT};
 use crate::error::{Error, Result};
@@ -300,8 +300,8 @@ impl<'a> Writer<'a> {
         }
         let options = self.build.options();
         let manifest = Manifest {
-            schema_version: crate::SCHEMA_VERSION,
-            atomica_prep_version: crate::VERSION.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            atomica_prep_version: VERSION.to_owned(),
             cutoff: options.cutoff,
             neighbors: options.neighbors,
             options,

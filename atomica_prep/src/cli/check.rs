@@ -186,9 +186,9 @@ pub fn check(
         }
         if !splits.is_empty() {
             let unknown = splits.keys().any(|s| !["train", "valid", "test"].contains(&s.as_str()));
-            let parts: Vec<String> = splits.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+            let counted: Vec<String> = splits.iter().map(|(name, count)| format!("{name} ({count})")).collect();
             let hint = if unknown { "; the usual names are train, valid, test" } else { "" };
-            say(&format!("split: {}{hint}", parts.join(", ")));
+            say(&format!("split: {}{hint}", counted.join(", ")));
         }
     }
     Ok(outcome)

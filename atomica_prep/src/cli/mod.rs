@@ -275,7 +275,10 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
         )),
         Command::Check(arguments) => check(&arguments, stop),
         Command::Merge(arguments) => merge(&arguments, stop),
-        Command::Inspect(arguments) => inspect::run(&arguments.folder, arguments.id.as_deref()),
+        Command::Inspect(arguments) => inspect::inspect(&arguments.folder, arguments.id.as_deref()).map(|text| {
+            print!("{text}");
+            DONE
+        }),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("atomica-prep: {error}");
@@ -327,8 +330,8 @@ fn part(text: &str) -> std::result::Result<Part, String> {
 fn size(text: &str) -> std::result::Result<u64, String> {
     const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
     let text = text.trim();
-    let parts = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)));
-    parts
+    let split = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)));
+    split
         .and_then(|(number, shift)| number.parse::<u64>().ok()?.checked_mul(1 << shift))
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "expected a number of bytes above 0, or one with KiB, MiB, GiB or TiB, as in 2GiB".to_owned())

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::read::{Ids, Strictness};
 
+/// Version of the shard schema that this crate writes.
+pub const SCHEMA_VERSION: u32 = 2;
+/// Version of the crate, written into every manifest.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 
@@ -159,11 +163,10 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest> {
         .and_then(|mut f| f.read_to_end(&mut text))
         .map_err(|e| wrong(format!("{MANIFEST}: {e}")))?;
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| wrong(format!("{MANIFEST}: {e}")))?;
-    if manifest.schema_version != crate::SCHEMA_VERSION {
+    if manifest.schema_version != SCHEMA_VERSION {
         return Err(wrong(format!(
             "its schema has version {}, this program reads version {}",
-            manifest.schema_version,
-            crate::SCHEMA_VERSION
+            manifest.schema_version, SCHEMA_VERSION
         )));
     }
     // A manifest from elsewhere must not make this program read files from elsewhere.

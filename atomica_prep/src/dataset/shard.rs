@@ -15,7 +15,7 @@ use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_ipc::{root_as_footer, root_as_message, Block, CompressionType, MetadataVersion};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 
-use super::manifest::{Compression, ShardEntry};
+use super::manifest::{Compression, ShardEntry, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::files::{sha256_hex, write_atomically};
 use crate::record::Record;
@@ -300,7 +300,7 @@ impl ShardBuilder {
             .map(|(name, array)| Field::new(*name, array.data_type().clone(), *name == "split"))
             .collect();
         let metadata: std::collections::HashMap<_, _> =
-            [("schema_version".to_owned(), crate::SCHEMA_VERSION.to_string())].into();
+            [("schema_version".to_owned(), SCHEMA_VERSION.to_string())].into();
         let schema = Schema::new_with_metadata(fields, metadata);
         RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
     }
@@ -419,7 +419,7 @@ fn check_schema(reader: &mut (impl Read + Seek)) -> std::result::Result<SchemaRe
     let same =
         |(a, b): (&Arc<Field>, &Arc<Field>)| a.name() == b.name() && a.data_type().equals_datatype(b.data_type());
     if found.fields().len() != wanted.fields().len() || !wanted.fields().iter().zip(found.fields()).all(same) {
-        let reason = format!("its columns are not those of schema {}", crate::SCHEMA_VERSION);
+        let reason = format!("its columns are not those of schema {}", SCHEMA_VERSION);
         return Err(ArrowError::SchemaError(reason));
     }
     Ok(wanted)

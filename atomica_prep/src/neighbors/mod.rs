@@ -237,15 +237,15 @@ pub fn nearest_in_complex(
     }
     assert!(segments.len() == positions.len() && eligible.len() == positions.len(), "one length");
     assert!(intra.len() == positions.len() * k && inter.len() == intra.len(), "rows × k");
-    let mut parts: Vec<(u8, Vec<Point>)> = Vec::new();
+    let mut groups: Vec<(u8, Vec<Point>)> = Vec::new();
     for (row, (&segment, _)) in segments.iter().zip(eligible).enumerate().filter(|(_, (_, e))| **e) {
         let point = Point { position: positions[row], row: row as u32 };
-        match parts.iter_mut().find(|(s, _)| *s == segment) {
+        match groups.iter_mut().find(|(s, _)| *s == segment) {
             Some((_, points)) => points.push(point),
-            None => parts.push((segment, vec![point])),
+            None => groups.push((segment, vec![point])),
         }
     }
-    let trees: Vec<Tree> = parts.iter_mut().map(|(_, points)| Tree::new(points)).collect();
+    let trees: Vec<Tree> = groups.iter_mut().map(|(_, points)| Tree::new(points)).collect();
     let mut lists = Lists { k, offset, intra, inter };
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {

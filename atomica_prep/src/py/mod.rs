@@ -13,6 +13,8 @@ use convolution::Convolution;
 use error::{AtomicaError, IndexFileError, ShardError, StructureError};
 use structure::Structure;
 
+use crate::dataset::{SCHEMA_VERSION, VERSION};
+
 /// Block vocabulary in index order (150 entries).
 #[pyfunction]
 fn block_symbols() -> Vec<&'static str> {
@@ -39,8 +41,8 @@ fn _prep(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(block_symbols, module)?)?;
     module.add_function(wrap_pyfunction!(atom_symbols, module)?)?;
     module.add_class::<Structure>()?;
-    module.add("SCHEMA_VERSION", crate::SCHEMA_VERSION)?;
-    module.add("VERSION", crate::VERSION)?;
+    module.add("SCHEMA_VERSION", SCHEMA_VERSION)?;
+    module.add("VERSION", VERSION)?;
     module.add("AtomicaError", py.get_type::<AtomicaError>())?;
     module.add("StructureError", py.get_type::<StructureError>())?;
     module.add("IndexFileError", py.get_type::<IndexFileError>())?;

@@ -147,18 +147,18 @@ impl Builder {
         }
     }
 
-    /// Joins the parts of residues that other residues separate, as hydrogens at the end of a chain. Equal atom names
+    /// Joins the runs of residues that other residues separate, as hydrogens at the end of a chain. Equal atom names
     /// tell another residue of the same number, alternate locations are left to [`Self::places`].
     fn join_split(&mut self) {
         let residues = &self.structure.residues;
         let names = |r: &Residue| self.structure.atom_names.get(r.start..r.end).unwrap_or_default();
-        let mut parts: Vec<Vec<usize>> = Vec::with_capacity(residues.len());
+        let mut joined: Vec<Vec<usize>> = Vec::with_capacity(residues.len());
         let mut known: HashMap<(usize, i32, Name, Name, bool, bool), usize> = HashMap::new();
         for (i, residue) in residues.iter().enumerate() {
             let key = (residue.chain, residue.resnum, residue.icode, residue.name, residue.hetero, residue.after_ter);
             let whole = self.altlocs.get(residue.start..residue.end).unwrap_or_default().iter().all(|a| *a == 0);
             let first = known.get(&key).copied().filter(|_| whole);
-            let before = first.and_then(|at| parts.get_mut(at)).filter(|before| {
+            let before = first.and_then(|at| joined.get_mut(at)).filter(|before| {
                 before
                     .iter()
                     .filter_map(|at| residues.get(*at))
@@ -179,23 +179,23 @@ impl Builder {
                     before.push(i);
                 }
                 None => {
-                    known.insert(key, parts.len());
-                    parts.push(vec![i]);
+                    known.insert(key, joined.len());
+                    joined.push(vec![i]);
                 }
             }
         }
-        if parts.len() < residues.len() {
-            self.arrange(&parts);
+        if joined.len() < residues.len() {
+            self.arrange(&joined);
         }
     }
 
-    /// Puts the residues, and the atoms with them, into the order of `parts`; each of these becomes one residue.
-    fn arrange(&mut self, parts: &[Vec<usize>]) {
+    /// Puts the residues, and the atoms with them, into the order of `joined`; each of these becomes one residue.
+    fn arrange(&mut self, joined: &[Vec<usize>]) {
         let mut order: Vec<usize> = Vec::with_capacity(self.structure.positions.len());
-        let mut residues = Vec::with_capacity(parts.len());
-        for part in parts {
+        let mut residues = Vec::with_capacity(joined.len());
+        for members in joined {
             let start = order.len();
-            let runs = part.iter().filter_map(|at| self.structure.residues.get(*at));
+            let runs = members.iter().filter_map(|at| self.structure.residues.get(*at));
             order.extend(runs.clone().flat_map(|r| r.start..r.end));
             residues.extend(runs.take(1).map(|first| Residue { start, end: order.len(), ..*first }));
         }

@@ -81,7 +81,7 @@ impl LigandFile {
     fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
         let unknown = || Error::UnknownFormat {
             path: shown.to_owned(),
-            expected: ".sdf, .mol or .mol2, plain or with .gz or .zst",
+            expected: ".sdf, .mol or .mol2, plain or with .gz or .zst".to_owned(),
         };
         let (extension, packing) = Packing::of(path).ok_or_else(unknown)?;
         match extension.as_str() {

@@ -1,4 +1,18 @@
 //! Structure files: bytes → [`Structure`], flat columns without an allocation per atom.
+//!
+//! # How to add a structure format
+//!
+//! 1. One new file here, `read/mine.rs`, with `pub(super) fn parse(text: &[u8], shown: &str, options: Options) ->
+//!    Result<Structure>`. It gives its residues and atoms in file order to a `Builder` (`builder.rs`), which joins what
+//!    is split and settles alternate locations; what it mends it counts with `builder.notes.repair`, what it cannot
+//!    read goes to `builder.notes.problems`, with line and columns. `pdb.rs` shows all of it.
+//! 2. One row in `FORMATS`, and `mod mine;`. The index, `--discover`, `check`, Python and the packings `.gz` and
+//!    `.zst` follow from the row.
+//! 3. One writer in `tests/written/mod.rs`, and one line in the test `one_entry_in_all_formats` of
+//!    `tests/round_trips.rs`, which compares the formats with one another. For the fuzzer, a function and a line in
+//!    `TARGETS` of `fuzz/src/lib.rs`.
+//!
+//! Formats of ligands are those of `ligand.rs`.
 
 mod atom_site;
 mod bcif;
@@ -21,26 +35,26 @@ use packing::{load, unpacked, Packing};
 use crate::error::{Error, Result};
 use crate::structure::{Source, Structure};
 
-/// Formats of structures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Columns of the Protein Data Bank.
-    Pdb,
-    /// Macromolecular CIF.
-    Mmcif,
-    /// Its binary form.
-    BinaryCif,
+/// A format of structures.
+struct Format {
+    /// Of its files, in lower case.
+    extensions: &'static [&'static str],
+    /// Lines of text: white space alone makes an empty file.
+    text: bool,
+    /// Has the archive's ids besides the author's.
+    label_ids: bool,
+    parse: fn(&[u8], &str, Options) -> Result<Structure>,
 }
 
-fn kind_of(path: &Path) -> Option<(Format, Packing)> {
+const FORMATS: &[Format] = &[
+    Format { extensions: &["pdb", "ent"], text: true, label_ids: false, parse: pdb::parse },
+    Format { extensions: &["cif", "mmcif"], text: true, label_ids: true, parse: mmcif::parse },
+    Format { extensions: &["bcif"], text: false, label_ids: true, parse: bcif::parse },
+];
+
+fn kind_of(path: &Path) -> Option<(&'static Format, Packing)> {
     let (extension, packing) = Packing::of(path)?;
-    let format = match extension.as_str() {
-        "pdb" | "ent" => Format::Pdb,
-        "cif" | "mmcif" => Format::Mmcif,
-        "bcif" => Format::BinaryCif,
-        _ => return None,
-    };
-    Some((format, packing))
+    Some((FORMATS.iter().find(|f| f.extensions.contains(&extension.as_str()))?, packing))
 }
 
 /// Does the file's name say a known format?
@@ -65,7 +79,7 @@ pub fn read_file_as(path: &Path, extension: &str, shown: &str, options: Options)
     read_kind(path, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_kind(path: &Path, kind: (Format, Packing), shown: &str, options: Options) -> Result<Source> {
+fn read_kind(path: &Path, kind: (&Format, Packing), shown: &str, options: Options) -> Result<Source> {
     let (raw, sha256) = load(path, shown)?;
     Ok(Source { structure: read_as(&raw, kind, shown, options)?, sha256 })
 }
@@ -85,36 +99,28 @@ pub fn read_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) ->
     read_as(raw, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_as(raw: &[u8], (format, packing): (Format, Packing), shown: &str, options: Options) -> Result<Structure> {
-    parse(&unpacked(raw, packing, options.max_decompressed, shown)?, format, shown, options)
+fn read_as(raw: &[u8], (format, packing): (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
+    let text = unpacked(raw, packing, options.max_decompressed, shown)?;
+    if format.text && text.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::EmptyFile { path: shown.to_owned() });
+    }
+    if !format.label_ids && !options.ids.usual() {
+        return Err(Error::NoLabelIds { path: shown.to_owned() });
+    }
+    (format.parse)(&text, shown, options)
 }
 
-fn kind_of_extension(extension: &str, shown: &str) -> Result<(Format, Packing)> {
+fn kind_of_extension(extension: &str, shown: &str) -> Result<(&'static Format, Packing)> {
     let name = format!("{shown}.{}", extension.trim_start_matches('.'));
     kind_of(Path::new(&name)).ok_or_else(|| unknown_format(&name))
 }
 
 fn unknown_format(shown: &str) -> Error {
-    Error::UnknownFormat {
-        path: shown.to_owned(),
-        expected: ".pdb, .ent, .cif, .mmcif or .bcif, plain or with .gz or .zst",
-    }
-}
-
-/// Reads a structure from bytes; `shown` is its name in messages.
-///
-/// # Errors
-/// Nothing but white space, no atoms, or records that cannot be read or, under strict reading, are not as they should be.
-pub fn parse(text: &[u8], format: Format, shown: &str, options: Options) -> Result<Structure> {
-    if format != Format::BinaryCif && text.iter().all(u8::is_ascii_whitespace) {
-        return Err(Error::EmptyFile { path: shown.to_owned() });
-    }
-    match format {
-        Format::Pdb if !options.ids.usual() => Err(Error::NoLabelIds { path: shown.to_owned() }),
-        Format::Pdb => pdb::parse(text, shown, options),
-        Format::Mmcif => mmcif::parse(text, shown, options),
-        Format::BinaryCif => bcif::parse(text, shown, options),
-    }
+    let known: Vec<String> = FORMATS.iter().flat_map(|f| f.extensions).map(|e| format!(".{e}")).collect();
+    let (last, others) =
+        known.split_last().map_or(Default::default(), |(last, others)| (last.as_str(), others.join(", ")));
+    let expected = format!("{others} or {last}, plain or with .gz or .zst");
+    Error::UnknownFormat { path: shown.to_owned(), expected }
 }
 
 #[cfg(test)]
@@ -123,12 +129,23 @@ mod tests {
 
     #[test]
     fn formats_by_file_name() {
-        let kind = |p: &str| kind_of(Path::new(p));
-        assert_eq!(kind("x.PDB"), Some((Format::Pdb, Packing::Plain)));
-        assert_eq!(kind("a/x.ent.gz"), Some((Format::Pdb, Packing::Gzip)));
-        assert_eq!(kind("x.mmcif.zst"), Some((Format::Mmcif, Packing::Zstd)));
-        assert_eq!(kind("x.bcif.gz"), Some((Format::BinaryCif, Packing::Gzip)));
-        assert_eq!(kind("x.sdf"), None);
-        assert_eq!(kind("pdb"), None);
+        let kind = |p: &str| kind_of(Path::new(p)).map(|(format, packing)| (format.extensions[0], packing));
+        assert_eq!(kind("x.PDB"), Some(("pdb", Packing::Plain)));
+        assert_eq!(kind("a/x.ent.gz"), Some(("pdb", Packing::Gzip)));
+        assert_eq!(kind("x.mmcif.zst"), Some(("cif", Packing::Zstd)));
+        assert_eq!(kind("x.bcif.gz"), Some(("bcif", Packing::Gzip)));
+        assert_eq!(kind("x.sdf").map(|k| k.0), None);
+        assert_eq!(kind("pdb").map(|k| k.0), None);
+        assert!(unknown_format("x")
+            .to_string()
+            .ends_with("expected .pdb, .ent, .cif, .mmcif or .bcif, plain or with .gz or .zst"));
+    }
+
+    #[test]
+    fn nothing_to_read() {
+        for (text, extension) in [("", "pdb"), (" \n ", "pdb"), ("", "cif"), ("\n", "cif"), ("", "bcif")] {
+            let error = read_bytes(text.as_bytes(), extension, "x", Options::default()).unwrap_err();
+            assert_eq!(error.code(), "EmptyFile", "{text:?} {extension}");
+        }
     }
 }
