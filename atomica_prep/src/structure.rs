@@ -1,5 +1,7 @@
 //! A structure in memory: flat columns of atoms, residues as runs of them, and what was mended to read it.
 
+use strum::IntoStaticStr;
+
 use crate::error::Problem;
 
 /// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
@@ -129,7 +131,8 @@ pub struct Source {
 }
 
 /// One kind of repair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Repair {
     /// No element, or none that can be believed: guessed from the atom's name.
     ElementGuessed,
@@ -162,42 +165,9 @@ pub enum Repair {
 }
 
 impl Repair {
-    /// All kinds, in the order in which they are listed.
-    pub const ALL: &'static [Self] = &[
-        Self::ElementGuessed,
-        Self::OccupancyAssumed,
-        Self::ChargeIgnored,
-        Self::SerialIgnored,
-        Self::NumberHybrid36,
-        Self::NumberHexadecimal,
-        Self::NumberMissing,
-        Self::LabelForAuthor,
-        Self::ShortLine,
-        Self::RecordCase,
-        Self::ModelNotBegun,
-        Self::ModelNotEnded,
-        Self::AtomsAfterEnd,
-        Self::ResidueSplit,
-    ];
-
     /// Its name in lists.
     pub fn code(self) -> &'static str {
-        match self {
-            Self::ElementGuessed => "element-guessed",
-            Self::OccupancyAssumed => "occupancy-assumed",
-            Self::ChargeIgnored => "charge-ignored",
-            Self::SerialIgnored => "serial-ignored",
-            Self::NumberHybrid36 => "number-hybrid36",
-            Self::NumberHexadecimal => "number-hexadecimal",
-            Self::NumberMissing => "number-missing",
-            Self::LabelForAuthor => "label-for-author",
-            Self::ShortLine => "short-line",
-            Self::RecordCase => "record-case",
-            Self::ModelNotBegun => "model-not-begun",
-            Self::ModelNotEnded => "model-not-ended",
-            Self::AtomsAfterEnd => "atoms-after-end",
-            Self::ResidueSplit => "residue-split",
-        }
+        self.into()
     }
 }
 
@@ -212,7 +182,7 @@ pub struct Repaired {
     pub first: Problem,
 }
 
-/// What was mended in one file, kinds in the order of [`Repair::ALL`].
+/// What was mended in one file, kinds in the order of [`Repair`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repairs(pub(crate) Vec<Repaired>);
 

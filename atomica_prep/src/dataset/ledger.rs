@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::discover::{FOUND, LEFT_OUT};
-use crate::error::{Error, Result, Stage};
+use crate::error::{Error, Result};
 use crate::structure::Repaired;
 
 /// Name of the ledger.
@@ -39,20 +39,13 @@ pub struct Failure {
 
 impl Failure {
     pub(crate) fn new(row: Option<u64>, id: String, error: &Error) -> Box<Self> {
-        let stage = match error.stage() {
-            Stage::Usage => "usage",
-            Stage::Index => "index",
-            Stage::Read => "read",
-            Stage::Interface => "interface",
-            Stage::Shard => "shard",
-        };
         Box::new(Self {
             row,
             id,
             file: error.file().unwrap_or_default().to_owned(),
             line: error.line(),
             column: error.column(),
-            stage: stage.to_owned(),
+            stage: <&str>::from(error.stage()).to_owned(),
             code: error.code().to_owned(),
             message: error.to_string(),
         })

@@ -14,17 +14,16 @@ create_exception!(atomica._prep, ShardError, AtomicaError, "Writing or reading a
 /// The one conversion of errors. Fields: `code`, `stage`, `file`, `line`, `column`.
 pub(super) fn to_python(py: Python<'_>, error: &Error) -> PyErr {
     let message = error.to_string();
-    let (raised, stage) = match error.stage() {
-        Stage::Usage => (AtomicaError::new_err(message), "usage"),
-        Stage::Index => (IndexFileError::new_err(message), "index"),
-        Stage::Read => (StructureError::new_err(message), "read"),
-        Stage::Interface => (StructureError::new_err(message), "interface"),
-        Stage::Shard => (ShardError::new_err(message), "shard"),
+    let raised = match error.stage() {
+        Stage::Usage => AtomicaError::new_err(message),
+        Stage::Index => IndexFileError::new_err(message),
+        Stage::Read | Stage::Interface => StructureError::new_err(message),
+        Stage::Shard => ShardError::new_err(message),
     };
     let value = raised.value(py);
     let set = || -> PyResult<()> {
         value.setattr("code", error.code())?;
-        value.setattr("stage", stage)?;
+        value.setattr("stage", <&str>::from(error.stage()))?;
         value.setattr("file", error.file())?;
         value.setattr("line", error.line())?;
         value.setattr("column", error.column())

@@ -41,7 +41,7 @@ impl Notes {
             return Err(Error::NeedsRepair { path: shown.to_owned(), problems: self.refused });
         }
         let mut repairs = self.repairs;
-        repairs.0.sort_by_key(|r| Repair::ALL.iter().position(|kind| *kind == r.kind));
+        repairs.0.sort_by_key(|r| r.kind);
         Ok(repairs)
     }
 }
