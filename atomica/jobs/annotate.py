@@ -43,6 +43,7 @@ from atomica.jobs.inputs import InputConfig, check_vocabulary, find, open_source
 from atomica.jobs.job import Job, Kind, Result, absolute, without_effect
 from atomica.jobs.tables import Meter, in_parts
 from atomica.model.model import Model
+from atomica.report.annotate import page
 from atomica.spec import Issues, KeyPath, Problems, setting
 
 __all__ = ["KIND", "AnnotateConfig", "Member", "probabilities"]
@@ -442,4 +443,4 @@ def _threshold(rule: ClassRule) -> dict[str, Any]:
     return shown
 
 
-KIND = Kind(AnnotateConfig, run, reads=("data",), check=check)
+KIND = Kind(AnnotateConfig, run, reads=("data",), check=check, page=page)

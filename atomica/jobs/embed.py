@@ -25,6 +25,7 @@ from atomica.jobs.job import Job, Kind, Result
 from atomica.jobs.tables import Meter, in_parts
 from atomica.keys import MODALITIES
 from atomica.model.model import Model
+from atomica.report.embed import page
 from atomica.spec import Problems, setting
 
 __all__ = ["KIND", "EmbedConfig", "Embedded", "Embeddings", "embed", "encode"]
@@ -248,7 +249,7 @@ def run(job: Job) -> Result:
     return Result(tables, figures)
 
 
-KIND = Kind(EmbedConfig, run)
+KIND = Kind(EmbedConfig, run, page=page)
 
 
 # --------------------------------------------------------------------------------------------------- Python

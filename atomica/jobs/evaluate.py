@@ -16,6 +16,7 @@ from atomica.evaluation import results
 from atomica.evaluation import statistics as evaluate
 from atomica.files import write_text
 from atomica.jobs.job import Job, Kind, Result
+from atomica.report.evaluate import page
 from atomica.spec import Issues, not_among, setting
 from atomica.train.loader import Part
 from atomica.train.validation import predict
@@ -139,4 +140,4 @@ def _columns(
     return [("id", rows.ids), ("label", [text or "" for text in texts]), (kind, flat)]
 
 
-KIND = Kind(EvaluateConfig, run, check=check)
+KIND = Kind(EvaluateConfig, run, check=check, page=page)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from atomica import compat, spec
+from atomica import compat, environment, spec
 from atomica.console import Journal
 from atomica.data.dataset import DEMO, open_dataset
 from atomica.data.sampling import Rows
@@ -29,6 +29,7 @@ from atomica.jobs.inputs import Found, InputConfig, Sources, check_vocabulary, f
 from atomica.jobs.sections import DeviceConfig, RunConfig
 from atomica.model.model import Model
 from atomica.report import done as reports
+from atomica.report.done import Draw
 from atomica.spec import Issues, Setting, Source, setting
 
 __all__ = [
@@ -81,6 +82,7 @@ class Kind:
     config: owner of the section of its name. run: does the work. reads: which of the sections "data" and "model"
     it has; seeded: whether it draws random numbers, so that `run.seed` means something.
     check: adds what is wrong with its own section to the issues, before anything is written.
+    page: draws the sections of its report that are its own.
     """
 
     config: type
@@ -88,6 +90,7 @@ class Kind:
     reads: tuple[str, ...] = ("data", "model")
     seeded: bool = False
     check: Callable[[Job, Issues], None] = lambda job, issues: None
+    page: Draw | None = None
 
 
 @dataclass
@@ -418,12 +421,10 @@ def _left_out(rows: Rows) -> list[dict[str, Any]]:
 def _finish(job: Job, result: Result, failed: int, seconds: float, journal: Journal) -> None:
     tables = {name: str(path.relative_to(job.folder)) for name, path in result.tables.items()}
     content = {"job": job.run.job, "tables": tables, "figures": dict(result.figures), "failed": failed}
-    content["seconds"] = round(seconds, 2)
+    told = overview(job) + ([] if job.rows is None else [_described(job.rows, job.input)])
+    content |= {"seconds": round(seconds, 2), "overview": told, "environment": environment.describe()}
     write_text(job.folder / RESULT, json.dumps(content, indent=1) + "\n")
-    told = overview(job)
-    if job.rows is not None:
-        told.append(_described(job.rows, job.input))
-    reports.write(job.folder, told)
+    reports.write(job.folder, job.kind.page)
     for name, value in result.figures.items():
         several = isinstance(value, Mapping)
         text = ", ".join(f"{key} {one}" for key, one in value.items()) if several else value

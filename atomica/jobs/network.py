@@ -27,6 +27,7 @@ from atomica.evaluation.results import predictions_csv
 from atomica.files import write_text
 from atomica.jobs.job import Job, Kind, Result, absolute, without_effect
 from atomica.jobs.tables import write_table
+from atomica.report.network import page
 from atomica.spec import Issues, Problems, setting
 
 __all__ = ["KIND", "NetworkConfig", "read_embeddings", "read_groups"]
@@ -452,4 +453,4 @@ def graphml(found: Embedded, network: Network, of_entity: dict[str, list[str]]) 
     return "\n".join(networkx.generate_graphml(graph)) + "\n"
 
 
-KIND = Kind(NetworkConfig, run, reads=(), seeded=True, check=check)
+KIND = Kind(NetworkConfig, run, reads=(), seeded=True, check=check, page=page)

@@ -26,6 +26,7 @@ from atomica.jobs.embed import block_columns
 from atomica.jobs.job import Job, Kind, Result
 from atomica.jobs.tables import Meter, in_parts
 from atomica.model.model import Model
+from atomica.report.score import page
 from atomica.spec import Issues, setting
 
 __all__ = ["KIND", "ScoreConfig", "colours", "scores"]
@@ -159,4 +160,4 @@ def _write_structure(job: Job, row: int, record: Record, by_block: dict[int, flo
     interface(record, by_block, target, why)
 
 
-KIND = Kind(ScoreConfig, run, check=check)
+KIND = Kind(ScoreConfig, run, check=check, page=page)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 
-from atomica.report.done import _Done, _figure, _maybe_number
+from atomica.report.done import Done, figure, number_or_text, rows
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
-# ------------------------------------------------------------------------------------------- annotate
 
-
-def _annotate(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
+    """Classes with their thresholds, and what was called for every pocket."""
     path = done.tables["pockets"]
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    pockets = rows(path)
     thresholds = done.figures.get("thresholds", {})
     called = done.figures.get("called", {})
     page.section(
@@ -26,16 +22,16 @@ def _annotate(page: Page, done: _Done) -> None:
     page.small_table(
         ["class", "called", *names[:4], *names[4:]],
         [
-            [name, str(called.get(name, 0)), *(_figure(rule.get(key, "–")) for key in names)]
+            [name, str(called.get(name, 0)), *(figure(rule.get(key, "–")) for key in names)]
             for name, rule in thresholds.items()
         ],
         "Classes, how many pockets they were called for, and where their thresholds come from",
     )
-    if not rows:
+    if not pockets:
         return
     charts = []
     for name, rule in thresholds.items():
-        values = [float(row[f"P({name})"]) for row in rows]
+        values = [float(row[f"P({name})"]) for row in pockets]
         chart = Chart(
             name,
             f"mean probability of {name}",
@@ -52,7 +48,7 @@ def _annotate(page: Page, done: _Done) -> None:
     page.charts(charts)
     page.section("Pockets")
     columns = [
-        Column(key, [_maybe_number(row[key]) if key.startswith("P(") else row[key] for row in rows])
-        for key in rows[0]
+        Column(key, [number_or_text(row[key]) if key.startswith("P(") else row[key] for row in pockets])
+        for key in pockets[0]
     ]
     page.table(columns, "Pockets with the classes that were called", name="annotations.csv", whole=path.name)

@@ -1,9 +1,13 @@
-"""Reports of the jobs after training, made from the tables they wrote."""
+"""What a finished job left behind, and the report made of it.
+
+It reads the folder of the job and nothing else, so that it can be made again: `python -m atomica.report FOLDER`.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomica import environment
-from atomica.report.annotate import _annotate
-from atomica.report.embed import _embed
-from atomica.report.evaluate import _evaluate
-from atomica.report.network import _network
-from atomica.report.page import Page
-from atomica.report.score import _score
+from atomica.report.page import REPORT, Page
 from atomica.report.svg import number
-from atomica.report.training import REPORT, versions
 from atomica.spec import tomllib
 
-__all__ = ["write"]
+__all__ = ["RESULT", "Done", "Draw", "embeddings", "figure", "labels", "number_or_text", "rows", "write"]
+
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
-class _Done:
-    """A finished job: its folder, its spec, what it left behind."""
+class Done:
+    """A finished job: its folder, its spec, the tables it wrote by name, and the figures it told."""
 
     folder: Path
     spec: Mapping[str, Any]
@@ -35,14 +34,15 @@ class _Done:
     figures: Mapping[str, Any]
 
 
-def write(folder: Path, overview: Sequence[str]) -> Path:
-    """Write `report.html` into the folder of a job that is done; returns its path.
+Draw = Callable[[Done, Page], None]
+"""What a page module's function `page` is: it adds the sections of one kind of job to a page."""
 
-    overview: what the job said of itself when it started.
-    """
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+def write(folder: Path, draw: Draw | None) -> Path:
+    """Write `report.html` into the folder of a job that is done; returns its path."""
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     text = (folder / "spec.toml").read_text(encoding="utf-8")
-    done = _Done(
+    done = Done(
         folder,
         tomllib.loads(text),
         {name: folder / path for name, path in result["tables"].items()},
@@ -55,55 +55,59 @@ def write(folder: Path, overview: Sequence[str]) -> Path:
         status="done",
     )
     page.section("Summary")
-    tiles = [
-        (name, _figure(value), "") for name, value in done.figures.items() if not isinstance(value, dict)
-    ]
+    tiles = [(name, figure(value), "") for name, value in done.figures.items() if not isinstance(value, dict)]
     if tiles:
         page.tiles(tiles)
     if result["failed"]:
         page.text(f"{result['failed']} inputs are missing here; failures.jsonl says which, and why.", "warn")
-    draw = _REPORTS.get(result["job"])
     if draw is not None:
-        draw(page, done)
+        draw(done, page)
     page.section("Run", "What the job said of itself when it started, and every setting:")
-    page.facts([(line[:8].strip(), line[8:]) for line in overview])
+    page.facts([(line[:8].strip(), line[8:]) for line in result.get("overview", [])])
     page.code(text, "spec.toml")
-    versions(page, environment.describe())
+    page.versions(result.get("environment", {}))
     path = folder / REPORT
     page.write(path)
     return path
 
 
-def _figure(value: Any) -> str:
+# ------------------------------------------------------------------------------------- for the pages of jobs
+
+
+def figure(value: Any) -> str:
+    """A number for a person; anything else as text."""
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _embeddings(table: Any) -> npt.NDArray[np.float64]:
+def number_or_text(cell: str) -> float | str | None:
+    """A cell of a CSV as the number that it is, if it is one; None if it is empty.
+
+    >>> number_or_text("0.5"), number_or_text("f1"), number_or_text("")
+    (0.5, 'f1', None)
+    """
+    try:
+        return float(cell)
+    except ValueError:
+        return cell or None
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV, by column."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def embeddings(table: Any) -> npt.NDArray[np.float64]:
+    """Column embedding of a table as an array [N, H]."""
     values = table.column("embedding").combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(table.num_rows, -1)
 
 
-def _labels(table: Any) -> dict[str, list[str | None]]:
-    """Label columns of a table of complexes."""
+def labels(table: Any) -> dict[str, list[str | None]]:
+    """Label columns of a table of complexes, by name; a value or None for each."""
     if "labels" not in table.column_names:
         return {}
-    rows = [dict(row or ()) for row in table.column("labels").to_pylist()]
+    found = [dict(row or ()) for row in table.column("labels").to_pylist()]
     return {
-        name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)
+        name: [row.get(name) for row in found] for name in dict.fromkeys(key for row in found for key in row)
     }
-
-
-def _maybe_number(text: str) -> float | str | None:
-    try:
-        return float(text)
-    except ValueError:
-        return text or None
-
-
-_REPORTS: dict[str, Callable[[Page, _Done], None]] = {
-    "embed": _embed,
-    "score": _score,
-    "annotate": _annotate,
-    "network": _network,
-    "evaluate": _evaluate,
-}

@@ -7,13 +7,12 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import _Done, _embeddings, _labels
+from atomica.report.done import Done, embeddings, labels
 from atomica.report.page import Column, Page
 
-# ---------------------------------------------------------------------------------------------- embed
 
-
-def _embed(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
+    """A map of the complexes, and a table of them."""
     path = done.tables.get("complexes")
     if path is None:
         return
@@ -21,14 +20,14 @@ def _embed(page: Page, done: _Done) -> None:
     if not table.num_rows:
         return
     ids = [str(name) for name in table.column("id").to_pylist()]
-    modality, labels = table.column("modality").to_pylist(), _labels(table)
-    values = _embeddings(table)
+    modality, known = table.column("modality").to_pylist(), labels(table)
+    values = embeddings(table)
     page.section(
         "Map", "Each point is a complex; point at it to see which. Near points have similar embeddings."
     )
     texts = [
         "\n".join(
-            [name, str(kind or ""), *(f"{key}: {column[i]}" for key, column in labels.items() if column[i])]
+            [name, str(kind or ""), *(f"{key}: {column[i]}" for key, column in known.items() if column[i])]
         )
         for i, (name, kind) in enumerate(zip(ids, modality, strict=True))
     ]
@@ -36,11 +35,11 @@ def _embed(page: Page, done: _Done) -> None:
         page,
         values,
         texts,
-        {**labels, "kind of interface": modality, "split": table.column("split").to_pylist()},
+        {**known, "kind of interface": modality, "split": table.column("split").to_pylist()},
     )
     page.section("Complexes")
     columns = [Column("id", ids), Column("kind", modality)]
-    columns += [Column(name, column) for name, column in labels.items()]
+    columns += [Column(name, column) for name, column in known.items()]
     columns += [Column(name, table.column(name).to_pylist()) for name in ("blocks", "atoms")]
     nearest = _nearest(values)
     if nearest is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +11,18 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import _Done, _embeddings, _labels, _maybe_number
+from atomica.report.done import Done, embeddings, labels, number_or_text, rows
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
 MAP_EDGES = 3000
 
 
-# -------------------------------------------------------------------------------------------- network
-
-
-def _network(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
+    """Map, similarities, groups and components of the network, and a table of its complexes."""
     nodes, edges = (pq.read_table(done.tables[name]).to_pydict() for name in ("nodes", "edges"))
     page.section("Network", "Two complexes are joined if one is among the most similar of the other.")
-    _network_map(page, done, nodes, edges)
+    _map(done, page, nodes, edges)
     charts = []
     if edges["cosine"]:
         counts, borders = np.histogram(edges["cosine"], 30)
@@ -59,11 +56,10 @@ def _network(page: Page, done: _Done) -> None:
     ):
         path = done.tables.get(name)
         if path is not None:
-            with path.open(encoding="utf-8", newline="") as stream:
-                rows = list(csv.DictReader(stream))
-            if rows:
+            found = rows(path)
+            if found:
                 page.section(title)
-                columns = [Column(key, [_typed(row[key], key) for row in rows]) for key in rows[0]]
+                columns = [Column(key, [_typed(row[key], key) for row in found]) for key in found[0]]
                 page.table(columns, caption, name=path.name, whole=path.name)
     page.section("Complexes")
     columns = [Column(key, nodes[key]) for key in ("id", "modality", "entity", "degree", "component")]
@@ -74,12 +70,10 @@ def _network(page: Page, done: _Done) -> None:
 
 
 def _typed(text: str, key: str) -> float | str | None:
-    return text if key in ("modality", "group", "ids") else _maybe_number(text)
+    return text if key in ("modality", "group", "ids") else number_or_text(text)
 
 
-def _network_map(
-    page: Page, done: _Done, nodes: Mapping[str, list[Any]], edges: Mapping[str, list[Any]]
-) -> None:
+def _map(done: Done, page: Page, nodes: Mapping[str, list[Any]], edges: Mapping[str, list[Any]]) -> None:
     """A map of the embeddings with the edges, if their file is still there."""
     named = Path(str(done.spec["network"]["embeddings"]))
     path = named / "complexes.parquet" if named.is_dir() else named
@@ -104,4 +98,4 @@ def _network_map(
         joined = [joined[i] for i in strongest.tolist() if i < len(joined)]
         page.text(f"The map shows the {MAP_EDGES:,} strongest of {len(edges['cosine']):,} edges.", "note")
     texts = [f"{name}\n{kind or ''}" for name, kind in zip(ids, component, strict=True)]
-    maps.draw(page, _embeddings(table), texts, {"component": component, **_labels(table)}, joined)
+    maps.draw(page, embeddings(table), texts, {"component": component, **labels(table)}, joined)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -19,7 +19,10 @@ from typing import Any
 from atomica.files import write_text
 from atomica.report.svg import Chart, number, script_json
 
-__all__ = ["ROWS", "Column", "Page", "asset"]
+__all__ = ["REPORT", "ROWS", "Column", "Page", "asset"]
+
+REPORT = "report.html"
+"""The page of a run, in its folder."""
 
 ROWS = 5000
 """Rows of a table that a page holds at most; it says so where there are more, and where all of them are."""
@@ -210,6 +213,20 @@ class Page:
             f'<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody id="{ident}-b">{body}</tbody>'
             f'</table></div><script type="application/json">{script_json(data)}</script></div>'
         )
+
+    def versions(self, found: Mapping[str, Any]) -> None:
+        """Hardware and versions, as `environment.describe` finds them."""
+        facts = [(key, str(found[key])) for key in ("started", "device") if key in found]
+        facts += [
+            (
+                name.replace("_gib", ", GiB"),
+                ", ".join(map(str, value)) if isinstance(value, list) else str(value),
+            )
+            for name, value in found.get("hardware", {}).items()
+        ]
+        self.facts(facts)
+        listed = [[name, str(version)] for name, version in found.get("versions", {}).items()]
+        self.small_table(["package", "version"], listed, "Versions")
 
     def raw(self, html: str) -> None:
         """HTML that the caller has escaped."""

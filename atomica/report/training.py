@@ -18,15 +18,14 @@ import numpy as np
 
 from atomica import environment
 from atomica.report import labelled
-from atomica.report.page import Page
+from atomica.report.page import REPORT, Page
 from atomica.report.svg import Chart, number
 from atomica.spec import tomllib
 from atomica.train.logging import METRICS
 from atomica.train.stopping import Interrupted, StopRequested
 
-__all__ = ["REPORT", "reported", "versions", "write"]
+__all__ = ["reported", "write"]
 
-REPORT = "report.html"
 MOST_STEPS = 400
 """Points of a curve over steps; more steps are joined, and their means shown."""
 
@@ -316,19 +315,4 @@ def _versions(page: Page, run: _Run) -> None:
     page.section("Versions and hardware")
     if len(run.starts) > 1:
         page.text("Started and resumed: " + ", ".join(str(one.get("started", "")) for one in run.starts))
-    versions(page, run.starts[-1])
-
-
-def versions(page: Page, found: Mapping[str, Any]) -> None:
-    """Hardware and versions, as `environment.describe` finds them."""
-    facts = [(key, str(found[key])) for key in ("started", "device") if key in found]
-    facts += [
-        (name.replace("_gib", ", GiB"), _plain(value)) for name, value in found.get("hardware", {}).items()
-    ]
-    page.facts(facts)
-    listed = [[name, str(version)] for name, version in found.get("versions", {}).items()]
-    page.small_table(["package", "version"], listed, "Versions")
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    page.versions(run.starts[-1])
