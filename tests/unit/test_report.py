@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -210,8 +211,8 @@ def test_a_plot_that_does_not_fit_is_replaced_by_a_note():
     page.section("s")
     show(page, given, ("roc", "scatter", "scattr"))
     html = page.html()
-    assert "No plot &#x27;roc&#x27;: it shows a probability of yes" in html
-    assert "did you mean &quot;scatter&quot;?" in html
+    assert "No plot 'roc': it shows a probability of yes" in unescape(html)
+    assert 'did you mean "scatter"?' in unescape(html)
     assert "Predicted against measured" in html
     both = Answers(["a", "b"], ["0", "1"], np.array([0.0, 1.0]), np.array([0.2, 0.7]), [], "share", FILE)
     page = Page("t", "k")
