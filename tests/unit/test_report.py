@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from atomica.errors import SpecError
-from atomica.evaluation.statistics import auroc, compare, intervals
+from atomica.evaluation.statistics import compare, intervals
 from atomica.heads import available, head_class
 from atomica.report.page import FIRST, ROWS, Column, Page
-from atomica.report.predictions import PLOTS, Answers, _curve_steps, plot, show, unknown
+from atomica.report.predictions import PLOTS, Answers, plot, show, unknown, wilson
 from atomica.report.svg import Chart, script_json, ticks
 from atomica.report.training import _joined
 
@@ -135,15 +136,6 @@ def test_long_curves_keep_their_mean():
     assert np.mean(joined_y) == pytest.approx(3.0, abs=0.01)
 
 
-def test_roc_curve_has_the_area_it_states():
-    generator = np.random.default_rng(3)
-    labels = generator.integers(0, 2, 200)
-    scores = np.round(labels * 0.4 + generator.random(200), 2)  # with ties
-    found, wrong = _curve_steps(labels, scores)
-    x, y = np.append(0, wrong) / (labels == 0).sum(), np.append(0, found) / labels.sum()
-    assert np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) == pytest.approx(auroc(labels, scores))
-
-
 FILE = "predictions.csv"
 HEADS = {"probability": "binary", "classes": "multiclass", "number": "regression"}
 
@@ -195,6 +187,39 @@ def test_each_kind_of_answer_has_its_pictures(kind, pictures, count):
     worst = {"probability": "of the label", "classes": "of the label", "number": "size of error"}[kind]
     column = [row[table["columns"].index(worst)] for row in table["rows"]]
     assert column == sorted(column, reverse=kind == "number")
+
+
+class Drawn(Page):
+    """A page that remembers its charts."""
+
+    def charts(self, charts, *, large=False):
+        self.seen = [*getattr(self, "seen", []), *charts]
+        super().charts(charts, large=large)
+
+
+def test_curves_have_a_point_for_every_threshold():
+    given = answers("probability", 200)
+    given = replace(given, predicted=np.round(given.predicted, 2))  # with ties
+    page = Drawn("t", "k")
+    show(page, given, ("roc", "precision_recall"))
+    positives, negatives = given.targets.sum(), (1 - given.targets).sum()
+    for name, scores in (("this model", given.predicted), ("baseline", given.baseline)):
+        roc, both = [(0.0, 0.0)], []
+        for threshold in sorted(set(scores), reverse=True):
+            called = given.targets[scores >= threshold]
+            roc.append(((1 - called).sum() / negatives, called.sum() / positives))
+            both.append((called.sum() / positives, called.mean()))
+        for chart, wanted in zip(page.seen, (roc, both), strict=True):
+            line = next(one for one in chart.series if one.name == name)
+            np.testing.assert_allclose(list(zip(line.x, line.y, strict=True)), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (0, 50), (3, 10), (499, 1000)])
+def test_intervals_of_shares_are_those_of_wilson(hits, count):
+    """Solved for the shares p that lie 1.96 standard errors, those of p, from what was observed."""
+    z = 1.959963984540054
+    roots = np.roots([count + z * z, -(2 * hits + z * z), hits * hits / count])
+    np.testing.assert_allclose(wilson(hits, count), sorted(roots), atol=1e-9)
 
 
 def test_heads_name_plots_there_are():
