@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomica.files import EVALUATION, METRICS, RESULT
 from atomica.report import PAGES, done, sweeps, training
-from atomica.train.logging import METRICS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,15 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (folder / sweeps.TABLE).is_file():
         print(sweeps.write(folder))
     elif (folder / METRICS).is_file():
-        finished = (folder / "evaluation.json").is_file()
+        finished = (folder / EVALUATION).is_file()
         print(training.write(folder, status="done" if finished else "interrupted"))
-    elif (folder / done.RESULT).is_file():
-        job = json.loads((folder / done.RESULT).read_text(encoding="utf-8"))["job"]
-        draw = importlib.import_module(PAGES[job]).page if job in PAGES else None
-        print(done.write(folder, draw))
+    elif (folder / RESULT).is_file():
+        job = json.loads((folder / RESULT).read_text(encoding="utf-8"))["job"]
+        print(done.write(folder, importlib.import_module(PAGES[job]).page))
     else:
         print(
-            f"{folder}: neither a training run ({METRICS}), nor a job that is done ({done.RESULT}), nor a sweep "
+            f"{folder}: neither a training run ({METRICS}), nor a job that is done ({RESULT}), nor a sweep "
             f"({sweeps.TABLE})",
             file=sys.stderr,
         )

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomica.report.page import REPORT, Page
+from atomica import environment
+from atomica.files import REPORT, RESULT, SPEC
+from atomica.report.page import Page
 from atomica.report.svg import number
 from atomica.spec import tomllib
 
-__all__ = ["RESULT", "Done", "Draw", "embeddings", "figure", "labels", "number_or_text", "rows", "write"]
-
-RESULT = "result.json"
+__all__ = ["Done", "Draw", "embeddings", "figure", "labels_of", "number_or_text", "rows", "write"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ Draw = Callable[[Done, Page], None]
 """What a page module's function `page` is: it adds the sections of one kind of job to a page."""
 
 
-def write(folder: Path, draw: Draw | None) -> Path:
-    """Write `report.html` into the folder of a job that is done; returns its path."""
+def write(folder: Path, draw: Draw) -> Path:
+    """Write `report.html` into the folder of a job that is done; returns its path. draw: the page of its kind."""
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    text = (folder / "spec.toml").read_text(encoding="utf-8")
+    text = (folder / SPEC).read_text(encoding="utf-8")
     done = Done(
         folder,
         tomllib.loads(text),
@@ -60,12 +60,12 @@ def write(folder: Path, draw: Draw | None) -> Path:
         page.tiles(tiles)
     if result["failed"]:
         page.text(f"{result['failed']} inputs are missing here; failures.jsonl says which, and why.", "warn")
-    if draw is not None:
-        draw(done, page)
+    draw(done, page)
     page.section("Run", "What the job said of itself when it started, and every setting:")
     page.facts([(line[:8].strip(), line[8:]) for line in result.get("overview", [])])
-    page.code(text, "spec.toml")
-    page.versions(result.get("environment", {}))
+    page.code(text, SPEC)
+    for start in environment.read(folder)[-1:]:
+        page.versions(start)
     path = folder / REPORT
     page.write(path)
     return path
@@ -103,7 +103,7 @@ def embeddings(table: Any) -> npt.NDArray[np.float64]:
     return values.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(table.num_rows, -1)
 
 
-def labels(table: Any) -> dict[str, list[str | None]]:
+def labels_of(table: Any) -> dict[str, list[str | None]]:
     """Label columns of a table of complexes, by name; a value or None for each."""
     if "labels" not in table.column_names:
         return {}

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import Done, embeddings, labels
+from atomica.report.done import Done, embeddings, labels_of
 from atomica.report.page import Column, Page
 
 
@@ -20,14 +20,14 @@ def page(done: Done, page: Page) -> None:
     if not table.num_rows:
         return
     ids = [str(name) for name in table.column("id").to_pylist()]
-    modality, known = table.column("modality").to_pylist(), labels(table)
+    modality, labels = table.column("modality").to_pylist(), labels_of(table)
     values = embeddings(table)
     page.section(
         "Map", "Each point is a complex; point at it to see which. Near points have similar embeddings."
     )
     texts = [
         "\n".join(
-            [name, str(kind or ""), *(f"{key}: {column[i]}" for key, column in known.items() if column[i])]
+            [name, str(kind or ""), *(f"{key}: {column[i]}" for key, column in labels.items() if column[i])]
         )
         for i, (name, kind) in enumerate(zip(ids, modality, strict=True))
     ]
@@ -35,11 +35,11 @@ def page(done: Done, page: Page) -> None:
         page,
         values,
         texts,
-        {**known, "kind of interface": modality, "split": table.column("split").to_pylist()},
+        {**labels, "kind of interface": modality, "split": table.column("split").to_pylist()},
     )
     page.section("Complexes")
     columns = [Column("id", ids), Column("kind", modality)]
-    columns += [Column(name, column) for name, column in known.items()]
+    columns += [Column(name, column) for name, column in labels.items()]
     columns += [Column(name, table.column(name).to_pylist()) for name in ("blocks", "atoms")]
     nearest = _nearest(values)
     if nearest is not None:

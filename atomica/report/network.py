@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import Done, embeddings, labels, number_or_text, rows
+from atomica.report.done import Done, embeddings, labels_of, number_or_text, rows
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
@@ -98,4 +98,4 @@ def _map(done: Done, page: Page, nodes: Mapping[str, list[Any]], edges: Mapping[
         joined = [joined[i] for i in strongest.tolist() if i < len(joined)]
         page.text(f"The map shows the {MAP_EDGES:,} strongest of {len(edges['cosine']):,} edges.", "note")
     texts = [f"{name}\n{kind or ''}" for name, kind in zip(ids, component, strict=True)]
-    maps.draw(page, embeddings(table), texts, {"component": component, **labels(table)}, joined)
+    maps.draw(page, embeddings(table), texts, {"component": component, **labels_of(table)}, joined)

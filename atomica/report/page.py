@@ -22,10 +22,7 @@ from markupsafe import Markup
 from atomica.files import write_text
 from atomica.report.svg import Chart, number, script_json
 
-__all__ = ["REPORT", "ROWS", "Column", "Page", "asset"]
-
-REPORT = "report.html"
-"""The page of a run, in its folder."""
+__all__ = ["ROWS", "Column", "Page", "asset"]
 
 ROWS = 5000
 """Rows of a table that a page holds at most; it says so where there are more, and where all of them are."""

@@ -7,20 +7,19 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atomica import spec
+from atomica.data.noise import NoiseConfig
+from atomica.data.sampling import DataConfig
+from atomica.errors import SpecError
+from atomica.heads import NEEDS, TARGETS, Head, available, head_class
 from atomica.jobs.sections import DeviceConfig, RunConfig
+from atomica.model.start import InitConfig
+from atomica.nn.encoding import EncoderConfig
 from atomica.spec import Issues, Problems, Setting, setting
-
-if TYPE_CHECKING:
-    from atomica.data.noise import NoiseConfig
-    from atomica.data.sampling import DataConfig
-    from atomica.heads import Head
-    from atomica.model.start import InitConfig
-    from atomica.nn.encoding import EncoderConfig
-    from atomica.train.config import TrainConfig
-    from atomica.train.logging import LogConfig
+from atomica.train.config import TrainConfig
+from atomica.train.logging import LogConfig
 
 __all__ = ["NOISE_KEYS", "HeadConfig", "HeadSpec", "Spec", "read_spec", "sections", "settings"]
 
@@ -147,13 +146,6 @@ class _Section:
 
 def _sections() -> dict[str, _Section]:
     """Field of `Spec` → its section."""
-    from atomica.data.noise import NoiseConfig
-    from atomica.data.sampling import DataConfig
-    from atomica.model.start import InitConfig
-    from atomica.nn.encoding import EncoderConfig
-    from atomica.train.config import TrainConfig
-    from atomica.train.logging import LogConfig
-
     return {
         "run": _Section("run", RunConfig),
         "data": _Section("data", DataConfig),
@@ -176,8 +168,6 @@ def settings(kinds: Sequence[str] = ()) -> list[Setting]:
 
     kinds: the heads whose settings are listed; empty: all, those of other packages too.
     """
-    from atomica.heads import available, head_class
-
     rows: list[Setting] = []
     for section in _sections().values():
         rows += spec.describe(section.cls, section.name, exclude=section.hidden)
@@ -243,8 +233,6 @@ NOISE_KEYS = {
 
 def _check_heads(checked: Spec, issues: Issues) -> None:
     """What heads need of the data, the noise and each other, against what the spec gives them."""
-    from atomica.heads import NEEDS, TARGETS
-
     learnt: set[str] = set()
     for index, head in enumerate(checked.heads):
         path: spec.KeyPath = ("head", index, "kind")
@@ -292,9 +280,6 @@ def _is_table(value: Any) -> bool:
 
 
 def _read_heads(source: spec.Source, issues: Issues) -> tuple[HeadSpec, ...] | None:
-    from atomica.errors import SpecError
-    from atomica.heads import available, head_class
-
     tables = source.tree.get("head")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         kinds = ", ".join(available())
