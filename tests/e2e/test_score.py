@@ -141,6 +141,24 @@ def test_the_job_writes_a_table_and_coloured_structures(tmp_path, tiny_set):
     assert json.loads((out / "result.json").read_text())["tables"]["scores"] == "scores.parquet"
 
 
+def test_complexes_of_one_id_have_a_structure_each_and_the_report_shows_both(tmp_path, tiny_set):
+    for name, file in (("first", "c01.pdb"), ("second", "c03.pdb")):
+        (tmp_path / f"{name}.csv").write_text(f"id,path,chain1,chain2\none,{tiny_set.parent}/{file},A,B\n")
+    source = f'["{tmp_path}/first.csv", "{tmp_path}/second.csv"]'
+    spec = spec_of(tmp_path, "SOURCE")
+    spec.write_text(spec.read_text().replace('"SOURCE"', source))
+    assert main([str(spec)]) == 0
+    out = tmp_path / "out"
+    assert sorted(path.name for path in (out / "structures").iterdir()) == ["one-0.pdb", "one-1.pdb"]
+    page = (out / "report.html").read_text()
+    for row in (0, 1):
+        assert f"<option>one, row {row}</option>" in page
+        assert f"How much the embedding of one, row {row} changes" in page
+    texts = [json.dumps((out / "structures" / f"one-{row}.pdb").read_text())[1:200] for row in (0, 1)]
+    assert texts[0] != texts[1]
+    assert all(text in page for text in texts)
+
+
 def test_without_the_file_the_interface_is_written(tmp_path):
     from biotite.structure.io import pdbx
 
