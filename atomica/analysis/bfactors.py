@@ -215,7 +215,7 @@ def interface(record: Record, by_block: Mapping[int, float], target: Path, why: 
             *(resnum, _quoted(icodes[block] or "?"), f"{x:.3f}", f"{y:.3f}", f"{z:.3f}", "1.00"),
             *(f"{by_block.get(block, 0.0):.2f}", resnum, chain, shown, 1),
         )
-        lines.append(" ".join(str(part) for part in fields))
+        lines.append(" ".join(str(value) for value in fields))
     path = target.with_name(target.name + INTERFACE)
     write_bytes(path, ("\n".join(lines) + "\n#\n").encode())
     return path

@@ -240,7 +240,7 @@ def _metric(run: _Run, name: str, best: int | None) -> Chart:
 
 
 def _over_steps(run: _Run, prefix: str, title: str) -> Chart:
-    """What is recorded by step under a name, and under it by part."""
+    """What is recorded by step under a name, and under it by module of the model."""
     chart = Chart(title, "step", title.partition(",")[0].lower(), f"{title}, by step.", height=240)
     keys = list(dict.fromkeys(key for one in run.steps for key in one if key.partition("/")[0] == prefix))
     for index, key in enumerate(keys):

@@ -82,17 +82,17 @@ def test_far_atoms_are_not_computed_again():
     model, data = model_of({"layers": 3}), atomica.open_dataset("demo://pockets")
     record = data[int(np.argmin(np.abs(data.block_counts() - 40)))]
     reached = []
-    inner = masking._layer
+    inner = masking.after_layer
 
     def counted(*given, **named):
         reached.append(len(given[6]) / len(given[2].x))
         return inner(*given, **named)
 
-    masking._layer = counted
+    masking.after_layer = counted
     try:
         _, values = scores(model, record)
     finally:
-        masking._layer = inner
+        masking.after_layer = inner
     np.testing.assert_allclose(values, pair_by_pair(model, record), rtol=0, atol=2e-6)
     assert reached[0] < 0.2  # only what a mask reaches is computed again
     assert reached == sorted(reached)
