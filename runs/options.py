@@ -41,7 +41,7 @@ def settings_table() -> str:
     from atomica.jobs import job
     from atomica.jobs.train.spec import settings
     from atomica.spec import describe
-    from atomica.sweep import SweepConfig
+    from atomica.sweep.config import SweepConfig
 
     rows = []
     for row in [*settings(BUILT_IN), *describe(SweepConfig, "sweep"), *job.settings()]:

@@ -20,8 +20,7 @@ from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
 from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
 from atomica.nn.layers import mlp
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = [
     "ACTIVATIONS",
@@ -60,12 +59,7 @@ class NetworkConfig:
     dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
-        if problems := self.problems():
-            raise SpecError("; ".join(problems))
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values."""
-        return out_of_range(self)
+        Problems.check(config=self)
 
     def network(self, width: int) -> nn.Sequential:
         """The network: [N, width] → [N, 1]."""
@@ -97,8 +91,7 @@ class Head(nn.Module):
 
     def __init__(self, config: Any, encoder: EncoderConfig) -> None:
         super().__init__()
-        if problems := out_of_range(config):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=config)
         self.config = config
 
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:

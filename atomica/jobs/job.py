@@ -401,7 +401,7 @@ def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Source
     try:
         sources = find(paths) if paths else None
     except DataError as error:
-        issues.add(("data", "source"), str(error))
+        issues.take(("data", "source"), error)
     if data is None:
         return sources
     if sources is not None and not sources.unbuilt:

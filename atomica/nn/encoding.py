@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from atomica.data.edges import EdgePlan
-from atomica.errors import SpecError
 from atomica.nn.irreps import Layout
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = ["ACTIVATIONS", "DetailedEncoding", "EmbeddingConfig", "EncoderConfig", "Encoding", "LevelDetail"]
 
@@ -40,8 +38,7 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        if problems := out_of_range(self):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=self)
 
     @property
     def frames(self) -> tuple[str, ...]:
@@ -86,8 +83,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if isinstance(self.embeddings, dict):  # as a saved model's description has it
             object.__setattr__(self, "embeddings", EmbeddingConfig(**self.embeddings))
-        if problems := out_of_range(self):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=self)
 
     def graph_options(self) -> dict[str, Any]:
         """Keyword arguments for `atomica.graph.batch` that build the graphs this encoder expects."""

@@ -13,6 +13,7 @@ import sklearn.metrics
 import torch
 
 import atomica
+from atomica import spec
 from atomica.data.noise import Perturbation
 from atomica.errors import DataError, SpecError
 from atomica.heads import BUILT_IN, Head, available, head_class
@@ -96,6 +97,28 @@ def test_settings_out_of_range_are_all_named(config, settings, parts):
         config(**settings)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "message"),
+    [
+        ('kind = "binary"\npositive = "a; b"\nnegative = "a; b"', "negative", "must differ from positive"),
+        (
+            'kind = "multiclass"\nclasses = ["", "a: b; c"]',
+            "classes",
+            "an empty label means that there is none",
+        ),
+    ],
+)
+def test_no_label_tears_a_message(tmp_path, table, key, message):
+    from atomica.jobs.train.spec import read_spec
+
+    path = tmp_path / "spec.toml"
+    path.write_text(f'[run]\nname = "a"\n[data]\ntrain = "d"\n[[head]]\n{table}\n')
+    issues = spec.Issues(spec.load(path))
+    read_spec(issues.source, issues)
+    value = spec.show(issues.source.get(("head", 0, key)))
+    assert [(issue.key, issue.message) for issue in issues.found] == [(f"head.0.{key} = {value}", message)]
 
 
 def test_numbers_as_labels():

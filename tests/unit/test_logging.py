@@ -54,7 +54,7 @@ def test_how_far_a_job_is_stands_in_the_log(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress(tmp_path, monkeypatch, terminal):
     now = 1000.0
-    monkeypatch.setattr(logging.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     journal = Journal()
     journal.open(tmp_path, resume=False)
     screen = io.StringIO()
