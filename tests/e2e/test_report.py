@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from atomica.files import REPORT
+from atomica.jobs import JOBS
 from atomica.report import sweeps, training
 from atomica.report.__main__ import main as report_command
 from atomica.runner import main
@@ -149,7 +151,7 @@ def test_a_report_is_made_again_without_the_head(finished, tmp_path):
     (folder / "evaluation.json").write_text(evaluation.replace('"kind": "binary"', '"kind": "gone"'))
     training.write(folder, status="done")
     report = (folder / REPORT).read_text()
-    assert "unknown head kind &#x27;gone&#x27;" in report
+    assert "unknown head kind 'gone'" in unescape(report)
     assert "ROC curve" not in report
     assert "95% interval" in report
 
@@ -241,6 +243,23 @@ def test_a_job_ends_with_a_report(jobs, browse, name, shown):
     if name != "score":  # which the next test opens
         page = browse(report)
         assert re.search(r"1–\d+ of \d+", page)
+
+
+@pytest.mark.parametrize("name", sorted(set(JOBS) - {"train"}))
+def test_the_report_of_a_job_is_made_again_from_its_folder(jobs, name, capsys):
+    """The job hands its page in, the command finds it by the job's name; but for the charts' ids both are the same."""
+    path = jobs[name] / REPORT
+    before = path.read_text()
+    path.unlink()
+    assert report_command([str(jobs[name])]) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+    again = path.read_text()
+    assert re.sub(r"chart-\d+", "", again) == re.sub(r"chart-\d+", "", before)
+
+
+def test_what_is_no_run_has_no_report(tmp_path, capsys):
+    assert report_command([str(tmp_path)]) == 2
+    assert "neither a training run (metrics.jsonl), nor a job that is done" in capsys.readouterr().err
 
 
 def test_the_structure_is_drawn(jobs, browse, tmp_path):

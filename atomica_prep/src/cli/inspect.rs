@@ -10,21 +10,17 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int8Type, UInt16Type, UInt32Type, UInt8Type};
 use arrow_array::{Array, RecordBatch};
 
-use crate::cli::DONE;
+use crate::dataset::{failures_by_code, open_shard, read_manifest, Manifest, FAILURES, REPAIRS};
 use crate::error::{Error, Result};
-use crate::pipeline::{failures_by_code, read_manifest};
-use crate::shard::{open_shard, Manifest, FAILURES, REPAIRS};
 use crate::vocab;
 
-/// Prints to standard output and gives the exit code.
-pub fn run(folder: &Path, id: Option<&str>) -> Result<u8> {
+/// What a data set holds, or with an id that complex, as text.
+pub fn inspect(folder: &Path, id: Option<&str>) -> Result<String> {
     let manifest = read_manifest(folder)?;
-    let text = match id {
-        None => overview(folder, &manifest)?,
-        Some(id) => complex(folder, &manifest, id)?,
-    };
-    print!("{text}");
-    Ok(DONE)
+    match id {
+        None => overview(folder, &manifest),
+        Some(id) => complex(folder, &manifest, id),
+    }
 }
 
 fn wrong(path: &Path, reason: impl ToString) -> Error {

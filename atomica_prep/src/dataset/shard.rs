@@ -1,7 +1,7 @@
-//! Arrow shards, the manifest, and the ledger of failures.
+//! Arrow shards, written and read.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,170 +14,12 @@ use arrow_ipc::reader::{read_footer_length, FileReader, FileReaderBuilder};
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_ipc::{root_as_footer, root_as_message, Block, CompressionType, MetadataVersion};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::manifest::{Compression, ShardEntry, SCHEMA_VERSION};
 use crate::error::{Error, Result};
-use crate::interface::Record;
-use crate::pipeline::Part;
-use crate::read::{Ids, Strictness};
-
-/// Name of the manifest.
-pub const MANIFEST: &str = "manifest.json";
-/// Name of the ledger.
-pub const FAILURES: &str = "failures.jsonl";
-
-/// Name of the list of repairs.
-pub const REPAIRS: &str = "repairs.jsonl";
-
-/// SHA-256 as hex digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
-}
-
-/// How the buffers of a shard are packed. Only unpacked ones can be read without copying.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// As they are.
-    #[default]
-    None,
-    /// Zstandard frames.
-    Zstd,
-    /// LZ4 frames.
-    Lz4,
-}
-
-/// A finished shard, as the manifest lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardEntry {
-    /// File name.
-    pub file: String,
-    /// Complexes in it.
-    pub rows: u64,
-    /// Size of the file.
-    pub bytes: u64,
-    /// Its checksum, hex.
-    pub sha256: String,
-}
-
-/// Sums over a build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// Rows of the index.
-    pub inputs: u64,
-    /// Complexes written.
-    pub complexes: u64,
-    /// Lines of the ledger.
-    pub failures: u64,
-    /// Blocks, global ones included.
-    pub blocks: u64,
-    /// Atoms, global ones included.
-    pub atoms: u64,
-}
-
-/// The vocabularies a data set was made with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vocabulary {
-    /// Block types.
-    pub blocks: u64,
-    /// Atom types.
-    pub atoms: u64,
-    /// Name of the fragment vocabulary, or `none`.
-    pub fragments: String,
-    /// SHA-256 of its file.
-    pub fragments_sha256: Option<String>,
-    /// Its entries.
-    pub fragment_entries: u64,
-}
-
-/// The options a data set was made with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BuildOptions {
-    /// Å.
-    pub cutoff: f64,
-    /// `all-pairs` or `reference`.
-    pub interface_rule: String,
-    /// Stored neighbours.
-    pub neighbors: u64,
-    /// Packing of the shards.
-    pub compression: Compression,
-    /// Complexes of a full shard.
-    pub shard_rows: u64,
-    /// Name of the fragment vocabulary, or `none`.
-    pub fragments: String,
-    /// `lenient` or `strict`.
-    #[serde(default)]
-    pub strictness: Strictness,
-    /// Whose chain ids and residue numbers; not written where they are the author's.
-    #[serde(default, skip_serializing_if = "Ids::usual")]
-    pub ids: Ids,
-}
-
-/// `manifest.json`. It holds no times, so equal builds are equal bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Version of the shard schema.
-    pub schema_version: u32,
-    /// Version of this crate.
-    pub atomica_prep_version: String,
-    /// Options of the build.
-    pub options: BuildOptions,
-    /// Å.
-    pub cutoff: f64,
-    /// Stored neighbours.
-    pub neighbors: u64,
-    /// Vocabularies.
-    pub vocabulary: Vocabulary,
-    /// Checksum over options and inputs; all parts of one build have the same. Empty in data sets of old.
-    #[serde(default)]
-    pub fingerprint: String,
-    /// Which part of the inputs this is, if it is not all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<Part>,
-    /// Sums.
-    pub counts: Counts,
-    /// The shards in order.
-    pub shards: Vec<ShardEntry>,
-}
-
-/// Writes a file under a temporary name, flushes it to the disk and renames it.
-///
-/// # Errors
-/// The folder cannot be written.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let wrong = |e: std::io::Error| Error::Write { path: path.display().to_string(), reason: e.to_string() };
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary).map_err(wrong)?;
-    file.write_all(bytes).map_err(wrong)?;
-    file.sync_all().map_err(wrong)?;
-    drop(file);
-    std::fs::rename(&temporary, path).map_err(wrong)?;
-    // The new name is safe only once the folder is; not every system lets one open folders.
-    if let Some(folder) = path.parent().and_then(|p| File::open(p).ok()) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
-/// JSON with a line end.
-///
-/// # Errors
-/// Never for the types of this module; kept so that no caller has to promise it.
-pub fn to_json(value: &impl Serialize, path: &Path) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::Write { path: path.display().to_string(), reason: e.to_string() })?;
-    text.push(b'\n');
-    Ok(text)
-}
+use crate::files::{sha256_hex, write_atomically};
+use crate::record::Record;
+use crate::structure::Name;
 
 /// Lists of numbers of many rows, one after the other.
 #[derive(Debug)]
@@ -382,9 +224,9 @@ impl ShardBuilder {
         self.bond_orders.push(&record.bond_orders);
         self.block_chains.push(record.block_chains.iter().map(String::as_str));
         self.block_resnums.push(&record.block_resnums);
-        self.block_icodes.push(record.block_icodes.iter().map(crate::read::Name::as_str));
-        self.block_components.push(record.block_components.iter().map(crate::read::Name::as_str));
-        self.atom_names.push(record.atom_names.iter().map(crate::read::Name::as_str));
+        self.block_icodes.push(record.block_icodes.iter().map(Name::as_str));
+        self.block_components.push(record.block_components.iter().map(Name::as_str));
+        self.atom_names.push(record.atom_names.iter().map(Name::as_str));
         self.source_path.push(&record.source_path);
         self.source_sha256.push(&record.source_sha256);
         self.ligand_chemistry.push(record.ligand_chemistry);
@@ -458,7 +300,7 @@ impl ShardBuilder {
             .map(|(name, array)| Field::new(*name, array.data_type().clone(), *name == "split"))
             .collect();
         let metadata: std::collections::HashMap<_, _> =
-            [("schema_version".to_owned(), crate::SCHEMA_VERSION.to_string())].into();
+            [("schema_version".to_owned(), SCHEMA_VERSION.to_string())].into();
         let schema = Schema::new_with_metadata(fields, metadata);
         RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect())
     }
@@ -577,7 +419,7 @@ fn check_schema(reader: &mut (impl Read + Seek)) -> std::result::Result<SchemaRe
     let same =
         |(a, b): (&Arc<Field>, &Arc<Field>)| a.name() == b.name() && a.data_type().equals_datatype(b.data_type());
     if found.fields().len() != wanted.fields().len() || !wanted.fields().iter().zip(found.fields()).all(same) {
-        let reason = format!("its columns are not those of schema {}", crate::SCHEMA_VERSION);
+        let reason = format!("its columns are not those of schema {}", SCHEMA_VERSION);
         return Err(ArrowError::SchemaError(reason));
     }
     Ok(wanted)

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use arrow_array::cast::AsArray as _;
 use arrow_array::RecordBatch;
 
+use crate::build::Stop;
+use crate::dataset::{
+    clear_folder, open_shard, read_manifest, write_batch, Counts, Failure, Ledger, Manifest, Part, ShardBuilder,
+    ShardEntry, FAILURES, LEDGERS, MANIFEST, MAX_VALUES,
+};
 use crate::discover::{FOUND, LEFT_OUT};
 use crate::error::{Error, Result};
-use crate::pipeline::{clear_folder, read_manifest, Failure, Ledger, Part, Stop, LEDGERS};
-use crate::shard::{
-    open_shard, to_json, write_atomically, write_batch, Counts, Manifest, ShardBuilder, ShardEntry, FAILURES, MANIFEST,
-    MAX_VALUES,
-};
+use crate::files::{to_json, write_atomically};
 
 /// Joins `parts`, given in any order, in the folder `out`. `tick` hears of every shard read. Gives the sums, or
 /// nothing if a stop was requested; then there is no manifest.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::build::{each_group, Group, Ordered, Stop};
 use crate::error::{Error, Result};
 use crate::index::{Index, Kind, Row};
 use crate::interface::{lacking, Subject};
-use crate::pipeline::{each_group, Group, Ordered, Stop};
 use crate::read::ligand::LigandFile;
 use crate::read::{self, Options};
 
@@ -186,9 +186,9 @@ pub fn check(
         }
         if !splits.is_empty() {
             let unknown = splits.keys().any(|s| !["train", "valid", "test"].contains(&s.as_str()));
-            let parts: Vec<String> = splits.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+            let counted: Vec<String> = splits.iter().map(|(name, count)| format!("{name} ({count})")).collect();
             let hint = if unknown { "; the usual names are train, valid, test" } else { "" };
-            say(&format!("split: {}{hint}", parts.join(", ")));
+            say(&format!("split: {}{hint}", counted.join(", ")));
         }
     }
     Ok(outcome)

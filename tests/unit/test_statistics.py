@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from atomica.evaluation import baseline, results
-from atomica.evaluation import statistics as evaluate
+from atomica.evaluation import baseline, results, statistics
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -18,14 +17,16 @@ def test_metrics_agree_with_scikit_learn(seed):
     scores = generator.random(40)
     if seed % 2:
         scores = np.round(scores, 1)  # ties
-    assert evaluate.auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert evaluate.auprc(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert statistics.auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert statistics.auprc(labels, scores) == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-12
+    )
 
 
 def test_one_class_is_undefined():
     labels, scores = np.zeros(4, dtype=np.int64), np.arange(4.0)
-    assert np.isnan(evaluate.auroc(labels, scores))
-    result = evaluate.compare(labels, scores, scores, seed=0)
+    assert np.isnan(statistics.auroc(labels, scores))
+    result = statistics.compare(labels, scores, scores, seed=0)
     assert result["model"]["auroc"] == {"value": None, "low": None, "high": None}
     assert "all of one class" in results.format_comparison(result, "yes")
 
@@ -38,7 +39,7 @@ def sample(count, shift, seed=0):
 
 def test_interval_has_about_the_width_theory_gives():
     labels, scores = sample(400, 1.0)
-    found = evaluate.compare(labels, scores, np.zeros(400), seed=3)["model"]["auroc"]
+    found = statistics.compare(labels, scores, np.zeros(400), seed=3)["model"]["auroc"]
     area = found["value"]
     q1, q2, n = area / (2 - area), 2 * area**2 / (1 + area), 200
     error = np.sqrt((area * (1 - area) + (n - 1) * (q1 - area**2) + (n - 1) * (q2 - area**2)) / n**2)
@@ -47,21 +48,21 @@ def test_interval_has_about_the_width_theory_gives():
 
 def test_same_seed_same_intervals():
     labels, scores = sample(50, 0.5)
-    one = evaluate.compare(labels, scores, -scores, seed=5, resamples=100)
-    assert one == evaluate.compare(labels, scores, -scores, seed=5, resamples=100)
-    assert one != evaluate.compare(labels, scores, -scores, seed=6, resamples=100)
+    one = statistics.compare(labels, scores, -scores, seed=5, resamples=100)
+    assert one == statistics.compare(labels, scores, -scores, seed=5, resamples=100)
+    assert one != statistics.compare(labels, scores, -scores, seed=6, resamples=100)
     assert one["resamples"] == 100
 
 
 def test_conclusions_say_whether_the_interval_includes_the_baseline():
     labels, good = sample(200, 3.0)
     noise = np.random.default_rng(9).random(200)
-    better = evaluate.compare(labels, good, noise, seed=0, resamples=200)["conclusions"][0]
+    better = statistics.compare(labels, good, noise, seed=0, resamples=200)["conclusions"][0]
     assert "does not include the baseline's" in better
     assert "the model is better by" in better
-    worse = evaluate.compare(labels, noise, good, seed=0, resamples=200)["conclusions"][0]
+    worse = statistics.compare(labels, noise, good, seed=0, resamples=200)["conclusions"][0]
     assert "the model is worse by" in worse
-    same = evaluate.compare(labels, good, good, seed=0, resamples=200)
+    same = statistics.compare(labels, good, good, seed=0, resamples=200)
     assert "includes the baseline's" in same["conclusions"][0]
     assert "do not show the model to be better" in same["conclusions"][0]
     table = results.format_comparison(same, "yes")
@@ -79,18 +80,18 @@ def test_baseline_learns_composition_and_is_deterministic():
     two = baseline.fit_baseline(features[:40], labels[:40], features[40:], seed=1)
     assert np.array_equal(one.probabilities, two.probabilities)
     assert one.chosen_by == "cross-validation"
-    assert evaluate.auroc(labels[40:], one.probabilities) > 0.8
+    assert statistics.auroc(labels[40:], one.probabilities) > 0.8
     few = baseline.fit_baseline(features[:6], labels[:6], features[40:], seed=1)
     assert (few.strength, few.chosen_by) == (1.0, "fixed")
 
 
 def test_what_counts_as_a_binary_head():
     binary = np.array([0, 1, 1])
-    assert evaluate.is_binary(binary, np.array([0.1, 0.5, 0.9]))
-    assert not evaluate.is_binary(binary.astype(float), np.array([0.1, 0.5, 0.9]))
-    assert not evaluate.is_binary(binary + 1, np.array([0.1, 0.5, 0.9]))
-    assert not evaluate.is_binary(binary, np.array([0.1, 0.5, 1.9]))
-    assert not evaluate.is_binary(binary, np.ones((3, 2)) / 2)
+    assert statistics.is_binary(binary, np.array([0.1, 0.5, 0.9]))
+    assert not statistics.is_binary(binary.astype(float), np.array([0.1, 0.5, 0.9]))
+    assert not statistics.is_binary(binary + 1, np.array([0.1, 0.5, 0.9]))
+    assert not statistics.is_binary(binary, np.array([0.1, 0.5, 1.9]))
+    assert not statistics.is_binary(binary, np.ones((3, 2)) / 2)
 
 
 def test_predictions_csv():

@@ -1,5 +1,9 @@
 //! `atomica-prep`: arguments, progress, summary, exit codes. One `run` for the binary and for Python.
 
+pub mod check;
+mod inspect;
+mod merge;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -7,13 +11,13 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::build::{Build, Existing, Inputs, Stop, Summary};
+use crate::dataset::{Compression, Part, FAILURES, REPAIRS};
 use crate::discover;
 use crate::error::{Error, Result};
 use crate::fragments::Fragments;
 use crate::interface::{Options, Rule};
-use crate::pipeline::{Build, Existing, Inputs, Part, Stop, Summary};
 use crate::read::{self, Ids, Strictness};
-use crate::shard::Compression;
 
 /// Everything was done.
 pub const DONE: u8 = 0;
@@ -271,7 +275,10 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
         )),
         Command::Check(arguments) => check(&arguments, stop),
         Command::Merge(arguments) => merge(&arguments, stop),
-        Command::Inspect(arguments) => crate::inspect::run(&arguments.folder, arguments.id.as_deref()),
+        Command::Inspect(arguments) => inspect::inspect(&arguments.folder, arguments.id.as_deref()).map(|text| {
+            print!("{text}");
+            DONE
+        }),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("atomica-prep: {error}");
@@ -323,8 +330,8 @@ fn part(text: &str) -> std::result::Result<Part, String> {
 fn size(text: &str) -> std::result::Result<u64, String> {
     const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
     let text = text.trim();
-    let parts = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)));
-    parts
+    let split = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), shift)));
+    split
         .and_then(|(number, shift)| number.parse::<u64>().ok()?.checked_mul(1 << shift))
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "expected a number of bytes above 0, or one with KiB, MiB, GiB or TiB, as in 2GiB".to_owned())
@@ -428,13 +435,13 @@ fn check(arguments: &Check, stop: &Stop) -> Result<u8> {
     // Lines and bar would run into each other on a terminal.
     let say = |line: &str| bar.suspend(|| println!("{line}"));
     let reading = read::Options { ids: arguments.ids.into(), ..read::Options::default() };
-    let outcome = pool.install(|| crate::check::check(&arguments.inputs, arguments.all, reading, stop, &tick, &say));
+    let outcome = pool.install(|| check::check(&arguments.inputs, arguments.all, reading, stop, &tick, &say));
     bar.finish_and_clear();
     let outcome = outcome?;
     eprintln!("{} rows checked, {} problems", outcome.rows, outcome.problems);
     Ok(match outcome {
-        crate::check::Outcome { interrupted: true, .. } => INTERRUPTED,
-        crate::check::Outcome { problems: 0, .. } => DONE,
+        check::Outcome { interrupted: true, .. } => INTERRUPTED,
+        check::Outcome { problems: 0, .. } => DONE,
         _ => SOME_FAILED,
     })
 }
@@ -445,7 +452,7 @@ fn merge(arguments: &Merge, stop: &Stop) -> Result<u8> {
         bar.set_length(total);
         bar.set_position(shards);
     };
-    let merged = crate::merge::merge(&arguments.parts, &arguments.out, arguments.overwrite, stop, &tick);
+    let merged = merge::merge(&arguments.parts, &arguments.out, arguments.overwrite, stop, &tick);
     bar.finish_and_clear();
     let out = arguments.out.display();
     Ok(match merged? {
@@ -528,10 +535,10 @@ fn report(summary: &Summary, build: &Build, elapsed: Duration) {
         eprintln!("  {count} {code}");
     }
     if counts.failures > 0 {
-        eprintln!("  see {}", build.out.join(crate::shard::FAILURES).display());
+        eprintln!("  see {}", build.out.join(FAILURES).display());
     }
     if !summary.repairs.is_empty() {
-        eprintln!("mended to read them (see {}):", build.out.join(crate::shard::REPAIRS).display());
+        eprintln!("mended to read them (see {}):", build.out.join(REPAIRS).display());
     }
     for repair in &summary.repairs {
         eprintln!("  {} {} in {} inputs", repair.count, repair.kind, repair.inputs);
