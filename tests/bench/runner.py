@@ -1,4 +1,4 @@
-"""What a run costs beside its arithmetic, as the README quotes it.
+"""What a run costs beside its arithmetic.
 
     python tests/bench/runner.py                     overhead per step, time to the first step, checkpoints
     python tests/bench/runner.py --only overhead --runs 20 --set data.batch_blocks=60 --set data.max_item_blocks=60
