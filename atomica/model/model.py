@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from atomica import files as checksums
 from atomica.data.inputs import GraphInputs
+from atomica.data.inputs import inputs as inputs_of
 from atomica.data.transfer import moved
 from atomica.errors import DataError, SpecError
 from atomica.heads import Head, head_class
@@ -141,7 +142,7 @@ class Model(nn.Module):
         if isinstance(graph, GraphInputs):
             inputs = graph
         else:
-            inputs = inputs.inputs(graph, dtype=next(self.parameters()).dtype)
+            inputs = inputs_of(graph, dtype=next(self.parameters()).dtype)
             if self.segment is not None:
                 inputs = inputs.with_alone(self.segment)
         for name in self.heads:
