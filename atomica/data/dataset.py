@@ -352,7 +352,7 @@ def open_dataset(path: str | Path) -> Dataset:
 
 
 def _demo(name: str) -> Path:
-    root = Path(__file__).parent / "demo"
+    root = Path(__file__).parents[1] / "demo"
     wanted = name[len(DEMO) :]
     there = sorted(entry.parent.name for entry in root.glob("*/manifest.json"))
     if wanted not in there:

@@ -36,7 +36,7 @@ __all__ = [
 
 FIRST_FRAGMENT_BLOCK = 150
 """Block types below are specials, residues and elements; fragments of several atoms follow in file order."""
-SHIPPED = Path(__file__).parent / "vocabularies"
+SHIPPED = Path(__file__).parents[1] / "vocabularies"
 """Vocabularies that come with the package, found by name."""
 _FIRST_ELEMENT_BLOCK = 32
 _HYDROGENS = ("H", "D", "T")
