@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomica.nn.kernels.registry import KERNELS
+from atomica.nn.kernels.registry import CHOICES
 from atomica.spec import Problems, setting
 
 __all__ = ["DeviceConfig", "RunConfig"]
@@ -52,9 +52,8 @@ class DeviceConfig:
     threads: int = setting(0, "CPU threads of PyTorch; 0: its own choice", low=0, high=1024)
     kernel: str = setting(
         "auto",
-        "what computes the convolution. auto: rust on a CPU, torch on a GPU; torch: PyTorch's operations, on a CPU "
-        "about half as fast; triton: kernels for a GPU that no GPU has run yet",
-        choices=KERNELS,
+        "what computes the equivariant encoder's convolutions",
+        choices=CHOICES,
     )
     accumulate: int = setting(
         1,

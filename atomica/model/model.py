@@ -26,8 +26,11 @@ from atomica.model.format import (
     _write,
     read_weights,
 )
+from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoder import Encoder
 from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.kernels import registry
+from atomica.spec import not_among
 
 __all__ = ["Losses", "Model", "load"]
 
@@ -71,6 +74,34 @@ class Model(nn.Module):
             raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
         self.segment = seen.pop() if seen else None
         self.detailed = any("detail" in self.head(name).needs for name in self.heads)
+
+    def use_kernel(self, name: str) -> Model:
+        """Let all convolutions, those of heads too, be computed by the kernel `name`; returns the model.
+
+        Where that kernel does not work, PyTorch's operations go on to do the work; `registry.kernel_problem` says
+        beforehand whether it does on a device. A saved model does not remember its kernel. Raises SpecError for a
+        name that is none of `registry.CHOICES`.
+        """
+        if name not in registry.CHOICES:
+            raise SpecError(f"kernel = {name!r}: {not_among(name, tuple(registry.CHOICES))}")
+        for convolution in self._convolutions():
+            convolution.kernel = name
+        return self
+
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that computes its convolutions where it is now; None if it has no convolution.
+
+        >>> from atomica.testing import small_model
+        >>> small_model().use_kernel("torch").kernel, small_model().kernel
+        ('torch', 'rust')
+        """
+        for convolution in self._convolutions():
+            return registry.kernel_for(convolution.kernel, next(convolution.parameters()))
+        return None
+
+    def _convolutions(self) -> list[FullyConnected]:
+        return [module for module in self.modules() if isinstance(module, FullyConnected)]
 
     def inputs(self, graph: Any) -> GraphInputs:
         """The tensors of a batched DGL graph on the model's device and in its precision."""

@@ -42,23 +42,23 @@ class EquivariantNorm(nn.Module):
         self.weights = nn.ParameterDict(
             {slot.name: nn.Parameter(torch.ones(slot.channels)) for slot in layout.slots}
         )
-        centred = [slot.channels for slot in layout.slots if (slot.l, slot.parity) == (0, 1)]
+        centred = [slot.channels for slot in layout.slots if (slot.degree, slot.parity) == (0, 1)]
         self.bias = nn.Parameter(torch.zeros(centred[0])) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
         degrees = range(3) if x.shape[1] == self.layout.dim else range(1)
         runs = []
-        for l in degrees:  # noqa: E741
+        for degree in degrees:
             parts = []
             for slot in self.layout.slots:
-                if slot.l != l:
+                if slot.degree != degree:
                     continue
                 values = self.layout.view(x, slot)
-                if (slot.l, slot.parity) == (0, 1):
+                if (slot.degree, slot.parity) == (0, 1):
                     values = values - values.mean(dim=2, keepdim=True)
                 power = values.square().mean(dim=(1, 2), keepdim=True)
                 values = values * (power + NORM_EPS).rsqrt() * self.weights[slot.name]
-                if (slot.l, slot.parity) == (0, 1):
+                if (slot.degree, slot.parity) == (0, 1):
                     assert self.bias is not None
                     values = values + self.bias
                 parts.append(values)
@@ -175,12 +175,12 @@ class Interaction(EdgeConvolution):
         update = self.update(edges, x, scalars_only=scalars_only, receivers=receivers)
         own = x if receivers is None else receivers
         runs, first = [], 0
-        for l in range(1 if scalars_only else 3):  # noqa: E741
-            width = self.outputs.channels[l] * (2 * l + 1)
-            run = update[:, first : first + width].unflatten(1, (2 * l + 1, -1))
+        for degree in range(1 if scalars_only else 3):
+            width = self.outputs.channels[degree] * (2 * degree + 1)
+            run = update[:, first : first + width].unflatten(1, (2 * degree + 1, -1))
             first += width
-            missing = self.outputs.channels[l] - self.inputs.channels[l]
-            if self.inputs.channels[l]:
-                run = run + F.pad(self.inputs.run(own, l), (0, missing))
+            missing = self.outputs.channels[degree] - self.inputs.channels[degree]
+            if self.inputs.channels[degree]:
+                run = run + F.pad(self.inputs.run(own, degree), (0, missing))
             runs.append(run.flatten(1))
         return torch.cat(runs, dim=1)

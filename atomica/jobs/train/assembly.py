@@ -108,7 +108,6 @@ def assemble(
         torch.set_num_threads(checked.device.threads)
     elif ranks.local_size > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.local_size))
-    registry.KERNEL = checked.device.kernel
     device = torch.device(wanted)
     if device.type == "cuda":
         device = torch.device("cuda", ranks.local_rank)
@@ -190,7 +189,7 @@ def _build_model(
             started = initialise(model, checked.init.init)
         except DataError as error:
             issues.add(("model", "init"), str(error))
-    return model.to(device), started
+    return model.to(device).use_kernel(checked.device.kernel), started
 
 
 def _check_model(model: Model, checked: Spec, issues: Issues) -> None:

@@ -32,13 +32,11 @@ MIB, GIB = 2**20, 2**30
 def overview(job: Job) -> list[str]:
     """What is about to run, for a person: data, classes, model, steps."""
     import numpy as np
-    import torch
-
-    from atomica.nn.kernels.registry import kernel_for
 
     checked = job.spec
-    kernel = kernel_for(torch.empty(0, device=job.device))
-    lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {kernel} convolution"]
+    lines = [
+        f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {job.model.kernel} convolution"
+    ]
     seen = "both partners" if checked.data.input == "complex" else f"{checked.data.input} alone"
     for name, part in job.parts.items():
         rows = part.rows

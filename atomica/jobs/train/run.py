@@ -29,11 +29,8 @@ EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
 
 def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
     """Start what the run's folder holds, with the resolved spec. told: the overview, which the report repeats."""
-    import torch
-
     from atomica import environment
     from atomica.files import write_text
-    from atomica.nn.kernels.registry import kernel_for
 
     journal.open(job.folder, resume=job.resume is not None)
     header = (
@@ -45,7 +42,7 @@ def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> Non
         {
             "device": str(job.device),
             "ranks": ranks.size,
-            "kernel": kernel_for(torch.empty(0, device=job.device)),
+            "kernel": job.model.kernel,
             "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
             "overview": told,
         },
