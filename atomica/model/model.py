@@ -27,8 +27,8 @@ from atomica.model.format import (
     read_weights,
 )
 from atomica.nn.convolution import FullyConnected
-from atomica.nn.encoder import Encoder
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoders import settings_from
+from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.kernels import registry
 from atomica.spec import not_among
 
@@ -45,6 +45,7 @@ class Losses(NamedTuple):
 class Model(nn.Module):
     """An encoder with any number of named heads.
 
+    `config`: settings of an encoder, which decide its kind too.
     `heads` maps names to heads; `weights` gives each head's share of the total loss (default 1).
     `kinds` maps names to registered kinds (default: the name itself) and is needed only to save.
     Raises SpecError if heads want the encoder to see different things.
@@ -52,7 +53,7 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: EncoderSettings,
         heads: Mapping[str, Head] | None = None,
         *,
         kinds: Mapping[str, str] | None = None,
@@ -60,7 +61,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = config.build()
         self.heads = nn.ModuleDict(dict(heads or {}))
         self.kinds = {name: (kinds or {}).get(name, name) for name in self.heads}
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.heads}
@@ -263,7 +264,7 @@ class Model(nn.Module):
         """Everything but the weights, as plain data: what `model.json` holds."""
         return {
             "format": FORMAT,
-            "encoder": dataclasses.asdict(self.config),
+            "encoder": self.config.description(),
             "heads": [
                 {
                     "name": name,
@@ -279,7 +280,7 @@ class Model(nn.Module):
     def from_description(cls, description: Mapping[str, Any]) -> Model:
         """A model with fresh weights from what `description` gives. Raises DataError on an unknown format."""
         _check_format(description)
-        encoder = EncoderConfig(**description["encoder"])
+        encoder = settings_from(description["encoder"])
         heads, kinds, weights = {}, {}, {}
         for entry in description["heads"]:
             kind = head_class(entry["kind"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from atomica.data.sampling import DataConfig
     from atomica.heads import Head
     from atomica.model.start import InitConfig
-    from atomica.nn.encoding import EncoderConfig
+    from atomica.nn.encoding import EncoderSettings
     from atomica.train.config import TrainConfig
     from atomica.train.logging import LogConfig
 
@@ -77,7 +77,7 @@ class Spec:
 
     run: RunConfig
     data: DataConfig
-    model: EncoderConfig
+    model: EncoderSettings
     init: InitConfig
     noise: NoiseConfig
     heads: tuple[HeadSpec, ...]
@@ -93,7 +93,7 @@ class Spec:
             ("run", asdict(self.run)),
             ("data", asdict(self.data)),
             ("noise", asdict(self.noise)),
-            ("model", {**asdict(self.init), **model}),
+            ("model", {**asdict(self.init), "kind": self.model.kind, **model}),
             *(("[[head]]", head.table()) for head in self.heads),
             ("train", asdict(self.train)),
             ("device", asdict(self.device)),
@@ -145,12 +145,12 @@ class _Section:
         )
 
 
-def _sections() -> dict[str, _Section]:
-    """Field of `Spec` → its section."""
+def _sections(encoder: str = "") -> dict[str, _Section]:
+    """Field of `Spec` → its section. encoder: its kind; empty: the one that specs have which name none."""
     from atomica.data.noise import NoiseConfig
     from atomica.data.sampling import DataConfig
     from atomica.model.start import InitConfig
-    from atomica.nn.encoding import EncoderConfig
+    from atomica.nn.encoders import DEFAULT, encoder_class
     from atomica.train.config import TrainConfig
     from atomica.train.logging import LogConfig
 
@@ -159,28 +159,43 @@ def _sections() -> dict[str, _Section]:
         "data": _Section("data", DataConfig),
         "noise": _Section("noise", NoiseConfig),
         "init": _Section("model", InitConfig),
-        "model": _Section("model", EncoderConfig, ("block_types",)),
+        "model": _Section("model", encoder_class(encoder or DEFAULT).Config, ("block_types",)),
         "train": _Section("train", TrainConfig),
         "device": _Section("device", DeviceConfig),
         "log": _Section("log", LogConfig),
     }
 
 
-def sections() -> list[tuple[str, type, tuple[str, ...]]]:
-    """Sections of a spec that trains, but [[head]]: name, the dataclass that owns keys of it, fields not to be set."""
-    return [(section.name, section.cls, section.hidden) for section in _sections().values()]
+def sections(encoder: str = "") -> list[tuple[str, type, tuple[str, ...]]]:
+    """Sections of a spec that trains, but [[head]]: name, the dataclass that owns keys of it, fields not to be set.
+
+    encoder: its kind; empty: the one that specs have which name none.
+    """
+    return [(section.name, section.cls, section.hidden) for section in _sections(encoder).values()]
 
 
 def settings(kinds: Sequence[str] = ()) -> list[Setting]:
     """Every setting there is, with its default and meaning: the rows of the table in the documentation.
 
-    kinds: the heads whose settings are listed; empty: all, those of other packages too.
+    kinds: the heads whose settings are listed; empty: all, those of other packages too. Of the encoders, those of this
+    package.
     """
     from atomica.heads import available, head_class
+    from atomica.nn.encoders import BUILT_IN, encoder_class
+    from atomica.nn.encoding import EncoderSettings
 
     rows: list[Setting] = []
-    for section in _sections().values():
-        rows += spec.describe(section.cls, section.name, exclude=section.hidden)
+    for name, section in _sections().items():
+        cls = EncoderSettings if name == "model" else section.cls
+        rows += spec.describe(cls, section.name, exclude=section.hidden)
+        if name == "model":
+            shared = {row.key for row in rows}
+            rows += [
+                replace(row, doc=f"({encoder}) {row.doc}")
+                for encoder in BUILT_IN
+                for row in spec.describe(encoder_class(encoder).Config, "model", exclude=section.hidden)
+                if row.key not in shared
+            ]
     rows += spec.describe(HeadConfig, "head.N")
     for kind in kinds or available():
         rows += [
@@ -192,7 +207,7 @@ def settings(kinds: Sequence[str] = ()) -> list[Setting]:
 
 def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     """The typed spec of a source; None, and issues added, if anything is wrong with it."""
-    sections = _sections()
+    sections = _sections(_encoder(source, issues))
     owned: dict[str, list[str]] = {}
     for section in sections.values():
         owned.setdefault(section.name, []).extend(section.keys())
@@ -231,6 +246,28 @@ def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     return None if issues.found else checked
 
 
+def _encoder(source: spec.Source, issues: Issues) -> str:
+    """The kind of encoder that a spec asks for, by name or by the model that it starts from; empty: by neither."""
+    from atomica.errors import DataError, SpecError
+    from atomica.model.format import saved_encoder
+    from atomica.nn.encoders import available, encoder_class
+
+    table = source.tree.get("model")
+    kind, origin = (table.get(key) if isinstance(table, dict) else None for key in ("kind", "init"))
+    if kind is None and isinstance(origin, str):
+        try:
+            return str(saved_encoder(origin)["kind"])
+        except DataError:
+            return ""  # which is reported where the model is opened
+    if isinstance(kind, str):
+        try:
+            encoder_class(kind)
+            return kind
+        except SpecError:
+            issues.add(("model", "kind"), spec.not_among(kind, available()))
+    return ""
+
+
 NOISE_KEYS = {
     "rotation": "rotation_sigma",
     "translation": "translation_sigma",
@@ -254,6 +291,8 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
         unknown += [] if head.cls.targets in TARGETS else [f"targets from {head.cls.targets!r}"]
         if unknown:
             issues.add(path, f"its class asks for {', '.join(unknown)}, which no run can give")
+        if lacking := head.cls.unserved(checked.model):
+            issues.add(path, lacking)
         if "partners" in head.cls.needs and checked.data.input != "complex":
             issues.add(
                 path,
