@@ -8,22 +8,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from atomica import spec
+from atomica.data.sampling import DataConfig
+from atomica.heads import available, head_class
+from atomica.jobs import JOBS
+from atomica.jobs.job import Kind, kind
+from atomica.jobs.train.spec import HeadConfig, sections
+from atomica.nn import encoders
+from atomica.report.predictions import PLOTS
+from atomica.sweep.config import SweepConfig
+from atomica.train.config import TrainConfig
+from atomica.train.schedule import TAKES, ScheduleConfig
 
 __all__ = ["listing", "schema"]
 
 
 def listing() -> str:
     """Heads, their plots, encoders, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
-    from atomica.data.sampling import DataConfig
-    from atomica.heads import available, head_class
-    from atomica.jobs import JOBS
-    from atomica.jobs.job import kind
-    from atomica.nn import encoders
-    from atomica.report.predictions import PLOTS
-    from atomica.sweep import SweepConfig
-    from atomica.train.config import TrainConfig
-    from atomica.train.schedule import TAKES, ScheduleConfig
-
     lines = ['heads: kind = "…" in [[head]]']
     for name in available():
         cls = head_class(name)
@@ -51,15 +51,10 @@ def listing() -> str:
         lines += ["", title]
         for name, meaning in spec.meanings(cls_, key).items():
             lines += _entry(name, meaning, ())
-    lines += [
-        "",
-        "jobs: run.job, with a section of the same name",
-        *_entry("train", "train and evaluate", ()),
-    ]
-    for name, module in sorted(JOBS.items()):
-        lines += _entry(
-            name, importlib.import_module(module).__doc__ or "", spec.describe(kind(name).config, name)
-        )
+    lines += ["", "jobs: run.job, with a section of the same name"]
+    for name, module in JOBS.items():
+        meaning, config = importlib.import_module(module).__doc__ or "", kind(name).config
+        lines += _entry(name, meaning, () if config is None else spec.describe(config, name))
     return "\n".join(lines)
 
 
@@ -84,12 +79,13 @@ def _wrapped(text: str) -> list[str]:
 
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 7, which TOML editors read) of all specs that this installation can run."""
-    from atomica.jobs import JOBS
-    from atomica.jobs.job import sections
-
     jobs = [_training()]
-    for name in sorted(JOBS):
-        tables = {key: spec.schema(cls, exclude=hidden) for key, (cls, hidden) in sections(name).items()}
+    for name, job in ((name, kind(name)) for name in sorted(JOBS)):
+        if not isinstance(job, Kind):
+            continue
+        tables = {
+            key: spec.schema(cls, exclude=tuple(hidden)) for key, (cls, hidden) in job.sections(name).items()
+        }
         tables["run"]["properties"]["job"] = {"const": name}
         tables["run"]["required"] = ["job", *tables["run"]["required"]]
         jobs.append(_variant(tables))
@@ -103,11 +99,6 @@ def schema() -> dict[str, Any]:
 
 def _training() -> dict[str, Any]:
     """The schema of specs that train."""
-    from atomica.heads import available, head_class
-    from atomica.jobs.train.spec import HeadConfig, sections
-    from atomica.nn import encoders
-    from atomica.sweep import SweepConfig
-
     tables: dict[str, Any] = {}
     models = []
     for encoder in encoders.available():
@@ -118,17 +109,17 @@ def _training() -> dict[str, Any]:
                 tables[name]["properties"] |= table["properties"]
             else:
                 tables[name] = table
+        del tables["model"]["required"]  # no encoder has a setting without a default
+        tables["model"]["properties"]["kind"] |= {"const": encoder}
         models.append(tables["model"])
-        del models[-1]["required"]  # no encoder has a setting without a default
-        models[-1]["properties"]["kind"] |= {"const": encoder}
     tables["model"] = {"type": "object", "anyOf": models}
     tables["run"]["properties"]["job"] = {"const": "train", "default": "train"}
     heads = []
-    for kind in available():
-        cls = head_class(kind)
+    for name in available():
+        cls = head_class(name)
         head = spec.schema(HeadConfig, exclude=() if cls.targets == "labels" else ("label",))
         own = spec.schema(cls.Config)
-        head["properties"] |= {"kind": {"const": kind}, **own["properties"]}
+        head["properties"] |= {"kind": {"const": name}, **own["properties"]}
         head["required"] += own["required"]
         heads.append({**head, "description": (cls.__doc__ or "").strip().splitlines()[0]})
     tables["head"] = {"type": "array", "minItems": 1, "items": {"anyOf": heads}}

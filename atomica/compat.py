@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atomica import environment
 from atomica.errors import DataError
 from atomica.heads import Head
 from atomica.heads.affinity import AffinityConfig, AffinityHead
@@ -217,9 +218,7 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
     weights, settings = _files(Path(path), None if config is None else Path(config))
     if settings is None:
         return load_own(path, device)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_reference(settings, weights).to(device)
+    return load_reference(settings, weights).to(environment.device(device))
 
 
 def weights_file(path: str | Path, config: str | Path | None = None) -> Path:

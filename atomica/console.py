@@ -1,16 +1,18 @@
-"""What a run tells a person: on the terminal, and as plain lines in the log.txt of its folder."""
+"""What a run tells a person: on the terminal, as plain lines in the log.txt of its folder, and how far it is."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-__all__ = ["TEXT", "Journal"]
+from atomica.files import LOG
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-TEXT = "log.txt"
+__all__ = ["Journal", "Meter", "progress_bar"]
 
 
 class Journal:
@@ -27,9 +29,9 @@ class Journal:
     def open(self, folder: Path, *, resume: bool) -> None:
         """Start log.txt in the folder of a run with what was told so far; a resumed run adds to its own."""
         if not resume:
-            (folder / TEXT).unlink(missing_ok=True)
+            (folder / LOG).unlink(missing_ok=True)
         # Several processes may add to it.
-        self._stream = (folder / TEXT).open("a", encoding="utf-8")
+        self._stream = (folder / LOG).open("a", encoding="utf-8")
         kept, self._kept = self._kept, []
         for text in kept:
             self.note(text)
@@ -55,3 +57,68 @@ class Journal:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error with the field `rate` and the remaining time; it goes when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}")
+    made = (TextColumn(column) if isinstance(column, str) else column for column in columns)
+    return Progress(*made, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+
+
+class Meter:
+    """Progress of a job, on a terminal as a bar with rate and remaining time, elsewhere as a line now and then.
+
+    >>> with Meter(10, quiet=True) as meter:
+    ...     meter.add(4)
+    >>> meter.done
+    4
+    """
+
+    EVERY_S = 15.0
+
+    def __init__(self, total: int, unit: str = "complexes", *, quiet: bool = False) -> None:
+        self.total, self.unit, self.done, self.counted = total, unit, 0, 0
+        self.began = self._last = time.monotonic()
+        self.quiet = quiet
+        self._bar = None
+        if not quiet and sys.stderr.isatty():
+            self._bar = progress_bar()
+            self._task = self._bar.add_task("", total=total, rate="")
+            self._bar.start()
+
+    def __enter__(self) -> Meter:
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    @property
+    def rate(self) -> float:
+        """Units per second in this process; what an earlier one did is not counted."""
+        return self.counted / max(time.monotonic() - self.began, 1e-9)
+
+    def skip(self, count: int) -> None:
+        """Count what an earlier run has done."""
+        self.done += count
+
+    def add(self, count: int) -> None:
+        """Count what was done now, and show it."""
+        self.done += count
+        self.counted += count
+        now = time.monotonic()
+        text = f"{self.rate:.1f} {self.unit}/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rate=text)
+        elif not self.quiet and now - self._last > self.EVERY_S:
+            left = (self.total - self.done) / max(self.rate, 1e-9)
+            line = f"{self.done} of {self.total} {self.unit}, {text}, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+            self._last = now

@@ -1,4 +1,4 @@
-"""What a run ran on: versions and hardware, written beside it when it starts, since a report may be made later."""
+"""What there is to run on, and what a run ran on: written beside it when it starts, as a report may be made later."""
 
 from __future__ import annotations
 
@@ -9,15 +9,30 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atomica.files import write_text
+from atomica.files import ENVIRONMENT, write_json
 
-__all__ = ["ENVIRONMENT", "PACKAGES", "describe", "hardware", "read", "record"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PACKAGES", "describe", "device", "hardware", "read", "record"]
 
 
-ENVIRONMENT = "environment.json"
 PACKAGES = ("torch", "dgl", "numpy", "e3nn", "pyarrow", "safetensors", "torchmetrics", "scikit-learn")
+
+
+def device(wanted: str = "auto") -> torch.device:
+    """The device of this name; "auto" is a CUDA device if PyTorch finds one, else the CPU.
+
+    >>> device("cpu")
+    device(type='cpu')
+    """
+    import torch
+
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
 
 
 def describe() -> dict[str, Any]:
@@ -77,7 +92,7 @@ def _memory_gib() -> float | None:
 def record(folder: Path, more: Mapping[str, Any], *, fresh: bool) -> None:
     """Add a start of the run to `folder`; `fresh` forgets those before. `more`: what else a report is to show."""
     before = [] if fresh else read(folder)
-    write_text(folder / ENVIRONMENT, json.dumps([*before, {**describe(), **more}], indent=1) + "\n")
+    write_json(folder / ENVIRONMENT, [*before, {**describe(), **more}])
 
 
 def read(folder: Path) -> Sequence[Mapping[str, Any]]:

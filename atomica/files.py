@@ -1,4 +1,4 @@
-"""SHA-256 sums of the files of a folder, in a file beside them, so that damage is found before it is used."""
+"""Files of a run: what they are called, written whole or not at all, their checksums, who holds their folder."""
 
 from __future__ import annotations
 
@@ -6,47 +6,121 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["FILE", "FOLDER_LOCK", "Lock", "damage", "of_folder", "write_text"]
+__all__ = [
+    "Lock",
+    "checksums_of",
+    "damage",
+    "replacing",
+    "sync",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+DONE, FAILED, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes of both commands: done; failed; wrong usage, spec or data, nothing written; done, but some inputs failed
+and are listed; interrupted, to be gone on with."""
+
+SPEC, ENVIRONMENT, LOG, REPORT = "spec.toml", "environment.json", "log.txt", "report.html"
+"""In every run's folder: its settings, what it ran on, what it told, its report."""
+
+CHECKPOINTS, LAST, BEST, METRICS = "checkpoints", "last", "best", "metrics.jsonl"
+"""Of a training: the folder of checkpoints, two of them, and what was measured."""
+
+EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+"""Of whatever evaluates."""
+
+IDENTITY, RESULT, FAILURES = "job.json", "result.json", "failures.jsonl"
+"""Of a job after training: what decides its numbers, what it gave, which inputs failed."""
+
+CHECKSUMS = "checksums.json"
+"""SHA-256 sums of the files of a folder, beside them."""
+
+FOLDER_LOCK = ".lock"
+"""The file in the folder of a run by which the process that writes there holds it; it stays when that ends."""
 
 
-FILE = "checksums.json"
+# ------------------------------------------------------------------------------------------ whole or not at all
 
 
-def _of_file(file: Path) -> str:
-    found = hashlib.sha256()
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; synced and moved there at the end, removed if that is not reached."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write plain data as a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --------------------------------------------------------------------------------------------------- checksums
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 sum of a file, in hexadecimal."""
     with file.open("rb") as stream:
+        found = hashlib.sha256()
         while chunk := stream.read(1 << 20):
             found.update(chunk)
     return found.hexdigest()
 
 
-def of_folder(folder: Path) -> str:
-    """The text of `FILE` for the files that are in `folder` now."""
-    return json.dumps({file.name: _of_file(file) for file in sorted(folder.iterdir())}, indent=1)
+def checksums_of(folder: Path) -> str:
+    """The text of `CHECKSUMS` for the files that are in `folder` now."""
+    return json.dumps({file.name: sha256_of(file) for file in sorted(folder.iterdir())}, indent=1)
 
 
 def damage(folder: Path, names: Sequence[str] = ()) -> str:
     """What is wrong with the files of a folder, or with some of them alone; nothing if they are as written."""
     try:
-        sums = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         expected = {str(name): str(value) for name, value in sums.items()}
     except (OSError, ValueError, AttributeError) as error:
-        return f"{FILE}: {error}"
+        return f"{CHECKSUMS}: {error}"
     for name in names or expected:
         if not (folder / name).is_file():
             return f"{name} is missing"
         if name not in expected:
-            return f"{name} is not among {FILE}"
-        if _of_file(folder / name) != expected[name]:
+            return f"{name} is not among {CHECKSUMS}"
+        if sha256_of(folder / name) != expected[name]:
             return f"{name} is not what was written: its SHA-256 differs"
     return ""
 
 
-FOLDER_LOCK = ".lock"
-"""The file in the folder of a run or job by which the process that writes there holds it; it stays when that ends."""
+# ------------------------------------------------------------------------------------------------------- locks
 
 
 class Lock:
@@ -86,24 +160,3 @@ class Lock:
     def release(self) -> None:
         """Let go of it."""
         self._file.close()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, sync it, and move it into place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    _write_bytes(temporary, text.encode())
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,7 @@
-"""The command line `atomica-run`: arguments → spec → assembled job. Nothing else assembles.
+"""The command line `atomica-run`: arguments → spec → a job, checked → its work; signals and exit codes.
 
 Everything that can be checked is checked before the run folder is made, and all that is wrong is reported at
-once. PyTorch is imported only when a spec is read, so that `--help` answers at once.
+once. PyTorch is imported only when a spec is read, so that `--help` answers at once: here alone imports wait.
 """
 
 from __future__ import annotations
@@ -19,22 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from atomica import spec
 from atomica.console import Journal
-from atomica.jobs.folder import _Claim
-from atomica.jobs.train.assembly import CHECKPOINTS, Job, assemble
-from atomica.jobs.train.overview import dry_run, overview
-from atomica.jobs.train.run import _train
-from atomica.sweep import Sweep, assemble_sweep, outlook, perform
+from atomica.errors import AtomicaError, SpecError
+from atomica.files import DONE, FAILED, INTERRUPTED, USAGE
 from atomica.train import distributed
 from atomica.train.distributed import Ranks
+from atomica.train.stopping import Interrupted, Stop, StopRequested
 
 if TYPE_CHECKING:
-    from atomica.jobs.job import Job as AfterTraining
-    from atomica.train.stopping import Stop
+    from atomica.jobs.job import Prepared, Request
 
 __all__ = ["main"]
-
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 EXAMPLES = """\
 examples:
@@ -50,9 +44,6 @@ exit codes:
   0 done; 1 failed; 2 wrong usage, spec or data, nothing written; 3 done, but some inputs failed (listed);
   130 interrupted, checkpoint written
 """
-
-
-# --------------------------------------------------------------------------------------------- command line
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,24 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         "stays the same",
     )
     return parser
-
-
-def _job_after_training(source: spec.Source) -> str | None:
-    """The name of the job, if the spec is one of `infer.JOBS`."""
-    from atomica.jobs import JOBS
-
-    name = source.get(("run", "job")) if ("run", "job") in source else None
-    return name if isinstance(name, str) and name in JOBS else None
-
-
-def _is_sweep(arguments: argparse.Namespace) -> bool:
-    """Whether the spec has a section [sweep]; a spec that cannot be read has none."""
-    from atomica.errors import SpecError
-
-    try:
-        return "sweep" in spec.load(arguments.spec, arguments.overrides).tree
-    except SpecError:
-        return False
 
 
 class _Signals:
@@ -194,73 +167,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.restore()
 
 
+def _is_sweep(arguments: argparse.Namespace) -> bool:
+    """Whether the spec has a section [sweep]; a spec that cannot be read has none."""
+    try:
+        return "sweep" in spec.load(arguments.spec, arguments.overrides).tree
+    except SpecError:
+        return False
+
+
+def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
+    """The job that the spec describes, checked. Raises SpecError with all that is wrong."""
+    from atomica.jobs import JOBS
+    from atomica.jobs.job import kind
+
+    source = spec.load(arguments.spec, arguments.overrides)
+    name = source.get(("run", "job")) if ("run", "job") in source else "train"
+    # What is no name of a job is for the reader of specs to say.
+    chosen = name if isinstance(name, str) and name in JOBS else "train"
+    if "sweep" in source.tree and chosen == "train":
+        from atomica.sweep.engine import prepare
+
+        return prepare(source, request)
+    return kind(chosen).prepare(source, request)
+
+
 def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
     """What the arguments ask for, as one of some ranks; returns the exit code."""
     # The heavy imports start here, after the arguments are known to be right.
-    from atomica.errors import AtomicaError, SpecError
-    from atomica.jobs import job as after
-    from atomica.train.stopping import Interrupted, Stop, StopRequested
+    from atomica.jobs.folder import Claim
+    from atomica.jobs.job import Request
 
-    started, journal, claim = False, Journal(silent=not ranks.first), _Claim()
-    resume = None if arguments.start_or_resume else arguments.resume
-
-    def prepare() -> Job | tuple[Sweep, Job] | AfterTraining:
-        source = spec.load(arguments.spec, arguments.overrides)
-        name = _job_after_training(source)
-        if name is not None:
-            if arguments.devices > 1 or ranks.size > 1:
-                raise SpecError(f"run.job = {name!r} runs in one process; leave out --devices or torchrun")
-            return after.assemble(source, name, resume=resume, dry=arguments.dry_run)
-        local = Ranks(local_size=arguments.devices) if arguments.dry_run else ranks
-        if "sweep" in source.tree:
-            if ranks.size > 1:
-                raise SpecError(
-                    "a sweep starts its trials itself; leave out torchrun, --devices is for each trial"
-                )
-            options = ["--devices", str(arguments.devices)] if arguments.devices > 1 else []
-            return assemble_sweep(source, resume=resume, dry=arguments.dry_run, ranks=local, options=options)
-        alone = arguments.dry_run or not ranks.first
-        return assemble(
-            source, resume=resume, dry=arguments.dry_run, ranks=local, claim=None if alone else claim
-        )
-
-    def take(job: Job | AfterTraining) -> None:
-        """Make the folder of a new run and hold it; another process may have done so since it was looked at."""
-        job.folder.mkdir(parents=True, exist_ok=True)
-        claim(job.folder)
-        begun = CHECKPOINTS + "/last" if isinstance(job, Job) else after.IDENTITY
-        if not job.resume and (job.folder / begun).exists():
-            raise SpecError(
-                f"another process has made a run in {job.folder}; give another run.name or run.out"
-            )
-
+    started, journal, claim = False, Journal(silent=not ranks.first), Claim()
+    request = Request(
+        resume=None if arguments.start_or_resume else arguments.resume,
+        dry=arguments.dry_run,
+        ranks=Ranks(local_size=arguments.devices) if arguments.dry_run and ranks.size == 1 else ranks,
+        devices=arguments.devices,
+        claim=claim,
+    )
     try:
-        job = distributed.agreed(ranks, prepare)
-        sweep = None
-        if isinstance(job, tuple):
-            sweep, job = job
-            journal.say("\n".join(outlook(sweep)))
-        if not isinstance(job, Job):
-            journal.say("\n".join(after.overview(job)))
-            if arguments.dry_run:
-                after.dry_run(job, journal)
-                return DONE
-            take(job)
-            started = True
-            return after.perform(job, journal)
-        told = overview(job)
+        job = distributed.agreed(ranks, lambda: _prepare(arguments, request))
+        told = job.overview()
         journal.say("\n".join(told))
         if arguments.dry_run:
-            journal.say("\n".join(dry_run(job, arguments.devices)))
+            journal.say("\n".join(job.rehearse()))
             return DONE
-        if sweep is None:
-            distributed.agreed(ranks, lambda: take(job) if ranks.first else None)
-        started = True
-        signals.stop = Stop()
-        if sweep is not None:
-            return perform(sweep, journal, signals.stop)
-        _train(job, signals.stop, journal, ranks, told)
-        return DONE
+        job.take()
+        started, stop = True, Stop()
+        if job.heeds:
+            signals.stop = stop
+        return job.perform(journal, stop, told)
     except (Interrupted, StopRequested) as error:
         reason = str(error) or "stopped during evaluation; the checkpoints are written"
         journal.say(f"atomica-run: {reason}; go on with --resume", error=True)

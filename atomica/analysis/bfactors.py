@@ -17,6 +17,7 @@ import pyarrow as pa
 from atomica._prep import atom_symbols
 from atomica.data.record import Record
 from atomica.errors import DataError
+from atomica.files import write_bytes
 from atomica.keys import GLOBAL_BLOCK
 
 __all__ = ["INTERFACE", "Values", "coloured", "interface", "of_record"]
@@ -75,14 +76,8 @@ def coloured(source: Path, values: Values, target: Path) -> Path:
     path = target.with_name(
         target.name + (".bcif" if suffix == ".bcif" else ".cif" if "cif" in suffix else ".pdb")
     )
-    _write(path, made)
+    write_bytes(path, made)
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _pdb(content: bytes, values: Values) -> bytes:
@@ -197,7 +192,7 @@ def interface(record: Record, by_block: Mapping[int, float], target: Path, why: 
         )
         lines.append(" ".join(str(part) for part in fields))
     path = target.with_name(target.name + INTERFACE)
-    _write(path, ("\n".join(lines) + "\n#\n").encode())
+    write_bytes(path, ("\n".join(lines) + "\n#\n").encode())
     return path
 
 

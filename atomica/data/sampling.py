@@ -48,18 +48,20 @@ class DataConfig:
     """Section `[data]`: which complexes, what of them, and how they are batched."""
 
     train: str | tuple[str, ...] = setting(
-        doc="data set folder, or demo://NAME for one that comes with the package; a list of them is a mixture"
+        doc="data set folder, or demo://NAME for one that comes with the package; a list of them is a mixture",
+        path=True,
     )
     valid: str | tuple[str, ...] | None = setting(
-        None, "validation set or sets; absent: rows of `train` whose split is valid"
+        None, "validation set or sets; absent: rows of `train` whose split is valid", path=True
     )
     test: str | tuple[str, ...] | None = setting(
-        None, "test set or sets; absent: rows of `train` whose split is test, if any"
+        None, "test set or sets; absent: rows of `train` whose split is test, if any", path=True
     )
     embeddings: str | tuple[str, ...] | None = setting(
         None,
         "external features of blocks: a safetensors file with a tensor [blocks, size] for each complex, by id; or two "
         "files, for the blocks of segment 0 and of segment 1. model.embeddings.sizes must say the same sizes",
+        path=True,
     )
     weights: tuple[float, ...] = setting(
         (),
@@ -188,6 +190,11 @@ class Rows:
         """Names of the complexes."""
         ids = self.dataset.ids
         return [ids[row] for row in self.rows]
+
+    def texts(self, column: str) -> list[str | None]:
+        """What a label or metadata column says of each. Raises DataError if the data have no such column."""
+        found = self.dataset.column(column)
+        return [found[row] for row in self.rows]
 
 
 def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, own: bool) -> Rows:

@@ -1,6 +1,13 @@
-"""Jobs for what comes after training: structures and a model in, tables out.
+"""Jobs: what a spec can ask for, one file each.
 
-Each job is a module of this package with a `KIND`; `job` reads its spec, opens what it needs and runs it.
+How to add a job NAME:
+
+1. `jobs/NAME.py` with a frozen dataclass that owns section `[NAME]` of the spec, a function that does the work, and
+   `KIND = Kind(...)`, which names both, says which common sections it reads and which page its report has; see
+   `jobs.job.Kind`, and `jobs/evaluate.py` as an example.
+2. A row in `JOBS` below. `run.job`, `atomica-run --list` and `--schema` and the table of settings follow from it.
+3. `report/NAME.py` with the function `page`, and `runs/NAME.toml`, commented for a person; every spec there is run by
+   `tests/e2e/test_specs.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +16,11 @@ __all__ = ["JOBS"]
 
 
 JOBS = {
-    "annotate": "atomica.jobs.annotate",
+    "train": "atomica.jobs.train.run",
     "embed": "atomica.jobs.embed",
-    "evaluate": "atomica.jobs.evaluate",
-    "network": "atomica.jobs.network",
     "score": "atomica.jobs.score",
+    "annotate": "atomica.jobs.annotate",
+    "network": "atomica.jobs.network",
+    "evaluate": "atomica.jobs.evaluate",
 }
 """`run.job` → the module whose `KIND` it is."""

@@ -30,6 +30,7 @@ from atomica.analysis.thresholds import (
     read_ensemble,
     write_ensemble,
 )
+from atomica.console import Journal, Meter
 from atomica.data import graph
 from atomica.data.record import Record
 from atomica.data.sampling import Rows, plan_batches, prefetch
@@ -39,10 +40,11 @@ from atomica.files import write_text
 from atomica.heads import Head
 from atomica.heads.binary import BinaryHead
 from atomica.heads.multiclass import MulticlassHead
-from atomica.jobs.inputs import InputConfig, check_vocabulary, find, open_sources, select
-from atomica.jobs.job import Job, Kind, Result, absolute, without_effect
-from atomica.jobs.tables import Meter, in_parts
+from atomica.jobs.inputs import InputConfig, Opened, check_vocabulary, find, open_data
+from atomica.jobs.job import Job, Kind, Result, without_effect
+from atomica.jobs.tables import in_pieces
 from atomica.model.model import Model
+from atomica.report.annotate import page
 from atomica.spec import Issues, KeyPath, Problems, setting
 
 __all__ = ["KIND", "AnnotateConfig", "Member", "probabilities"]
@@ -52,8 +54,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 ENSEMBLE = "ensemble.json"
-PART_POCKETS = 2048
-"""Pockets of one part of the table."""
+PIECE_POCKETS = 2048
+"""Pockets of one piece of the table."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,22 @@ class AnnotateConfig:
     """Section `[annotate]`: the members of every class, and where its threshold comes from."""
 
     members: Mapping[str, tuple[str, ...]] = setting(
-        {}, "class → its members: saved models with a binary head, or a multiclass head that knows the class"
+        {},
+        "class → its members: saved models with a binary head, or a multiclass head that knows the class",
+        path=True,
     )
     ensemble: str | None = setting(
-        None, f"instead of members: the {ENSEMBLE} of an earlier job, with its members and thresholds"
+        None,
+        f"instead of members: the {ENSEMBLE} of an earlier job, with its members and thresholds",
+        path=True,
     )
     thresholds: Mapping[str, float] = setting(
         {}, "class → least mean probability of a pocket that is called", low=0, high=1
     )
     validation: str | tuple[str, ...] | None = setting(
-        None, "labelled data on which the thresholds of all other classes are learnt; as data.source"
+        None,
+        "labelled data on which the thresholds of all other classes are learnt; as data.source",
+        path=True,
     )
     split: str = setting("valid", "rows of the validation data that are used; empty: all")
     label: str = setting("label", "label or metadata column of the validation data that names the class")
@@ -199,32 +207,25 @@ def ensemble(options: AnnotateConfig) -> tuple[dict[str, ClassRule], list[Member
     return classes, members
 
 
-def probabilities(
-    members: Sequence[Member],
-    rows: Rows,
-    input: str,
-    *,
-    batch_blocks: int,
-    positions: Indices | None = None,
-    threads: int = 0,
-) -> Floats:
-    """Probability [N, M] that every member gives its class, for some of `rows` (default: all).
+def probabilities(members: Sequence[Member], data: Opened, positions: Indices | None = None) -> Floats:
+    """Probability [N, M] that every member gives its class, for some of the rows of `data` (default: all).
 
     Each graph is built once for all members that see the same edges, each model run once for all its classes.
     """
+    rows = data.rows
     wanted = np.arange(len(rows)) if positions is None else positions
     order = np.argsort(rows.blocks[wanted], kind="stable")
     if any(one.model.config.reference_quirks for one in members):
         # The original's padding makes what a complex gives depend on its batch.
         plan = [order[index : index + 1] for index in range(len(order))]
     else:
-        plan = plan_batches(order, rows.blocks[wanted], batch_blocks)
+        plan = plan_batches(order, rows.blocks[wanted], data.config.batch_blocks)
 
     def load(batch: Indices) -> tuple[Indices, list[Record]]:
-        return batch, [rows.dataset[row].view(input) for row in rows.rows[wanted[batch]]]
+        return batch, [data.record(position) for position in wanted[batch]]
 
     found = np.empty((len(wanted), len(members)))
-    for batch, records in prefetch(plan, load, threads=threads):
+    for batch, records in prefetch(plan, load, threads=data.config.loader_threads):
         for index, prediction in _predictions(members, records):
             found[batch, index] = prediction
     return found
@@ -256,38 +257,36 @@ def mean_by_class(found: Floats, members: Sequence[Member], classes: Sequence[st
 # ---------------------------------------------------------------------------------------------- thresholds
 
 
-def learnt(job: Job, classes: Mapping[str, ClassRule], members: Sequence[Member]) -> dict[str, ClassRule]:
-    """The classes with a threshold each: those without one learn it on the validation data."""
-    options: AnnotateConfig = job.options
+def learnt(
+    options: AnnotateConfig,
+    data: Opened,
+    classes: Mapping[str, ClassRule],
+    members: Sequence[Member],
+    folder: Path,
+    journal: Journal,
+) -> dict[str, ClassRule]:
+    """The classes with a threshold each: those without one learn it on the validation data, built below `folder`."""
     missing = [name for name, rule in classes.items() if np.isnan(rule.threshold)]
-    if not missing:
+    if not missing or options.validation is None:
         return dict(classes)
-    assert options.validation is not None
-    assert job.data is not None
-    config = replace(job.data, source=options.validation, split=options.split)
-    data = open_sources(find(config.paths), config, _neighbors(members), job.folder / "validation")
-    rows = select(data, config, config.input)
+    config = replace(data.config, source=options.validation, split=options.split)
     asked = [one for one in members if one.cls in missing]
-    for one in asked:
-        check_vocabulary(data.dataset, one.model.config.block_types)
-    column = data.dataset.column(options.label)
-    texts = [column[row] for row in rows.rows]
-    found = probabilities(
-        asked, rows, config.input, batch_blocks=config.batch_blocks, threads=config.loader_threads
-    )
-    mean, _ = mean_by_class(found, asked, missing)
+    models = [one.model.config for one in asked]
+    validation = open_data(find(config.paths), config, config.input, models, folder)
+    texts = validation.rows.texts(options.label)
+    mean, _ = mean_by_class(probabilities(asked, validation), asked, missing)
+    where = validation.rows.dataset.name
     result = dict(classes)
     for index, name in enumerate(missing):
-        truth, known = _truth(name, asked, texts, data.dataset.name)
+        truth, known = _truth(name, asked, texts, where)
         try:
             rule = learn(truth[known], mean[known, index], options.rule, options.precision)
         except DataError as error:
-            raise DataError(f"threshold of class {name!r} on {data.dataset.name}: {error}") from None
+            raise DataError(f"threshold of class {name!r} on {where}: {error}") from None
         result[name] = replace(classes[name], threshold=rule.threshold, learnt=rule)
-        print(
+        journal.say(
             f"learnt  {name}: threshold {rule.threshold:.4f} by {rule.rule}, from {rule.pockets} pockets "
-            f"({rule.positives} {name}): precision {rule.precision:.3f}, recall {rule.recall:.3f}, F1 {rule.f1:.3f}",
-            flush=True,
+            f"({rule.positives} {name}): precision {rule.precision:.3f}, recall {rule.recall:.3f}, F1 {rule.f1:.3f}"
         )
     return result
 
@@ -329,13 +328,6 @@ def check(job: Job, issues: Issues) -> None:
             find(InputConfig(options.validation).paths)
         except DataError as error:
             issues.add(("annotate", "validation"), str(error))
-    named = (options.validation,) if isinstance(options.validation, str) else options.validation or ()
-    job.options = replace(
-        options,
-        members={name: tuple(map(absolute, paths)) for name, paths in options.members.items()},
-        ensemble=options.ensemble and absolute(options.ensemble),
-        validation=tuple(map(absolute, named)) or None,
-    )
     path: KeyPath = ("annotate", "members" if options.ensemble is None else "ensemble")
     try:
         ensemble(options)
@@ -343,44 +335,26 @@ def check(job: Job, issues: Issues) -> None:
         issues.add(path, str(error))
 
 
-def _neighbors(members: Sequence[Member]) -> int:
-    return max(one.model.config.k_neighbors for one in members)
-
-
-def run(job: Job) -> Result:
+def run(job: Job, journal: Journal, data: Opened) -> Result:
     """Write a table with a row per pocket and class, one with a row per pocket, and the ensemble."""
-    assert job.rows is not None
-    assert job.data is not None
-    rows, data, input = job.rows, job.data, job.input
+    rows, options = data.rows, job.options
     kept = job.folder / ENSEMBLE
-    options = job.options
     if kept.is_file():  # of an interrupted job: its thresholds hold
         options = AnnotateConfig(ensemble=str(kept))
     classes, members = ensemble(options)
     for model in {id(one.model): one.model for one in members}.values():
         check_vocabulary(rows.dataset, model.config.block_types)
-        model.to(job.device).eval()
-    classes = learnt(job, classes, members)
-    sums = {one.path: checksum(compat.weights_file(one.path)) for one in members}
-    write_ensemble(kept, classes, sums)
-    meter = Meter(len(rows), "pockets")
+        job.device_config.place(model, job.device).eval()
+    classes = learnt(options, data, classes, members, job.folder / "validation", journal)
+    write_ensemble(kept, classes, {one.path: checksum(compat.weights_file(one.path)) for one in members})
 
     def make(positions: Indices) -> dict[str, pa.Table]:
-        found = probabilities(
-            members,
-            rows,
-            input,
-            batch_blocks=data.batch_blocks,
-            positions=positions,
-            threads=data.loader_threads,
-        )
+        found = probabilities(members, data, positions)
         meter.add(len(positions))
         return {"annotations": table(rows, positions, classes, *mean_by_class(found, members, list(classes)))}
 
-    try:
-        tables = in_parts(job.folder, ("annotations",), len(rows), PART_POCKETS, make, meter)
-    finally:
-        meter.close()
+    with Meter(len(rows), "pockets") as meter:
+        tables = in_pieces(job.folder, ("annotations",), len(rows), PIECE_POCKETS, make, meter)
     csv, figures = summary(tables["annotations"], classes)
     tables["pockets"] = job.folder / "annotations.csv"
     write_text(tables["pockets"], csv)
@@ -442,4 +416,4 @@ def _threshold(rule: ClassRule) -> dict[str, Any]:
     return shown
 
 
-KIND = Kind(AnnotateConfig, run, reads=("data",), check=check)
+KIND = Kind(AnnotateConfig, run, page, reads=("data",), check=check)

@@ -18,13 +18,16 @@ import torch
 
 from atomica import compat
 from atomica._prep import atom_symbols, block_symbols
+from atomica.console import Journal, Meter
+from atomica.data import graph
 from atomica.data.record import Record
 from atomica.data.sampling import Rows, plan_batches, prefetch
-from atomica.jobs.inputs import InputConfig, check_vocabulary, find, open_sources, select
+from atomica.jobs.inputs import InputConfig, Opened, find, open_data
 from atomica.jobs.job import Job, Kind, Result
-from atomica.jobs.tables import Meter, in_parts
+from atomica.jobs.tables import in_pieces
 from atomica.keys import MODALITIES
 from atomica.model.model import Model
+from atomica.report.embed import page
 from atomica.spec import Problems, setting
 
 __all__ = ["KIND", "EmbedConfig", "Embedded", "Embeddings", "embed", "encode"]
@@ -33,8 +36,8 @@ __all__ = ["KIND", "EmbedConfig", "Embedded", "Embeddings", "embed", "encode"]
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 TABLES = ("complexes", "blocks", "atoms")
-PART_BLOCKS = 1 << 15
-"""Blocks, on average, of the complexes of one part of the tables: some dozen megabytes of embeddings."""
+PIECE_BLOCKS = 1 << 15
+"""Blocks, on average, of the complexes of one piece of the tables: some dozen megabytes of embeddings."""
 
 
 @dataclass(frozen=True)
@@ -73,32 +76,23 @@ class Embedded(NamedTuple):
     atom: Floats
 
 
-def encode(
-    model: Model,
-    rows: Rows,
-    input: str,
-    *,
-    batch_blocks: int,
-    positions: Indices | None = None,
-    threads: int = 0,
-) -> Iterator[Embedded]:
-    """Embeddings of some of `rows` (default: all), in the order of their sizes.
+def encode(model: Model, data: Opened, positions: Indices | None = None) -> Iterator[Embedded]:
+    """Embeddings of some of the rows of `data` (default: all), in the order of their sizes.
 
-    positions [N]: which of `rows`. Values do not depend on what else is in a batch, to 2·10⁻⁶ in float32, since
+    positions [N]: which of the rows. Values do not depend on what else is in a batch, to 2·10⁻⁶ in float32, since
     sums are rounded in another order. A model with `reference_quirks` gets complexes one at a time: the original's
     padding makes them depend on their batch.
     """
+    rows, threads = data.rows, data.config.loader_threads
     wanted = np.arange(len(rows)) if positions is None else positions
     order = wanted[np.argsort(rows.blocks[wanted], kind="stable")]
     if model.config.reference_quirks:
         plan = [order[index : index + 1] for index in range(len(order))]
     else:
-        plan = plan_batches(order, rows.blocks, batch_blocks)
+        plan = plan_batches(order, rows.blocks, data.config.batch_blocks)
 
     def load(batch: Indices) -> tuple[Indices, list[Record], Any]:
-        from atomica.data import graph
-
-        records = [rows.dataset[row].view(input) for row in rows.rows[batch]]
+        records = [data.record(position) for position in batch]
         made = graph.batch(records, **model.config.graph_options())
         return batch, records, model.inputs(made).planned()
 
@@ -207,39 +201,25 @@ def tables_of(rows: Rows, found: Sequence[Embedded], wanted: Sequence[str]) -> d
     return tables
 
 
-def part_size(rows: Rows) -> int:
-    """Complexes per part, so that a part holds about PART_BLOCKS blocks; a function of the data alone."""
-    return max(1, int(PART_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
+def piece_size(rows: Rows) -> int:
+    """Complexes per piece, so that a piece holds about PIECE_BLOCKS blocks; a function of the data alone."""
+    return max(1, int(PIECE_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
 
 
-def run(job: Job) -> Result:
+def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `complexes.parquet`, `blocks.parquet` and `atoms.parquet`, those that are asked for."""
-    assert job.rows is not None
-    assert job.model is not None
-    assert job.data is not None
-    rows, model, data = job.rows, job.model, job.data
+    rows = data.rows
     wanted = tuple(name for name in TABLES if name in job.options.tables)
-    meter = Meter(len(rows))
 
     def make(positions: Indices) -> dict[str, pa.Table]:
         found = []
-        stream = encode(
-            model,
-            rows,
-            job.input,
-            batch_blocks=data.batch_blocks,
-            positions=positions,
-            threads=data.loader_threads,
-        )
-        for one in stream:
+        for one in encode(model, data, positions=positions):
             found.append(one)
             meter.add(1)
         return tables_of(rows, found, wanted)
 
-    try:
-        tables = in_parts(job.folder, wanted, len(rows), part_size(rows), make, meter)
-    finally:
-        meter.close()
+    with Meter(len(rows)) as meter:
+        tables = in_pieces(job.folder, wanted, len(rows), piece_size(rows), make, meter)
     figures = {
         "complexes": len(rows),
         "width": model.config.block_hidden,
@@ -248,7 +228,7 @@ def run(job: Job) -> Result:
     return Result(tables, figures)
 
 
-KIND = Kind(EmbedConfig, run)
+KIND = Kind(EmbedConfig, run, page)
 
 
 # --------------------------------------------------------------------------------------------------- Python
@@ -297,19 +277,24 @@ def embed(
     (163, 16)
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    config = InputConfig(tuple(str(path) for path in listed), input=input, cutoff=cutoff, fragments=fragments)
+    config = InputConfig(
+        tuple(str(path) for path in listed),
+        input=input,
+        cutoff=cutoff,
+        fragments=fragments,
+        batch_blocks=batch_blocks,
+        loader_threads=0,
+    )
     model = weights if isinstance(weights, Model) else compat.load(weights, device)
     seen = input if model.segment is None else f"segment{model.segment}"
     with tempfile.TemporaryDirectory(prefix="atomica-") as folder:
-        found = open_sources(find(config.paths), config, model.config.k_neighbors, Path(folder))
-        check_vocabulary(found.dataset, model.config.block_types)
-        rows = select(found, config, seen)
-        done = sorted(encode(model, rows, seen, batch_blocks=batch_blocks), key=lambda one: one.position)
+        data = open_data(find(config.paths), config, seen, [model.config], Path(folder))
+        done = sorted(encode(model, data), key=lambda one: one.position)
     return Embeddings(
         ids=tuple(one.record.id for one in done),
         complex=np.stack([one.complex for one in done]),
         blocks=tuple(one.block for one in done),
         atoms=tuple(one.atom for one in done),
         records=tuple(one.record for one in done),
-        failures=found.failures,
+        failures=data.found.failures,
     )

@@ -1,15 +1,19 @@
-"""The folder of a job: whether it is free, whose it is, and who holds it."""
+"""The folder of a job: whether it is free, whether what was begun there is the same, and who holds it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from atomica.files import FOLDER_LOCK, Lock
+from atomica.errors import SpecError
+from atomica.files import FOLDER_LOCK, SPEC, Lock
+from atomica.spec import Issues
 
-# ------------------------------------------------------------------------------------------------- jobs
+__all__ = ["Claim", "check", "check_same"]
 
 
-class _Claim:
+class Claim:
     """The folder of a run, held by the first rank against other processes that would write into it."""
 
     def __init__(self) -> None:
@@ -17,8 +21,6 @@ class _Claim:
 
     def __call__(self, folder: Path) -> None:
         """Hold it, if that is not done; raises SpecError if another process does."""
-        from atomica.errors import SpecError
-
         if self._lock is None:
             lock = Lock(folder / FOLDER_LOCK, optional=True)
             if not lock.held:
@@ -32,3 +34,54 @@ class _Claim:
         """Let go of it."""
         if self._lock is not None:
             self._lock.release()
+
+
+def check(folder: Path, issues: Issues, *, begun: bool, resume: bool, dry: bool) -> None:
+    """An issue if the folder does not fit what is asked for.
+
+    begun: whether it holds what a job can go on from. A folder with a spec alone is one that was killed before that.
+    """
+    problem = ""
+    if resume:
+        problem = "" if begun else f"{folder} holds nothing to resume; leave out --resume"
+    elif dry or not folder.exists():
+        return
+    elif not folder.is_dir():
+        problem = f"{folder} is a file"
+    elif begun:
+        problem = (
+            f"{folder} holds a run already; add --resume to go on with it, or change run.name or run.out"
+        )
+    elif any(file.name != FOLDER_LOCK for file in folder.iterdir()) and not (folder / SPEC).is_file():
+        problem = f"{folder} is not empty and holds no run; give another run.out"
+    if problem:
+        issues.add(("run", "out"), problem, value=False)
+
+
+def check_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise SpecError if what was begun in the folder was started with other settings, weights or data."""
+    changed = list(_differences(then, now))
+    if changed:
+        raise SpecError(
+            f"cannot resume {folder}: it was started with other settings\n"
+            + "\n".join(f"  {line}" for line in changed)
+            + f"\nresume with {folder / SPEC}, or start a new run under another run.name"
+        )
+
+
+def _differences(then: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*now, *then]):
+            yield from _differences(then.get(key, "absent"), now.get(key, "absent"), (*path, key))
+    elif then != now and path[0] == "data":
+        yield f"{'.'.join(path)}: other data than then"
+    elif then != now:
+        yield f"{'.'.join(path).removeprefix('settings.')}: {then!r} then, {now!r} now"
+
+
+def take(folder: Path, claim: Claim, *, begun: Callable[[], bool], resume: bool) -> None:
+    """Make the folder of a new run and hold it; another process may have done so since it was looked at."""
+    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder)
+    if not resume and begun():
+        raise SpecError(f"another process has made a run in {folder}; give another run.name or run.out")

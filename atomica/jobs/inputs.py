@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from atomica.data.dataset import DEMO, Dataset, Mixture, open_dataset
-from atomica.data.record import INPUTS, PARTS
-from atomica.data.sampling import Rows
+from atomica.data.record import INPUTS, PARTS, Record
+from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
+from atomica.files import DONE, INTERRUPTED, SOME_FAILED
+from atomica.nn.encoding import EncoderSettings
 from atomica.prep import command as prep
 from atomica.prep.pockets import FORMATS, PACKED, index_by_score
 from atomica.spec import setting
 
-__all__ = ["Found", "InputConfig", "Sources", "check_vocabulary", "find", "ledger", "open_sources", "select"]
-
-
-_BUILT, _SOME_FAILED, _INTERRUPTED = 0, 3, 130
+__all__ = ["Found", "InputConfig", "Opened", "Sources", "find", "open_data"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class InputConfig:
 
     source: str | tuple[str, ...] = setting(
         doc="data set folder, demo://NAME, index (CSV), structure file, or folder of structures, whose interfaces "
-        "are then found without an index; a list of them is read as one"
+        "are then found without an index; a list of them is read as one",
+        path=True,
     )
     split: str = setting("", "only rows of this split; empty: all", choices=("", *PARTS))
     input: str = setting(
@@ -82,6 +82,10 @@ class Sources:
     def unbuilt(self) -> bool:
         """Whether anything must be built before it can be read."""
         return bool(self.indexes or self.structures)
+
+    def fingerprints(self) -> dict[str, str]:
+        """The checksum over each data set."""
+        return {path: open_dataset(path).fingerprint for path in self.sets}
 
 
 def find(paths: Sequence[str]) -> Sources:
@@ -181,9 +185,9 @@ def _build(
     arguments += ["--cutoff", str(config.cutoff), "--neighbors", str(neighbors)]
     arguments += ["--fragments", config.fragments]
     code = prep.main(["build-graphs", *arguments])
-    if code == _INTERRUPTED:
+    if code == INTERRUPTED:
         raise KeyboardInterrupt
-    if code not in (_BUILT, _SOME_FAILED):
+    if code not in (DONE, SOME_FAILED):
         raise DataError(f"{', '.join(inputs)}: could not be built (exit code {code}); see the message above")
 
 
@@ -193,6 +197,55 @@ def ledger(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data of a job, opened: what was asked for, where they come from, the rows, and what a model sees of each.
+
+    input: one of `data.record.INPUTS`.
+    """
+
+    config: InputConfig
+    found: Found
+    rows: Rows
+    input: str
+
+    def record(self, position: int) -> Record:
+        """One of the rows, as a model sees it."""
+        return self.rows.dataset[int(self.rows.rows[position])].view(self.input)
+
+    @property
+    def lost(self) -> list[dict[str, Any]]:
+        """What could not be built, and what was left out of the rows, as rows of a ledger."""
+        left_out = self.rows.skipped.items()
+        return [
+            *self.found.failures,
+            *({"stage": "select", "count": count, "message": reason} for reason, count in left_out),
+        ]
+
+    def __str__(self) -> str:
+        """What a person is told of it."""
+        rows = self.rows
+        seen = "both partners" if self.input == "complex" else f"{self.input} alone"
+        skipped = f"; left out: {counts(rows.skipped)}" if rows.skipped else ""
+        return (
+            f"{len(rows)} complexes of {rows.dataset.name}, {seen}, {int(rows.blocks.sum())} blocks{skipped}"
+        )
+
+
+def open_data(
+    sources: Sources, config: InputConfig, input: str, models: Sequence[EncoderSettings], folder: Path
+) -> Opened:
+    """Open data for some models, building below `folder` what is none yet, and choose the rows.
+
+    Raises DataError if nothing can be read, or a model does not know the fragments.
+    """
+    neighbors = max((model.k_neighbors for model in models), default=8)
+    found = open_sources(sources, config, neighbors, folder)
+    for model in models:
+        check_vocabulary(found.dataset, model.block_types)
+    return Opened(config, found, select(found, config, input), input)
 
 
 def select(found: Found, config: InputConfig, input: str) -> Rows:

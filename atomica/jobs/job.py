@@ -1,55 +1,107 @@
-"""What all jobs after training share: their spec, their inputs, the folder they write, going on after a stop.
+"""What the runner asks of every job, and what all jobs after training share: spec, inputs, folder, going on.
 
-A job is a `Kind`: the dataclass that owns the section of its name, which of the common sections it reads, and the
-function that does the work.
+A job after training is a `Kind`: the dataclass that owns the section of its name, which of the common sections it
+reads, and the function that does the work.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from atomica import compat, spec
+from atomica import compat, environment, spec
 from atomica.console import Journal
-from atomica.data.dataset import DEMO, open_dataset
-from atomica.data.sampling import Rows
 from atomica.errors import AtomicaError, DataError, SpecError
-from atomica.files import FOLDER_LOCK, write_text
-from atomica.jobs import JOBS
-from atomica.jobs.inputs import Found, InputConfig, Sources, check_vocabulary, find, open_sources, select
-from atomica.jobs.sections import DeviceConfig, RunConfig
+from atomica.files import (
+    DONE,
+    FAILURES,
+    IDENTITY,
+    RESULT,
+    SOME_FAILED,
+    SPEC,
+    sha256_of,
+    write_json,
+    write_text,
+)
+from atomica.jobs import JOBS, folder
+from atomica.jobs.inputs import InputConfig, Opened, Sources, find, open_data
+from atomica.jobs.sections import DeviceConfig, RunConfig, absolute
 from atomica.model.model import Model
-from atomica.report import done as reports
+from atomica.report import done
+from atomica.report.page import Page
 from atomica.spec import Issues, Setting, Source, setting
+from atomica.train.distributed import ALONE, Ranks
+from atomica.train.stopping import Stop
 
-__all__ = [
-    "Job",
-    "Kind",
-    "Result",
-    "WeightsConfig",
-    "absolute",
-    "assemble",
-    "dry_run",
-    "kind",
-    "overview",
-    "perform",
-    "sections",
-    "settings",
-    "without_effect",
-]
+__all__ = ["Job", "Kind", "Request", "Result", "WeightsConfig", "kind", "settings", "without_effect"]
 
 
-RESOLVED, IDENTITY, RESULT, FAILURES = "spec.toml", "job.json", "result.json", "failures.jsonl"
-DONE, SOME_FAILED = 0, 3
+# ------------------------------------------------------------------------------------- what the runner asks
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks of a job.
+
+    resume: None resumes what the folder holds, if it holds anything. dry: nothing is to be written. ranks: the
+    processes that work together. devices: how many of them there are to be. claim: holds the folder for this process.
+    """
+
+    resume: bool | None = False
+    dry: bool = False
+    ranks: Ranks = ALONE
+    devices: int = 1
+    claim: folder.Claim = field(default_factory=folder.Claim)
+
+
+class Prepared(Protocol):
+    """A job whose spec and inputs are checked, and of which nothing is written yet.
+
+    heeds: whether it looks at the request to stop between its steps; else a signal interrupts it.
+    """
+
+    @property
+    def heeds(self) -> bool:
+        """Whether it does."""
+
+    def overview(self) -> list[str]:
+        """What is about to run, for a person."""
+
+    def rehearse(self) -> list[str]:
+        """What a first step shows, for a person; nothing is written."""
+
+    def take(self) -> None:
+        """Make the folder and hold it. Raises SpecError if another process has begun there since it was looked at."""
+
+    def perform(self, journal: Journal, stop: Stop, told: Sequence[str]) -> int:
+        """Do the work; gives the exit code. told: the overview, which the report repeats."""
+
+
+class AnyKind(Protocol):
+    """One kind of job. config: owner of the section of its name, if it has one."""
+
+    @property
+    def config(self) -> type | None:
+        """The dataclass."""
+
+    def prepare(self, source: Source, request: Request) -> Prepared:
+        """Read the spec, find and open the inputs. Raises SpecError with all that is wrong."""
+
+
+def kind(name: str) -> AnyKind:
+    """The kind of job of this name; KeyError if there is none."""
+    found: AnyKind = importlib.import_module(JOBS[name]).KIND
+    return found
+
+
+# --------------------------------------------------------------------------------------- jobs after training
 
 
 @dataclass(frozen=True)
@@ -58,10 +110,11 @@ class WeightsConfig:
 
     weights: str = setting(
         doc="a saved model's folder (such as a run's checkpoints/best), or weights of the original: NAME.pt with "
-        "NAME_config.json beside it"
+        "NAME_config.json beside it",
+        path=True,
     )
     config: str | None = setting(
-        None, "the original's settings (JSON), where they do not lie beside its weights"
+        None, "the original's settings (JSON), where they do not lie beside its weights", path=True
     )
 
 
@@ -76,23 +129,103 @@ class Result:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of job.
+    """One kind of job after training.
 
-    config: owner of the section of its name. run: does the work. reads: which of the sections "data" and "model"
-    it has; seeded: whether it draws random numbers, so that `run.seed` means something.
-    check: adds what is wrong with its own section to the issues, before anything is written.
+    config: owner of the section of its name. run: does the work, given the job, its journal, and `data` and `model`
+    if it reads these. page: draws its part of the report. reads: which of the sections "data" and "model" it has.
+    seeded: whether it draws random numbers, so that `run.seed` means something. check: adds what is wrong with its own
+    section to the issues, before anything is written.
     """
 
     config: type
-    run: Callable[[Job], Result]
+    run: Callable[..., Result]
+    page: Callable[[done.Done, Page], None]
     reads: tuple[str, ...] = ("data", "model")
     seeded: bool = False
     check: Callable[[Job, Issues], None] = lambda job, issues: None
 
+    def sections(self, name: str) -> dict[str, tuple[type, dict[str, str]]]:
+        """Name of a section → the dataclass that owns it, and fields of it that mean nothing here, with the reason."""
+        return {
+            "run": (RunConfig, {} if self.seeded else {"seed": "this job draws no random numbers"}),
+            **{key: (cls, {}) for key, cls in _COMMON.items() if key in self.reads},
+            name: (self.config, {}),
+            "device": (DeviceConfig, {"accumulate": "only training has steps to share out"}),
+        }
 
-@dataclass
+    def prepare(self, source: Source, request: Request) -> Job:
+        """Read the spec, find the inputs, open those that are ready, load the model. Raises SpecError."""
+        issues, name = Issues(source), source.get(("run", "job"))
+        if request.devices > 1 or request.ranks.size > 1:
+            raise SpecError(f"run.job = {name!r} runs in one process; leave out --devices or torchrun")
+        read = self._read(source, issues, name)
+        data, weights, device = read.get("data"), read.get("model"), read["device"]
+        sources = _sources(source, data, issues) if "data" in self.reads else None
+        where = torch.device("cpu") if device is None else device.find(issues)
+        model = None if weights is None else _load(weights, issues)
+        issues.raise_any()
+        run: RunConfig = read["run"]
+        begun = (run.folder / IDENTITY).is_file()
+        resume = begun if request.resume is None else request.resume
+        folder.check(run.folder, issues, begun=begun, resume=resume, dry=request.dry)
+        job = Job(
+            kind=self,
+            run=replace(run, out=str(run.folder)),
+            device_config=device,
+            options=absolute(read[name]),
+            data=None if data is None else absolute(data),
+            weights=None if weights is None else absolute(weights),
+            sources=sources,
+            device=where,
+            resume=resume,
+            model=model,
+            claim=request.claim,
+        )
+        _check_input(job, issues)
+        if sources is not None and not sources.unbuilt and not issues.found:
+            try:
+                job = replace(job, opened=job.open())
+            except AtomicaError as error:
+                issues.add(("data", "source"), str(error))
+        self.check(job, issues)
+        issues.raise_any()
+        if resume:
+            folder.check_same(job.folder, job.begun_with(), job.identity())
+        return job
+
+    def _read(self, source: Source, issues: Issues, name: str) -> dict[str, Any]:
+        """The sections of the spec; None for those with something wrong, which joins the issues."""
+        owned = self.sections(name)
+        elsewhere = {
+            row.key.partition(".")[0]: section
+            for section, (cls, hidden) in owned.items()
+            for row in spec.describe(cls, exclude=tuple(hidden))
+        }
+        for key, value in source.tree.items():
+            if key not in owned:
+                message = spec.unknown_key(key, (), list(owned), elsewhere)
+                issues.add((key,), message, value=not isinstance(value, dict | list))
+        for section, (_, hidden) in owned.items():
+            for key, why in hidden.items():
+                if (section, key) in source:
+                    issues.add((section, key), f"has no effect: {why}; remove it")
+        return {
+            section: spec.read(
+                cls,
+                source,
+                (section,),
+                issues,
+                exclude=tuple(hidden),
+                ignore=tuple(hidden),
+                elsewhere=elsewhere,
+            )
+            for section, (cls, hidden) in owned.items()
+        }
+
+
+@dataclass(frozen=True)
 class Job:
-    """A job whose spec is checked. `options` is the section of its own name."""
+    """A job whose spec is checked. `options` is the section of its own name; `opened`: its data, if all are ready."""
 
     kind: Kind
     run: RunConfig
@@ -101,71 +234,148 @@ class Job:
     data: InputConfig | None
     weights: WeightsConfig | None
     sources: Sources | None
-    folder: Path
     device: torch.device
     resume: bool
-    model: Model | None = None
-    found: Found | None = None
-    rows: Rows | None = None
+    model: Model | None
+    claim: folder.Claim
+    opened: Opened | None = None
+    heeds: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return self.run.folder
+
+    def open(self) -> Opened:
+        """Its data, built below the folder where they are not yet. Raises DataError if they cannot be used."""
+        if self.sources is None or self.data is None:
+            raise DataError(f"a job of kind {self.run.job} reads no data")
+        models = [] if self.model is None else [self.model.config]
+        return open_data(self.sources, self.data, self.input, models, self.folder / "graphs")
 
     @property
     def input(self) -> str:
         """What the model sees of each complex; a model that reads one segment alone decides that itself."""
-        assert self.data is not None
         if self.model is not None and self.model.segment is not None:
             return f"segment{self.model.segment}"
-        return self.data.input
+        return "complex" if self.data is None else self.data.input
 
     def tables(self) -> list[tuple[str, dict[str, Any]]]:
         """Every setting, defaults included, as tables of a TOML file."""
-        run = asdict(self.run)
-        if not self.kind.seeded:
-            del run["seed"]
-        found = [("run", run)]
-        if self.data is not None:
-            found.append(("data", asdict(self.data)))
-        if self.weights is not None:
-            found.append(("model", asdict(self.weights)))
-        return [*found, (self.run.job, asdict(self.options)), ("device", asdict(self.device_config))]
+        parts = {"run": self.run, "data": self.data, "model": self.weights, self.run.job: self.options}
+        tables = {name: asdict(part) for name, part in parts.items() if part is not None}
+        tables["device"] = asdict(self.device_config)
+        for name, (_, hidden) in self.kind.sections(self.run.job).items():
+            for key in hidden:
+                del tables[name][key]
+        return list(tables.items())
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers: settings, the model's weights, ready data. A resumed job must share it."""
-        free = ("run", "device")
-        settings_ = {name: table for name, table in self.tables() if name not in free}
+        settings_ = {name: dict(table) for name, table in self.tables() if name not in ("run", "device")}
         for key in ("batch_blocks", "loader_threads"):
             settings_.get("data", {}).pop(key, None)
         if self.kind.seeded:
             settings_["run"] = {"seed": self.run.seed}
         found: dict[str, Any] = {"job": self.run.job, "settings": settings_}
         if self.weights is not None:
-            file = compat.weights_file(self.weights.weights, self.weights.config)
-            found["weights"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found["weights"] = sha256_of(compat.weights_file(self.weights.weights, self.weights.config))
         if self.sources is not None:
-            found["data"] = {path: open_dataset(path).fingerprint for path in self.sources.sets}
+            found["data"] = self.sources.fingerprints()
         return dict(json.loads(json.dumps(found)))
+
+    def begun_with(self) -> dict[str, Any]:
+        """The identity of the job in the folder. Raises SpecError if it cannot be read."""
+        file = self.folder / IDENTITY
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise SpecError(f"{file}: not valid JSON ({error}); start under another run.name") from None
+
+    # ------------------------------------------------------------------------------------------- running
+
+    def overview(self) -> list[str]:
+        """What is about to run, for a person."""
+        lines = [f"run     {self.run.name}: {self.run.job} on {self.device}"]
+        if self.model is not None and self.weights is not None:
+            parameters = sum(parameter.numel() for parameter in self.model.parameters())
+            heads = ", ".join(self.model.heads) or "none"
+            lines.append(f"model   {self.weights.weights}: {parameters:,} parameters, heads: {heads}")
+            if self.model.config.reference_quirks:
+                lines.append(
+                    "note    weights of the original: complexes go through it one by one, as batches change them"
+                )
+        if self.opened is not None:
+            lines.append(f"data    {self.opened}")
+        return lines
+
+    def rehearse(self) -> list[str]:
+        """Run one complex, write nothing."""
+        lines = []
+        if self.sources is not None and self.sources.unbuilt:
+            count = len(self.sources.indexes) + len(self.sources.structures)
+            lines.append(f"data    {count} of the sources would be built into graphs first")
+        elif self.opened is not None and self.model is not None:
+            began = time.monotonic()
+            model, rows = self.device_config.place(self.model, self.device), self.opened.rows
+            graph = rows.dataset.graphs(rows.rows[:1], input=self.input, **model.config.graph_options())
+            with torch.no_grad():
+                model.encode(graph)
+            lines.append(f"batch   1 complex, {int(rows.blocks[0])} blocks: {time.monotonic() - began:.2f} s")
+        return [*lines, f"dry run: all is well; nothing was written to {self.folder}"]
+
+    def take(self) -> None:
+        """Make the folder and hold it."""
+        folder.take(self.folder, self.claim, begun=(self.folder / IDENTITY).is_file, resume=self.resume)
+
+    def perform(self, journal: Journal, stop: Stop, told: Sequence[str]) -> int:
+        """Do the work; gives the exit code. Raises DataError for inputs that cannot be used, and KeyboardInterrupt."""
+        began = time.monotonic()
+        if self.resume and (self.folder / RESULT).is_file():
+            failed = int(json.loads((self.folder / RESULT).read_text(encoding="utf-8"))["failed"])
+            journal.say(f"written {self.folder}: this job was done before")
+            return SOME_FAILED if failed else DONE
+        journal.open(self.folder, resume=self.resume)
+        self.device_config.use(self.device)
+        header = "# Every setting of this job, defaults included. Repeat it under another run.out, or --resume it.\n\n"
+        write_text(self.folder / SPEC, header + spec.dump(self.tables()))
+        environment.record(self.folder, {"device": str(self.device)}, fresh=not self.resume)
+        write_json(self.folder / IDENTITY, self.identity())
+        given: dict[str, Any] = {}
+        lost: list[dict[str, Any]] = []
+        if self.model is not None:
+            given["model"] = self.device_config.place(self.model, self.device)
+        if self.sources is not None:
+            given["data"] = opened = self.opened or self.open()
+            lost = opened.lost
+            if self.opened is None:
+                told = [*told, f"data    {opened}"]
+                journal.say(told[-1])
+        result = self.kind.run(self, journal, **given)
+        if lost:
+            write_text(self.folder / FAILURES, "".join(json.dumps(row) + "\n" for row in lost))
+            journal.say(f"failed  {len(lost)} inputs, listed in {self.folder / FAILURES}")
+        failed = len(lost) + result.failed
+        self._finish(result, failed, time.monotonic() - began, journal, told)
+        return SOME_FAILED if failed else DONE
+
+    def _finish(
+        self, result: Result, failed: int, seconds: float, journal: Journal, told: Sequence[str]
+    ) -> None:
+        tables = {name: str(path.relative_to(self.folder)) for name, path in result.tables.items()}
+        content = {"job": self.run.job, "tables": tables, "figures": dict(result.figures), "failed": failed}
+        write_json(self.folder / RESULT, {**content, "seconds": round(seconds, 2)})
+        done.write(self.folder, self.kind.page, told)
+        for name, value in result.figures.items():
+            several = isinstance(value, Mapping)
+            text = ", ".join(f"{key} {one}" for key, one in value.items()) if several else value
+            journal.say(f"{name:<7} {text}")
+        journal.say(f"written {self.folder}: {', '.join(tables.values())}; {seconds:.1f} s")
 
 
 # ------------------------------------------------------------------------------------------------- the spec
 
 _COMMON: dict[str, type] = {"data": InputConfig, "model": WeightsConfig}
-
-
-def kind(name: str) -> Kind:
-    """The kind of job of this name; KeyError if there is none."""
-    found = importlib.import_module(JOBS[name]).KIND
-    assert isinstance(found, Kind)
-    return found
-
-
-def sections(name: str) -> dict[str, tuple[type, tuple[str, ...]]]:
-    """Sections of the spec of a job: name → the dataclass that owns it, and fields of it that a spec may not set."""
-    this = kind(name)
-    return {
-        "run": (RunConfig, () if this.seeded else ("seed",)),
-        **{key: (cls, ()) for key, cls in _COMMON.items() if key in this.reads},
-        name: (this.config, ()),
-        "device": (DeviceConfig, ()),
-    }
 
 
 def settings() -> list[Setting]:
@@ -175,93 +385,34 @@ def settings() -> list[Setting]:
         for section, cls in _COMMON.items()
         for row in spec.describe(cls, section)
     ]
-    return rows + [row for name in JOBS for row in spec.describe(kind(name).config, name)]
+    owners = {name: kind(name).config for name in JOBS}
+    return rows + [row for name, cls in owners.items() if cls is not None for row in spec.describe(cls, name)]
 
 
-def _read(source: Source, issues: Issues, name: str) -> dict[str, Any]:
-    """The sections of the spec; None for those with something wrong, which joins the issues."""
-    owned = sections(name)
-    elsewhere = {
-        row.key.partition(".")[0]: section
-        for section, (cls, hidden) in owned.items()
-        for row in spec.describe(cls, exclude=hidden)
-    }
-    for key, value in source.tree.items():
-        if key not in owned:
-            message = spec.unknown_key(key, (), list(owned), elsewhere)
-            issues.add((key,), message, value=not isinstance(value, dict | list))
-    return {
-        section: spec.read(cls, source, (section,), issues, exclude=hidden, elsewhere=elsewhere)
-        for section, (cls, hidden) in owned.items()
-    }
-
-
-def assemble(source: Source, name: str, *, resume: bool | None, dry: bool) -> Job:
-    """Read the spec, find the inputs, load the model. Raises SpecError with all that is wrong.
-
-    resume: None resumes what the folder holds, if it holds anything.
-    """
-    issues = Issues(source)
-    read = _read(source, issues, name)
-    data, weights, device = read.get("data"), read.get("model"), read["device"]
+def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Sources | None:
+    """What `data.source` names, also in a section that is wrong otherwise; issues for what has no effect on it."""
+    if data is not None:
+        paths = data.paths
+    else:
+        named = source.get(("data", "source")) if ("data", "source") in source else ()
+        listed = [named] if isinstance(named, str) else named
+        paths = tuple(path for path in listed if isinstance(path, str)) if isinstance(listed, list) else ()
     sources = None
-    paths = _paths(source) if data is None else data.paths
-    if "data" in read and paths:
-        try:
-            sources = find(paths)
-        except DataError as error:
-            issues.add(("data", "source"), str(error))
-    if data is not None and sources is not None and not sources.unbuilt:
+    try:
+        sources = find(paths) if paths else None
+    except DataError as error:
+        issues.add(("data", "source"), str(error))
+    if data is None:
+        return sources
+    if sources is not None and not sources.unbuilt:
         why = "nothing is built, data.source names data sets alone"
         without_effect("data", data, ("cutoff", "fragments"), why, issues)
-    if data is not None:
-        _check_pockets(data, sources, issues)
-    where = _device(device, issues)
-    model = None
-    if weights is not None:
-        try:
-            model = compat.load(weights.weights, "cpu", config=weights.config)
-        except AtomicaError as error:
-            hint = (
-                ""
-                if Path(weights.weights).exists()
-                else "; train a model first: atomica-run runs/ligand.toml"
-            )
-            issues.add(("model", "weights"), f"{error}{hint}")
-    issues.raise_any()
-    run = read["run"]
-    folder = Path(os.path.abspath(run.folder))
-    if resume is None:
-        resume = (folder / IDENTITY).is_file()
-    _check_folder(folder, issues, resume=resume, dry=dry)
-    job = Job(
-        kind=kind(name),
-        run=replace(run, out=str(folder)),
-        device_config=device,
-        options=read[name],
-        data=None if data is None else replace(data, source=tuple(absolute(path) for path in data.paths)),
-        weights=None if weights is None else _absolute_weights(weights),
-        sources=sources,
-        folder=folder,
-        device=where,
-        resume=resume,
-        model=model,
-    )
-    _check_input(job, source, issues)
-    job.kind.check(job, issues)
-    issues.raise_any()
-    if resume:
-        _check_identity(job.folder, job.identity())
-    if device.threads:
-        torch.set_num_threads(device.threads)
-    return job
-
-
-def _paths(source: Source) -> tuple[str, ...]:
-    """What `data.source` names in a section that has something else wrong."""
-    found = source.get(("data", "source")) if ("data", "source") in source else ()
-    listed = [found] if isinstance(found, str) else found
-    return tuple(path for path in listed if isinstance(path, str)) if isinstance(listed, list) else ()
+    if data.pockets_above is None:
+        without_effect("data", data, ("pocket_residues",), "data.pockets_above is not given", issues)
+    elif sources is not None and not sources.structures:
+        why = "data.source names no structure files or folders of them"
+        issues.add(("data", "pockets_above"), f"has no effect: {why}")
+    return sources
 
 
 def without_effect(section: str, config: Any, keys: Sequence[str], why: str, issues: Issues) -> None:
@@ -275,42 +426,22 @@ def without_effect(section: str, config: Any, keys: Sequence[str], why: str, iss
             issues.add((section, key), f"has no effect: {why}")
 
 
-def _check_pockets(data: InputConfig, sources: Sources | None, issues: Issues) -> None:
-    """What `[data]` says of pockets by a score, against what there is to cut them from."""
-    if data.pockets_above is None:
-        without_effect("data", data, ("pocket_residues",), "data.pockets_above is not given", issues)
-    if data.pockets_above is not None and sources is not None and not sources.structures:
-        issues.add(
-            ("data", "pockets_above"),
-            "has no effect: data.source names no structure files or folders of them",
-        )
+def _load(weights: WeightsConfig, issues: Issues) -> Model | None:
+    try:
+        return compat.load(weights.weights, "cpu", config=weights.config)
+    except AtomicaError as error:
+        missing = not Path(weights.weights).exists()
+        hint = "; train a model first: atomica-run runs/ligand.toml" if missing else ""
+        issues.add(("model", "weights"), f"{error}{hint}")
+        return None
 
 
-def _device(config: DeviceConfig | None, issues: Issues) -> torch.device:
-    wanted = "auto" if config is None else config.kind
-    if wanted == "cuda" and not torch.cuda.is_available():
-        issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def absolute(path: str) -> str:
-    """A path that means the same from any current directory."""
-    return path if path.startswith(DEMO) else os.path.abspath(path)
-
-
-def _absolute_weights(weights: WeightsConfig) -> WeightsConfig:
-    config = None if weights.config is None else os.path.abspath(weights.config)
-    return WeightsConfig(os.path.abspath(weights.weights), config)
-
-
-def _check_input(job: Job, source: Source, issues: Issues) -> None:
+def _check_input(job: Job, issues: Issues) -> None:
     """What the model can take of what `[data]` gives."""
     model = job.model
     if model is None or job.data is None:
         return
-    if model.segment is not None and ("data", "input") in source and job.data.input != job.input:
+    if model.segment is not None and ("data", "input") in issues.source and job.data.input != job.input:
         issues.add(("data", "input"), f'has no effect: this model reads {job.input} alone; use "{job.input}"')
     if model.config.embeddings.sizes:
         issues.add(
@@ -318,161 +449,3 @@ def _check_input(job: Job, source: Source, issues: Issues) -> None:
             "this model reads external features of blocks, which data sets do not hold; use it in Python on graphs "
             f"that have {', '.join(model.config.embeddings.frames)}",
         )
-
-
-def _check_folder(folder: Path, issues: Issues, *, resume: bool, dry: bool) -> None:
-    """An issue if the folder does not fit what is asked for."""
-    holds = (folder / IDENTITY).is_file()
-    if resume:
-        if not holds:
-            issues.add(("run", "out"), f"{folder} holds no job to resume; leave out --resume", value=False)
-        return
-    if dry or not folder.exists():
-        return
-    if not folder.is_dir():
-        issues.add(("run", "out"), f"{folder} is a file", value=False)
-    elif holds:
-        issues.add(
-            ("run", "out"),
-            f"{folder} holds a job already; add --resume to go on with it, or change run.name or run.out",
-            value=False,
-        )
-    elif any(file.name != FOLDER_LOCK for file in folder.iterdir()):
-        issues.add(("run", "out"), f"{folder} is not empty; give another run.out", value=False)
-
-
-# ------------------------------------------------------------------------------------------------- running
-
-
-def open_data(job: Job, folder: Path) -> None:
-    """Open the data, building below `folder` what is none yet, and choose the rows."""
-    assert job.data is not None
-    assert job.sources is not None
-    neighbors = 8 if job.model is None else job.model.config.k_neighbors
-    job.found = open_sources(job.sources, job.data, neighbors, folder)
-    if job.model is not None:
-        check_vocabulary(job.found.dataset, job.model.config.block_types)
-    job.rows = select(job.found, job.data, job.input)
-
-
-def overview(job: Job) -> list[str]:
-    """What is about to run, for a person."""
-    lines = [f"run     {job.run.name}: {job.run.job} on {job.device}"]
-    if job.model is not None and job.weights is not None:
-        parameters = sum(parameter.numel() for parameter in job.model.parameters())
-        heads = ", ".join(job.model.heads) or "none"
-        lines.append(f"model   {job.weights.weights}: {parameters:,} parameters, heads: {heads}")
-        if job.model.config.reference_quirks:
-            lines.append(
-                "note    weights of the original: complexes go through it one by one, as batches change them"
-            )
-    return lines
-
-
-def _described(rows: Rows, input: str) -> str:
-    seen = "both partners" if input == "complex" else f"{input} alone"
-    skipped = ", ".join(f"{count} {reason}" for reason, count in rows.skipped.items())
-    return (
-        f"data    {len(rows)} complexes of {rows.dataset.name}, {seen}, {int(rows.blocks.sum())} blocks"
-        + (f"; left out: {skipped}" if skipped else "")
-    )
-
-
-def perform(job: Job, journal: Journal) -> int:
-    """Run a job; gives the exit code. Raises DataError for inputs that cannot be used, and KeyboardInterrupt."""
-    began = time.monotonic()
-    if job.resume and (job.folder / RESULT).is_file():
-        failed = int(json.loads((job.folder / RESULT).read_text())["failed"])
-        journal.say(f"written {job.folder}: this job was done before")
-        return SOME_FAILED if failed else DONE
-    job.folder.mkdir(parents=True, exist_ok=True)
-    journal.open(job.folder, resume=job.resume)
-    header = (
-        "# Every setting of this job, defaults included. Repeat it under another run.out, or --resume it.\n\n"
-    )
-    write_text(job.folder / RESOLVED, header + spec.dump(job.tables()))
-    write_text(job.folder / IDENTITY, json.dumps(job.identity(), indent=1) + "\n")
-    if job.model is not None:
-        job.model.to(job.device)
-    lost: list[dict[str, Any]] = []
-    if job.data is not None:
-        open_data(job, job.folder / "graphs")
-        assert job.found is not None
-        assert job.rows is not None
-        journal.say(_described(job.rows, job.input))
-        lost = [*job.found.failures, *_left_out(job.rows)]
-    result = job.kind.run(job)
-    failed = len(lost) + result.failed
-    if lost:
-        write_text(job.folder / FAILURES, "".join(json.dumps(row) + "\n" for row in lost))
-        journal.say(f"failed  {len(lost)} inputs, listed in {job.folder / FAILURES}")
-    _finish(job, result, failed, time.monotonic() - began, journal)
-    return SOME_FAILED if failed else DONE
-
-
-def _left_out(rows: Rows) -> list[dict[str, Any]]:
-    """What the selection of rows left out because it cannot be read, in the form of a ledger's rows."""
-    return [{"stage": "select", "count": count, "message": reason} for reason, count in rows.skipped.items()]
-
-
-def _finish(job: Job, result: Result, failed: int, seconds: float, journal: Journal) -> None:
-    tables = {name: str(path.relative_to(job.folder)) for name, path in result.tables.items()}
-    content = {"job": job.run.job, "tables": tables, "figures": dict(result.figures), "failed": failed}
-    content["seconds"] = round(seconds, 2)
-    write_text(job.folder / RESULT, json.dumps(content, indent=1) + "\n")
-    told = overview(job)
-    if job.rows is not None:
-        told.append(_described(job.rows, job.input))
-    reports.write(job.folder, told)
-    for name, value in result.figures.items():
-        several = isinstance(value, Mapping)
-        text = ", ".join(f"{key} {one}" for key, one in value.items()) if several else value
-        journal.say(f"{name:<7} {text}")
-    journal.say(f"written {job.folder}: {', '.join(tables.values())}; {seconds:.1f} s")
-
-
-def _check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Raise SpecError if the job in the folder was started with other settings, weights or data."""
-    try:
-        before = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SpecError(
-            f"{folder / IDENTITY}: not valid JSON ({error}); start under another run.name"
-        ) from None
-    changed = list(_differences(before, identity))
-    if changed:
-        raise SpecError(
-            f"cannot resume {folder}: it was started with other settings\n"
-            + "\n".join(f"  {line}" for line in changed)
-            + f"\nresume with {folder / RESOLVED}, or start a new job under another run.name"
-        )
-
-
-def _differences(before: Any, now: Any, path: Sequence[str] = ()) -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = list(dict.fromkeys([*now, *before]))
-        return [line for key in keys for line in _differences(before.get(key), now.get(key), (*path, key))]
-    name = ".".join(path).removeprefix("settings.")
-    return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]
-
-
-def dry_run(job: Job, journal: Journal) -> None:
-    """Read what there is, run one batch, write nothing."""
-    if job.sources is not None and job.sources.unbuilt:
-        count = len(job.sources.indexes) + len(job.sources.structures)
-        journal.say(f"data    {count} of the sources would be built into graphs first")
-    elif job.data is not None:
-        open_data(job, job.folder)
-        assert job.rows is not None
-        journal.say(_described(job.rows, job.input))
-        if job.model is not None:
-            began = time.monotonic()
-            model = job.model.to(job.device)
-            row = job.rows.rows[:1]
-            graph = job.rows.dataset.graphs(row, input=job.input, **model.config.graph_options())
-            with torch.no_grad():
-                model.encode(graph)
-            journal.say(
-                f"batch   1 complex, {int(job.rows.blocks[0])} blocks: {time.monotonic() - began:.2f} s"
-            )
-    journal.say(f"dry run: all is well; nothing was written to {job.folder}")

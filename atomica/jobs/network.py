@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +22,13 @@ import pyarrow.parquet as pq
 
 from atomica.analysis.groups import NULLS, Connectedness, adjacency, components, connectedness, strata
 from atomica.analysis.similar import Edges, approximate, exact, unit_rows
+from atomica.console import Journal
 from atomica.errors import DataError
 from atomica.evaluation.results import predictions_csv
 from atomica.files import write_text
-from atomica.jobs.job import Job, Kind, Result, absolute, without_effect
+from atomica.jobs.job import Job, Kind, Result, without_effect
 from atomica.jobs.tables import write_table
+from atomica.report.network import page
 from atomica.spec import Issues, Problems, setting
 
 __all__ = ["KIND", "NetworkConfig", "read_embeddings", "read_groups"]
@@ -51,7 +53,8 @@ class NetworkConfig:
 
     embeddings: str = setting(
         doc="complexes.parquet as a job of kind embed writes it, or the folder of that job; any Parquet file with "
-        "columns id, modality and embedding will do"
+        "columns id, modality and embedding will do",
+        path=True,
     )
     by_modality: bool = setting(
         True, "a network for each kind of interface; false: one for all, where unlike kinds may be joined"
@@ -76,7 +79,9 @@ class NetworkConfig:
         32, "of an approximate search: cells searched for each complex; more find more", low=1
     )
     groups: str | None = setting(
-        None, "CSV with columns id (an entity) and group: groups tested for being more connected than chance"
+        None,
+        "CSV with columns id (an entity) and group: groups tested for being more connected than chance",
+        path=True,
     )
     null: str = setting(
         "degree",
@@ -211,8 +216,6 @@ def read_groups(path: str | Path) -> Groups:
 def check(job: Job, issues: Issues) -> None:
     """Everything that the job reads, before anything is written."""
     options: NetworkConfig = job.options
-    groups_file = options.groups and absolute(options.groups)
-    job.options = replace(options, embeddings=absolute(options.embeddings), groups=groups_file)
     known: set[str] = set()
     try:
         known = set(read_embeddings(options.embeddings, options.entity).entities)
@@ -292,7 +295,7 @@ def tested(
         yield group, len(inside), result
 
 
-def run(job: Job) -> Result:
+def run(job: Job, journal: Journal) -> Result:
     """Write nodes, edges, components and tests as tables, and each network as GraphML."""
     options: NetworkConfig = job.options
     found = read_embeddings(options.embeddings, options.entity)
@@ -337,7 +340,7 @@ def run(job: Job) -> Result:
         figures["tests"] = sum(test is not None for *_, test in tests)
     for network in networks:
         if len(network.edges.first) > GRAPHML_EDGES:
-            print(f"note    {network.modality}: too large for GraphML, see {tables['edges'].name}")
+            journal.say(f"note    {network.modality}: too large for GraphML, see {tables['edges'].name}")
             continue
         path = job.folder / f"{network.modality}.graphml"
         write_text(path, graphml(found, network, of_entity))
@@ -452,4 +455,4 @@ def graphml(found: Embedded, network: Network, of_entity: dict[str, list[str]]) 
     return "\n".join(networkx.generate_graphml(graph)) + "\n"
 
 
-KIND = Kind(NetworkConfig, run, reads=(), seeded=True, check=check)
+KIND = Kind(NetworkConfig, run, page, reads=(), seeded=True, check=check)

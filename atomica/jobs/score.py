@@ -19,13 +19,17 @@ import pyarrow.parquet as pq
 
 from atomica.analysis.bfactors import INTERFACE, coloured, interface, of_record
 from atomica.analysis.masking import cosines, maskable
+from atomica.console import Journal, Meter
 from atomica.data.record import Record
 from atomica.data.sampling import Rows
 from atomica.errors import DataError
+from atomica.files import replacing
 from atomica.jobs.embed import block_columns
+from atomica.jobs.inputs import Opened
 from atomica.jobs.job import Job, Kind, Result
-from atomica.jobs.tables import Meter, in_parts
+from atomica.jobs.tables import in_pieces
 from atomica.model.model import Model
+from atomica.report.score import page
 from atomica.spec import Issues, setting
 
 __all__ = ["KIND", "ScoreConfig", "colours", "scores"]
@@ -33,8 +37,8 @@ __all__ = ["KIND", "ScoreConfig", "colours", "scores"]
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-PART_BLOCKS = 2048
-"""Blocks, on average, of the complexes of one part of the table; what an interruption may cost."""
+PIECE_BLOCKS = 2048
+"""Blocks, on average, of the complexes of one piece of the table; what an interruption may cost."""
 STRUCTURES = "structures"
 
 
@@ -49,6 +53,7 @@ class ScoreConfig:
         "",
         "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
         "interface alone are written",
+        path=True,
     )
 
 
@@ -86,35 +91,32 @@ def colours(values: Floats) -> Floats:
     return 100.0 * change / max(float(change.max(initial=0.0)), 1e-12)
 
 
-def run(job: Job) -> Result:
+def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `scores.parquet`, the same as `scores.csv`, and the coloured structures."""
-    assert job.rows is not None
-    assert job.model is not None
-    rows, meter = job.rows, Meter(len(job.rows))
-    names = _file_names(rows)
+    rows, names = data.rows, _file_names(data.rows)
     if job.options.structures:
         (job.folder / STRUCTURES).mkdir(exist_ok=True)
 
     def make(positions: Indices) -> dict[str, pa.Table]:
-        return {
-            "scores": pa.concat_tables([_scored(job, int(position), names, meter) for position in positions])
-        }
+        found = []
+        for position in positions.tolist():
+            found.append(_scored(job, data, model, position, names[position]))
+            meter.add(1)
+        return {"scores": pa.concat_tables(found)}
 
-    size = max(1, int(PART_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
-    try:
-        tables = in_parts(job.folder, ("scores",), len(rows), size, make, meter)
-    finally:
-        meter.close()
+    size = max(1, int(PIECE_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
+    with Meter(len(rows)) as meter:
+        tables = in_pieces(job.folder, ("scores",), len(rows), size, make, meter)
     table = pq.read_table(tables["scores"])
-    with pa.OSFile(str(job.folder / "scores.csv.tmp"), "wb") as stream:
-        pc.write_csv(table, stream)
-    (job.folder / "scores.csv.tmp").replace(job.folder / "scores.csv")
+    tables["scores.csv"] = job.folder / "scores.csv"
+    with replacing(tables["scores.csv"]) as temporary:
+        pc.write_csv(table, temporary)
     figures = {"complexes": len(rows), "blocks": table.num_rows, "speed": f"{meter.rate:.2f} complexes/s"}
     if job.options.structures:
         written = [path.name for path in (job.folder / STRUCTURES).iterdir() if not path.name.startswith(".")]
         figures["structures"] = len(written)
         figures["of them the interface alone"] = sum(name.endswith(INTERFACE) for name in written)
-    return Result({**tables, "scores.csv": job.folder / "scores.csv"}, figures)
+    return Result(tables, figures)
 
 
 def _file_names(rows: Rows) -> list[str]:
@@ -127,28 +129,21 @@ def _file_names(rows: Rows) -> list[str]:
     ]
 
 
-def _scored(job: Job, position: int, names: list[str], meter: Meter) -> pa.Table:
-    """The rows of one complex; its structure is written on the way."""
-    assert job.rows is not None
-    assert job.model is not None
-    assert job.data is not None
-    row = int(job.rows.rows[position])
-    record = job.rows.dataset[row].view(job.input)
-    blocks, values = scores(job.model, record, batch_blocks=job.data.batch_blocks)
+def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> pa.Table:
+    """The rows of one complex; its structure is written on the way, as `name` with a suffix."""
+    row, record = int(data.rows.rows[position]), data.record(position)
+    blocks, values = scores(model, record, batch_blocks=data.config.batch_blocks)
     if job.options.structures:
         by_block = dict(zip(blocks.tolist(), colours(values).tolist(), strict=True))
-        _write_structure(job, row, record, by_block, names[position])
+        source = data.found.structure(row)
+        if source is None and job.options.root:
+            source = Path(job.options.root) / record.source_path
+        _write_structure(source, record, by_block, job.folder / STRUCTURES / name)
     table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
-    meter.add(1)
     return table.append_column("score", pa.array(values))
 
 
-def _write_structure(job: Job, row: int, record: Record, by_block: dict[int, float], name: str) -> None:
-    assert job.found is not None
-    target = job.folder / STRUCTURES / name
-    source = job.found.structure(row)
-    if source is None and job.options.root:
-        source = Path(job.options.root) / record.source_path
+def _write_structure(source: Path | None, record: Record, by_block: dict[int, float], target: Path) -> None:
     why = f"{record.source_path} was not found; score.root says where it lies"
     if source is not None and source.is_file():
         try:
@@ -159,4 +154,4 @@ def _write_structure(job: Job, row: int, record: Record, by_block: dict[int, flo
     interface(record, by_block, target, why)
 
 
-KIND = Kind(ScoreConfig, run, check=check)
+KIND = Kind(ScoreConfig, run, page, check=check)

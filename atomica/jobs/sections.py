@@ -1,15 +1,27 @@
-"""Sections of a spec that all jobs share."""
+"""Sections of a spec that all jobs share: what a run is called and where it writes, and what it computes on."""
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from atomica.nn.kernels.registry import CHOICES
-from atomica.spec import Problems, setting
+import torch
 
-__all__ = ["DeviceConfig", "RunConfig"]
+from atomica import environment
+from atomica.data.dataset import DEMO
+from atomica.jobs import JOBS
+from atomica.model.model import Model
+from atomica.nn.kernels.registry import CHOICES, kernel_problem
+from atomica.spec import Issues, Problems, setting
+from atomica.train.distributed import ALONE, Ranks
+
+__all__ = ["DeviceConfig", "RunConfig", "absolute"]
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -17,9 +29,7 @@ class RunConfig:
     """Section `[run]`: the name of a run and where it writes."""
 
     name: str = setting(doc="name of the run: letters, digits, dot, dash, underscore")
-    job: str = setting(
-        "train", "what to do", choices=("train", "embed", "score", "annotate", "network", "evaluate")
-    )
+    job: str = setting("train", "what to do", choices=tuple(JOBS))
     out: str = setting("outputs/{name}", "folder of the run; {name} stands for run.name")
     seed: int = setting(0, "seed of weights, sampling, dropout and resampling", low=0, below=2**32)
 
@@ -40,8 +50,8 @@ class RunConfig:
 
     @property
     def folder(self) -> Path:
-        """The folder of the run."""
-        return Path(self.out.replace("{name}", self.name))
+        """The folder of the run, from the root of the file system."""
+        return Path(os.path.abspath(self.out.replace("{name}", self.name)))
 
 
 @dataclass(frozen=True)
@@ -61,3 +71,55 @@ class DeviceConfig:
         "interface heads, which compare the complexes of a part",
         low=1,
     )
+
+    def find(self, issues: Issues, ranks: Ranks = ALONE) -> torch.device:
+        """The device of this process; issues where PyTorch has none for every rank, or the kernel cannot work on it."""
+        if self.kind == "cuda" and not torch.cuda.is_available():
+            issues.add(("device", "kind"), "PyTorch finds no CUDA device; use auto or cpu")
+            return torch.device("cpu")
+        device = environment.device(self.kind)
+        if (problem := kernel_problem(self.kernel, device.type)) is not None:
+            issues.add(("device", "kernel"), problem)
+        if device.type == "cuda" and torch.cuda.device_count() < ranks.local_size:
+            issues.add(
+                ("device", "kind"),
+                f"{ranks.local_size} processes need a GPU each, and PyTorch finds {torch.cuda.device_count()}; start "
+                'fewer, or use kind = "cpu"',
+                value=False,
+            )
+        return torch.device("cuda", ranks.local_rank) if device.type == "cuda" else device
+
+    def use(self, device: torch.device, ranks: Ranks = ALONE) -> None:
+        """Set what PyTorch keeps for the whole process: threads, current GPU, deterministic sums on a CPU."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        elif ranks.local_size > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.local_size))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # On a CPU with several threads, PyTorch adds up the gradient of an indexing in any order unless told not to,
+        # and two runs part ways after some dozen steps. On CUDA the same switch would refuse operations we need.
+        torch.use_deterministic_algorithms(device.type == "cpu")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def place(self, model: Model, device: torch.device) -> Model:
+        """The model on the device, with the kernel that is asked for."""
+        return model.to(device).use_kernel(self.kernel)
+
+
+def absolute(config: C) -> C:
+    """A section whose paths mean the same from any current directory.
+
+    >>> absolute(DeviceConfig()) == DeviceConfig()
+    True
+    """
+    named = [field.name for field in fields(config) if field.metadata.get("path")]  # type: ignore[arg-type]
+    return replace(config, **{name: _absolute(getattr(config, name)) for name in named})  # type: ignore[type-var]
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if not value or value.startswith(DEMO) else os.path.abspath(value)
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    return {name: _absolute(one) for name, one in value.items()} if isinstance(value, Mapping) else value

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from atomica import files as checksums
 from atomica.errors import DataError
+from atomica.files import CHECKSUMS, damage
 from atomica.nn.encoders import DEFAULT
 
 __all__ = ["WEIGHTS", "saved_encoder"]
@@ -20,15 +19,6 @@ __all__ = ["WEIGHTS", "saved_encoder"]
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 """The files of a saved model."""
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -53,8 +43,8 @@ def _check_format(description: Any) -> None:
 
 def _verify(folder: Path, name: str) -> None:
     """Raise DataError if the folder has checksums, and a file of it is not what was written."""
-    if (folder / checksums.FILE).is_file() and (damage := checksums.damage(folder, (name,))):
-        raise DataError(f"{folder}: damaged model ({damage}); take another checkpoint, or copy it again")
+    if (folder / CHECKSUMS).is_file() and (problem := damage(folder, (name,))):
+        raise DataError(f"{folder}: damaged model ({problem}); take another checkpoint, or copy it again")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

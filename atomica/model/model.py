@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from atomica import files as checksums
+from atomica import environment
 from atomica.data.inputs import GraphInputs
 from atomica.data.inputs import inputs as inputs_of
 from atomica.data.transfer import moved
 from atomica.errors import DataError, SpecError
+from atomica.files import CHECKSUMS, write_bytes
 from atomica.heads import Head, head_class
 from atomica.model.format import (
     DESCRIPTION,
@@ -23,7 +24,6 @@ from atomica.model.format import (
     WEIGHTS,
     _check_format,
     _read_description,
-    _write,
     read_weights,
 )
 from atomica.nn.convolution import FullyConnected
@@ -294,10 +294,10 @@ class Model(nn.Module):
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        (target / checksums.FILE).unlink(missing_ok=True)  # of what was there before
+        (target / CHECKSUMS).unlink(missing_ok=True)  # of what was there before
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        _write(target / WEIGHTS, save(weights))
-        _write(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
+        write_bytes(target / WEIGHTS, save(weights))
+        write_bytes(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
 
 
 def _of(shares: Mapping[str, float], part: str) -> float:
@@ -317,6 +317,4 @@ def load(path: str | Path, device: str = "auto") -> Model:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"{folder / WEIGHTS}: weights do not fit the description ({error})") from error
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval()
+    return model.to(environment.device(device)).eval()

@@ -29,6 +29,7 @@ class InitConfig:
         None,
         "folder of a saved model (such as a run's checkpoints/best) whose weights the run starts from; settings "
         "of [model] left out are taken from it",
+        path=True,
     )
 
 

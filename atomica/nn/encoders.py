@@ -11,7 +11,7 @@ from atomica.spec.kinds import Kinds
 
 __all__ = ["BUILT_IN", "DEFAULT", "available", "encoder_class", "register", "settings_from"]
 
-BUILT_IN = {"equivariant": "atomica.nn.equivariant"}
+BUILT_IN = {"equivariant": "atomica.nn.equivariant", "invariant": "atomica.nn.invariant"}
 """Kinds of this package, and the modules that register them."""
 DEFAULT = "equivariant"
 """The kind of specs and saved models that name none."""
@@ -41,7 +41,7 @@ def available() -> tuple[str, ...]:
     """The kinds of encoder that a spec can name, sorted.
 
     >>> available()
-    ('equivariant',)
+    ('equivariant', 'invariant')
     """
     return _KINDS.available()
 
@@ -54,8 +54,8 @@ def encoder_class(kind: str) -> type[Encoder]:
 def settings_from(saved: Mapping[str, Any]) -> EncoderSettings:
     """Settings from plain data, as `model.json` keeps them; without `kind`, those of the equivariant encoder.
 
-    >>> settings_from({"atom_hidden": 16}).kind
-    'equivariant'
+    >>> settings_from({"kind": "invariant", "atom_hidden": 16}).kind
+    'invariant'
     """
     given = dict(saved)
     return encoder_class(given.pop("kind", DEFAULT)).Config(**given)

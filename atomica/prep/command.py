@@ -8,12 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomica.files import INTERRUPTED, SOME_FAILED, USAGE
+
 __all__ = ["main"]
-
-
-_USAGE = 2
-_SOME_FAILED = 3
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cutter = Cutter(read_vocabulary(vocabulary))
     except AtomicaError as error:
         print(f"atomica-prep: --fragments {error}", file=sys.stderr)
-        return _USAGE
+        return USAGE
     return run(given, cutter)
 
 
@@ -74,7 +71,7 @@ def _take(arguments: Sequence[str], name: str) -> tuple[list[str], str | None]:
 
 def _usage(message: str) -> int:
     print(f"atomica-prep: {message}", file=sys.stderr)
-    return _USAGE
+    return USAGE
 
 
 def _on_ray(arguments: Sequence[str]) -> int:
@@ -125,13 +122,13 @@ def _on_ray(arguments: Sequence[str]) -> int:
             done, _ = ray.wait(list(running))
             for task in done:
                 command, code = running.pop(task), ray.get(task)
-                if code not in (0, _SOME_FAILED):
+                if code not in (0, SOME_FAILED):
                     print(f"this ended with {code}: atomica-prep {' '.join(command)}", file=sys.stderr)
                     return int(code)
                 print(f"{len(commands) - len(running)} of {number} parts done", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume continues", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except ray.exceptions.RayError as error:
         print(f"atomica-prep: a part could not be built: {error}", file=sys.stderr)
         return 1
@@ -143,7 +140,7 @@ def _on_ray(arguments: Sequence[str]) -> int:
 
     parts = [command[-1] for command in commands]
     code = run(["merge", *parts, "--out", out, *(["--overwrite"] if overwrite else [])])
-    if code in (0, _SOME_FAILED):
+    if code in (0, SOME_FAILED):
         shutil.rmtree(folder)
     return code
 

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from atomica._prep import VERSION, atom_symbols, block_symbols, nearest
 from atomica.data.dataset import BASE_ATOMS, BASE_BLOCKS
 from atomica.data.shards import arrow_type
 from atomica.errors import AtomicaError, DataError
+from atomica.files import DONE, SOME_FAILED, USAGE, write_bytes
 from atomica.keys import GLOBAL_BLOCK, MODALITIES, RECORD_FIELDS, SCHEMA_VERSION
 from atomica.prep.fragments import Vocabulary, read_vocabulary
 from atomica.prep.unpickle import items_of
@@ -32,7 +32,6 @@ from atomica.prep.unpickle import items_of
 __all__ = ["convert", "main"]
 
 
-DONE, USAGE, SOME_FAILED = 0, 2, 3
 SHARD_ROWS = 1024
 POSITION_CODES = ("", "", "", "", "A", "B", "G", "D", "E", "Z", "H", "XT", "P", "", "'")
 """The original's codes of places in a residue, by number; the element in front makes an atom's name without digits."""
@@ -204,15 +203,6 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, flat)
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
 def _shard(folder: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Write one shard; gives its entry in the manifest."""
     table = pa.table({field.name: _column(field.name, rows) for field in RECORD_FIELDS})
@@ -221,7 +211,7 @@ def _shard(folder: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> dict
         writer.write_table(table)
     content = stream.getvalue()
     name = f"shard-{number:05}.arrow"
-    _write(folder / name, content)
+    write_bytes(folder / name, content)
     return {
         "file": name,
         "rows": len(rows),
@@ -275,9 +265,9 @@ def convert(
     if waiting:
         shards.append(_shard(out, len(shards), waiting))
     counts["failures"] = len(failures)
-    _write(out / "failures.jsonl", "".join(json.dumps(row) + "\n" for row in failures).encode())
+    write_bytes(out / "failures.jsonl", "".join(json.dumps(row) + "\n" for row in failures).encode())
     manifest = _manifest(paths, vocabulary, names, neighbors, counts, shards)
-    _write(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
+    write_bytes(out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode())
     say(f"{counts['complexes']} complexes written to {out}, {len(failures)} failed")
     if failures:
         say(f"  {failures[0]['message']}" + (", …" if len(failures) > 1 else ""))

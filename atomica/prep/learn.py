@@ -12,7 +12,6 @@ import gc
 import gzip
 import hashlib
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +21,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from atomica.errors import AtomicaError, DataError
+from atomica.files import DONE, FAILED, INTERRUPTED, SOME_FAILED, USAGE, write_text
 from atomica.prep.fragments import ORGANIC, Assembly, Molecule, UnionWriter, sensible
 
 __all__ = ["Filter", "Learned", "Miner", "Rejected", "dictionary", "learn", "main", "molecules_of_file"]
 
 
-_DONE, _FAILED, _USAGE, _SOME_FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
 _ORDERS = {"SING": 1, "DOUB": 2, "TRIP": 3, "COORD": 1}
 
 
@@ -338,16 +337,6 @@ def _header(arguments: argparse.Namespace, keep: Filter, learned: Learned) -> di
     }
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="atomica-prep fragments learn",
@@ -455,7 +444,7 @@ def main(words: Sequence[str]) -> int:
     parser = _parser()
     if not words or words[0] != "learn":
         parser.print_help(sys.stdout if words and words[0] in ("-h", "--help") else sys.stderr)
-        return _DONE if words and words[0] in ("-h", "--help") else _USAGE
+        return DONE if words and words[0] in ("-h", "--help") else USAGE
     try:
         arguments, keep = _checked(parser, words[1:])
     except SystemExit as stop:  # argparse has said why
@@ -469,16 +458,16 @@ def main(words: Sequence[str]) -> int:
         lines += ["\t".join(map(str, entry)) for entry in learned.entries]
         if learned.rejected:
             rows = ["where\ttext\treason", *(f"{r.where}\t{r.text}\t{r.reason}" for r in learned.rejected)]
-            _write(_rejected_file(arguments.out), "\n".join(rows) + "\n")
-        _write(arguments.out, "\n".join(lines) + "\n")
+            write_text(_rejected_file(arguments.out), "\n".join(rows) + "\n")
+        write_text(arguments.out, "\n".join(lines) + "\n")
     except AtomicaError as error:
         print(f"atomica-prep: {error}", file=sys.stderr)
-        return _FAILED
+        return FAILED
     except OSError as error:
         print(f"atomica-prep: --out {arguments.out}: cannot be written: {error}", file=sys.stderr)
-        return _FAILED
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     _report(arguments, learned)
-    return _SOME_FAILED if learned.rejected else _DONE
+    return SOME_FAILED if learned.rejected else DONE

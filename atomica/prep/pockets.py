@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from atomica.errors import DataError
+from atomica.files import write_text
 
 __all__ = ["FORMATS", "PACKED", "Pocket", "index_by_score", "pocket_by_score", "structure_files"]
 
@@ -131,7 +132,5 @@ def index_by_score(
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerows([("id", "path", "chain1", "residues"), *rows])
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(stream.getvalue(), encoding="utf-8")
-    temporary.replace(out)
+    write_text(out, stream.getvalue())
     return failures

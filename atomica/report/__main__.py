@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomica.files import EVALUATION, METRICS
 from atomica.report import sweeps, training
-from atomica.train.logging import METRICS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    done = (folder / "evaluation.json").is_file()
+    done = (folder / EVALUATION).is_file()
     print(training.write(folder, status="done" if done else "interrupted"))
     return 0
 

@@ -6,14 +6,14 @@ import csv
 
 import numpy as np
 
-from atomica.report.done import _Done, _figure, _maybe_number
+from atomica.report.done import Done, figure, maybe_number
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
 # ------------------------------------------------------------------------------------------- annotate
 
 
-def _annotate(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
     path = done.tables["pockets"]
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -26,7 +26,7 @@ def _annotate(page: Page, done: _Done) -> None:
     page.small_table(
         ["class", "called", *names[:4], *names[4:]],
         [
-            [name, str(called.get(name, 0)), *(_figure(rule.get(key, "–")) for key in names)]
+            [name, str(called.get(name, 0)), *(figure(rule.get(key, "–")) for key in names)]
             for name, rule in thresholds.items()
         ],
         "Classes, how many pockets they were called for, and where their thresholds come from",
@@ -52,7 +52,7 @@ def _annotate(page: Page, done: _Done) -> None:
     page.charts(charts)
     page.section("Pockets")
     columns = [
-        Column(key, [_maybe_number(row[key]) if key.startswith("P(") else row[key] for row in rows])
+        Column(key, [maybe_number(row[key]) if key.startswith("P(") else row[key] for row in rows])
         for key in rows[0]
     ]
     page.table(columns, "Pockets with the classes that were called", name="annotations.csv", whole=path.name)

@@ -12,21 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica import environment
-from atomica.report.annotate import _annotate
-from atomica.report.embed import _embed
-from atomica.report.evaluate import _evaluate
-from atomica.report.network import _network
+from atomica.files import REPORT, RESULT, SPEC
 from atomica.report.page import Page
-from atomica.report.score import _score
 from atomica.report.svg import number
-from atomica.report.training import REPORT, versions
+from atomica.report.training import versions
 from atomica.spec import tomllib
 
 __all__ = ["write"]
 
 
 @dataclass(frozen=True)
-class _Done:
+class Done:
     """A finished job: its folder, its spec, what it left behind."""
 
     folder: Path
@@ -35,14 +31,14 @@ class _Done:
     figures: Mapping[str, Any]
 
 
-def write(folder: Path, overview: Sequence[str]) -> Path:
+def write(folder: Path, draw: Callable[[Done, Page], None], overview: Sequence[str]) -> Path:
     """Write `report.html` into the folder of a job that is done; returns its path.
 
-    overview: what the job said of itself when it started.
+    draw: the page of the kind of job, which fills in its part. overview: what the job said of itself when it started.
     """
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    text = (folder / "spec.toml").read_text(encoding="utf-8")
-    done = _Done(
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    text = (folder / SPEC).read_text(encoding="utf-8")
+    done = Done(
         folder,
         tomllib.loads(text),
         {name: folder / path for name, path in result["tables"].items()},
@@ -55,35 +51,31 @@ def write(folder: Path, overview: Sequence[str]) -> Path:
         status="done",
     )
     page.section("Summary")
-    tiles = [
-        (name, _figure(value), "") for name, value in done.figures.items() if not isinstance(value, dict)
-    ]
+    tiles = [(name, figure(value), "") for name, value in done.figures.items() if not isinstance(value, dict)]
     if tiles:
         page.tiles(tiles)
     if result["failed"]:
         page.text(f"{result['failed']} inputs are missing here; failures.jsonl says which, and why.", "warn")
-    draw = _REPORTS.get(result["job"])
-    if draw is not None:
-        draw(page, done)
+    draw(done, page)
     page.section("Run", "What the job said of itself when it started, and every setting:")
     page.facts([(line[:8].strip(), line[8:]) for line in overview])
-    page.code(text, "spec.toml")
+    page.code(text, SPEC)
     versions(page, environment.describe())
     path = folder / REPORT
     page.write(path)
     return path
 
 
-def _figure(value: Any) -> str:
+def figure(value: Any) -> str:
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _embeddings(table: Any) -> npt.NDArray[np.float64]:
+def embeddings(table: Any) -> npt.NDArray[np.float64]:
     values = table.column("embedding").combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(table.num_rows, -1)
 
 
-def _labels(table: Any) -> dict[str, list[str | None]]:
+def labels_of(table: Any) -> dict[str, list[str | None]]:
     """Label columns of a table of complexes."""
     if "labels" not in table.column_names:
         return {}
@@ -93,17 +85,8 @@ def _labels(table: Any) -> dict[str, list[str | None]]:
     }
 
 
-def _maybe_number(text: str) -> float | str | None:
+def maybe_number(text: str) -> float | str | None:
     try:
         return float(text)
     except ValueError:
         return text or None
-
-
-_REPORTS: dict[str, Callable[[Page, _Done], None]] = {
-    "embed": _embed,
-    "score": _score,
-    "annotate": _annotate,
-    "network": _network,
-    "evaluate": _evaluate,
-}

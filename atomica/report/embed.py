@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import _Done, _embeddings, _labels
+from atomica.report.done import Done, embeddings, labels_of
 from atomica.report.page import Column, Page
 
 # ---------------------------------------------------------------------------------------------- embed
 
 
-def _embed(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
     path = done.tables.get("complexes")
     if path is None:
         return
@@ -21,8 +21,8 @@ def _embed(page: Page, done: _Done) -> None:
     if not table.num_rows:
         return
     ids = [str(name) for name in table.column("id").to_pylist()]
-    modality, labels = table.column("modality").to_pylist(), _labels(table)
-    values = _embeddings(table)
+    modality, labels = table.column("modality").to_pylist(), labels_of(table)
+    values = embeddings(table)
     page.section(
         "Map", "Each point is a complex; point at it to see which. Near points have similar embeddings."
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 from atomica.report import labelled
-from atomica.report.done import _Done
+from atomica.report.done import Done
 from atomica.report.page import Page
 
 # ------------------------------------------------------------------------------------------- evaluate
 
 
-def _evaluate(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
     path = done.tables.get("evaluation")
     if path is None:
         return

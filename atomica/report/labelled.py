@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from atomica.errors import AtomicaError
+from atomica.evaluation.results import predictions_name
+from atomica.files import PREDICTIONS
 from atomica.heads import head_class
 from atomica.report.page import Page
 from atomica.report.predictions import Answers, metric_rows, show
@@ -97,7 +99,7 @@ def _answers(folder: Path, name: str, entry: Mapping[str, Any]) -> Answers | str
     """
     if "label" not in entry:
         return ""
-    places = (folder / f"predictions-{name}.csv", folder / "predictions.csv")
+    places = tuple(folder / file for file in (predictions_name(name), PREDICTIONS))
     path = next((path for path in places if path.is_file()), None)
     if path is None:
         return f"{places[1].name} is not there any more."

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import _Done, _embeddings, _labels, _maybe_number
+from atomica.report.done import Done, embeddings, labels_of, maybe_number
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
@@ -22,7 +22,7 @@ MAP_EDGES = 3000
 # -------------------------------------------------------------------------------------------- network
 
 
-def _network(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
     nodes, edges = (pq.read_table(done.tables[name]).to_pydict() for name in ("nodes", "edges"))
     page.section("Network", "Two complexes are joined if one is among the most similar of the other.")
     _network_map(page, done, nodes, edges)
@@ -74,11 +74,11 @@ def _network(page: Page, done: _Done) -> None:
 
 
 def _typed(text: str, key: str) -> float | str | None:
-    return text if key in ("modality", "group", "ids") else _maybe_number(text)
+    return text if key in ("modality", "group", "ids") else maybe_number(text)
 
 
 def _network_map(
-    page: Page, done: _Done, nodes: Mapping[str, list[Any]], edges: Mapping[str, list[Any]]
+    page: Page, done: Done, nodes: Mapping[str, list[Any]], edges: Mapping[str, list[Any]]
 ) -> None:
     """A map of the embeddings with the edges, if their file is still there."""
     named = Path(str(done.spec["network"]["embeddings"]))
@@ -104,4 +104,4 @@ def _network_map(
         joined = [joined[i] for i in strongest.tolist() if i < len(joined)]
         page.text(f"The map shows the {MAP_EDGES:,} strongest of {len(edges['cosine']):,} edges.", "note")
     texts = [f"{name}\n{kind or ''}" for name, kind in zip(ids, component, strict=True)]
-    maps.draw(page, _embeddings(table), texts, {"component": component, **_labels(table)}, joined)
+    maps.draw(page, embeddings(table), texts, {"component": component, **labels_of(table)}, joined)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from atomica import _prep
 from atomica.errors import AtomicaError
-from atomica.report.done import _Done
+from atomica.report.done import Done
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
 from atomica.report.viewer import Structure, viewer
@@ -31,7 +31,7 @@ SEQUENCES_SHOWN = 12
 # ---------------------------------------------------------------------------------------------- score
 
 
-def _score(page: Page, done: _Done) -> None:
+def page(done: Done, page: Page) -> None:
     table = pq.read_table(done.tables["scores"])
     if not table.num_rows:
         return
@@ -105,7 +105,7 @@ def _sequence(
 
 
 def _structures(
-    done: _Done, of_complex: Mapping[str, list[int]], found: Mapping[str, list[Any]], change: Sequence[float]
+    done: Done, of_complex: Mapping[str, list[int]], found: Mapping[str, list[Any]], change: Sequence[float]
 ) -> list[Structure]:
     """As many structures as a page should hold, in the order of the table."""
     folder = done.folder / "structures"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from atomica import environment
+from atomica.files import METRICS, REPORT
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
-from atomica.report.training import REPORT, records, versions
+from atomica.report.training import records, versions
 from atomica.spec import tomllib
-from atomica.train.logging import METRICS
 
 __all__ = ["TABLE", "write"]
 

@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 
 from atomica import environment
+from atomica.files import EVALUATION, METRICS, REPORT, SPEC
 from atomica.report import labelled
 from atomica.report.page import Page
 from atomica.report.svg import Chart, number
 from atomica.spec import tomllib
-from atomica.train.logging import METRICS
 from atomica.train.stopping import Interrupted, StopRequested
 
-__all__ = ["REPORT", "reported", "versions", "write"]
+__all__ = ["reported", "versions", "write"]
 
-REPORT = "report.html"
 MOST_STEPS = 400
 """Points of a curve over steps; more steps are joined, and their means shown."""
 
@@ -71,7 +70,7 @@ def write(folder: Path, *, status: str, problem: str = "") -> Path:
     _versions(page, run)
     if run.spec_text:
         page.section("Spec", "Every setting of the run, defaults included; the same text is in spec.toml.")
-        page.code(run.spec_text, "spec.toml")
+        page.code(run.spec_text, SPEC)
     path = folder / REPORT
     page.write(path)
     return path
@@ -97,14 +96,14 @@ def reported(folder: Path) -> Iterator[None]:
 def _read(folder: Path, *, finished: bool) -> _Run:
     found = list(records(folder / METRICS))
     try:
-        text = (folder / "spec.toml").read_text(encoding="utf-8")
+        text = (folder / SPEC).read_text(encoding="utf-8")
         spec = tomllib.loads(text)
     except (OSError, ValueError):
         text, spec = "", {}
     evaluation: Mapping[str, Any] = {}
     if finished:
         try:
-            evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+            evaluation = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             evaluation = {}
     return _Run(

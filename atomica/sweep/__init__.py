@@ -5,9 +5,3 @@ is known of the trials lies in Optuna's journal in the sweep's folder: a sweep t
 it stood, its trials in the middle of an epoch, and several processes can share it, on one machine, on several, or as
 tasks of a Ray cluster.
 """
-
-from atomica.sweep.config import SweepConfig
-from atomica.sweep.engine import perform
-from atomica.sweep.plan import Sweep, assemble_sweep, outlook
-
-__all__ = ["Sweep", "SweepConfig", "assemble_sweep", "outlook", "perform"]

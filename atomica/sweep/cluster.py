@@ -15,6 +15,7 @@ from atomica.console import Journal
 from atomica.errors import AtomicaError
 from atomica.sweep.plan import Sweep
 from atomica.sweep.study import open_study
+from atomica.sweep.trials import work
 from atomica.train.stopping import Interrupted, Stop
 
 if TYPE_CHECKING:
@@ -94,8 +95,6 @@ def _tell(study: Study, before: set[int]) -> set[int]:
 
 def _one(sweep: Sweep, folder: str) -> None:
     """A task: run one trial, with paths relative to `folder`, as where the command was given."""
-    from atomica.sweep.trials import work
-
     os.chdir(folder)
     stop, journal = Stop(), Journal()
 

@@ -11,11 +11,13 @@ from typing import Any
 from atomica import spec
 from atomica.errors import SpecError
 from atomica.files import Lock
-from atomica.jobs.train.assembly import Job, assemble
+from atomica.jobs.job import Request
+from atomica.jobs.train.assembly import Assembled, assemble
 from atomica.jobs.train.spec import Spec, read_spec
 from atomica.spec import Issues
 from atomica.sweep.config import Range, SweepConfig, check_values, read_sweep
-from atomica.train.distributed import ALONE, Ranks
+from atomica.train.distributed import Ranks
+from atomica.train.validation import monitor_of
 
 __all__ = [
     "BASE",
@@ -26,8 +28,8 @@ __all__ = [
     "TABLE",
     "TRIALS",
     "Sweep",
-    "assemble_sweep",
     "check_plan",
+    "plan_sweep",
 ]
 
 TRIALS, TABLE, BASE, STORE, PLAN = "trials", "trials.csv", "trial.toml", "optuna.jsonl", "sweep.json"
@@ -87,18 +89,14 @@ class Sweep:
         return Lock(self.folder / GATE, wait=True)
 
 
-def assemble_sweep(
-    source: spec.Source,
-    *,
-    resume: bool | None,
-    dry: bool,
-    ranks: Ranks = ALONE,
-    options: Sequence[str] = (),
-) -> tuple[Sweep, Job]:
+def plan_sweep(source: spec.Source, request: Request) -> tuple[Sweep, Assembled]:
     """Check a spec with a section `[sweep]`: everything but the trials themselves. Raises SpecError.
 
-    ranks: as for `assemble`. resume, options: see `Sweep`. The job is what the spec describes without the sweep.
+    The second is what the spec describes without the sweep.
     """
+    if request.ranks.size > 1:
+        raise SpecError("a sweep starts its trials itself; leave out torchrun, --devices is for each trial")
+    options = ["--devices", str(request.devices)] if request.devices > 1 else []
     issues = Issues(source)
     config = read_sweep(source, issues)
     plain = source.without("sweep")
@@ -107,14 +105,12 @@ def assemble_sweep(
         read_spec(plain, base_issues)
         if not base_issues.found:  # what is wrong with the spec itself is wrong with every value
             check_values(plain, config, issues)
-    job = assemble(plain, resume=False, dry=True, ranks=ranks, issues=issues)
+    alone = replace(request, resume=False, dry=True, ranks=Ranks(local_size=request.devices))
+    job = assemble(plain, alone, issues=issues)
     assert config is not None
-
-    from atomica.train.validation import monitor_of
-
     monitor, mode = monitor_of(job.model, job.spec.train)
-    sweep = Sweep(config, job.spec, monitor, mode, job.folder, resume, options)
-    if not dry:
+    sweep = Sweep(config, job.spec, monitor, mode, job.folder, request.resume, options)
+    if not request.dry:
         _check_folder(sweep, issues)
         issues.raise_any()
     return sweep, job

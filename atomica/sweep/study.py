@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from atomica import spec
 from atomica.errors import SpecError
-from atomica.files import Lock
+from atomica.files import Lock, write_text
 from atomica.sweep.config import Range, listed
 from atomica.sweep.plan import BASE, MEMBERS, PLAN, STORE, TRIALS, Sweep, check_plan, nobody_works
 
@@ -28,8 +28,6 @@ __all__ = ["joined", "next_trial", "open_study", "values_of"]
 @contextmanager
 def joined(sweep: Sweep) -> Iterator[tuple[Study, bool]]:
     """Work on a sweep, alone or beside others: its study, and whether it was begun before."""
-    from atomica.files import write_text
-
     folder = sweep.folder
     (folder / TRIALS).mkdir(parents=True, exist_ok=True)
     with sweep.gate():

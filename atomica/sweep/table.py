@@ -7,6 +7,8 @@ import io
 from typing import TYPE_CHECKING
 
 from atomica.console import Journal
+from atomica.files import DONE, FAILED, SOME_FAILED, write_text
+from atomica.report import sweeps
 from atomica.sweep.plan import TABLE, TRIALS, Sweep
 from atomica.sweep.study import values_of
 
@@ -15,14 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["conclude", "write"]
 
-DONE, FAILED, SOME_FAILED = 0, 1, 3
-
 
 def write(sweep: Sweep, study: Study) -> None:
     """Write table and report as they are now."""
-    from atomica.files import write_text
-    from atomica.report import sweeps
-
     stream = io.StringIO()
     with sweep.gate():
         csv.writer(stream, lineterminator="\n").writerows([_header(sweep), *_rows(sweep, study)])

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomica.console import Journal
-from atomica.files import FOLDER_LOCK, Lock
-from atomica.jobs.train.assembly import RESOLVED
+from atomica.files import DONE, FOLDER_LOCK, INTERRUPTED, METRICS, SPEC, Lock
 from atomica.sweep import table
 from atomica.sweep.plan import BASE, Sweep
 from atomica.sweep.study import next_trial, values_of
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["work"]
 
-
-DONE, INTERRUPTED = 0, 130
 
 POLL_SECONDS = 0.5
 
@@ -60,7 +57,7 @@ def _perform_trial(sweep: Sweep, study: Study, trial: Trial, journal: Journal, s
     journal.say(f"{name:7} of {sweep.config.number}: {shown}")
     _wait_until_free(folder, stop)
     began = time.monotonic()
-    reports = _Reports(sweep, study, trial, folder / "metrics.jsonl")
+    reports = _Reports(sweep, study, trial, folder / METRICS)
     output = folder.with_suffix(".txt")
     pruned = False
     with (
@@ -105,7 +102,7 @@ def _perform_trial(sweep: Sweep, study: Study, trial: Trial, journal: Journal, s
 
 def _wait_until_free(folder: Path, stop: Stop) -> None:
     """Wait for a process that still writes into the folder of a trial: the sweep that had started it was killed."""
-    while (folder / RESOLVED).is_file() and not stop.requested:
+    while (folder / SPEC).is_file() and not stop.requested:
         with Lock(folder / FOLDER_LOCK, optional=True) as lock:
             if lock.held:
                 return

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atomica import files as checksums
 from atomica.errors import DataError
-from atomica.files import _sync, _write_bytes, write_text
+from atomica.files import CHECKSUMS, checksums_of, damage, sync, write_bytes, write_json, write_text
 from atomica.spec import setting
 
 __all__ = [
@@ -113,12 +112,9 @@ def write(
     try:
         save_model(fresh)
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _write_bytes(fresh / TENSORS, save(flat))
-        _write_bytes(fresh / STATE, json.dumps({"format": FORMAT, **state}, indent=1).encode())
-        _write_bytes(fresh / checksums.FILE, checksums.of_folder(fresh).encode())
-        for file in fresh.iterdir():
-            _sync(file)
-        _sync(fresh)
+        write_bytes(fresh / TENSORS, save(flat))
+        write_json(fresh / STATE, {"format": FORMAT, **state})
+        write_text(fresh / CHECKSUMS, checksums_of(fresh))
     except BaseException:
         # On a full disk, half a checkpoint would keep others from writing.
         shutil.rmtree(fresh, ignore_errors=True)
@@ -129,7 +125,7 @@ def write(
             shutil.rmtree(old)
         folder.rename(old)
     fresh.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     if old.exists():
         shutil.rmtree(old)
 
@@ -159,9 +155,8 @@ def read(folder: Path) -> Checkpoint:
         raise DataError(
             f"{place}: checkpoint format {state.get('format')} is not {FORMAT}, which this version reads"
         )
-    damage = checksums.damage(place)
-    if damage:
-        raise DataError(f"{place}: damaged checkpoint ({damage})")
+    if problem := damage(place):
+        raise DataError(f"{place}: damaged checkpoint ({problem})")
     return Checkpoint(place, state, load_file(place / TENSORS))
 
 
@@ -171,8 +166,8 @@ def write_batch(folder: Path, numbers: Mapping[str, Any], contents: Any) -> None
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors("", contents)}
-    _write_bytes(folder / "batch.safetensors", save(tensors))
-    write_text(folder / "batch.json", json.dumps(numbers, indent=1) + "\n")
+    write_bytes(folder / "batch.safetensors", save(tensors))
+    write_json(folder / "batch.json", numbers)
 
 
 def _tensors(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atomica.errors import AtomicaError, SpecError
+from atomica.files import DONE, FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,6 @@ __all__ = [
     "watch_parent",
 ]
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 PARENT = "ATOMICA_PARENT"
 """Environment variable with the process id of the command that started this one, as a rank or as a trial of a sweep."""
 

@@ -13,13 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from atomica.errors import AtomicaError
-from atomica.files import write_text
+from atomica.files import METRICS, write_text
 from atomica.spec import Problems, setting
 
 __all__ = ["LogConfig", "RunLog", "WandbConfig"]
 
 
-METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
 WANDB = "wandb"
 

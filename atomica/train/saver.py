@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from atomica.files import BEST, LAST
 from atomica.model.model import Model
 from atomica.train import checkpoint
 from atomica.train.distributed import Ranks
 from atomica.train.step import Stepper
 from atomica.train.sums import Sums
 
-__all__ = ["BEST", "LAST", "Saver", "State"]
-
-
-BEST, LAST = "best", "last"
+__all__ = ["Saver", "State"]
 
 
 @dataclass

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from atomica import spec
-from atomica.data.sampling import counts
+from atomica.data.dataset import Dataset, Mixture, open_dataset
+from atomica.data.features import BlockFeatures
+from atomica.data.record import PARTS
+from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
+from atomica.errors import AtomicaError, DataError
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
 from atomica.spec import Issues
+from atomica.train.loader import Part
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from torch import Tensor
-
-    from atomica.data.dataset import Dataset, Mixture
-    from atomica.data.features import BlockFeatures
-    from atomica.data.sampling import Rows, Sampling
-    from atomica.train.loader import Part
+__all__ = ["make_parts", "open_data", "open_features"]
 
 
-def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixture]:
+def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixture]:
     """The data sets a spec names. What is wrong with them joins the other issues, also of a faulty spec."""
-    from atomica.data.dataset import Mixture, open_dataset
-    from atomica.data.record import PARTS
-    from atomica.errors import AtomicaError
-
     table = source.tree.get("data")
     if not isinstance(table, dict):
         return {}
@@ -68,11 +65,8 @@ def _open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtu
     return opened
 
 
-def _open_features(checked: Spec, issues: Issues) -> BlockFeatures | None:
+def open_features(checked: Spec, issues: Issues) -> BlockFeatures | None:
     """The external features of blocks that the spec names; an issue if the model asks for others, or for none."""
-    from atomica.data.features import BlockFeatures
-    from atomica.errors import DataError
-
     files, sizes = checked.data.feature_files, checked.model.embeddings.sizes
     named = ("data", "embeddings") in issues.source
     if not files and not sizes:
@@ -96,10 +90,6 @@ def _open_features(checked: Spec, issues: Issues) -> BlockFeatures | None:
 
 def _check_features(features: BlockFeatures, checked: Spec, rows: Rows, issues: Issues) -> None:
     """An issue if the features do not fit the rows of a part."""
-    import numpy as np
-
-    from atomica.data.dataset import Mixture
-
     ids, dataset = rows.ids, rows.dataset
     if isinstance(dataset, Mixture) and len(set(ids)) < len(ids):
         issues.add(
@@ -114,8 +104,6 @@ def _check_features(features: BlockFeatures, checked: Spec, rows: Rows, issues: 
 
 def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
     """An issue if a complex of a single partner is to be shifted or turned: against what, no model can say."""
-    import numpy as np
-
     keys = [key for key in ("translation_sigma", "rotation_sigma") if getattr(checked.noise, key)]
     if not keys or checked.data.input != "complex":
         return
@@ -132,14 +120,10 @@ def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
         )
 
 
-def _make_parts(
+def make_parts(
     checked: Spec, data: Mapping[str, Dataset | Mixture], features: BlockFeatures | None, issues: Issues
 ) -> tuple[dict[str, Part], dict[str, dict[str, list[str | None]]]]:
     """Rows and targets of train, valid and test, and the label texts of each by head."""
-    from atomica.data.record import PARTS
-    from atomica.data.sampling import select_rows
-    from atomica.train.loader import Part
-
     noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
     parts: dict[str, Part] = {}
     texts: dict[str, dict[str, list[str | None]]] = {}
@@ -205,10 +189,6 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
 
     A test set may lack the labels of some heads, which are then not evaluated; train and valid may not.
     """
-    import torch
-
-    from atomica.errors import DataError
-
     targets: dict[str, Tensor] = {}
     known: dict[str, Tensor] = {}
     texts: dict[str, list[str | None]] = {}
@@ -219,8 +199,7 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
             continue
         key, problem = "label", ""
         try:
-            column = rows.dataset.column(head.common.label)
-            texts[head.name] = [column[row] for row in rows.rows]
+            texts[head.name] = rows.texts(head.common.label)
             key = next(
                 (one for one in ("positive", "label") if ("head", index, one) in issues.source), "kind"
             )
@@ -264,8 +243,6 @@ def _classes(
 
     An issue for every head whose classes are all the same in a part that needs more than one.
     """
-    import numpy as np
-
     by_loss = part == "valid" and checked.train.monitor.rpartition("/")[2] == "loss"
     groups = None
     for name, target in labels.targets.items():
@@ -292,11 +269,6 @@ def _sampling(
     checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None, issues: Issues
 ) -> Sampling | None:
     """How the training rows are drawn."""
-    import numpy as np
-
-    from atomica.data.dataset import Mixture
-    from atomica.data.sampling import sampling
-
     sampler, weights, dataset = checked.data.sampler, checked.data.weights, rows.dataset
     groups = np.zeros(len(rows), dtype=np.int64)
     if sampler == "modality":

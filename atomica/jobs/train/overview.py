@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import time
@@ -10,18 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from atomica import environment
 from atomica.data.sampling import counts
 from atomica.errors import AtomicaError
-from atomica.jobs.train.assembly import Job
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from atomica.train.loader import Batch
-    from atomica.train.step import Step, Stepper
+from atomica.jobs.train.assembly import Assembled
+from atomica.train.distributed import ALONE
+from atomica.train.loader import Batch
+from atomica.train.optimizer import freeze, make_optimizer
+from atomica.train.step import Step, Stepper, split
 
 __all__ = ["MIB", "dry_run", "known_texts", "overview", "peak_memory"]
 
@@ -29,14 +31,11 @@ __all__ = ["MIB", "dry_run", "known_texts", "overview", "peak_memory"]
 MIB, GIB = 2**20, 2**30
 
 
-def overview(job: Job) -> list[str]:
+def overview(job: Assembled) -> list[str]:
     """What is about to run, for a person: data, classes, model, steps."""
-    import numpy as np
-
     checked = job.spec
-    lines = [
-        f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {job.model.kernel} convolution"
-    ]
+    by = f"{job.model.kernel} convolution" if job.model.kernel else f"{job.model.config.kind} encoder"
+    lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {by}"]
     seen = "both partners" if checked.data.input == "complex" else f"{checked.data.input} alone"
     for name, part in job.parts.items():
         rows = part.rows
@@ -74,7 +73,9 @@ def overview(job: Job) -> list[str]:
     blocks = [train.blocks_of(batch) for batch in plan]
     complexes = float(np.mean([len(batch) for batch in plan]))
     steps, epochs, schedule = len(plan), checked.train.epochs, checked.train.schedule
-    lines.append(f"model   {parameters:,} parameters, heads: {', '.join(h.name for h in checked.heads)}")
+    lines.append(
+        f"model   {checked.model.kind} encoder, {parameters:,} parameters, heads: {', '.join(h.name for h in checked.heads)}"
+    )
     lines.append(
         f"steps   {steps} per epoch of {np.mean(blocks):.0f} blocks ({complexes:.1f} complexes) on average, "
         f"{max(blocks)} at most, over all ranks; {epochs} epochs, {steps * epochs} steps"
@@ -84,7 +85,7 @@ def overview(job: Job) -> list[str]:
     return lines
 
 
-def known_texts(job: Job, head: str) -> dict[str, list[str | None]]:
+def known_texts(job: Assembled, head: str) -> dict[str, list[str | None]]:
     """The label texts of the complexes whose label is known, by part."""
     return {
         name: [
@@ -96,20 +97,12 @@ def known_texts(job: Job, head: str) -> dict[str, list[str | None]]:
     }
 
 
-def dry_run(job: Job, devices: int = 1) -> list[str]:
+def dry_run(job: Assembled, devices: int = 1) -> list[str]:
     """What two steps on the largest batch of the first epoch show, for a person; nothing is written.
 
     devices: processes that are to share each step; this one takes the share of the first, in as many parts as
     `device.accumulate` says. Raises NoMemoryError if that is too large for the device.
     """
-    import numpy as np
-    import torch
-
-    from atomica import environment
-    from atomica.train.distributed import ALONE
-    from atomica.train.optimizer import freeze, make_optimizer
-    from atomica.train.step import Stepper, split
-
     train, config = job.parts["train"], job.spec.train
     plan = train.epoch_plan(0)
     sizes = [train.blocks_of(batch) for batch in plan]
@@ -170,8 +163,6 @@ class NoMemoryError(AtomicaError):
 
 def _step(stepper: Stepper, batches: Sequence[Batch], total_steps: int) -> tuple[Step, int, float]:
     """What a step shows, the bytes kept between its forward and its backward pass, its seconds."""
-    import torch
-
     own = {parameter.untyped_storage().data_ptr() for parameter in stepper.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -188,7 +179,7 @@ def _step(stepper: Stepper, batches: Sequence[Batch], total_steps: int) -> tuple
     return step, sum(kept.values()) // len(batches), time.perf_counter() - began
 
 
-def _parts(job: Job) -> list[str]:
+def _parts(job: Assembled) -> list[str]:
     """Parameters of each part of the model, and how they are trained."""
     rates = job.spec.train.rates
     lines = []
@@ -209,8 +200,6 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _free_memory(device: torch.device) -> int:
     """Bytes that are free on the device."""
-    import torch
-
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     # On macOS the kernel does not say how many pages are free, only how many there are.
@@ -220,17 +209,13 @@ def _free_memory(device: torch.device) -> int:
 
 def peak_memory(device: torch.device) -> int:
     """The most bytes in use so far: on a GPU by tensors, on a CPU by the whole process."""
-    import resource
-
-    import torch
-
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     # Kibibytes on Linux, bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _disk(job: Job, checkpoint: int) -> str:
+def _disk(job: Assembled, checkpoint: int) -> str:
     """What a checkpoint takes, and the room there is for them."""
     folder: Path = job.folder
     while not folder.exists():

@@ -1,47 +1,198 @@
-"""Training and the evaluation after it, as a job."""
+"""`run.job = "train"`: train, then evaluate the best epoch on the test rows, beside a baseline."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
 
-from atomica import spec
+from rich.console import Console
+
+from atomica import environment, spec
 from atomica.console import Journal
+from atomica.errors import SpecError
 from atomica.evaluation.baseline import composition, fit_baseline
-from atomica.evaluation.results import format_comparison, predictions_csv
-from atomica.jobs.train.assembly import CHECKPOINTS, RESOLVED, Job
-from atomica.jobs.train.overview import MIB, known_texts, peak_memory
-from atomica.train import distributed
-from atomica.train.distributed import Ranks
+from atomica.evaluation.results import Answers, Evaluation, format_comparison
+from atomica.evaluation.statistics import bounds, compare, intervals
+from atomica.files import BEST, CHECKPOINTS, DONE, SPEC, write_text
+from atomica.jobs import folder
+from atomica.jobs.job import Request
+from atomica.jobs.train.assembly import Assembled, assemble, last_checkpoint
+from atomica.jobs.train.overview import MIB, dry_run, known_texts, overview, peak_memory
+from atomica.model.format import read_weights
+from atomica.report import training
+from atomica.spec import Source
+from atomica.train import checkpoint, distributed
+from atomica.train.display import Display
+from atomica.train.logging import RunLog
+from atomica.train.loop import Outcome, Trainer
+from atomica.train.stopping import Stop
+from atomica.train.validation import predict
 
-if TYPE_CHECKING:
-    from atomica.train.logging import RunLog
-    from atomica.train.loop import Outcome
-    from atomica.train.stopping import Stop
+__all__ = ["KIND", "Training"]
 
 
-EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+@dataclass(frozen=True)
+class Training:
+    """A training that is checked: what the runner asks of every job. request: what the command line asked."""
+
+    job: Assembled
+    request: Request
+    heeds: bool = True
+
+    def overview(self) -> list[str]:
+        """What is about to run, for a person: data, classes, model, steps."""
+        return overview(self.job)
+
+    def rehearse(self) -> list[str]:
+        """What steps on the largest batch show."""
+        return dry_run(self.job, self.request.devices)
+
+    def take(self) -> None:
+        """Make the folder and hold it; all ranks agree on whether that went well."""
+        job, first = self.job, self.request.ranks.first
+
+        def make() -> None:
+            if first:
+                begun = lambda: last_checkpoint(job.folder) is not None  # noqa: E731
+                folder.take(job.folder, self.request.claim, begun=begun, resume=job.resume is not None)
+
+        distributed.agreed(self.request.ranks, make)
+
+    def perform(self, journal: Journal, stop: Stop, told: Sequence[str]) -> int:
+        """Train, then evaluate the best checkpoint on the test rows. Only the first rank writes."""
+        job, ranks = self.job, self.request.ranks
+        if ranks.first:
+            _begin(job, journal, ranks.size, told)
+        done = None if job.resume is None else int(job.resume.state["progress"]["step"])
+        if job.resume is not None:
+            job.model.load_state_dict(read_weights(job.resume.folder))
+            journal.say(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}")
+        kept = RunLog(
+            job.folder, job.spec.log, resume_step=done, name=job.spec.run.name, settings=job.spec.identity()
+        ) if ranks.first else nullcontext()  # fmt: skip
+        with training.reported(job.folder) if ranks.first else nullcontext(), kept as log:
+            trainer = Trainer(
+                model=job.model,
+                train=job.parts["train"],
+                valid=job.parts["valid"],
+                config=job.spec.train,
+                folder=job.folder / CHECKPOINTS,
+                log=log,
+                display=Display(Console(stderr=True), journal) if ranks.first else None,
+                every_steps=job.spec.log.every_steps,
+                stop=stop,
+                identity=job.identity,
+                ranks=ranks,
+                accumulate=job.spec.device.accumulate,
+            )
+            outcome = trainer.fit(job.resume)
+            early = ", stopped early" if outcome.stopped_early else ""
+            journal.say(
+                f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "
+                f"valid {outcome.monitor} {outcome.best:.4f}"
+            )
+            if "test" in job.parts:
+                self._evaluate(outcome, log, journal, stop)
+        for what, count, remedy in (
+            ("steps skipped, as loss or gradient was not finite", outcome.skipped, "see bad_steps"),
+            ("times out of GPU memory", outcome.out_of_memory, "raise device.accumulate"),
+        ):
+            if count:
+                journal.say(f"note    {count} {what}: {remedy}")
+        rate = (
+            f"{outcome.complexes_per_s:.1f} complexes/s in training"
+            if outcome.complexes_per_s
+            else "no training"
+        )
+        journal.say(f"speed   {rate}; peak memory {peak_memory(job.device) / MIB:.0f} MiB")
+        journal.say(f"written {job.folder}")
+        return DONE
+
+    def _evaluate(self, outcome: Outcome, log: RunLog | None, journal: Journal, stop: Stop) -> None:
+        """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
+        job, ranks = self.job, self.request.ranks
+        best = job.folder / CHECKPOINTS / BEST
+        job.model.load_state_dict(read_weights(checkpoint.find(best) or best))
+        test, seed = job.parts["test"], job.spec.run.seed
+        predictions, loss, metrics = predict(job.model, test, stop, ranks)
+        distributed.leave(ranks)  # else metrics computed here would wait for the others
+        if log is None:
+            return  # another rank writes
+        log.record("test", outcome.best_epoch, outcome.steps, {"loss": loss, **metrics})
+        evaluation = Evaluation(
+            split="test",
+            data=test.rows.dataset.name,
+            input=job.spec.data.input,
+            checkpoint={"epoch": outcome.best_epoch, "monitor": outcome.monitor, "valid": outcome.best},
+            loss=loss,
+            metrics=metrics,
+            heads=[head.name for head in job.spec.heads],
+            labelled=sum(head.labelled for head in job.spec.heads),
+        )
+        for head in job.spec.heads:
+            own = evaluation.own(head.name)
+            if not head.labelled:
+                evaluation.add(head.name, head.common.kind)
+                _say_metrics(head.name, own, journal)
+                continue
+            answers = Answers(
+                test.rows.ids,
+                job.texts["test"][head.name],
+                test.targets[head.name].numpy(),
+                test.known[head.name].numpy(),
+                predictions[head.name].double().numpy(),
+            )
+            target, predicted = answers.target[answers.known], answers.predicted[answers.known]
+            entry = {
+                "label": head.common.label,
+                "config": asdict(head.config),
+                "complexes": len(target),
+            }
+            if not len(target):
+                evaluation.add(head.name, head.common.kind, **entry)
+                journal.say(
+                    f"test    head {head.name}: not evaluated, the test complexes have no {head.common.label}"
+                )
+                continue
+            found = intervals(job.model.head(head.name).metrics(), target, predicted, seed=seed)
+            if answers.binary:
+                compared, baseline = _compared(job, head.name, answers)
+                entry |= {**compared, "intervals": {**found, **bounds(compared)}}
+                evaluation.predict(head.name, answers.columns(baseline=baseline))
+                positive = str(getattr(head.config, "positive", "") or "positives")
+                title = f"head {head.name}: " if evaluation.several else ""
+                journal.say(
+                    f"\n{title}{compared['complexes']} test complexes, {compared['positives']} of them {positive}"
+                )
+                journal.say(format_comparison(compared, positive) + "\n")
+            else:
+                entry["intervals"] = found
+                evaluation.predict(head.name, answers.columns())
+                _say_metrics(head.name, own, journal)
+            evaluation.add(head.name, head.common.kind, **entry)
+        evaluation.write(
+            job.folder,
+            run={
+                "training_complexes_per_s": round(outcome.complexes_per_s, 2),
+                "peak_memory_mib": round(peak_memory(job.device) / MIB, 1),
+            },
+        )
 
 
-def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
+def _begin(job: Assembled, journal: Journal, ranks: int, told: Sequence[str]) -> None:
     """Start what the run's folder holds, with the resolved spec. told: the overview, which the report repeats."""
-    from atomica import environment
-    from atomica.files import write_text
-
     journal.open(job.folder, resume=job.resume is not None)
     header = (
         "# Every setting of this run, defaults included. Repeat it under another run.out, or --resume it.\n\n"
     )
-    write_text(job.folder / RESOLVED, header + spec.dump(job.spec.sections()))
+    write_text(job.folder / SPEC, header + spec.dump(job.spec.sections()))
     environment.record(
         job.folder,
         {
             "device": str(job.device),
-            "ranks": ranks.size,
+            "ranks": ranks,
             "kernel": job.model.kernel,
             "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
             "overview": told,
@@ -50,171 +201,45 @@ def _begin(job: Job, journal: Journal, ranks: Ranks, told: Sequence[str]) -> Non
     )
 
 
-def _train(job: Job, stop: Stop, journal: Journal, ranks: Ranks, told: Sequence[str]) -> None:
-    """Train, then evaluate the best checkpoint on the test rows. Only the first rank writes."""
-    from rich.console import Console
-
-    from atomica.report import training
-    from atomica.train.display import Display
-    from atomica.train.logging import RunLog
-    from atomica.train.loop import Trainer
-
-    if ranks.first:
-        _begin(job, journal, ranks, told)
-    done = None if job.resume is None else int(job.resume.state["progress"]["step"])
-    if job.resume is not None:
-        from atomica.model.format import read_weights
-
-        job.model.load_state_dict(read_weights(job.resume.folder))
-        journal.say(f"resume  after step {done}, in epoch {job.resume.state['progress']['epoch'] + 1}")
-    with (
-        training.reported(job.folder) if ranks.first else nullcontext(),
-        RunLog(
-            job.folder,
-            job.spec.log,
-            resume_step=done,
-            name=job.spec.run.name,
-            settings=job.spec.identity(),
-        )
-        if ranks.first
-        else nullcontext() as log,
-    ):
-        trainer = Trainer(
-            model=job.model,
-            train=job.parts["train"],
-            valid=job.parts["valid"],
-            config=job.spec.train,
-            folder=job.folder / CHECKPOINTS,
-            log=log,
-            display=Display(Console(stderr=True), journal) if ranks.first else None,
-            every_steps=job.spec.log.every_steps,
-            stop=stop,
-            identity=job.identity,
-            ranks=ranks,
-            accumulate=job.spec.device.accumulate,
-        )
-        outcome = trainer.fit(job.resume)
-        early = ", stopped early" if outcome.stopped_early else ""
-        journal.say(
-            f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "
-            f"valid {outcome.monitor} {outcome.best:.4f}"
-        )
-        if "test" in job.parts:
-            _evaluate(job, outcome, log, stop, journal, ranks)
-    for what, count, remedy in (
-        ("steps skipped, as loss or gradient was not finite", outcome.skipped, "see bad_steps"),
-        ("times out of GPU memory", outcome.out_of_memory, "raise device.accumulate"),
-    ):
-        if count:
-            journal.say(f"note    {count} {what}: {remedy}")
-    rate = (
-        f"{outcome.complexes_per_s:.1f} complexes/s in training" if outcome.complexes_per_s else "no training"
+def _compared(job: Assembled, head: str, answers: Answers) -> tuple[dict[str, object], list[float]]:
+    """The comparison of a head that says yes or no with logistic regression on composition, whose answers come too."""
+    train, test, seed = job.parts["train"], job.parts["test"], job.spec.run.seed
+    features = {part: composition(job.parts[part].rows, job.spec.data.input) for part in ("train", "test")}
+    learnt = train.known[head].numpy()
+    baseline = fit_baseline(
+        features["train"][learnt], train.targets[head].numpy()[learnt], features["test"], seed=seed
     )
-    journal.say(f"speed   {rate}; peak memory {peak_memory(job.device) / MIB:.0f} MiB")
-    journal.say(f"written {job.folder}")
-
-
-def _evaluate(
-    job: Job, outcome: Outcome, log: RunLog | None, stop: Stop, journal: Journal, ranks: Ranks
-) -> None:
-    """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
-    from atomica.evaluation import statistics as evaluate
-    from atomica.files import write_text
-    from atomica.model.format import read_weights
-    from atomica.train.checkpoint import find
-    from atomica.train.saver import BEST
-    from atomica.train.validation import predict
-
-    best = job.folder / CHECKPOINTS / BEST
-    job.model.load_state_dict(read_weights(find(best) or best))
-    test, seed = job.parts["test"], job.spec.run.seed
-    predictions, loss, metrics = predict(job.model, test, stop, ranks)
-    distributed.leave(ranks)  # else metrics computed here would wait for the others
-    if log is None:
-        return  # another rank writes
-    log.record("test", outcome.best_epoch, outcome.steps, {"loss": loss, **metrics})
-    report: dict[str, Any] = {
-        "part": "test",
-        "data": test.rows.dataset.name,
-        "input": job.spec.data.input,
-        "checkpoint": {"epoch": outcome.best_epoch, "monitor": outcome.monitor, "valid": outcome.best},
-        "loss": loss,
-        "metrics": metrics,
-        "heads": {},
+    known = test.known[head].numpy()
+    result = compare(
+        answers.target[known], answers.predicted[known], baseline.probabilities[known], seed=seed
+    )
+    classes = {
+        name: dict(sorted(Counter(str(text) for text in found).items()))
+        for name, found in known_texts(job, head).items()
     }
-    features: dict[str, Any] = {}
-    several = len(job.spec.heads) > 1
-    for head in job.spec.heads:
-        own = {
-            name.removeprefix(f"{head.name}/"): value
-            for name, value in metrics.items()
-            if not several or name.startswith(f"{head.name}/")
-        }
-        entry: dict[str, Any] = {"kind": head.common.kind, "metrics": own}
-        report["heads"][head.name] = entry
-        if not head.labelled:
-            _say_metrics(head.name, own, journal)
-            continue
-        entry |= {"label": head.common.label, "config": asdict(head.config)}
-        known = test.known[head.name].numpy()
-        entry["complexes"] = int(known.sum())
-        if not known.any():
-            journal.say(
-                f"test    head {head.name}: not evaluated, the test complexes have no {head.common.label}"
-            )
-            continue
-        target = test.targets[head.name].numpy()[known]
-        everyone = predictions[head.name].double().numpy()
-        predicted = everyone[known]
-        entry["intervals"] = evaluate.intervals(
-            job.model.head(head.name).metrics(), target, predicted, seed=seed
-        )
-        columns: list[tuple[str, Sequence[Any]]] = [
-            ("id", test.rows.ids),
-            ("label", [text or "" for text in job.texts["test"][head.name]]),
-        ]
-        if evaluate.is_binary(target, predicted):
-            for name in ("train", "test"):
-                if name not in features:
-                    features[name] = composition(job.parts[name].rows, job.spec.data.input)
-            learnt = job.parts["train"].known[head.name].numpy()
-            answers = job.parts["train"].targets[head.name].numpy()[learnt]
-            baseline = fit_baseline(features["train"][learnt], answers, features["test"], seed=seed)
-            result = evaluate.compare(target, predicted, baseline.probabilities[known], seed=seed)
-            entry |= {
-                "classes": {
-                    name: dict(sorted(Counter(str(t) for t in found).items()))
-                    for name, found in known_texts(job, head.name).items()
-                },
-                **result,
-                "intervals": {**entry["intervals"], **evaluate.bounds(result)},
-                "baseline_method": {
-                    "kind": "logistic regression on residue composition",
-                    "C": baseline.strength,
-                    "chosen_by": baseline.chosen_by,
-                },
-            }
-            columns += [("probability", everyone.tolist()), ("baseline", baseline.probabilities.tolist())]
-            positive = str(getattr(head.config, "positive", "") or "positives")
-            title = f"head {head.name}: " if several else ""
-            journal.say(
-                f"\n{title}{result['complexes']} test complexes, {result['positives']} of them {positive}"
-            )
-            journal.say(format_comparison(result, positive) + "\n")
-        else:
-            flat = everyone.tolist() if everyone.ndim == 1 else [json.dumps(row) for row in everyone.tolist()]
-            columns.append(("prediction", flat))
-            _say_metrics(head.name, own, journal)
-        labelled = sum(one.labelled for one in job.spec.heads)
-        name = PREDICTIONS if labelled == 1 else f"predictions-{head.name}.csv"
-        write_text(job.folder / name, predictions_csv(columns))
-    report["run"] = {
-        "training_complexes_per_s": round(outcome.complexes_per_s, 2),
-        "peak_memory_mib": round(peak_memory(job.device) / MIB, 1),
+    method = {
+        "kind": "logistic regression on residue composition",
+        "C": baseline.strength,
+        "chosen_by": baseline.chosen_by,
     }
-    write_text(job.folder / EVALUATION, json.dumps(report, indent=1) + "\n")
+    return {"classes": classes, **result, "baseline_method": method}, baseline.probabilities.tolist()
 
 
 def _say_metrics(head: str, metrics: Mapping[str, float], journal: Journal) -> None:
     listing = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     journal.say(f"test    head {head}: {listing}")
+
+
+class Train:
+    """The kind of job that trains; its sections are those of `jobs.train.spec`."""
+
+    config = None
+
+    def prepare(self, source: Source, request: Request) -> Training:
+        """Read the spec, open the data, build the model. Raises SpecError with all that is wrong."""
+        if "sweep" in source.tree:
+            raise SpecError("a spec with a section [sweep] describes a sweep")
+        return Training(assemble(source, request), request)
+
+
+KIND = Train()

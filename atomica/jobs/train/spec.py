@@ -7,20 +7,21 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atomica import spec
+from atomica.data.noise import NoiseConfig
+from atomica.data.sampling import DataConfig
+from atomica.errors import DataError, SpecError
+from atomica.heads import NEEDS, TARGETS, Head, available, head_class
 from atomica.jobs.sections import DeviceConfig, RunConfig
+from atomica.model.format import saved_encoder
+from atomica.model.start import InitConfig
+from atomica.nn import encoders
+from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Issues, Problems, Setting, setting
-
-if TYPE_CHECKING:
-    from atomica.data.noise import NoiseConfig
-    from atomica.data.sampling import DataConfig
-    from atomica.heads import Head
-    from atomica.model.start import InitConfig
-    from atomica.nn.encoding import EncoderSettings
-    from atomica.train.config import TrainConfig
-    from atomica.train.logging import LogConfig
+from atomica.train.config import TrainConfig
+from atomica.train.logging import LogConfig
 
 __all__ = ["NOISE_KEYS", "HeadConfig", "HeadSpec", "Spec", "read_spec", "sections", "settings"]
 
@@ -145,31 +146,24 @@ class _Section:
         )
 
 
-def _sections(encoder: str = "") -> dict[str, _Section]:
-    """Field of `Spec` → its section. encoder: its kind; empty: the one that specs have which name none."""
-    from atomica.data.noise import NoiseConfig
-    from atomica.data.sampling import DataConfig
-    from atomica.model.start import InitConfig
-    from atomica.nn.encoders import DEFAULT, encoder_class
-    from atomica.train.config import TrainConfig
-    from atomica.train.logging import LogConfig
-
+def _sections(encoder: str = encoders.DEFAULT) -> dict[str, _Section]:
+    """Field of `Spec` → its section, in specs with that kind of encoder."""
     return {
         "run": _Section("run", RunConfig),
         "data": _Section("data", DataConfig),
         "noise": _Section("noise", NoiseConfig),
         "init": _Section("model", InitConfig),
-        "model": _Section("model", encoder_class(encoder or DEFAULT).Config, ("block_types",)),
+        "model": _Section("model", encoders.encoder_class(encoder).Config, ("block_types",)),
         "train": _Section("train", TrainConfig),
         "device": _Section("device", DeviceConfig),
         "log": _Section("log", LogConfig),
     }
 
 
-def sections(encoder: str = "") -> list[tuple[str, type, tuple[str, ...]]]:
+def sections(encoder: str = encoders.DEFAULT) -> list[tuple[str, type, tuple[str, ...]]]:
     """Sections of a spec that trains, but [[head]]: name, the dataclass that owns keys of it, fields not to be set.
 
-    encoder: its kind; empty: the one that specs have which name none.
+    encoder: its kind.
     """
     return [(section.name, section.cls, section.hidden) for section in _sections(encoder).values()]
 
@@ -177,25 +171,16 @@ def sections(encoder: str = "") -> list[tuple[str, type, tuple[str, ...]]]:
 def settings(kinds: Sequence[str] = ()) -> list[Setting]:
     """Every setting there is, with its default and meaning: the rows of the table in the documentation.
 
-    kinds: the heads whose settings are listed; empty: all, those of other packages too. Of the encoders, those of this
-    package.
+    kinds: the heads whose settings are listed; empty: all, and all encoders, those of other packages too.
     """
-    from atomica.heads import available, head_class
-    from atomica.nn.encoders import BUILT_IN, encoder_class
-    from atomica.nn.encoding import EncoderSettings
-
     rows: list[Setting] = []
     for name, section in _sections().items():
         cls = EncoderSettings if name == "model" else section.cls
         rows += spec.describe(cls, section.name, exclude=section.hidden)
-        if name == "model":
-            shared = {row.key for row in rows}
-            rows += [
-                replace(row, doc=f"({encoder}) {row.doc}")
-                for encoder in BUILT_IN
-                for row in spec.describe(encoder_class(encoder).Config, "model", exclude=section.hidden)
-                if row.key not in shared
-            ]
+    shared = {row.key for row in rows}
+    for kind in encoders.BUILT_IN if kinds else encoders.available():
+        own = spec.describe(encoders.encoder_class(kind).Config, "model", exclude=("block_types",))
+        rows += [replace(row, doc=f"({kind}) {row.doc}") for row in own if row.key not in shared]
     rows += spec.describe(HeadConfig, "head.N")
     for kind in kinds or available():
         rows += [
@@ -207,7 +192,7 @@ def settings(kinds: Sequence[str] = ()) -> list[Setting]:
 
 def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     """The typed spec of a source; None, and issues added, if anything is wrong with it."""
-    sections = _sections(_encoder(source, issues))
+    sections = _sections(_encoder_kind(source, issues))
     owned: dict[str, list[str]] = {}
     for section in sections.values():
         owned.setdefault(section.name, []).extend(section.keys())
@@ -246,26 +231,20 @@ def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     return None if issues.found else checked
 
 
-def _encoder(source: spec.Source, issues: Issues) -> str:
-    """The kind of encoder that a spec asks for, by name or by the model that it starts from; empty: by neither."""
-    from atomica.errors import DataError, SpecError
-    from atomica.model.format import saved_encoder
-    from atomica.nn.encoders import available, encoder_class
-
+def _encoder_kind(source: spec.Source, issues: Issues) -> str:
+    """The kind of encoder that a spec asks for: by name, or by the model that it starts from."""
     table = source.tree.get("model")
     kind, origin = (table.get(key) if isinstance(table, dict) else None for key in ("kind", "init"))
-    if kind is None and isinstance(origin, str):
-        try:
+    try:
+        if isinstance(kind, str):
+            return encoders.encoder_class(kind).Config.kind
+        if kind is None and isinstance(origin, str):
             return str(saved_encoder(origin)["kind"])
-        except DataError:
-            return ""  # which is reported where the model is opened
-    if isinstance(kind, str):
-        try:
-            encoder_class(kind)
-            return kind
-        except SpecError:
-            issues.add(("model", "kind"), spec.not_among(kind, available()))
-    return ""
+    except SpecError:
+        issues.add(("model", "kind"), spec.not_among(kind, encoders.available()))
+    except DataError:
+        pass  # reported where the model is opened
+    return encoders.DEFAULT
 
 
 NOISE_KEYS = {
@@ -280,8 +259,6 @@ NOISE_KEYS = {
 
 def _check_heads(checked: Spec, issues: Issues) -> None:
     """What heads need of the data, the noise and each other, against what the spec gives them."""
-    from atomica.heads import NEEDS, TARGETS
-
     learnt: set[str] = set()
     for index, head in enumerate(checked.heads):
         path: spec.KeyPath = ("head", index, "kind")
@@ -331,9 +308,6 @@ def _is_table(value: Any) -> bool:
 
 
 def _read_heads(source: spec.Source, issues: Issues) -> tuple[HeadSpec, ...] | None:
-    from atomica.errors import SpecError
-    from atomica.heads import available, head_class
-
     tables = source.tree.get("head")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         kinds = ", ".join(available())
