@@ -130,7 +130,8 @@ def test_a_file_is_synced_before_it_has_its_name(tmp_path, monkeypatch):
             temporary.write_text("half")
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert path.read_text() == "whole"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
@@ -147,7 +148,9 @@ def test_structures_pockets_and_scores_are_synced(start, tiny_set, tmp_path, mon
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", noted)
-    code, out, _, errors = start("score", "--set", "data.split=test", "--set", f"score.root={tiny_set.parent}")
+    code, out, _, errors = start(
+        "score", "--set", "data.split=test", "--set", f"score.root={tiny_set.parent}"
+    )
     assert code == 0, errors
     assert ".scores.csv.tmp" in names
     written = sorted(path.name for path in (out / "structures").iterdir())
