@@ -36,15 +36,15 @@ def weights(tmp_path_factory):
 def start(tmp_path, weights, tiny_set, capsys):
     """Runs a job on the tiny set; returns exit code, the run's folder, what was told on stdout and stderr."""
 
-    def run(name, *words, source=tiny_set, own="", device=""):
+    def run(name, *words, source=tiny_set, own="", device="", out="out"):
         path = tmp_path / f"{name}.toml"
         path.write_text(
-            f'[run]\nname = "{name}"\njob = "{name}"\nout = "{tmp_path}/out"\n'
+            f'[run]\nname = "{name}"\njob = "{name}"\nout = "{tmp_path}/{out}"\n'
             f'[data]\nsource = "{source}"\n[model]\nweights = "{weights}"\n{own}\n[device]\nthreads = 1\n{device}'
         )
         code = main([str(path), *words])
         told = capsys.readouterr()
-        return code, tmp_path / "out", told.out, told.err
+        return code, tmp_path / out, told.out, told.err
 
     return run
 
@@ -62,7 +62,7 @@ def test_the_kernel_that_is_asked_for_does_the_work(start, monkeypatch, name):
     monkeypatch.undo()
     monkeypatch.setattr(pytorch, "forward", broken)
     with pytest.raises(AssertionError, match="the other kernel"):
-        start(name, *few, "--set", "run.name=again", "--set", "run.out={name}", device='kernel = "torch"')
+        start(name, *few, device='kernel = "torch"', out="again")
 
 
 @pytest.mark.parametrize("name", [name for name, job in ((n, kind(n)) for n in JOBS) if job.config])
