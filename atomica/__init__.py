@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from atomica.errors import AtomicaError
     from atomica.jobs.embed import Embeddings, embed
     from atomica.model.model import Losses, Model
-    from atomica.nn.encoding import EncoderConfig, Encoding
+    from atomica.nn.encoding import Encoding
+    from atomica.nn.equivariant import EncoderConfig
 
 __version__ = "0.1.0"
 
@@ -25,7 +26,7 @@ _HOMES = {
     "AtomicaError": "errors",
     "Dataset": "data.dataset",
     "Embeddings": "jobs.embed",
-    "EncoderConfig": "nn.encoding",
+    "EncoderConfig": "nn.equivariant",
     "Encoding": "nn.encoding",
     "Losses": "model.model",
     "Model": "model.model",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atomica import environment
 from atomica.errors import DataError
@@ -29,9 +29,9 @@ from atomica.model.format import WEIGHTS
 from atomica.model.model import Model
 from atomica.model.model import load as load_own
 from atomica.nn.convolution import FullyConnected
-from atomica.nn.encoder import EmbeddingMixer, Encoder, LevelEncoder
-from atomica.nn.encoding import EmbeddingConfig, EncoderConfig
-from atomica.nn.layers import Convolution
+from atomica.nn.encoding import EmbeddingConfig
+from atomica.nn.equivariant import EncoderConfig, EquivariantEncoder, LevelEncoder
+from atomica.nn.layers import Convolution, EmbeddingMixer
 
 __all__ = ["MODEL_TYPES", "from_reference", "load", "load_reference", "to_reference", "weights_file"]
 
@@ -351,7 +351,8 @@ class _Names:
             self.convolution(f"{name}.layers.{index}", layer)
         self.sequence(f"{name}.out_ffn", level.out, 0, 3)
 
-    def encoder(self, prefix: str, encoder: Encoder) -> None:
+    def encoder(self, prefix: str, encoder: nn.Module) -> None:
+        assert isinstance(encoder, EquivariantEncoder)
         self.direct.update(
             {
                 f"{prefix}block_embedding.block_embedding.weight": encoder.block_types.weight,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ATOM",
+    "ATOM_TYPES",
     "BLOCK",
     "EDGE_TYPES",
     "GLOBAL_ATOM",
@@ -56,6 +57,8 @@ GLOBAL_BLOCK = 3
 SPECIAL_BLOCKS = 4
 """Block types below this index are no molecules: padding, mask, unknown, global."""
 GLOBAL_ATOM = 2
+ATOM_TYPES = 121
+"""Size of the atom vocabulary: padding, mask, global, and the elements."""
 
 MODALITIES = ("PP", "PL", "Pion", "Ppeptide", "PRNA", "PDNA", "RNAL", "CSD")
 """Kinds of interface, in the order of the modality embedding; -1 in a record means none of them."""

@@ -16,7 +16,7 @@ from helpers import changed
 collect_ignore = ["bench", "e2e/plugin_example"]
 """Scripts that import packages the tests do not need, and a plug-in, whose head would be one of ours once imported."""
 if not os.environ.get("TRITON_INTERPRET"):
-    collect_ignore.append("unit/triton_cases.py")  # run by test_conv.py, in a process of its own
+    collect_ignore.append("unit/triton_cases.py")  # run by test_kernels.py, in a process of its own
 
 
 NO_DATA = "no reference data"

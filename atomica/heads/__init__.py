@@ -7,8 +7,6 @@ of this package are imported when they are asked for; those of other packages jo
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,10 @@ from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
-from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
+from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
+from atomica.spec.kinds import Kinds
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,10 +38,12 @@ __all__ = [
 BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
 """Kinds of this package; each is a module of the same name beside this one."""
 
-NEEDS = ("atom", "block", "graph", "detail", "partners")
+ENCODINGS = ("atom", "block", "graph", "detail")
+"""What a head may need of an encoder, see `EncoderSettings.serves`."""
+NEEDS = (*ENCODINGS, "partners")
 TARGETS = ("labels", "perturbation", "masks", "none")
 
-_REGISTRY: dict[str, type[Head]] = {}
+_KINDS: Kinds[Head] = Kinds("head", {kind: f"{__name__}.{kind}" for kind in BUILT_IN}, "atomica.heads")
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
 
 
@@ -89,9 +90,11 @@ class Head(nn.Module):
     monitor_mode: ClassVar[str] = "min"
     plots: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Any, encoder: EncoderConfig) -> None:
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__()
         Problems.check(config=config)
+        if lacking := self.unserved(encoder):
+            raise SpecError(f"{type(self).__name__} {lacking}")
         self.config = config
 
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
@@ -139,6 +142,17 @@ class Head(nn.Module):
         return output
 
     @classmethod
+    def unserved(cls, encoder: EncoderSettings) -> str:
+        """What it needs and an encoder cannot give, for a person; empty if nothing is missing."""
+        missing = [need for need in cls.needs if need in ENCODINGS and need not in encoder.serves]
+        given = ", ".join(encoder.serves)
+        return (
+            f"needs {', '.join(missing)}, and the {encoder.kind} encoder gives {given} alone"
+            if missing
+            else ""
+        )
+
+    @classmethod
     def learns(cls, config: Any) -> frozenset[str]:
         """The kinds of noise it learns from: rotation, translation, torsion, gaussian, mask."""
         return frozenset()
@@ -158,22 +172,7 @@ def register(kind: str) -> Callable[[_HeadType], _HeadType]:
 
     Raises SpecError if another class has the name already.
     """
-
-    def add(cls: _HeadType) -> _HeadType:
-        other = _REGISTRY.get(kind)
-        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise SpecError(f"head kind {kind!r} is taken by {other.__module__}.{other.__qualname__}")
-        _REGISTRY[kind] = cls
-        return cls
-
-    return add
-
-
-def _load_all() -> None:
-    for kind in BUILT_IN:
-        importlib.import_module(f"{__name__}.{kind}")
-    for entry in importlib.metadata.entry_points(group="atomica.heads"):
-        entry.load()
+    return _KINDS.register(kind)
 
 
 def available() -> tuple[str, ...]:
@@ -182,19 +181,12 @@ def available() -> tuple[str, ...]:
     >>> "binary" in available()
     True
     """
-    _load_all()
-    return tuple(sorted(_REGISTRY))
+    return _KINDS.available()
 
 
 def head_class(kind: str) -> type[Head]:
-    """The class registered as `kind`. Raises SpecError listing the known kinds."""
-    if kind in BUILT_IN:
-        importlib.import_module(f"{__name__}.{kind}")
-    elif kind not in _REGISTRY:
-        _load_all()
-    if kind not in _REGISTRY:
-        raise SpecError(f"unknown head kind {kind!r}; known: {', '.join(available())}")
-    return _REGISTRY[kind]
+    """The class registered as `kind`. Raises SpecError listing the known kinds, and naming the nearest."""
+    return _KINDS.find(kind)
 
 
 def values_met(texts: Sequence[str | None]) -> str:

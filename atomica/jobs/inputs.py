@@ -18,7 +18,7 @@ from atomica.data.record import INPUTS, PARTS, Record
 from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
 from atomica.files import DONE, INTERRUPTED, SOME_FAILED
-from atomica.nn.encoding import EncoderConfig
+from atomica.nn.encoding import EncoderSettings
 from atomica.prep import command as prep
 from atomica.prep.pockets import FORMATS, PACKED, index_by_score
 from atomica.spec import setting
@@ -235,7 +235,7 @@ class Opened:
 
 
 def open_data(
-    sources: Sources, config: InputConfig, input: str, models: Sequence[EncoderConfig], folder: Path
+    sources: Sources, config: InputConfig, input: str, models: Sequence[EncoderSettings], folder: Path
 ) -> Opened:
     """Open data for some models, building below `folder` what is none yet, and choose the rows.
 

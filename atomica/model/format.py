@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atomica.errors import DataError
 from atomica.files import CHECKSUMS, damage
+from atomica.nn.encoders import DEFAULT
 
 __all__ = ["WEIGHTS", "saved_encoder"]
 
@@ -59,5 +60,5 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def saved_encoder(folder: str | Path) -> dict[str, Any]:
-    """The encoder's settings of a saved model, as plain data. Raises DataError if there is none in `folder`."""
-    return dict(_read_description(Path(folder))["encoder"])
+    """The encoder's kind and settings of a saved model, as plain data. Raises DataError if `folder` has none."""
+    return {"kind": DEFAULT, **_read_description(Path(folder))["encoder"]}

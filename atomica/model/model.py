@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,11 @@ from atomica.model.format import (
     _read_description,
     read_weights,
 )
-from atomica.nn.encoder import Encoder
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.convolution import FullyConnected
+from atomica.nn.encoders import settings_from
+from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.nn.kernels import registry
+from atomica.spec import not_among
 
 __all__ = ["Losses", "Model", "load"]
 
@@ -42,6 +46,7 @@ class Losses(NamedTuple):
 class Model(nn.Module):
     """An encoder with any number of named heads.
 
+    `config`: settings of an encoder, which decide its kind too.
     `heads` maps names to heads; `weights` gives each head's share of the total loss (default 1).
     `kinds` maps names to registered kinds (default: the name itself) and is needed only to save.
     Raises SpecError if heads want the encoder to see different things.
@@ -49,7 +54,7 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: EncoderSettings,
         heads: Mapping[str, Head] | None = None,
         *,
         kinds: Mapping[str, str] | None = None,
@@ -57,7 +62,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = config.build()
         self.heads = nn.ModuleDict(dict(heads or {}))
         self.kinds = {name: (kinds or {}).get(name, name) for name in self.heads}
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.heads}
@@ -71,6 +76,43 @@ class Model(nn.Module):
             raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
         self.segment = seen.pop() if seen else None
         self.detailed = any("detail" in self.head(name).needs for name in self.heads)
+
+    def with_heads(self, names: Collection[str]) -> Model:
+        """The same model with some of its heads alone; it shares its weights."""
+        found = copy.copy(self)
+        found._modules = {**self._modules, "heads": nn.ModuleDict({name: self.heads[name] for name in names})}
+        found.kinds = {name: self.kinds[name] for name in names}
+        found.weights = {name: self.weights[name] for name in names}
+        found.detailed = any("detail" in found.head(name).needs for name in names)
+        return found
+
+    def use_kernel(self, name: str) -> Model:
+        """Let all convolutions, those of heads too, be computed by the kernel `name`; returns the model.
+
+        Where that kernel does not work, PyTorch's operations go on to do the work; `registry.kernel_problem` says
+        beforehand whether it does on a device. A saved model does not remember its kernel. Raises SpecError for a
+        name that is none of `registry.CHOICES`.
+        """
+        if name not in registry.CHOICES:
+            raise SpecError(f"kernel = {name!r}: {not_among(name, tuple(registry.CHOICES))}")
+        for convolution in self._convolutions():
+            convolution.kernel = name
+        return self
+
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that computes its convolutions where it is now; None if it has no convolution.
+
+        >>> from atomica.testing import small_model
+        >>> small_model().use_kernel("torch").kernel, small_model().kernel
+        ('torch', 'rust')
+        """
+        for convolution in self._convolutions():
+            return registry.kernel_for(convolution.kernel, next(convolution.parameters()))
+        return None
+
+    def _convolutions(self) -> list[FullyConnected]:
+        return [module for module in self.modules() if isinstance(module, FullyConnected)]
 
     def inputs(self, graph: Any) -> GraphInputs:
         """The tensors of a batched DGL graph on the model's device and in its precision."""
@@ -232,7 +274,7 @@ class Model(nn.Module):
         """Everything but the weights, as plain data: what `model.json` holds."""
         return {
             "format": FORMAT,
-            "encoder": dataclasses.asdict(self.config),
+            "encoder": self.config.description(),
             "heads": [
                 {
                     "name": name,
@@ -248,7 +290,7 @@ class Model(nn.Module):
     def from_description(cls, description: Mapping[str, Any]) -> Model:
         """A model with fresh weights from what `description` gives. Raises DataError on an unknown format."""
         _check_format(description)
-        encoder = EncoderConfig(**description["encoder"])
+        encoder = settings_from(description["encoder"])
         heads, kinds, weights = {}, {}, {}
         for entry in description["heads"]:
             kind = head_class(entry["kind"])

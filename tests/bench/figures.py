@@ -215,7 +215,7 @@ def convolution(runs: int) -> None:
                 clock(f"{name} forward", function)
             clock(f"{name} forward + backward", lambda function=function: function().sum().backward())
     tables, rows = layer.tables, (radial + 1) * receivers
-    columns = {slot: tables.fan_in[slot] * COMPONENTS[slot.l] for slot in tables.targets}
+    columns = {slot: tables.fan_in[slot] * COMPONENTS[slot.degree] for slot in tables.targets}
     outer = 2e-9 * rows * degree * sum(columns.values())
     product = 2e-9 * rows * sum(count * slot.channels for slot, count in columns.items())
     # backward makes the outer products again

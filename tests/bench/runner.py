@@ -172,7 +172,7 @@ def checkpoints(runs: int) -> None:
     import torch
 
     from atomica.model.model import Model
-    from atomica.nn.encoding import EncoderConfig
+    from atomica.nn.equivariant import EncoderConfig
     from atomica.train import checkpoint
 
     for hidden in (16, 32):

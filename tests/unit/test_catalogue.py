@@ -13,7 +13,8 @@ from atomica.catalogue import listing, schema
 from atomica.data.noise import NoiseConfig
 from atomica.errors import SpecError
 from atomica.heads import available, head_class
-from atomica.nn.encoding import EmbeddingConfig, EncoderConfig
+from atomica.nn.encoding import EmbeddingConfig
+from atomica.nn.equivariant import EncoderConfig
 from atomica.runner import main
 from atomica.spec import tomllib
 from atomica.train.checkpoint import CheckpointConfig

@@ -24,7 +24,8 @@ from atomica.heads.metrics import BalancedAccuracy, Mean, Perplexity
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.model.model import Model
-from atomica.nn.encoding import DetailedEncoding, EmbeddingConfig, EncoderConfig
+from atomica.nn.encoding import DetailedEncoding, EmbeddingConfig
+from atomica.nn.equivariant import EncoderConfig
 from atomica.spec import setting
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
 

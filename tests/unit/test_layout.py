@@ -36,7 +36,6 @@ WITHIN_FUNCTIONS = {
     "data/dataset.py": "Dataset.graphs hands records on to data.graph; reading records must not load DGL",
     "data/noise.py": "Perturbation.to moves tensors; drawing noise must not load PyTorch",
     "heads": "metrics() alone loads torchmetrics, which takes a second; models are used without",
-    "nn/kernels/registry.py": "a kernel is loaded by its name",
 }
 """Files and folders that import from the package within functions, and why. What no longer does is to be deleted."""
 

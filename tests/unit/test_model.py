@@ -10,7 +10,7 @@ from atomica.errors import DataError, SpecError
 from atomica.heads import available, head_class
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.model.model import Model
-from atomica.nn.encoding import EncoderConfig
+from atomica.nn.equivariant import EncoderConfig
 from atomica.testing import check_model, graph_of, join, random_interface, small_model
 
 

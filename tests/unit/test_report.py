@@ -269,7 +269,7 @@ def test_a_plot_of_another_package_joins_by_name(monkeypatch):
 
 
 def test_intervals_agree_with_those_of_the_comparison():
-    from atomica.nn.encoding import EncoderConfig
+    from atomica.nn.equivariant import EncoderConfig
 
     generator = np.random.default_rng(5)
     labels = generator.integers(0, 2, 80)

@@ -16,14 +16,13 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from unit.test_conv import case
+from unit.test_convolution import case
 
 from atomica import EncoderConfig, Model, open_dataset
 from atomica.data import graph, noise
 from atomica.data.noise import NoiseConfig
 from atomica.data.transfer import mapped
 from atomica.heads import head_class
-from atomica.nn import convolution as conv
 from atomica.nn import couplings
 from atomica.nn.irreps import spherical_harmonics
 from atomica.nn.kernels import registry
@@ -114,8 +113,8 @@ def without_data(mode, device, model, *batch):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("heads", "settings", "kinds"), CASES)
 def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, device):
-    monkeypatch.setattr(conv, "KERNEL", "torch")  # as on a GPU
     model, inputs, targets, rows = model_and_batch(heads, settings, kinds)
+    model.use_kernel("torch")  # as on a GPU
     expected = model.loss_of(model.outputs(inputs), targets, rows).total  # constants are made once
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     inputs, targets, rows = without_data(mode, device, model, inputs, targets, rows)
@@ -184,19 +183,18 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
         for guard in (nullcontext(), NoCopies()):  # constants are made once for every device
             with guard:
                 arguments = couplings.Arguments(layer.tables, *given)
-                assert registry._KERNELS["triton"].fits(given[1])
-                out = registry._KERNELS["triton"].forward(arguments)
-                found = registry._KERNELS["triton"].backward(arguments, torch.ones_like(out), want_y)
+                assert conv_triton.fits(given[1])
+                out = conv_triton.forward(arguments)
+                found = conv_triton.backward(arguments, torch.ones_like(out), want_y)
     assert out.shape == (len(plan.rows), layer.outputs.dim)
     assert (found[1] is not None) == want_y
     assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
     assert len(launched) == 2 * (4 * len(weights) + 1)
 
 
-def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise(monkeypatch):
+def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise():
     """Since Triton's kernels have not been measured on one."""
     with FakeTensorMode():
         x = torch.zeros(1, device="cuda")
     for name, expected in (("auto", "torch"), ("rust", "torch"), ("torch", "torch")):
-        monkeypatch.setattr(conv, "KERNEL", name)
-        assert registry.kernel_for(x) == expected
+        assert registry.kernel_for(name, x) == expected

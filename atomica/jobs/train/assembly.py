@@ -22,7 +22,6 @@ from atomica.jobs.train.spec import Spec, read_spec
 from atomica.model.format import saved_encoder
 from atomica.model.model import Model
 from atomica.model.start import inherit, initialise
-from atomica.nn.kernels.registry import kernel_for
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
@@ -48,11 +47,6 @@ class Assembled:
     identity: dict[str, Any]
     started: list[str]
     """What was loaded from `model.init`, for a person."""
-
-    @property
-    def kernel(self) -> str:
-        """What computes the convolutions."""
-        return kernel_for(torch.empty(0, device=self.device))
 
 
 def assemble(source: spec.Source, request: Request, *, issues: Issues | None = None) -> Assembled:
@@ -160,7 +154,11 @@ def _build_model(
 
 
 def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
-    """What `[train]` says of metrics and parts of the model, against those it has; the plots that heads name."""
+    """What `[train]` and `[device]` say of metrics and parts of the model, against those it has; the plots of heads."""
+    if model.kernel is None and checked.device.kernel != "auto":
+        issues.add(
+            ("device", "kernel"), f"has no effect: the {model.config.kind} encoder has no convolutions"
+        )
     try:
         monitor_of(model, checked.train)
     except Problems as error:

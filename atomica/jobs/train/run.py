@@ -193,7 +193,7 @@ def _begin(job: Assembled, journal: Journal, ranks: int, told: Sequence[str]) ->
         {
             "device": str(job.device),
             "ranks": ranks,
-            "kernel": job.kernel,
+            "kernel": job.model.kernel,
             "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
             "overview": told,
         },
