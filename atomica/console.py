@@ -70,9 +70,9 @@ def progress_bar() -> Progress:
 
 
 class Meter:
-    """Progress of a job, on a terminal as a bar with rate and remaining time, elsewhere as a line now and then.
+    """Progress of a job, on a terminal as a bar with rate and remaining time, elsewhere told as a line now and then.
 
-    >>> with Meter(10, quiet=True) as meter:
+    >>> with Meter(Journal(silent=True), 10) as meter:
     ...     meter.add(4)
     >>> meter.done
     4
@@ -80,12 +80,11 @@ class Meter:
 
     EVERY_S = 15.0
 
-    def __init__(self, total: int, unit: str = "complexes", *, quiet: bool = False) -> None:
-        self.total, self.unit, self.done, self.counted = total, unit, 0, 0
+    def __init__(self, journal: Journal, total: int, unit: str = "complexes") -> None:
+        self.journal, self.total, self.unit, self.done, self.counted = journal, total, unit, 0, 0
         self.began = self._last = time.monotonic()
-        self.quiet = quiet
         self._bar = None
-        if not quiet and sys.stderr.isatty():
+        if not journal.silent and sys.stderr.isatty():
             self._bar = progress_bar()
             self._task = self._bar.add_task("", total=total, rate="")
             self._bar.start()
@@ -117,8 +116,8 @@ class Meter:
         text = f"{self.rate:.1f} {self.unit}/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=text)
-        elif not self.quiet and now - self._last > self.EVERY_S:
+        elif now - self._last > self.EVERY_S:
             left = (self.total - self.done) / max(self.rate, 1e-9)
             line = f"{self.done} of {self.total} {self.unit}, {text}, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+            self.journal.say(line, error=True)
             self._last = now

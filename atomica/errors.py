@@ -21,4 +21,7 @@ class SpecError(AtomicaError):
 
 
 class DataError(AtomicaError):
-    """A data set does not fit what is asked of it."""
+    """A data set does not fit what is asked of it. Each argument says one thing that is wrong."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))

@@ -7,7 +7,9 @@ through Biotite, which keeps their other categories. Where the file is not at ha
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +22,35 @@ from atomica.errors import DataError
 from atomica.files import write_bytes
 from atomica.keys import GLOBAL_BLOCK
 
-__all__ = ["INTERFACE", "Values", "coloured", "interface", "of_record"]
+__all__ = ["INTERFACE", "STRUCTURES", "Values", "coloured", "file_of", "interface", "of_record", "stems"]
 
 
 _PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 INTERFACE = ".interface.cif"
+STRUCTURES = "structures"
+"""The folder of a job that such files are in."""
 Residue = tuple[str, int, str]
+
+
+def stems(ids: Sequence[str], rows: Sequence[int]) -> list[str]:
+    """The name of the file of each complex without its suffix: its id, made harmless, with its row if that is needed.
+
+    ids, rows [N] of all complexes of a job.
+
+    >>> stems(["1abc", "a/b", "a_b"], [0, 1, 2]), stems(["a", "a", "a-1"], [0, 1, 2])
+    (['1abc', 'a_b-1', 'a_b-2'], ['a-0', 'a-1', 'a-1-2'])
+    """
+    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "complex" for name in ids]
+    counts = Counter(plain)
+    numbered = [f"{name}-{row}" for name, row in zip(plain, rows, strict=True)]
+    found = [name if counts[name] == 1 else other for name, other in zip(plain, numbered, strict=True)]
+    return found if len(set(found)) == len(found) else numbered
+
+
+def file_of(folder: Path, stem: str) -> Path | None:
+    """The file that `coloured` or `interface` wrote into a folder under this name; None if there is none."""
+    paths = (folder / f"{stem}{suffix}" for suffix in (".pdb", ".cif", ".bcif", INTERFACE))
+    return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -190,7 +215,7 @@ def interface(record: Record, by_block: Mapping[int, float], target: Path, why: 
             *(resnum, _quoted(icodes[block] or "?"), f"{x:.3f}", f"{y:.3f}", f"{z:.3f}", "1.00"),
             *(f"{by_block.get(block, 0.0):.2f}", resnum, chain, shown, 1),
         )
-        lines.append(" ".join(str(part) for part in fields))
+        lines.append(" ".join(str(value) for value in fields))
     path = target.with_name(target.name + INTERFACE)
     write_bytes(path, ("\n".join(lines) + "\n#\n").encode())
     return path

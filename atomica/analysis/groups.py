@@ -30,7 +30,7 @@ _STRATUM = 20
 class Connectedness(NamedTuple):
     """How connected a group is, beside random groups of the same size.
 
-    edges: edges between members; largest: members in the largest part of the network that the members alone make.
+    edges: edges between members; largest: members in the largest component of the network that the members alone make.
     `…_expected`: means over the random groups. `…_p`: (1 + random groups at least as connected) / (1 + draws).
     """
 
@@ -109,12 +109,12 @@ def connectedness(
     first, second = (ends.astype(np.int64) for ends in triu(matrix, k=1).nonzero())
     own = np.zeros((1, matrix.shape[0]), dtype=bool)
     own[0, chosen] = True
-    observed = _statistics(own, first, second)[0]
+    observed = edges_and_largest(own, first, second)[0]
     generator = np.random.default_rng(seed)
     rows = max(1, _CELLS // max(own.size, len(first)))
     random = np.concatenate(
         [
-            _statistics(_draw(own[0], stratum, min(rows, draws - start), generator), first, second)
+            edges_and_largest(_draw(own[0], stratum, min(rows, draws - start), generator), first, second)
             for start in range(0, draws, rows)
         ]
     )
@@ -144,7 +144,7 @@ def _draw(
     return drawn
 
 
-def _statistics(groups: npt.NDArray[np.bool_], first: Indices, second: Indices) -> Indices:
+def edges_and_largest(groups: npt.NDArray[np.bool_], first: Indices, second: Indices) -> Indices:
     """Edges within each group, and the size of the largest component of its members alone, [D, 2]."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components

@@ -157,7 +157,9 @@ def differing(encoder: LevelEncoder, level: Level, x: Tensor, source: Tensor) ->
         table = torch.cat([states[index], own])
         where = torch.cat([level.x[:nodes], level.x[changed]])
         receivers = torch.nonzero(fresh)[:, 0]
-        own = _layer(encoder, layer, level, table, where, place, receivers, last=index == len(layers) - 1)
+        own = after_layer(
+            encoder, layer, level, table, where, place, receivers, last=index == len(layers) - 1
+        )
         changed = receivers
         place = torch.where(source < 0, 0, source)
         place[changed] = nodes + torch.arange(len(changed), device=place.device)
@@ -180,7 +182,7 @@ def _first_copy(encoder: LevelEncoder, level: Level, x: Tensor, nodes: int) -> l
     return states
 
 
-def _layer(
+def after_layer(
     encoder: LevelEncoder,
     layer: Interaction,
     level: Level,

@@ -58,9 +58,11 @@ def learn(labels: Labels, probabilities: Floats, rule: str, precision: float = 0
     positives = int(labels.sum())
     if not positives or positives == len(labels):
         raise DataError(f"{positives} of {len(labels)} pockets are of this class; both kinds are needed")
-    values = np.unique(probabilities)[::-1]
-    called = np.array([(probabilities >= value).sum() for value in values])
-    hits = np.array([labels[probabilities >= value].sum() for value in values])
+    values, place = np.unique(probabilities, return_inverse=True)
+    # How many pockets, and how many of the class, each distinct probability calls, the highest first.
+    values, size = values[::-1], len(values)
+    called = np.cumsum(np.bincount(place, minlength=size)[::-1])
+    hits = np.cumsum(np.bincount(place[labels == 1], minlength=size)[::-1])
     precisions, recalls = hits / called, hits / positives
     f1 = 2 * hits / (called + positives)
     score = f1 if rule == "f1" else np.where(precisions >= precision, recalls, -1.0)

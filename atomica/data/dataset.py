@@ -306,7 +306,7 @@ class Mixture(Sequence[Record]):
                 missing.append(str(error))
                 found += [None] * len(one)
         if len(missing) == len(self.sets):
-            raise DataError("; ".join(missing))
+            raise DataError(*missing)
         return found
 
     def rows_of(self, part: str, *, own: bool) -> Indices:

@@ -1,8 +1,18 @@
 """Prediction heads and their registry.
 
-A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec. The heads
-of this package are imported when they are asked for; those of other packages join through the entry-point group
-`atomica.heads`, whose entries name modules to import.
+A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec.
+
+How to add one (`regression.py` is the shortest; runs/README.md shows a package with one):
+
+1. A file beside these. Settings: a frozen dataclass, each field made with `spec.setting`. The head derives from `Head`,
+   names the settings as `Config`, is decorated with `@register("KIND")`, and has `forward`, `loss`, `encode_labels` and
+   `metrics`; `Head` says what else it may answer: which encodings it `needs`, where its `targets` come from. Of an
+   encoder it knows `atomica.nn.encoding` and `atomica.nn.layers` alone, so that it works with every kind.
+2. The kind in `BUILT_IN`; for a head of another package an entry point of the group `atomica.heads` instead, which
+   names the module to import. With it `[[head]] kind = "KIND"` of a spec, its settings there, saved models, `--list`
+   and `--schema` know it.
+3. A line in `CASES` of tests/unit/test_heads.py, where `atomica.testing.check_model` checks it with every encoder;
+   labels, loss and metrics want tests of their own there.
 """
 
 from __future__ import annotations
@@ -18,9 +28,8 @@ from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
 from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
 from atomica.nn.layers import mlp
-from atomica.spec import setting
+from atomica.spec import Problems, setting
 from atomica.spec.kinds import Kinds
-from atomica.spec.read import out_of_range
 
 __all__ = [
     "ACTIVATIONS",
@@ -61,12 +70,7 @@ class NetworkConfig:
     dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
-        if problems := self.problems():
-            raise SpecError("; ".join(problems))
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values."""
-        return out_of_range(self)
+        Problems.check(config=self)
 
     def network(self, width: int) -> nn.Sequential:
         """The network: [N, width] → [N, 1]."""
@@ -98,8 +102,7 @@ class Head(nn.Module):
 
     def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__()
-        if problems := out_of_range(config):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=config)
         if lacking := self.unserved(encoder):
             raise SpecError(f"{type(self).__name__} {lacking}")
         self.config = config

@@ -14,7 +14,7 @@ from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import Head, NetworkConfig, register, values_met
 from atomica.nn.encoding import EncoderSettings, Encoding
-from atomica.spec import setting
+from atomica.spec import Problems, setting
 
 __all__ = ["BinaryConfig", "BinaryHead"]
 
@@ -26,11 +26,9 @@ class BinaryConfig(NetworkConfig):
     positive: str = setting("1", "label value that counts as yes", shortest=1)
     negative: str = setting("", "label value that counts as no; empty: every other value")
 
-    def problems(self) -> list[str]:
-        """What is wrong with the values."""
+    def __post_init__(self) -> None:
         same = self.positive == self.negative != ""
-        both = [f"positive and negative are both {self.positive!r}"] if same else []
-        return both + super().problems()
+        Problems.check((same, "negative", "must differ from positive"), config=self)
 
 
 @register("binary")

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from atomica.data.edges import EdgePlan, plan_edges
 from atomica.data.inputs import GraphInputs
 from atomica.data.noise import Perturbation
-from atomica.errors import DataError, SpecError
+from atomica.errors import DataError
 from atomica.heads import Head, register
 from atomica.nn.encoding import DetailedEncoding, EncoderSettings, Encoding, LevelDetail
 from atomica.nn.irreps import IrrepSlot, Layout, coupling, spherical_harmonics
 from atomica.nn.layers import Convolution, EdgeConvolution, Edges, LengthEmbedding
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = ["DenoiseConfig", "DenoiseHead", "DenoiseOutput"]
 
@@ -53,11 +52,8 @@ class DenoiseConfig:
     atom: float = setting(0.0, "weight of the atom-position loss; 0: not learnt", low=0)
 
     def __post_init__(self) -> None:
-        problems = out_of_range(self)
-        if not problems and not any(getattr(self, name) for name in TASKS):
-            problems = [f"{TASKS[0]} = 0.0: one of {', '.join(TASKS)} must be more than 0"]
-        if problems:
-            raise SpecError("; ".join(problems))
+        nothing = not any(getattr(self, name) for name in TASKS)
+        Problems.check((nothing, TASKS[0], f"one of {', '.join(TASKS)} must be more than 0"), config=self)
 
 
 class DenoiseOutput(NamedTuple):

@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
-from atomica.errors import SpecError
 from atomica.heads import Head, register
 from atomica.nn.encoding import EncoderSettings, Encoding
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = ["InterfaceConfig", "InterfaceHead", "contrastive_loss"]
 
@@ -30,8 +28,7 @@ class InterfaceConfig:
     temperature: float = setting(0.5, "similarities are divided by it; smaller means sharper", above=0)
 
     def __post_init__(self) -> None:
-        if problems := out_of_range(self):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=self)
 
 
 @register("interface")

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
-from atomica.errors import DataError, SpecError
+from atomica.errors import DataError
 from atomica.heads import Head, register
 from atomica.keys import SPECIAL_BLOCKS
 from atomica.nn.encoding import EncoderSettings, Encoding
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
 
@@ -27,8 +26,7 @@ class MaskedBlockConfig:
     dropout: float = setting(0.0, "dropout in the prediction network, and behind it", low=0, below=1)
 
     def __post_init__(self) -> None:
-        if problems := out_of_range(self):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=self)
 
 
 @register("masked_block")

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
-from atomica.errors import DataError, SpecError
+from atomica.errors import DataError
 from atomica.heads import Head, register, values_met
 from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
 from atomica.nn.layers import mlp
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = ["MulticlassConfig", "MulticlassHead"]
 
@@ -37,11 +36,8 @@ class MulticlassConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        problems = out_of_range(self)
-        if "" in self.classes:
-            problems.append(f"classes = {list(self.classes)}: an empty label means that there is none")
-        if problems:
-            raise SpecError("; ".join(problems))
+        empty = "an empty label means that there is none"
+        Problems.check(("" in self.classes, "classes", empty), config=self)
 
 
 @register("multiclass")

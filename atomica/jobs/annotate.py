@@ -353,7 +353,7 @@ def run(job: Job, journal: Journal, data: Opened) -> Result:
         meter.add(len(positions))
         return {"annotations": table(rows, positions, classes, *mean_by_class(found, members, list(classes)))}
 
-    with Meter(len(rows), "pockets") as meter:
+    with Meter(journal, len(rows), "pockets") as meter:
         tables = in_pieces(job.folder, ("annotations",), len(rows), PIECE_POCKETS, make, meter)
     csv, figures = summary(tables["annotations"], classes)
     tables["pockets"] = job.folder / "annotations.csv"

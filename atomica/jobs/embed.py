@@ -218,7 +218,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
             meter.add(1)
         return tables_of(rows, found, wanted)
 
-    with Meter(len(rows)) as meter:
+    with Meter(journal, len(rows)) as meter:
         tables = in_pieces(job.folder, wanted, len(rows), piece_size(rows), make, meter)
     figures = {
         "complexes": len(rows),

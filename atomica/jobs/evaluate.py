@@ -114,7 +114,7 @@ def _labelled(
 
 def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `evaluation.json` and, for each head, `predictions.csv` (with several heads `predictions-HEAD.csv`)."""
-    rows = data.rows
+    rows, model = data.rows, model.with_heads(_heads(model))  # the others learn from noise, and there is none
     part, texts = _labelled(job.options, data, model)
     with torch.no_grad():
         predictions, loss, metrics = predict(model, part)

@@ -116,7 +116,7 @@ def find(paths: Sequence[str]) -> Sources:
                 f"{' or '.join(PACKED)})"
             )
     if problems:
-        raise DataError("; ".join(problems))
+        raise DataError(*problems)
     return Sources(**{kind: tuple(found) for kind, found in kinds.items()})
 
 

@@ -35,7 +35,6 @@ from atomica.jobs.inputs import InputConfig, Opened, Sources, find, open_data
 from atomica.jobs.sections import DeviceConfig, RunConfig, absolute
 from atomica.model.model import Model
 from atomica.report import done
-from atomica.report.page import Page
 from atomica.spec import Issues, Setting, Source, setting
 from atomica.train.distributed import ALONE, Ranks
 from atomica.train.stopping import Stop
@@ -139,7 +138,7 @@ class Kind:
 
     config: type
     run: Callable[..., Result]
-    page: Callable[[done.Done, Page], None]
+    page: done.Draw
     reads: tuple[str, ...] = ("data", "model")
     seeded: bool = False
     check: Callable[[Job, Issues], None] = lambda job, issues: None
@@ -364,8 +363,9 @@ class Job:
     ) -> None:
         tables = {name: str(path.relative_to(self.folder)) for name, path in result.tables.items()}
         content = {"job": self.run.job, "tables": tables, "figures": dict(result.figures), "failed": failed}
-        write_json(self.folder / RESULT, {**content, "seconds": round(seconds, 2)})
-        done.write(self.folder, self.kind.page, told)
+        content |= {"seconds": round(seconds, 2), "overview": list(told)}
+        write_json(self.folder / RESULT, content)
+        done.write(self.folder, self.kind.page)
         for name, value in result.figures.items():
             several = isinstance(value, Mapping)
             text = ", ".join(f"{key} {one}" for key, one in value.items()) if several else value
@@ -401,7 +401,7 @@ def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Source
     try:
         sources = find(paths) if paths else None
     except DataError as error:
-        issues.add(("data", "source"), str(error))
+        issues.take(("data", "source"), error)
     if data is None:
         return sources
     if sources is not None and not sources.unbuilt:

@@ -6,8 +6,6 @@ block masked (Fang, Zhang, Zhou, Zitnik 2025): 1 where nothing changes, lower th
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,10 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from atomica.analysis.bfactors import INTERFACE, coloured, interface, of_record
+from atomica.analysis.bfactors import INTERFACE, STRUCTURES, coloured, interface, of_record, stems
 from atomica.analysis.masking import cosines, maskable
 from atomica.console import Journal, Meter
 from atomica.data.record import Record
-from atomica.data.sampling import Rows
 from atomica.errors import DataError
 from atomica.files import replacing
 from atomica.jobs.embed import block_columns
@@ -39,7 +36,6 @@ Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 PIECE_BLOCKS = 2048
 """Blocks, on average, of the complexes of one piece of the table; what an interruption may cost."""
-STRUCTURES = "structures"
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,8 @@ def colours(values: Floats) -> Floats:
 
 def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `scores.parquet`, the same as `scores.csv`, and the coloured structures."""
-    rows, names = data.rows, _file_names(data.rows)
+    rows = data.rows
+    names = stems(rows.ids, rows.rows.tolist())
     if job.options.structures:
         (job.folder / STRUCTURES).mkdir(exist_ok=True)
 
@@ -105,7 +102,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         return {"scores": pa.concat_tables(found)}
 
     size = max(1, int(PIECE_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
-    with Meter(len(rows)) as meter:
+    with Meter(journal, len(rows)) as meter:
         tables = in_pieces(job.folder, ("scores",), len(rows), size, make, meter)
     table = pq.read_table(tables["scores"])
     tables["scores.csv"] = job.folder / "scores.csv"
@@ -117,16 +114,6 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         figures["structures"] = len(written)
         figures["of them the interface alone"] = sum(name.endswith(INTERFACE) for name in written)
     return Result(tables, figures)
-
-
-def _file_names(rows: Rows) -> list[str]:
-    """A file name for every complex: its id, made harmless, and its row where the same id comes again."""
-    plain = [re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "complex" for name in rows.ids]
-    counts = Counter(plain)
-    return [
-        f"{name}-{row}" if counts[name] > 1 else name
-        for name, row in zip(plain, rows.rows.tolist(), strict=True)
-    ]
 
 
 def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> pa.Table:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,15 @@ class Model(nn.Module):
             raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
         self.segment = seen.pop() if seen else None
         self.detailed = any("detail" in self.head(name).needs for name in self.heads)
+
+    def with_heads(self, names: Collection[str]) -> Model:
+        """The same model with some of its heads alone; it shares its weights."""
+        found = copy.copy(self)
+        found._modules = {**self._modules, "heads": nn.ModuleDict({name: self.heads[name] for name in names})}
+        found.kinds = {name: self.kinds[name] for name in names}
+        found.weights = {name: self.weights[name] for name in names}
+        found.detailed = any("detail" in found.head(name).needs for name in names)
+        return found
 
     def use_kernel(self, name: str) -> Model:
         """Let all convolutions, those of heads too, be computed by the kernel `name`; returns the model.

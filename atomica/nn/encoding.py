@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from atomica.data.edges import EdgePlan
 from atomica.data.inputs import GraphInputs
-from atomica.errors import SpecError
 from atomica.nn.irreps import Layout
-from atomica.spec import setting
-from atomica.spec.read import out_of_range
+from atomica.spec import Problems, setting
 
 __all__ = [
     "ACTIVATIONS",
@@ -53,8 +51,7 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        if problems := out_of_range(self):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=self)
 
     @property
     def frames(self) -> tuple[str, ...]:
@@ -102,8 +99,7 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         if isinstance(self.embeddings, dict):  # as a saved model's description has it
             object.__setattr__(self, "embeddings", EmbeddingConfig(**self.embeddings))
-        if problems := out_of_range(self):
-            raise SpecError("; ".join(problems))
+        Problems.check(config=self)
 
     @property
     def reference_quirks(self) -> bool:

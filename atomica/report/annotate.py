@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 
-from atomica.report.done import Done, figure, maybe_number
+from atomica.report.done import Done, figure, number_or_text, rows
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
-# ------------------------------------------------------------------------------------------- annotate
-
 
 def page(done: Done, page: Page) -> None:
+    """Classes with their thresholds, and what was called for every pocket."""
     path = done.tables["pockets"]
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    pockets = rows(path)
     thresholds = done.figures.get("thresholds", {})
     called = done.figures.get("called", {})
     page.section(
@@ -31,11 +27,11 @@ def page(done: Done, page: Page) -> None:
         ],
         "Classes, how many pockets they were called for, and where their thresholds come from",
     )
-    if not rows:
+    if not pockets:
         return
     charts = []
     for name, rule in thresholds.items():
-        values = [float(row[f"P({name})"]) for row in rows]
+        values = [float(row[f"P({name})"]) for row in pockets]
         chart = Chart(
             name,
             f"mean probability of {name}",
@@ -52,7 +48,7 @@ def page(done: Done, page: Page) -> None:
     page.charts(charts)
     page.section("Pockets")
     columns = [
-        Column(key, [maybe_number(row[key]) if key.startswith("P(") else row[key] for row in rows])
-        for key in rows[0]
+        Column(key, [number_or_text(row[key]) if key.startswith("P(") else row[key] for row in pockets])
+        for key in pockets[0]
     ]
     page.table(columns, "Pockets with the classes that were called", name="annotations.csv", whole=path.name)

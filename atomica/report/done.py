@@ -1,9 +1,13 @@
-"""Reports of the jobs after training, made from the tables they wrote."""
+"""What a finished job left behind, and the report made of it.
+
+It reads the folder of the job and nothing else, so that it can be made again: `python -m atomica.report FOLDER`.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +19,14 @@ from atomica import environment
 from atomica.files import REPORT, RESULT, SPEC
 from atomica.report.page import Page
 from atomica.report.svg import number
-from atomica.report.training import versions
 from atomica.spec import tomllib
 
-__all__ = ["write"]
+__all__ = ["Done", "Draw", "embeddings", "figure", "labels_of", "number_or_text", "rows", "write"]
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished job: its folder, its spec, what it left behind."""
+    """A finished job: its folder, its spec, the tables it wrote by name, and the figures it told."""
 
     folder: Path
     spec: Mapping[str, Any]
@@ -31,11 +34,12 @@ class Done:
     figures: Mapping[str, Any]
 
 
-def write(folder: Path, draw: Callable[[Done, Page], None], overview: Sequence[str]) -> Path:
-    """Write `report.html` into the folder of a job that is done; returns its path.
+Draw = Callable[[Done, Page], None]
+"""What a page module's function `page` is: it adds the sections of one kind of job to a page."""
 
-    draw: the page of the kind of job, which fills in its part. overview: what the job said of itself when it started.
-    """
+
+def write(folder: Path, draw: Draw) -> Path:
+    """Write `report.html` into the folder of a job that is done; returns its path. draw: the page of its kind."""
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     text = (folder / SPEC).read_text(encoding="utf-8")
     done = Done(
@@ -58,35 +62,52 @@ def write(folder: Path, draw: Callable[[Done, Page], None], overview: Sequence[s
         page.text(f"{result['failed']} inputs are missing here; failures.jsonl says which, and why.", "warn")
     draw(done, page)
     page.section("Run", "What the job said of itself when it started, and every setting:")
-    page.facts([(line[:8].strip(), line[8:]) for line in overview])
+    page.facts([(line[:8].strip(), line[8:]) for line in result.get("overview", [])])
     page.code(text, SPEC)
-    versions(page, environment.describe())
+    for start in environment.read(folder)[-1:]:
+        page.versions(start)
     path = folder / REPORT
     page.write(path)
     return path
 
 
+# ------------------------------------------------------------------------------------- for the pages of jobs
+
+
 def figure(value: Any) -> str:
+    """A number for a person; anything else as text."""
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
+def number_or_text(cell: str) -> float | str | None:
+    """A cell of a CSV as the number that it is, if it is one; None if it is empty.
+
+    >>> number_or_text("0.5"), number_or_text("f1"), number_or_text("")
+    (0.5, 'f1', None)
+    """
+    try:
+        return float(cell)
+    except ValueError:
+        return cell or None
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV, by column."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def embeddings(table: Any) -> npt.NDArray[np.float64]:
+    """Column embedding of a table as an array [N, H]."""
     values = table.column("embedding").combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(table.num_rows, -1)
 
 
 def labels_of(table: Any) -> dict[str, list[str | None]]:
-    """Label columns of a table of complexes."""
+    """Label columns of a table of complexes, by name; a value or None for each."""
     if "labels" not in table.column_names:
         return {}
-    rows = [dict(row or ()) for row in table.column("labels").to_pylist()]
+    found = [dict(row or ()) for row in table.column("labels").to_pylist()]
     return {
-        name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)
+        name: [row.get(name) for row in found] for name in dict.fromkeys(key for row in found for key in row)
     }
-
-
-def maybe_number(text: str) -> float | str | None:
-    try:
-        return float(text)
-    except ValueError:
-        return text or None

@@ -10,10 +10,9 @@ from atomica.report import maps
 from atomica.report.done import Done, embeddings, labels_of
 from atomica.report.page import Column, Page
 
-# ---------------------------------------------------------------------------------------------- embed
-
 
 def page(done: Done, page: Page) -> None:
+    """A map of the complexes, and a table of them."""
     path = done.tables.get("complexes")
     if path is None:
         return

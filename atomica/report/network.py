@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +11,18 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from atomica.report import maps
-from atomica.report.done import Done, embeddings, labels_of, maybe_number
+from atomica.report.done import Done, embeddings, labels_of, number_or_text, rows
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart
 
 MAP_EDGES = 3000
 
 
-# -------------------------------------------------------------------------------------------- network
-
-
 def page(done: Done, page: Page) -> None:
+    """Map, similarities, groups and components of the network, and a table of its complexes."""
     nodes, edges = (pq.read_table(done.tables[name]).to_pydict() for name in ("nodes", "edges"))
     page.section("Network", "Two complexes are joined if one is among the most similar of the other.")
-    _network_map(page, done, nodes, edges)
+    _map(done, page, nodes, edges)
     charts = []
     if edges["cosine"]:
         counts, borders = np.histogram(edges["cosine"], 30)
@@ -59,11 +56,10 @@ def page(done: Done, page: Page) -> None:
     ):
         path = done.tables.get(name)
         if path is not None:
-            with path.open(encoding="utf-8", newline="") as stream:
-                rows = list(csv.DictReader(stream))
-            if rows:
+            found = rows(path)
+            if found:
                 page.section(title)
-                columns = [Column(key, [_typed(row[key], key) for row in rows]) for key in rows[0]]
+                columns = [Column(key, [_typed(row[key], key) for row in found]) for key in found[0]]
                 page.table(columns, caption, name=path.name, whole=path.name)
     page.section("Complexes")
     columns = [Column(key, nodes[key]) for key in ("id", "modality", "entity", "degree", "component")]
@@ -74,12 +70,10 @@ def page(done: Done, page: Page) -> None:
 
 
 def _typed(text: str, key: str) -> float | str | None:
-    return text if key in ("modality", "group", "ids") else maybe_number(text)
+    return text if key in ("modality", "group", "ids") else number_or_text(text)
 
 
-def _network_map(
-    page: Page, done: Done, nodes: Mapping[str, list[Any]], edges: Mapping[str, list[Any]]
-) -> None:
+def _map(done: Done, page: Page, nodes: Mapping[str, list[Any]], edges: Mapping[str, list[Any]]) -> None:
     """A map of the embeddings with the edges, if their file is still there."""
     named = Path(str(done.spec["network"]["embeddings"]))
     path = named / "complexes.parquet" if named.is_dir() else named

@@ -1,6 +1,6 @@
 """One HTML page that needs nothing but itself: text, facts, charts, tables, structures.
 
-All text is escaped here and nowhere else; callers pass plain text. The page allows its own scripts, named by their
+Callers pass plain text; the templates in `assets` escape it, all of it. The page allows its own scripts, named by their
 hashes, and no request at all (Content-Security-Policy), so that even text that got in unescaped could neither run
 nor send anything.
 """
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from atomica.files import write_text
 from atomica.report.svg import Chart, number, script_json
@@ -43,6 +46,15 @@ class Column:
 
 
 @dataclass
+class _Section:
+    """What stands below a heading: names of macros of `pieces.html` with their arguments."""
+
+    ident: str
+    title: str
+    pieces: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+@dataclass
 class Page:
     """A page that is filled from top to bottom and written once.
 
@@ -55,113 +67,72 @@ class Page:
     lead: str = ""
     status: str = ""
     scripts: list[str] = field(default_factory=list)
-    viewers: int = 0
-    _body: list[str] = field(default_factory=list)
-    _sections: list[tuple[str, str]] = field(default_factory=list)
-    _tables: int = 0
-    _open: bool = False
+    _sections: list[_Section] = field(default_factory=list)
+    _names: int = 0
 
     # -------------------------------------------------------------------------------------------- content
 
     def section(self, title: str, text: str = "") -> None:
         """Begin a section, which the navigation lists."""
-        self._close()
-        name = f"s{len(self._sections) + 1}"
-        self._sections.append((name, title))
-        self._body.append(
-            f'<section id="{name}" aria-labelledby="{name}-h"><h2 id="{name}-h">{escape(title)}</h2>'
-        )
-        self._open = True
+        self._sections.append(_Section(f"s{len(self._sections) + 1}", title))
         if text:
             self.text(text)
 
-    def _close(self) -> None:
-        if self._open:
-            self._body.append("</section>")
-            self._open = False
+    def add(self, piece: str, **values: Any) -> None:
+        """Add what a macro of `pieces.html` makes of the values."""
+        if not self._sections:
+            self._sections.append(_Section("", ""))
+        self._sections[-1].pieces.append((piece, values))
+
+    def name(self, kind: str) -> str:
+        """An id that no other element of the page has."""
+        self._names += 1
+        return f"{kind}{self._names}"
 
     def subtitle(self, text: str) -> None:
         """A heading within a section."""
-        self._body.append(f"<h3>{escape(text)}</h3>")
+        self.add("subtitle", text=text)
 
     def text(self, text: str, kind: str = "") -> None:
         """A paragraph; kind "warn" sets it off, "note" makes it small."""
-        self._body.append(f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>")
+        self.add("text", text=text, kind=kind)
 
     def listing(self, lines: Sequence[str]) -> None:
         """A list of sentences."""
-        self._body.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>")
+        self.add("listing", lines=lines)
 
     def tiles(self, facts: Sequence[tuple[str, str, str]]) -> None:
         """The few figures that matter: (name, value, what stands below in small)."""
-        items = "".join(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
-            for name, value, more in facts
-        )
-        self._body.append(f'<dl class="tiles">{items}</dl>')
+        self.add("tiles", facts=facts)
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Names and values, one below the other."""
-        items = "".join(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts
-        )
-        self._body.append(f'<dl class="facts">{items}</dl>')
+        self.add("facts", facts=facts)
 
     def charts(self, charts: Sequence[Chart], *, large: bool = False) -> None:
         """Charts beside one another, as many as fit; of large ones two. They join those right before them."""
-        if not charts:
-            return
-        start = f'<div class="{"charts large" if large else "charts"}">'
-        drawn = "".join(chart.render() for chart in charts)
-        if self._body and self._body[-1].startswith(start):
-            drawn = self._body.pop().removeprefix(start).removesuffix("</div>") + drawn
-        self._body.append(f"{start}{drawn}</div>")
+        kind = "charts large" if large else "charts"
+        before = self._sections[-1].pieces[-1:] if self._sections else []
+        if before and before[0][0] == "charts" and before[0][1]["kind"] == kind:
+            before[0][1]["charts"].extend(charts)
+        elif charts:
+            self.add("charts", charts=list(charts), kind=kind)
 
     def wide(self, chart: Chart) -> None:
         """A chart as wide as the page."""
-        self._body.append(f'<div class="wide">{chart.render()}</div>')
+        self.add("charts", charts=[chart], kind="wide")
 
     def code(self, text: str, caption: str) -> None:
         """Text as it is, folded away."""
-        self._body.append(
-            f'<details><summary>{escape(caption)}</summary><pre tabindex="0">{escape(text)}</pre></details>'
-        )
+        self.add("code", text=text, caption=caption)
 
     def matrix(self, names: Sequence[str], counts: Sequence[Sequence[int]], caption: str) -> None:
         """A confusion matrix: rows are the true classes, columns the predicted ones; shaded by share of the row."""
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-        rows = []
-        for name, row in zip(names, counts, strict=True):
-            total = sum(row)
-            cells = []
-            for other, value in zip(names, row, strict=True):
-                share = value / total if total else 0.0
-                hit = "hit" if other == name else "miss"
-                cells.append(
-                    f'<td class="{hit}" style="--share:{share:.3f}" title="{share:.0%} of {escape(name)}">{value}</td>'
-                )
-            rows.append(
-                f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}<td class="sum">{total}</td></tr>'
-            )
-        self._body.append(
-            f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table class="matrix">'
-            f"<caption>{escape(caption)}</caption><thead><tr><th>true ↓ predicted →</th>{head}"
-            f'<th scope="col">all</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        )
+        self.add("matrix", names=names, counts=counts, caption=caption)
 
     def small_table(self, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
         """A table of a few rows that is only read; the first column names the rows."""
-        top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-        body = "".join(
-            f'<tr><th scope="row">{escape(row[0])}</th>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-            + "</tr>"
-            for row in rows
-        )
-        self._body.append(
-            f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table class="small">'
-            f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        self.add("small_table", head=head, rows=rows, caption=caption)
 
     def table(
         self, columns: Sequence[Column], caption: str, *, name: str, whole: str = "", pick: str = ""
@@ -172,82 +143,52 @@ class Page:
         chosen row is shown in (the id of a viewer).
         """
         total = len(columns[0].values) if columns else 0
-        rows = list(zip(*(column.values[:ROWS] for column in columns), strict=True))
-        self._tables += 1
-        ident = f"t{self._tables}"
         if total > ROWS:
             where = f"; all of them are in {whole}" if whole else ""
             caption = f"{caption} (the first {ROWS:,} of {total:,}{where})"
-        numeric = [column.numeric for column in columns]
-        head = "".join(
-            f'<th scope="col" aria-sort="none"{_class("num" if is_number else "")}><button type="button" '
-            f'title="{escape(column.help or "sort by " + column.name)}">{escape(column.name)}</button></th>'
-            for column, is_number in zip(columns, numeric, strict=True)
-        )
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f"<td{_class('num' if is_number else '')}>{escape(_cell(value))}</td>"
-                for value, is_number in zip(row, numeric, strict=True)
-            )
-            + "</tr>"
-            for row in rows[:FIRST]
-        )
+        rows = list(zip(*(column.values[:ROWS] for column in columns), strict=True))
         data = {
             "name": name,
-            "columns": [c.name for c in columns],
-            "numeric": numeric,
+            "columns": [column.name for column in columns],
+            "numeric": [column.numeric for column in columns],
             "rows": rows,
             "pick": pick,
         }
-        self._body.append(
-            f'<div class="table" id="{ident}"><div class="tools"><label>Filter '
-            f'<input type="search" placeholder="text, or column&gt;number" aria-controls="{ident}-b"></label>'
-            f'<span class="count" role="status"></span><span class="pager"><button type="button" class="back" '
-            'aria-label="previous rows">‹</button><button type="button" class="on" aria-label="next rows">›</button>'
-            '</span><button type="button" class="csv">Save as CSV</button></div>'
-            f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table>'
-            f'<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody id="{ident}-b">{body}</tbody>'
-            f'</table></div><script type="application/json">{script_json(data)}</script></div>'
+        self.add(
+            "table", ident=self.name("t"), columns=columns, first=rows[:FIRST], caption=caption, data=data
         )
 
-    def raw(self, html: str) -> None:
-        """HTML that the caller has escaped."""
-        self._body.append(html)
+    def versions(self, found: Mapping[str, Any]) -> None:
+        """Hardware and versions, as `environment.describe` finds them."""
+        facts = [(key, str(found[key])) for key in ("started", "device") if key in found]
+        facts += [
+            (
+                name.replace("_gib", ", GiB"),
+                ", ".join(map(str, value)) if isinstance(value, list) else str(value),
+            )
+            for name, value in found.get("hardware", {}).items()
+        ]
+        self.facts(facts)
+        listed = [[name, str(version)] for name, version in found.get("versions", {}).items()]
+        self.small_table(["package", "version"], listed, "Versions")
 
     # -------------------------------------------------------------------------------------------- writing
 
     def html(self) -> str:
         """The whole page."""
-        self._close()
-        scripts = [asset("page.js"), *self.scripts]
-        hashes = " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-            for script in scripts
-        )
-        # NGL is unpacked in the page and loaded from a blob.
-        blob = " blob:" if self.scripts else ""
-        policy = (
-            f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}{blob}"
-        )
-        links = "".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in self._sections)
-        status = (
-            f'<span class="status {escape(self.status)}">{escape(self.status)}</span>' if self.status else ""
-        )
-        lead = f'<p class="lead">{escape(self.lead)}</p>' if self.lead else ""
         return (
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-            f"<title>{escape(self.title)} · {escape(self.kind)} · Atomica</title>"
-            f"<style>{asset('page.css')}</style></head>"
-            f'<body><a class="skip" href="#main">Skip to content</a><header><div><p class="kind">Atomica · '
-            f"{escape(self.kind)}</p><h1>{escape(self.title)} {status}</h1>{lead}</div>"
-            '<button type="button" id="theme" aria-label="switch between light and dark">◐</button></header>'
-            f'<nav aria-label="sections"><ul>{links}</ul></nav><main id="main">{"".join(self._body)}</main>'
-            + "".join(f"<script>{script}</script>" for script in scripts)
-            + "</body></html>\n"
+            _templates()
+            .get_template("page.html")
+            .render(
+                title=self.title,
+                kind=self.kind,
+                lead=self.lead,
+                status=self.status,
+                sections=self._sections,
+                style=asset("page.css"),
+                scripts=[asset("page.js"), *self.scripts],
+                unpacks=bool(self.scripts),  # NGL is unpacked in the page and loaded from a blob
+            )
         )
 
     def write(self, path: Path) -> None:
@@ -255,14 +196,31 @@ class Page:
         write_text(path, self.html())
 
 
-def _class(name: str) -> str:
-    return f' class="{name}"' if name else ""
+@cache
+def _templates() -> Environment:
+    found = Environment(
+        loader=PackageLoader("atomica.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(number=number, cell=_cell, json=_json, sha256=_sha256)
+    return found
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     return "" if value is None else str(value)
+
+
+def _json(value: object) -> Markup:
+    return Markup(script_json(value))
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def asset(name: str) -> str:

@@ -37,9 +37,6 @@ LARGEST_MATRIX = 40
 MOST_POINTS = 4000
 """Points of a scatter plot; of more, as many are drawn by lot."""
 
-Z = 1.959964
-"""Standard normal deviate of a two-sided 95% interval."""
-
 
 @dataclass(frozen=True)
 class Answers:
@@ -165,19 +162,10 @@ def show(page: Page, answers: Answers, plots: Sequence[str]) -> None:
 # -------------------------------------------------------------------------------------------- yes or no
 
 
-def _curve_steps(labels: Integers, scores: Floats) -> tuple[Integers, Integers]:
-    """Positives and negatives at or above each distinct score, from the highest score down."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(labels[order])
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    return hits[last], last + 1 - hits[last]
-
-
 @plot("roc", "true against false positive rate for all thresholds", "yes-no")
 def _roc(page: Page, answers: Answers) -> None:
-    labels = answers.labels
-    if not 0 < labels.sum() < len(labels):
-        return  # no negatives or no positives: there is no such curve
+    from sklearn.metrics import roc_curve
+
     chart = Chart(
         "ROC curve",
         "false positive rate",
@@ -186,21 +174,18 @@ def _roc(page: Page, answers: Answers) -> None:
         x_range=(0, 1),
         y_range=(0, 1),
     )
-    for name, scores in (("this model", answers.predicted), ("baseline", answers.baseline)):
-        if scores is not None:
-            found, wrong = _curve_steps(labels, scores)
-            x = np.append(0.0, wrong / max(int((1 - labels).sum()), 1))
-            y = np.append(0.0, found / max(int(labels.sum()), 1))
-            chart.line(name, *_thinned(x, y), colour="c0" if scores is answers.predicted else "c1")
-    chart.line("guessing", [0, 1], [0, 1], colour="c7", dashed=True)
-    page.charts([chart])
+
+    def curve(labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
+        wrong, found, _ = roc_curve(labels, scores, drop_intermediate=False)
+        return wrong, found
+
+    _curves(page, answers, chart, curve, (0.0, 1.0))
 
 
 @plot("precision_recall", "precision against recall for all thresholds", "yes-no")
 def _precision_recall(page: Page, answers: Answers) -> None:
-    labels = answers.labels
-    if not 0 < labels.sum() < len(labels):
-        return
+    from sklearn.metrics import precision_recall_curve
+
     chart = Chart(
         "Precision and recall",
         "recall",
@@ -209,13 +194,31 @@ def _precision_recall(page: Page, answers: Answers) -> None:
         x_range=(0, 1),
         y_range=(0, 1),
     )
-    for name, scores in (("this model", answers.predicted), ("baseline", answers.baseline)):
-        if scores is not None:
-            found, wrong = _curve_steps(labels, scores)
-            x, y = found / max(int(labels.sum()), 1), found / (found + wrong)
-            chart.line(name, *_thinned(x, y), colour="c0" if scores is answers.predicted else "c1")
-    rate = float(labels.mean())
-    chart.line("guessing", [0, 1], [rate, rate], colour="c7", dashed=True)
+
+    def curve(labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        return recall[-2::-1], precision[
+            -2::-1
+        ]  # without the point that no threshold gives, from few found to all
+
+    rate = float(answers.labels.mean())
+    _curves(page, answers, chart, curve, (rate, rate))
+
+
+def _curves(
+    page: Page,
+    answers: Answers,
+    chart: Chart,
+    curve: Callable[[Integers, Floats], tuple[Floats, Floats]],
+    guessing: tuple[float, float],
+) -> None:
+    """The curves of the model, of the baseline and of guessing; none without positives or without negatives."""
+    if len(np.unique(answers.labels)) < 2:
+        return
+    chart.line("this model", *_thinned(*curve(answers.labels, answers.predicted)), colour="c0")
+    if answers.baseline is not None:
+        chart.line("baseline", *_thinned(*curve(answers.labels, answers.baseline)), colour="c1")
+    chart.line("guessing", [0, 1], guessing, colour="c7", dashed=True)
     page.charts([chart])
 
 
@@ -227,18 +230,16 @@ def _thinned(x: Floats, y: Floats, most: int = 500) -> tuple[list[float], list[f
     return x.tolist(), y.tolist()
 
 
-def wilson(hits: float, count: float) -> tuple[float, float]:
+def wilson(hits: int, count: int) -> tuple[float, float]:
     """95% interval of a share, after Wilson (1927).
 
     >>> [round(bound, 3) for bound in wilson(8, 10)]
     [0.49, 0.943]
     """
-    if count == 0:
-        return 0.0, 1.0
-    share = hits / count
-    middle = (share + Z * Z / (2 * count)) / (1 + Z * Z / count)
-    half = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count)) / (1 + Z * Z / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hits, count).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 @plot(
@@ -254,14 +255,13 @@ def _calibration(page: Page, answers: Answers) -> None:
         hit = (answers.predicted.argmax(axis=1) == answers.labels).astype(np.int64)
     else:
         predicted, hit, what = answers.predicted, answers.labels, answers.names[1]
-    bins = int(np.clip(len(predicted) // 10, 1, 10))
-    parts = [part for part in np.array_split(np.argsort(predicted, kind="stable"), bins) if len(part)]
-    means = [float(predicted[part].mean()) for part in parts]
-    shares = [float(hit[part].mean()) for part in parts]
-    intervals = [wilson(float(hit[part].sum()), len(part)) for part in parts]
-    error = sum(len(part) * abs(m - s) for part, m, s in zip(parts, means, shares, strict=True)) / len(
-        predicted
-    )
+    count = int(np.clip(len(predicted) // 10, 1, 10))
+    bins = np.array_split(np.argsort(predicted, kind="stable"), count)
+    means = [float(predicted[one].mean()) for one in bins]
+    shares = [float(hit[one].mean()) for one in bins]
+    intervals = [wilson(int(hit[one].sum()), len(one)) for one in bins]
+    gaps = (len(one) * abs(m - s) for one, m, s in zip(bins, means, shares, strict=True))
+    error = sum(gaps) / len(predicted)
     brier = float(np.mean((predicted - hit) ** 2))
     chart = Chart(
         "Calibration",
@@ -271,14 +271,14 @@ def _calibration(page: Page, answers: Answers) -> None:
         "A calibrated model lies on the diagonal.",
         x_range=(0, 1),
         y_range=(0, 1),
-        note=f"{len(parts)} bins of equal counts, 95% Wilson intervals. Calibration error {error:.3f}, "
+        note=f"{len(bins)} bins of equal counts, 95% Wilson intervals. Calibration error {error:.3f}, "
         f"Brier score {brier:.3f}.",
     )
     chart.line("", [0, 1], [0, 1], colour="c7", dashed=True)
     chart.whiskers(means, [low for low, _ in intervals], [high for _, high in intervals], "c0")
     texts = [
-        f"predicted {number(m, 3)}, observed {number(s, 3)} [{number(low, 3)}, {number(high, 3)}] of {len(part)}"
-        for m, s, (low, high), part in zip(means, shares, intervals, parts, strict=True)
+        f"predicted {number(m, 3)}, observed {number(s, 3)} [{number(low, 3)}, {number(high, 3)}] of {len(one)}"
+        for m, s, (low, high), one in zip(means, shares, intervals, bins, strict=True)
     ]
     chart.points("", means, shares, texts, colour="c0")
     page.charts([chart])
@@ -331,7 +331,7 @@ def _by_class(page: Page, answers: Answers) -> None:
     for index, name in enumerate(answers.names):
         hits, true, said = counts[index, index], counts[index].sum(), counts[:, index].sum()
         recall, precision = (float(hits / n) if n else math.nan for n in (true, said))
-        low, high = wilson(float(hits), float(true))
+        low, high = wilson(int(hits), int(true)) if true else (math.nan, math.nan)
         interval = f"{recall:.3f} [{low:.3f}, {high:.3f}]" if true else "–"
         rows.append([name, str(true), str(said), interval, f"{precision:.3f}" if said else "–"])
     page.small_table(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from atomica import _prep
+from atomica.analysis.bfactors import INTERFACE, STRUCTURES, file_of, stems
 from atomica.errors import AtomicaError
 from atomica.report.done import Done
 from atomica.report.page import Column, Page
@@ -28,62 +31,81 @@ CONTACT = 4.5
 SEQUENCES_SHOWN = 12
 
 
-# ---------------------------------------------------------------------------------------------- score
+@dataclass(frozen=True)
+class _Complex:
+    """One of the complexes. title: its id, with its row if others have the same. blocks: its rows of the table."""
+
+    title: str
+    stem: str
+    blocks: Sequence[int]
 
 
 def page(done: Done, page: Page) -> None:
+    """Scores along the sequence, on the structure, and as a table of blocks."""
     table = pq.read_table(done.tables["scores"])
     if not table.num_rows:
         return
     found = {name: table.column(name).to_pylist() for name in table.column_names}
     change = [1.0 - value for value in found["score"]]
-    of_complex: dict[str, list[int]] = {}
-    for index, name in enumerate(found["id"]):
-        of_complex.setdefault(str(name), []).append(index)
+    complexes = _complexes(found)
     page.section(
         "Scores along the sequence",
         "The score of a block is the cosine between the embedding of the complex with and without it. Shown is 1 less "
         "the score: how much of the embedding hangs on the block.",
     )
-    if len(of_complex) > SEQUENCES_SHOWN:
+    if len(complexes) > SEQUENCES_SHOWN:
         page.text(
-            f"The first {SEQUENCES_SHOWN} of {len(of_complex)} complexes; the table below has all.", "note"
+            f"The first {SEQUENCES_SHOWN} of {len(complexes)} complexes; the table below has all.", "note"
         )
-    for name, mine in list(of_complex.items())[:SEQUENCES_SHOWN]:
-        page.wide(_sequence(name, mine, found, change))
+    for one in complexes[:SEQUENCES_SHOWN]:
+        page.wide(_sequence(one, found, change))
     page.section("Structure")
     low, high = 0.0, float(np.percentile(change, 99)) or 1.0
-    shown = _structures(done, of_complex, found, change)
+    shown = _structures(done.folder / STRUCTURES, complexes, found, change)
     where = ""
     if shown:
         where = viewer(page, shown, "1 − score", low, high)
-        if len(shown) < len(of_complex):
+        if len(shown) < len(complexes):
             page.text(
-                f"{len(shown)} of {len(of_complex)} complexes; the others are in the folder structures.",
+                f"{len(shown)} of {len(complexes)} complexes; the others are in the folder structures.",
                 "note",
             )
     else:
         page.text("No structures were written (score.structures), or they are too large for a page.", "note")
     page.section("Blocks")
     order = sorted(range(len(change)), key=lambda i: -change[i])
-    names = {"id": "id", "segment": "partner", "chain": "chain", "resnum": "number", "icode": "insertion"}
+    names = {"segment": "partner", "chain": "chain", "resnum": "number", "icode": "insertion"}
     names |= {"component": "component", "score": "score"}
-    columns = [Column(shown_, [found[key][i] for i in order]) for key, shown_ in names.items()]
+    titles = {index: one.title for one in complexes for index in one.blocks}
+    columns = [Column("id", [titles[i] for i in order])]
+    columns += [Column(heading, [found[key][i] for i in order]) for key, heading in names.items()]
     caption = "Blocks, those that matter most first" + (
         "; choose one to see it in the structure" if where else ""
     )
     page.table(columns, caption, name="scores.csv", whole="scores.parquet", pick=where)
 
 
-def _sequence(
-    name: str, mine: Sequence[int], found: Mapping[str, list[Any]], change: Sequence[float]
-) -> Chart:
+def _complexes(found: Mapping[str, list[Any]]) -> list[_Complex]:
+    """The complexes in the order of the table; other data may have given the same id, but not the same row."""
+    blocks: dict[int, list[int]] = {}
+    for index, row in enumerate(found["row"]):
+        blocks.setdefault(row, []).append(index)
+    ids = [str(found["id"][mine[0]]) for mine in blocks.values()]
+    counts = Counter(ids)
+    return [
+        _Complex(name if counts[name] == 1 else f"{name}, row {row}", stem, mine)
+        for (row, mine), name, stem in zip(blocks.items(), ids, stems(ids, list(blocks)), strict=True)
+    ]
+
+
+def _sequence(one: _Complex, found: Mapping[str, list[Any]], change: Sequence[float]) -> Chart:
     """Bars along the blocks of a complex, by chain."""
+    mine = one.blocks
     chart = Chart(
-        name,
+        one.title,
         "block, in the order of the chains",
         "1 − score",
-        f"How much the embedding of {name} changes when each block is masked.",
+        f"How much the embedding of {one.title} changes when each block is masked.",
         width=1000,
         height=220,
     )
@@ -105,42 +127,30 @@ def _sequence(
 
 
 def _structures(
-    done: Done, of_complex: Mapping[str, list[int]], found: Mapping[str, list[Any]], change: Sequence[float]
+    folder: Path, complexes: Sequence[_Complex], found: Mapping[str, list[Any]], change: Sequence[float]
 ) -> list[Structure]:
     """As many structures as a page should hold, in the order of the table."""
-    folder = done.folder / "structures"
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
     shown: list[Structure] = []
     left = ALL_STRUCTURES
-    for name, mine in of_complex.items():
+    for one in complexes:
         if len(shown) == STRUCTURES_SHOWN:
             break
-        path = _file_of(files, name)
+        path = file_of(folder, one.stem)
         size = LARGEST_STRUCTURE + 1 if path is None else path.stat().st_size
         if path is None or size > min(LARGEST_STRUCTURE, left):
             continue
-        one = _structure(path, name, mine, found, change)
-        if one is not None:
-            shown.append(one)
+        structure = _structure(path, one, found, change)
+        if structure is not None:
+            shown.append(structure)
             left -= size
     return shown
 
 
-def _file_of(files: Sequence[Path], name: str) -> Path | None:
-    """The file of a complex: its id, made harmless, and a suffix."""
-    plain = "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in name
-    )
-    stems = {
-        f"{plain.lstrip('.') or 'complex'}{suffix}" for suffix in (".pdb", ".cif", ".bcif", ".interface.cif")
-    }
-    return next((path for path in files if path.name in stems), None)
-
-
 def _structure(
-    path: Path, name: str, mine: Sequence[int], found: Mapping[str, list[Any]], change: Sequence[float]
+    path: Path, one: _Complex, found: Mapping[str, list[Any]], change: Sequence[float]
 ) -> Structure | None:
     """A structure with the values of its blocks, and the contacts between the two partners."""
+    mine = one.blocks
     kind = path.suffix[1:]
     try:
         read = _prep.read_structure(str(path))
@@ -161,9 +171,9 @@ def _structure(
         f"{len(highest)} residues with a score; the strongest is {strongest[0]}:{strongest[1]}{strongest[2]} "
         f"({number(highest[strongest])}). {len(lines)} contacts within {CONTACT} Å."
     )
-    if path.name.endswith(".interface.cif"):
+    if path.name.endswith(INTERFACE):
         note += " The structure file was not found: only the atoms of the interface are shown."
-    return Structure(name, text, kind, [(*key, value) for key, value in highest.items()], lines, note)
+    return Structure(one.title, text, kind, [(*key, value) for key, value in highest.items()], lines, note)
 
 
 def _contacts(read: Any, segment: Mapping[tuple[str, int, str], int]) -> list[list[float]]:

@@ -218,26 +218,26 @@ class Chart:
 
     def _grid(self, x0: float, x1: float, y0: float, y1: float, left: int, bottom: int) -> str:
         right, low = self.width - RIGHT, self.height - bottom
-        parts = []
+        shapes = []
         for value in ticks(y0, y1):
             y = low - (value - y0) / (y1 - y0) * (low - TOP)
-            parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
-            parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
+            shapes.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
+            shapes.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
         for value in ticks(x0, x1, 6):
             if self.x_whole and value != round(value):
                 continue
             x = left + (value - x0) / (x1 - x0) * (right - left)
-            parts.append(f'<path class="tick" d="M{x:.1f} {low}v4"/>')
-            parts.append(f'<text x="{x:.1f}" y="{low + 17}" text-anchor="middle">{number(value)}</text>')
-        parts.append(f'<path class="axis" d="M{left} {low}H{right}"/>')
+            shapes.append(f'<path class="tick" d="M{x:.1f} {low}v4"/>')
+            shapes.append(f'<text x="{x:.1f}" y="{low + 17}" text-anchor="middle">{number(value)}</text>')
+        shapes.append(f'<path class="axis" d="M{left} {low}H{right}"/>')
         middle = (TOP + low) / 2
-        parts.append(
+        shapes.append(
             f'<text class="label" x="{(left + right) / 2:.0f}" y="{self.height - 8}" text-anchor="middle">'
             f"{escape(self.x_label)}</text>"
             f'<text class="label" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">'
             f"{escape(self.y_label)}</text>"
         )
-        return "".join(parts)
+        return "".join(shapes)
 
     def _legend(self) -> str:
         named = {s.name: s for s in self.series if s.name}

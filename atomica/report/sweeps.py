@@ -14,7 +14,7 @@ from atomica import environment
 from atomica.files import METRICS, REPORT
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
-from atomica.report.training import records, versions
+from atomica.report.training import records
 from atomica.spec import tomllib
 
 __all__ = ["TABLE", "write"]
@@ -78,7 +78,7 @@ def write(folder: Path) -> Path:
     page.section("Spec", "What all trials share; each has a spec.toml of its own in its folder.")
     page.code(base, BASE)
     page.code(json.dumps(plan, indent=1), PLAN)
-    versions(page, environment.describe())
+    page.versions(environment.describe())
     path = folder / REPORT
     page.write(path)
     return path

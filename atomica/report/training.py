@@ -24,7 +24,7 @@ from atomica.report.svg import Chart, number
 from atomica.spec import tomllib
 from atomica.train.stopping import Interrupted, StopRequested
 
-__all__ = ["reported", "versions", "write"]
+__all__ = ["reported", "write"]
 
 MOST_STEPS = 400
 """Points of a curve over steps; more steps are joined, and their means shown."""
@@ -204,9 +204,9 @@ def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 def _loss(run: _Run) -> Chart:
     chart = Chart("Loss", "step", "loss", "Training loss by step, and training and validation loss by epoch.")
     if run.steps:
-        x, y, joined = _joined(_values(run.steps, "step"), _values(run.steps, "loss"))
+        x, y, size = joined(_values(run.steps, "step"), _values(run.steps, "loss"))
         chart.line("training, by step", x, y, colour="c6")
-        chart.note = f"Each point by step is the mean of {joined} records." if joined > 1 else ""
+        chart.note = f"Each point by step is the mean of {size} records." if size > 1 else ""
     if run.epochs:
         x = _values(run.epochs, "step")
         chart.line("training, by epoch", x, _values(run.epochs, "train_loss"), colour="c0")
@@ -240,18 +240,18 @@ def _metric(run: _Run, name: str, best: int | None) -> Chart:
 
 
 def _over_steps(run: _Run, prefix: str, title: str) -> Chart:
-    """What is recorded by step under a name, and under it by part."""
+    """What is recorded by step under a name, and under it by module of the model."""
     chart = Chart(title, "step", title.partition(",")[0].lower(), f"{title}, by step.", height=240)
     keys = list(dict.fromkeys(key for one in run.steps for key in one if key.partition("/")[0] == prefix))
     for index, key in enumerate(keys):
-        x, y, _ = _joined(_values(run.steps, "step"), _values(run.steps, key))
+        x, y, _ = joined(_values(run.steps, "step"), _values(run.steps, key))
         chart.line(
             key.partition("/")[2] or ("" if len(keys) == 1 else "all else"), x, y, colour=f"c{index % 7}"
         )
     return chart
 
 
-def _joined(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float], int]:
+def joined(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float], int]:
     """A curve with at most `MOST_STEPS` points, each the mean of as many neighbours, and how many these are."""
     size = -(-len(x) // MOST_STEPS)
     if size <= 1:
@@ -315,19 +315,4 @@ def _versions(page: Page, run: _Run) -> None:
     page.section("Versions and hardware")
     if len(run.starts) > 1:
         page.text("Started and resumed: " + ", ".join(str(one.get("started", "")) for one in run.starts))
-    versions(page, run.starts[-1])
-
-
-def versions(page: Page, found: Mapping[str, Any]) -> None:
-    """Hardware and versions, as `environment.describe` finds them."""
-    facts = [(key, str(found[key])) for key in ("started", "device") if key in found]
-    facts += [
-        (name.replace("_gib", ", GiB"), _plain(value)) for name, value in found.get("hardware", {}).items()
-    ]
-    page.facts(facts)
-    listed = [[name, str(version)] for name, version in found.get("versions", {}).items()]
-    page.small_table(["package", "version"], listed, "Versions")
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    page.versions(run.starts[-1])

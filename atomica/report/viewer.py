@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
 
 from atomica.report.page import Page, asset
-from atomica.report.svg import STEPS, number, script_json
+from atomica.report.svg import STEPS
 
-__all__ = ["LIBRARY", "Structure", "ramp", "step_of", "viewer"]
+__all__ = ["LIBRARY", "Structure", "step_of", "viewer"]
 
 
 LIBRARY = "ngl.js.gz"
@@ -43,27 +42,16 @@ def step_of(value: float, low: float, high: float) -> int:
     return min(STEPS - 1, max(0, int(share * STEPS)))
 
 
-def ramp(page: Page, label: str, low: float, high: float) -> None:
-    """The colours from low to high, as a legend."""
-    boxes = "".join(f'<span class="box q{step}"></span>' for step in range(STEPS))
-    page.raw(
-        f'<p class="ramp" role="img" aria-label="{escape(label)}: pale is {number(low)}, strong is {number(high)}">'
-        f"{escape(label)} <span>{number(low)}</span>{boxes}<span>{number(high)}</span></p>"
-    )
-
-
 def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, high: float) -> str:
     """Add a viewer, with a choice of structures; returns its id, for tables whose rows it is to show.
 
     label: what the values are. low, high: the values of the first and the last colour.
     """
-    first = not page.scripts
-    if first:
+    if not page.scripts:
         page.scripts.append(asset("viewer.js"))
         packed = files("atomica.report").joinpath("assets", LIBRARY).read_bytes()
-        page.raw(f'<script type="text/plain" id="ngl">{base64.b64encode(packed).decode()}</script>')
-    name = f"viewer{page.viewers}"
-    page.viewers += 1
+        page.add("library", packed=base64.b64encode(packed).decode())
+    name = page.name("viewer")
     data = {
         "label": label,
         "structures": [
@@ -81,16 +69,6 @@ def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, 
             for one in structures
         ],
     }
-    options = "".join(f"<option>{escape(one.name)}</option>" for one in structures)
-    ramp(page, label, low, high)
-    page.raw(
-        f'<div class="viewer" id="{name}"><div class="tools"><label>Structure <select>{options}</select></label>'
-        '<label><input type="checkbox" class="contacts" checked> contacts</label>'
-        '<label><input type="checkbox" class="rest" checked> rest of the chains</label>'
-        '<button type="button" class="reset">Reset view</button></div>'
-        f'<div class="stage" tabindex="0" role="img" aria-label="Structure coloured by {escape(label)}; the table '
-        'below has the same values. Drag or use the arrow keys to turn, + and - to zoom."></div>'
-        '<p class="said" role="status">Loading the structure…</p>'
-        f'<script type="application/json">{script_json(data)}</script></div>'
-    )
+    page.add("ramp", label=label, low=low, high=high, steps=STEPS)
+    page.add("viewer", ident=name, names=[one.name for one in structures], label=label, data=data)
     return name

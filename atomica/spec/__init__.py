@@ -2,12 +2,16 @@
 
 Nothing here knows a section by name. Each component owns a frozen dataclass whose fields are made with
 `setting`, which keeps default, meaning and limits in one place; `read` fills such a dataclass from a table of
-the spec. All that is wrong with a spec is gathered as `Issue`s and reported together.
+the spec. What a dataclass finds wrong with its own values it raises as `Problems`; all that is wrong with a spec is
+gathered as `Issue`s and reported together.
 """
 
-from atomica.spec.read import Issue, Issues, Problems, not_among, out_of_range, read, unknown_key
-from atomica.spec.settings import Setting, describe, meanings, schema, setting
-from atomica.spec.source import DERIVING, KeyPath, Source, dump, key_lines, load, show, tomllib
+from atomica.spec.problems import Problems
+from atomica.spec.read import Issue, Issues, read, unknown_key
+from atomica.spec.settings import not_among, out_of_range, setting
+from atomica.spec.source import DERIVING, Source, load
+from atomica.spec.tables import Setting, describe, meanings, schema
+from atomica.spec.toml import KeyPath, dump, key_lines, show, tomllib
 
 __all__ = [
     "DERIVING",

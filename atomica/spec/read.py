@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import math
-import operator
 import re
 import types
 import typing
@@ -13,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from atomica.errors import SpecError
-from atomica.spec.settings import _dataclass_of, _doc, _fields, _limits
-from atomica.spec.source import KeyPath, Source, _dotted, _kind, show
+from atomica.errors import AtomicaError, SpecError
+from atomica.spec.problems import Problems
+from atomica.spec.settings import check_limits, dataclass_of, doc_of, fields_of, not_among, required
+from atomica.spec.source import Source
+from atomica.spec.toml import KeyPath, dotted, kind_of, show
 
-__all__ = ["Issue", "Issues", "Problems", "not_among", "read", "unknown_key"]
+__all__ = ["Issue", "Issues", "read", "unknown_key"]
 
 
 T = TypeVar("T")
@@ -39,24 +39,6 @@ class Issue:
         return f"{self.where}: {self.key}: {self.message}" if self.key else f"{self.where}: {self.message}"
 
 
-class Problems(ValueError):
-    """What a section's `__post_init__` raises for several keys at once: pairs of key and message."""
-
-    def __init__(self, *problems: tuple[str, str]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(f"{key}: {message}" for key, message in problems))
-
-    @classmethod
-    def check(cls, *problems: tuple[bool, str, str]) -> None:
-        """Raise for every (is_wrong, key, message) whose first entry is true.
-
-        >>> Problems.check((1 > 2, "low", "must be below high"))
-        """
-        found = [(key, message) for wrong, key, message in problems if wrong]
-        if found:
-            raise cls(*found)
-
-
 class Issues:
     """A list of issues that remembers the spec they belong to."""
 
@@ -66,12 +48,21 @@ class Issues:
 
     def add(self, path: KeyPath, message: str, *, value: bool = True) -> None:
         """Note an issue at a key path, with the value that stands there if `value`."""
-        key = _dotted(path)
+        key = dotted(path)
         if value and path in self.source:
             key += f" = {show(self.source.get(path))}"
         issue = Issue(self.source.where(path), key, message)
         if issue not in self.found:
             self.found.append(issue)
+
+    def take(self, path: KeyPath, error: AtomicaError) -> None:
+        """Note all that an exception says: `Problems` of the table at a key path, or else of the value there."""
+        if isinstance(error, Problems):
+            for key, message in error.problems:
+                self.add((*path, key), message)
+        else:
+            for message in error.args:
+                self.add(path, message)
 
     def raise_any(self) -> None:
         """Raise SpecError with every issue found so far; do nothing if there is none."""
@@ -106,10 +97,10 @@ def read(
     except KeyError:
         table = {}
     if not isinstance(table, dict):
-        issues.add(path, f"expected a table, got {_kind(table)}; write [{_dotted(path)}] and keys below it")
+        issues.add(path, f"expected a table, got {kind_of(table)}; write [{dotted(path)}] and keys below it")
         return None
     before = len(issues.found)
-    fields = _fields(cls, exclude)
+    fields = fields_of(cls, exclude)
     names = [field.name for field, _ in fields]
     for key in table:
         if key not in names and key not in ignore:
@@ -117,46 +108,40 @@ def read(
     values: dict[str, Any] = {}
     for field, annotation in fields:
         here = (*path, field.name)
+        nested = dataclass_of(annotation)
         if field.name not in table:
-            nested = _dataclass_of(annotation)
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if required and nested is None:
-                doc = _doc(field)
+            if required(field) and nested is None:
+                doc = doc_of(field)
                 issues.add(here, "this key is required" + (f" ({doc})" if doc else ""), value=False)
-            continue
-        nested = _dataclass_of(annotation)
-        if nested is not None:
+        elif nested is not None:
             values[field.name] = read(nested, source, here, issues)
-            continue
-        try:
-            value = _convert(table[field.name], annotation, source.overrides.get(here))
-            _check_limits(value, field)
-        except ValueError as error:
-            issues.add(here, str(error))
-            continue
-        values[field.name] = value
+        else:
+            try:
+                value = _convert(table[field.name], annotation, source.overrides.get(here))
+                check_limits(value, field)
+                values[field.name] = value
+            except ValueError as error:
+                issues.add(here, str(error))
     if len(issues.found) > before:
         return None
     try:
         return cls(**values)
     except Problems as error:
-        for key, message in error.problems:
-            issues.add((*path, key), message)
+        issues.take(path, error)
     except (ValueError, TypeError, SpecError) as error:
-        # Components outside this package need not know Problems: "key = value: message; key ..." will do.
-        for part in str(error).split("; "):
-            found = re.match(r"(\w+)(?: = .*?: )?\b", part)
-            if found and found[1] in names:
-                message = part[found.end() :].strip() if "=" in found[0] else part
-                issues.add((*path, found[1]), message, value=(*path, found[1]) in source)
-            else:
-                issues.add(path, part, value=False)
+        # Components outside this package need not know Problems; what they say is of the key that it begins with.
+        message = str(error)
+        key = next((name for name in table if re.match(rf"{re.escape(name)}\b", message)), None)
+        if key is None:
+            issues.add(path, message, value=False)
+        else:
+            issues.add((*path, key), message.removeprefix(f"{key} = {show(table[key])}: "))
     return None
 
 
 def unknown_key(key: str, path: KeyPath, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
     """What to say of a key that the table at `path` does not have."""
-    table = _dotted(path) if path else ""
+    table = dotted(path) if path else ""
     shown = f"[{table}]" if table else "the spec"
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
@@ -184,11 +169,11 @@ def _convert(value: Any, annotation: Any, raw: str | None) -> Any:
         return value
     if origin in (tuple, list):
         if not isinstance(value, list):
-            raise ValueError(f"expected a list, got {_kind(value)}")
+            raise ValueError(f"expected a list, got {kind_of(value)}")
         return tuple(_convert(item, arguments[0], None) for item in value)
     if origin is Mapping:
         if not isinstance(value, dict):
-            raise ValueError(f"expected a table, got {_kind(value)}")
+            raise ValueError(f"expected a table, got {kind_of(value)}")
         return {key: _convert(item, arguments[1], None) for key, item in _flat(value)}
     if annotation is str and raw is not None and not isinstance(value, str | list | dict):
         return raw  # --set head.0.positive=1 means the text "1"
@@ -205,7 +190,7 @@ def _convert(value: Any, annotation: Any, raw: str | None) -> Any:
             remedy = f"; write {int(value)}"
         elif annotation in (int, float, bool) and isinstance(value, str):
             remedy = "; write it without quotes" if _parses_as(value, annotation) else ""
-        raise ValueError(f"expected {expected}, got {_kind(value)}{remedy}")
+        raise ValueError(f"expected {expected}, got {kind_of(value)}{remedy}")
     if annotation is float and not math.isfinite(value):
         raise ValueError("must be finite")
     return value
@@ -228,60 +213,3 @@ def _parses_as(text: str, annotation: type) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
-    limits = field.metadata
-    if limits.get("choices") and value not in limits["choices"]:
-        raise ValueError(not_among(value, limits["choices"]))
-    if isinstance(value, str | tuple):
-        short, long = limits.get("shortest"), limits.get("longest")
-        if (short is not None and len(value) < short) or (long is not None and len(value) > long):
-            raise ValueError(f"must be {_limits(field)}")
-        repeated = [item for item in dict.fromkeys(value) if value.count(item) > 1]
-        if limits.get("distinct") and repeated:
-            raise ValueError(f"{', '.join(map(show, repeated))} occurs twice")
-    holds = {
-        "low": operator.ge,
-        "high": operator.le,
-        "above": operator.gt,
-        "below": operator.lt,
-        "multiple_of": lambda number, factor: number % factor == 0,
-    }
-    several = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
-    )
-    for item in several:
-        if isinstance(item, bool) or not isinstance(item, int | float):
-            continue
-        if not all(test(item, limits[name]) for name, test in holds.items() if limits.get(name) is not None):
-            raise ValueError(f"must be {_limits(field)}")
-
-
-def out_of_range(config: Any) -> list[str]:
-    """What is wrong with the values of a section that was made in Python: "key = value: message" for each.
-
-    >>> @dataclass(frozen=True)
-    ... class Oven:
-    ...     degrees: float = setting(180.0, "temperature, in °C", above=0, high=300)
-    >>> out_of_range(Oven(301.0))
-    ['degrees = 301.0: must be more than 0, at most 300']
-    """
-    problems = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        try:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError("must be finite")
-            _check_limits(value, field)
-        except ValueError as error:
-            problems.append(f"{field.name} = {show(value)}: {error}")
-    return problems
-
-
-def not_among(value: Any, choices: Sequence[Any]) -> str:
-    """What to say of a value that is none of the choices."""
-    message = "must be one of " + ", ".join(show(choice) for choice in choices)
-    texts = [choice for choice in choices if isinstance(choice, str)]
-    near = difflib.get_close_matches(value, texts, n=1) if isinstance(value, str) else []
-    return message + (f"; did you mean {show(near[0])}?" if near else "")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atomica import spec
-from atomica.errors import SpecError
 from atomica.jobs.train.spec import read_spec
 from atomica.spec import Issues, KeyPath, Problems, setting
 
@@ -210,8 +209,9 @@ def check_values(source: spec.Source, config: SweepConfig, issues: Issues) -> No
         for value in tried:
             try:
                 changed = source.changed([f"{name}={value}"])
-            except SpecError as error:
-                issues.add(path, str(error).partition(": ")[2], value=False)
+            except Problems as error:
+                for _, message in error.problems:
+                    issues.add(path, message, value=False)
                 continue
             wrong = Issues(changed)
             read_spec(changed, wrong)

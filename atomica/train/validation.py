@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomica.errors import DataError
 from atomica.model.model import Model
+from atomica.spec import Problems
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE, Ranks
 from atomica.train.loader import FIXED, Batch, Draws, Part
@@ -124,7 +124,7 @@ def _value(metric: Any) -> float:
 def monitor_of(model: Model, config: TrainConfig) -> tuple[str, str]:
     """The metric that decides which epoch is best, and "max" or "min".
 
-    Raises DataError if `train.monitor` names a metric that no head has.
+    Raises Problems if `train.monitor` names a metric that no head has.
     """
     several = len(model.heads) > 1
     modes = {"loss": "min"}
@@ -139,7 +139,7 @@ def monitor_of(model: Model, config: TrainConfig) -> tuple[str, str]:
             modes[prefix + head.monitor] = head.monitor_mode
     if config.monitor:
         if config.monitor not in modes:
-            raise DataError(f"train.monitor = {config.monitor!r}: must be one of {', '.join(modes)}")
+            raise Problems(("monitor", f"must be one of {', '.join(modes)}"), config=config)
         return config.monitor, modes[config.monitor]
     first = next(iter(model.heads))
     chosen = model.head(first).monitor

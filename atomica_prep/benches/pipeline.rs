@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use atomica_prep::build::Stop;
 use atomica_prep::cli;
-use atomica_prep::pipeline::Stop;
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion, Throughput};
 
 const COMPLEXES: u64 = 64;

@@ -10,7 +10,8 @@ use crate::interface::{
     Subject,
 };
 use crate::neighbors::Cells;
-use crate::read::Structure;
+use crate::read::is_structure;
+use crate::structure::Structure;
 use crate::vocab;
 
 /// Name of the index of what was found.
@@ -91,7 +92,7 @@ pub fn list(paths: &[PathBuf]) -> Result<Files> {
     };
     for path in paths {
         if !path.is_dir() {
-            if !crate::read::is_structure(path) {
+            if !is_structure(path) {
                 return Err(wrong(path, "is no folder and no .pdb, .ent, .cif, .mmcif or .bcif file"));
             }
             add(path, path)?;
@@ -108,7 +109,7 @@ pub fn list(paths: &[PathBuf]) -> Result<Files> {
                 let place = entry.path();
                 if kind.is_dir() {
                     folders.push(place);
-                } else if crate::read::is_structure(&place) && place.is_file() {
+                } else if is_structure(&place) && place.is_file() {
                     add(&place, path)?;
                 } else {
                     others += 1;

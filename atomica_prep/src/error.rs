@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use strum::{IntoStaticStr, VariantNames};
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -98,8 +98,8 @@ pub fn size_text(bytes: u64) -> String {
 }
 
 /// The part of the work in which an error arose; it decides the Python exception and the ledger's `stage`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Stage {
     /// Arguments, before anything is read.
     Usage,
@@ -114,7 +114,7 @@ pub enum Stage {
 }
 
 /// Any error of this crate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, IntoStaticStr, VariantNames)]
 pub enum Error {
     /// An option or argument that cannot be used.
     #[error("{message}")]
@@ -215,7 +215,7 @@ pub enum Error {
         /// The file.
         path: String,
         /// What could be read there.
-        expected: &'static str,
+        expected: String,
     },
     /// No bytes.
     #[error("{path}: is empty")]
@@ -396,74 +396,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Every code, in the order of the enum. Each has a case in `tests/errors.rs`, which checks this list against it.
-    pub const CODES: &'static [&'static str] = &[
-        "Usage",
-        "OutputExists",
-        "ResumeMismatch",
-        "IndexUnreadable",
-        "IndexColumns",
-        "IndexRow",
-        "DuplicateId",
-        "Io",
-        "Decompress",
-        "Oversized",
-        "UnknownFormat",
-        "EmptyFile",
-        "NoAtoms",
-        "BadRecords",
-        "NeedsRepair",
-        "NoLabelIds",
-        "MissingColumns",
-        "Syntax",
-        "BinaryCif",
-        "MissingMolecule",
-        "MissingChain",
-        "EmptyPartner",
-        "MissingLigand",
-        "MissingResidues",
-        "HydrogenLigand",
-        "LigandChemistry",
-        "NoInterface",
-        "TooLarge",
-        "Write",
-        "NotADataset",
-    ];
+    /// Every code, in the order of the enum. Each has a case in `tests/errors.rs`.
+    pub const CODES: &'static [&'static str] = Self::VARIANTS;
 
-    /// Name of the variant: the ledger's `code`. A new variant does not compile without one.
+    /// Name of the variant: the ledger's `code`.
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Usage { .. } => "Usage",
-            Self::OutputExists { .. } => "OutputExists",
-            Self::ResumeMismatch { .. } => "ResumeMismatch",
-            Self::IndexUnreadable { .. } => "IndexUnreadable",
-            Self::IndexColumns { .. } => "IndexColumns",
-            Self::IndexRow { .. } => "IndexRow",
-            Self::DuplicateId { .. } => "DuplicateId",
-            Self::Io { .. } => "Io",
-            Self::Decompress { .. } => "Decompress",
-            Self::Oversized { .. } => "Oversized",
-            Self::UnknownFormat { .. } => "UnknownFormat",
-            Self::EmptyFile { .. } => "EmptyFile",
-            Self::NoAtoms { .. } => "NoAtoms",
-            Self::BadRecords { .. } => "BadRecords",
-            Self::NeedsRepair { .. } => "NeedsRepair",
-            Self::NoLabelIds { .. } => "NoLabelIds",
-            Self::MissingColumns { .. } => "MissingColumns",
-            Self::Syntax { .. } => "Syntax",
-            Self::BinaryCif { .. } => "BinaryCif",
-            Self::MissingMolecule { .. } => "MissingMolecule",
-            Self::MissingChain { .. } => "MissingChain",
-            Self::EmptyPartner { .. } => "EmptyPartner",
-            Self::MissingLigand { .. } => "MissingLigand",
-            Self::MissingResidues { .. } => "MissingResidues",
-            Self::HydrogenLigand { .. } => "HydrogenLigand",
-            Self::LigandChemistry { .. } => "LigandChemistry",
-            Self::NoInterface { .. } => "NoInterface",
-            Self::TooLarge { .. } => "TooLarge",
-            Self::Write { .. } => "Write",
-            Self::NotADataset { .. } => "NotADataset",
-        }
+        self.into()
     }
 
     /// The part of the work that failed.

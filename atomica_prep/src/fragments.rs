@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use strum::{EnumString, IntoStaticStr};
+
 use crate::read::ligand::Bond;
-use crate::read::Structure;
+use crate::structure::Structure;
 use crate::torsion::{Bonds, MAX_WHOLE};
 use crate::vocab;
 
@@ -102,7 +104,8 @@ fn near(structure: &Structure, atoms: &[usize], elements: &[u8], lengths: bool) 
 }
 
 /// Where the bonds of a cut ligand come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Chemistry {
     /// Nothing is known; every atom is a block.
     Atoms,
@@ -115,21 +118,14 @@ pub enum Chemistry {
 }
 
 impl Chemistry {
-    const ALL: [Self; 4] = [Self::Atoms, Self::Components, Self::Bonds, Self::Smiles];
-
     /// Its name in a record.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Atoms => "atoms",
-            Self::Components => "components",
-            Self::Bonds => "bonds",
-            Self::Smiles => "smiles",
-        }
+        self.into()
     }
 
     /// The one of that name.
     pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|c| c.name() == name)
+        name.parse().ok()
     }
 }
 
@@ -284,8 +280,8 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_records() {
-        for chemistry in Chemistry::ALL {
-            assert_eq!(Chemistry::of(chemistry.name()), Some(chemistry));
+        for name in ["atoms", "components", "bonds", "smiles"] {
+            assert_eq!(Chemistry::of(name).unwrap().name(), name);
         }
         assert_eq!(Chemistry::of("none"), None);
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, ReaderBuilder};
 
 use crate::error::{Error, Result};
+use crate::files::sha256_hex;
 use crate::vocab;
 
 /// A ligand inside the structure file.
@@ -245,7 +246,7 @@ impl Index {
     /// It is empty, or its header lacks columns.
     pub fn parse(text: Vec<u8>, shown: String, folder: PathBuf) -> Result<Self> {
         let unreadable = |line, reason: String| Error::IndexUnreadable { path: shown.clone(), line, reason };
-        let sha256 = crate::shard::sha256_hex(&text);
+        let sha256 = sha256_hex(&text);
         let mut reader = ReaderBuilder::new().from_reader(body(&text));
         let header: Vec<String> = match reader.headers() {
             Ok(header) => header.iter().map(|h| h.trim().to_owned()).collect(),

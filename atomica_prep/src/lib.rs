@@ -1,7 +1,7 @@
 //! Reads molecular structures, cuts out their interfaces and writes them as Arrow shards.
 //!
-//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`], [`torsion`] → [`shard`], put together by
-//! [`pipeline`] and started by [`cli`]. [`perturb`] puts noise on records when they are read again. With the feature
+//! Data flows one way: [`index`] → [`read`] → [`interface`] → [`neighbors`], [`torsion`] → [`dataset`], put together by
+//! [`build`] and started by [`cli`]. [`perturb`] puts noise on records when they are read again. With the feature
 //! `python` the crate is also the module `atomica._prep`.
 
 #![cfg_attr(
@@ -15,27 +15,23 @@
     )
 )]
 
-pub mod check;
-pub mod cli;
-pub mod convolution;
-pub mod discover;
+// From bottom to top: a module knows those above it in this list and no other.
 pub mod error;
-pub mod fragments;
+pub mod vocab;
+pub mod files;
+pub mod structure;
 pub mod index;
-mod inspect;
-pub mod interface;
-pub mod merge;
+pub mod torsion;
 pub mod neighbors;
+pub mod convolution;
+pub mod read;
+pub mod fragments;
+pub mod record;
+pub mod interface;
 pub mod perturb;
-pub mod pipeline;
+pub mod discover;
+pub mod dataset;
+pub mod build;
+pub mod cli;
 #[cfg(feature = "python")]
 mod py;
-pub mod read;
-pub mod shard;
-pub mod torsion;
-pub mod vocab;
-
-/// Version of the shard schema that this crate writes.
-pub const SCHEMA_VERSION: u32 = 2;
-/// Version of the crate, written into every manifest.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");

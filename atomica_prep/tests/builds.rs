@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use atomica_prep::cli;
-use atomica_prep::pipeline::Stop;
+use atomica_prep::build::Stop;
+use atomica_prep::cli::{self, check};
 
 fn atom(name: &str, component: &str, chain: char, number: usize, xyz: [f64; 3]) -> String {
     let element = name.trim().get(..1).unwrap_or("C");
@@ -448,11 +448,11 @@ fn joined_parts_are_byte_identical_to_one_build() {
 }
 
 /// Code and report of a check.
-fn checked(paths: &[std::path::PathBuf], all: bool) -> (atomica_prep::check::Outcome, String) {
+fn checked(paths: &[std::path::PathBuf], all: bool) -> (check::Outcome, String) {
     let lines = std::sync::Mutex::new(Vec::new());
     let say = |line: &str| lines.lock().unwrap().push(line.to_owned());
     let reading = atomica_prep::read::Options::default();
-    let outcome = atomica_prep::check::check(paths, all, reading, &Stop::default(), &|_, _| {}, &say).unwrap();
+    let outcome = check::check(paths, all, reading, &Stop::default(), &|_, _| {}, &say).unwrap();
     (outcome, lines.into_inner().unwrap().join("\n"))
 }
 

@@ -11,8 +11,8 @@ use std::io::Write as _;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
-use atomica_prep::interface::Record;
-use atomica_prep::shard::{Compression, ShardBuilder};
+use atomica_prep::dataset::{Compression, ShardBuilder};
+use atomica_prep::record::Record;
 use written::{bcif, mmcif, pdb, Model, Step};
 
 fn folder(target: &str) -> PathBuf {
@@ -163,11 +163,15 @@ mod damaged_seeds {
 
 #[test]
 fn made_seeds_are_read_to_the_end() {
-    use atomica_prep::read::{parse, Format, Options};
+    use atomica_prep::read::{read_bytes, Options};
     let atoms = Model::small().atoms().count();
-    for (target, format) in [("pdb", Format::Pdb), ("mmcif", Format::Mmcif), ("bcif", Format::BinaryCif)] {
+    for target in ["pdb", "mmcif", "bcif"] {
         for seed in made(target) {
-            assert_eq!(parse(&seed, format, target, Options::default()).unwrap().positions.len(), atoms, "{target}");
+            assert_eq!(
+                read_bytes(&seed, target, target, Options::default()).unwrap().positions.len(),
+                atoms,
+                "{target}"
+            );
         }
     }
 }

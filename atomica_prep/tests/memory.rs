@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 
 use atomica_prep::interface::Subject;
-use atomica_prep::read::{parse, Format, Options, Source};
+use atomica_prep::read::{read_bytes, Options};
+use atomica_prep::structure::Source;
 use written::{column_of_runs, table, Pack};
 
 /// Most memory that this process has held since the last call with `reset`, in bytes.
@@ -22,9 +23,9 @@ fn peak(reset: bool) -> usize {
 }
 
 /// How many times its own size reading takes, roles of residues included.
-fn multiple(bytes: &[u8], format: Format) -> f64 {
+fn multiple(bytes: &[u8], format: &str) -> f64 {
     let before = peak(true);
-    let structure = parse(bytes, format, "x", Options::default()).unwrap();
+    let structure = read_bytes(bytes, format, "x", Options::default()).unwrap();
     let subject = Subject::new(Source { structure, sha256: String::new() });
     assert!(!subject.roles().is_empty());
     (peak(false) - before) as f64 / bytes.len() as f64
@@ -81,9 +82,9 @@ fn bcif() -> Vec<u8> {
 
 #[test]
 fn memory_is_bounded_by_the_size_of_the_file() {
-    let pdb = multiple(&pdb(), Format::Pdb);
-    let mmcif = multiple(&mmcif(), Format::Mmcif);
-    let bcif = multiple(&bcif(), Format::BinaryCif);
+    let pdb = multiple(&pdb(), "pdb");
+    let mmcif = multiple(&mmcif(), "cif");
+    let bcif = multiple(&bcif(), "bcif");
     println!("PDB {pdb:.0}, mmCIF {mmcif:.0}, BinaryCIF {bcif:.0} times the file");
     assert!(pdb < 20.0, "{pdb}");
     assert!(mmcif < 30.0, "{mmcif}");

@@ -9,10 +9,11 @@ use std::path::Path;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int32Type, Int8Type, UInt16Type, UInt32Type, UInt8Type};
 use arrow_array::{Array, RecordBatch};
+use atomica_prep::dataset::{read_shard, Compression, ShardBuilder};
 use atomica_prep::index::{Ids, Index};
-use atomica_prep::interface::Record;
-use atomica_prep::read::{parse, Format, Name, Options, Structure};
-use atomica_prep::shard::{read_shard, Compression, ShardBuilder};
+use atomica_prep::read::{read_bytes, Options};
+use atomica_prep::record::Record;
+use atomica_prep::structure::{Name, Structure};
 use atomica_prep::torsion::Torsions;
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
@@ -110,31 +111,31 @@ proptest! {
 
     #[test]
     fn structures_as_pdb(model in model(COLUMNS)) {
-        check(&parse(pdb(&model).as_bytes(), Format::Pdb, "x", Options::default()).unwrap(), &model);
+        check(&read_bytes(pdb(&model).as_bytes(), "pdb", "x", Options::default()).unwrap(), &model);
     }
 
     #[test]
     fn structures_as_mmcif(model in model(FREE)) {
-        check(&parse(mmcif(&model).as_bytes(), Format::Mmcif, "x", Options::default()).unwrap(), &model);
+        check(&read_bytes(mmcif(&model).as_bytes(), "cif", "x", Options::default()).unwrap(), &model);
     }
 
     #[test]
     fn structures_as_binary_cif(model in model(FREE), steps in steps()) {
-        check(&parse(&bcif(&model, &steps), Format::BinaryCif, "x", Options::default()).unwrap(), &model);
+        check(&read_bytes(&bcif(&model, &steps), "bcif", "x", Options::default()).unwrap(), &model);
     }
 
     #[test]
     fn small_numbers_in_packed_binary_cif(model in model(COLUMNS), steps in steps(), width in 1usize..=2) {
         let steps = [steps, vec![Step::Packing(width)]].concat();
-        check(&parse(&bcif(&model, &steps), Format::BinaryCif, "x", Options::default()).unwrap(), &model);
+        check(&read_bytes(&bcif(&model, &steps), "bcif", "x", Options::default()).unwrap(), &model);
     }
 
     #[test]
     fn one_entry_in_all_formats(model in model(COLUMNS)) {
         let read = [
-            parse(pdb(&model).as_bytes(), Format::Pdb, "x", Options::default()).unwrap(),
-            parse(mmcif(&model).as_bytes(), Format::Mmcif, "x", Options::default()).unwrap(),
-            parse(&bcif(&model, &[]), Format::BinaryCif, "x", Options::default()).unwrap(),
+            read_bytes(pdb(&model).as_bytes(), "pdb", "x", Options::default()).unwrap(),
+            read_bytes(mmcif(&model).as_bytes(), "cif", "x", Options::default()).unwrap(),
+            read_bytes(&bcif(&model, &[]), "bcif", "x", Options::default()).unwrap(),
         ];
         for other in &read[1..] {
             prop_assert_eq!(&read[0].positions, &other.positions);
@@ -149,7 +150,7 @@ proptest! {
         model.0.truncate(1);
         model.0[0].residues.truncate(1);
         model.0[0].residues[0].number = number;
-        let read = parse(pdb(&model).as_bytes(), Format::Pdb, "x", Options::default()).unwrap();
+        let read = read_bytes(pdb(&model).as_bytes(), "pdb", "x", Options::default()).unwrap();
         prop_assert_eq!(read.residues[0].resnum, number, "{}", hybrid36(number));
     }
 

@@ -1,4 +1,4 @@
-"""Prints the figures that the README quotes, with the machine they were taken on.
+"""Prints figures of README.md beside this file, with the machine they were taken on.
 
     python tests/bench/figures.py build INDEX.csv     complexes per second of build-graphs, 1 and 2 threads
     python tests/bench/figures.py entries FOLDER      whole entries without an index, and hours for all of the PDB

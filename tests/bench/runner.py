@@ -1,4 +1,4 @@
-"""What a run costs beside its arithmetic, as the README quotes it.
+"""What a run costs beside its arithmetic.
 
     python tests/bench/runner.py                     overhead per step, time to the first step, checkpoints
     python tests/bench/runner.py --only overhead --runs 20 --set data.batch_blocks=60 --set data.max_item_blocks=60
@@ -38,6 +38,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
     from rich.console import Console
 
     from atomica import spec
+    from atomica.jobs.job import Request
     from atomica.jobs.train.assembly import assemble
     from atomica.train import loop
     from atomica.train.display import Display
@@ -50,7 +51,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = ["data.loader_threads=0", "device.kind=cpu", "device.threads=1", "log.every_steps=10"]
         words = [f"run.out={folder}/run", f"train.epochs={epochs}", *settings, *overrides]
-        job = assemble(spec.load(SPEC, words), resume=False, dry=True)
+        job = assemble(spec.load(SPEC, words), Request(dry=True))
         config, every = job.spec.train, job.spec.log.every_steps
         other = copy.deepcopy(job.model)
         optimizer = make_optimizer(other, config)

@@ -95,6 +95,14 @@ def test_a_network_with_groups(embedded, tmp_path, capsys):
         assert (out / name).read_bytes() == (other / name).read_bytes()
 
 
+def test_what_is_too_large_for_graphml_is_noted_in_the_log(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr("atomica.jobs.network.GRAPHML_EDGES", 0)
+    code, out = job(tmp_path, "network", f'[network]\nembeddings = "{embedded}"\nneighbors = 2\n')
+    assert code == 0
+    assert not list(out.glob("*.graphml"))
+    assert "too large for GraphML, see edges.parquet" in (out / "log.txt").read_text()
+
+
 def test_entities_are_not_joined_with_themselves_and_hostile_names_survive(embedded, tmp_path):
     table = pq.read_table(embedded / "complexes.parquet")
     ids = table.column("id").to_pylist()
@@ -187,6 +195,8 @@ def test_pockets_are_called_by_the_mean_of_their_members(tiny_set, members, tmp_
         assert called == [name in row["classes"].split("; ") for row in table]
         assert ensemble[name]["learnt"]["pockets"] == 12
     assert all(row["spread"] == 0 for row in long if row["class"] == "no")
+    log = (out / "log.txt").read_text()
+    assert f"learnt  yes: threshold {ensemble['yes']['threshold']:.4f} by f1, from 12 pockets" in log
     # Interrupted after its thresholds were learnt, it goes on with them.
     before = {name: (out / name).read_bytes() for name in ("annotations.csv", "ensemble.json")}
     for name in ("result.json", "annotations.csv", "annotations.parquet"):

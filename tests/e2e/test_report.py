@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
+from atomica.files import REPORT
+from atomica.jobs import JOBS
 from atomica.report import sweeps, training
 from atomica.report.__main__ import main as report_command
 from atomica.runner import main
@@ -103,7 +106,7 @@ def finished(tiny_set, tmp_path_factory):
 
 
 def test_a_run_ends_with_a_report(finished):
-    report = (finished / training.REPORT).read_text()
+    report = (finished / REPORT).read_text()
     for shown in (
         "ROC curve",
         "Calibration",
@@ -118,7 +121,7 @@ def test_a_run_ends_with_a_report(finished):
 
 
 def test_the_report_opens_in_a_browser(finished, browse):
-    page = browse(finished / training.REPORT)
+    page = browse(finished / REPORT)
     assert "1–12 of 12" in page  # the table's script ran
     assert 'class="tip"' in page  # and that of the charts
 
@@ -126,7 +129,7 @@ def test_the_report_opens_in_a_browser(finished, browse):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_lies_beyond_the_edge(finished, browse, width, tmp_path):
     """A copy of the page measures itself; its policy would not let it."""
-    text = (finished / training.REPORT).read_text()
+    text = (finished / REPORT).read_text()
     text = re.sub(r"<meta http-equiv=[^>]+>", "", text)
     wide = (
         "<script>addEventListener('load', () => { const w = document.documentElement.clientWidth;"
@@ -147,8 +150,8 @@ def test_a_report_is_made_again_without_the_head(finished, tmp_path):
     evaluation = (folder / "evaluation.json").read_text()
     (folder / "evaluation.json").write_text(evaluation.replace('"kind": "binary"', '"kind": "gone"'))
     training.write(folder, status="done")
-    report = (folder / training.REPORT).read_text()
-    assert "unknown head kind &#x27;gone&#x27;" in report
+    report = (folder / REPORT).read_text()
+    assert "unknown head kind 'gone'" in unescape(report)
     assert "ROC curve" not in report
     assert "95% interval" in report
 
@@ -161,7 +164,7 @@ def test_an_interrupted_run_has_a_report(finished, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:5]) + '\n{"event": "st')
     with pytest.raises(KeyboardInterrupt), training.reported(tmp_path):
         raise KeyboardInterrupt
-    report = (tmp_path / training.REPORT).read_text()
+    report = (tmp_path / REPORT).read_text()
     assert "Go on with --resume" in report
     assert "Loss" in report
     assert "ROC" not in report
@@ -170,7 +173,7 @@ def test_an_interrupted_run_has_a_report(finished, tmp_path):
 def test_a_failed_run_says_why_in_its_report(tmp_path):
     with pytest.raises(ZeroDivisionError), training.reported(tmp_path):
         _ = 1 / 0
-    report = (tmp_path / training.REPORT).read_text()
+    report = (tmp_path / REPORT).read_text()
     assert "ZeroDivisionError: division by zero" in report
 
 
@@ -183,7 +186,7 @@ def test_a_hostile_run_shows_as_text(finished, browse, tmp_path):
     (folder / "predictions.csv").write_text("\n".join(rows) + "\n")
     training.write(folder, status="failed", problem=evil)
     training.write(folder, status="done", problem=evil)
-    page = browse(folder / training.REPORT)
+    page = browse(folder / REPORT)
     assert "<title>ran" not in page
     assert "<img" not in page
     assert page.count("&lt;/script&gt;&lt;img") == 2  # the problem, and the table's row
@@ -232,7 +235,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
     ],
 )
 def test_a_job_ends_with_a_report(jobs, browse, name, shown):
-    report = jobs[name] / training.REPORT
+    report = jobs[name] / REPORT
     text = report.read_text()
     for one in shown:
         assert one in text, one
@@ -242,9 +245,26 @@ def test_a_job_ends_with_a_report(jobs, browse, name, shown):
         assert re.search(r"1–\d+ of \d+", page)
 
 
+@pytest.mark.parametrize("name", sorted(set(JOBS) - {"train"}))
+def test_the_report_of_a_job_is_made_again_from_its_folder(jobs, name, capsys):
+    """The job hands its page in, the command finds it by the job's name; but for the charts' ids both are the same."""
+    path = jobs[name] / REPORT
+    before = path.read_text()
+    path.unlink()
+    assert report_command([str(jobs[name])]) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+    again = path.read_text()
+    assert re.sub(r"chart-\d+", "", again) == re.sub(r"chart-\d+", "", before)
+
+
+def test_what_is_no_run_has_no_report(tmp_path, capsys):
+    assert report_command([str(tmp_path)]) == 2
+    assert "neither a training run (metrics.jsonl), nor a job that is done" in capsys.readouterr().err
+
+
 def test_the_structure_is_drawn(jobs, browse, tmp_path):
     """A picture of the viewer gets pixels of the colours of high scores."""
-    text = (jobs["score"] / training.REPORT).read_text()
+    text = (jobs["score"] / REPORT).read_text()
     alone = tmp_path / "score.html"  # the charts above it are left out, so that the viewer is in the picture
     alone.write_text(re.sub(r'<div class="wide">.*?</figure></div>', "", text, flags=re.S))
 
@@ -296,8 +316,8 @@ def test_the_report_of_a_sweep(tmp_path, browse, capsys):
     ]
     swept(tmp_path, rows)
     assert report_command([str(tmp_path)]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / training.REPORT)
-    page = browse(tmp_path / training.REPORT)
+    assert capsys.readouterr().out.strip() == str(tmp_path / REPORT)
+    page = browse(tmp_path / REPORT)
     assert "1–4 of 4" in page
     assert "&lt;b&gt;many&lt;/b&gt;" in page
     assert "the loss is &lt;nan&gt; in step 7" in page

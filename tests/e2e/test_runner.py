@@ -92,7 +92,7 @@ def test_metrics_are_recorded(finished):
     assert {"train_loss", "valid_loss", "valid_auroc", "valid_auprc", "complexes_per_s"} <= set(epochs[0])
     rates = [record["learning_rate"] for record in steps]
     assert rates[:3] == pytest.approx([1e-3, 2e-3, 3e-3])
-    assert rates[-1] == 0.0
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert records[-1]["event"] == "test"
 
@@ -328,6 +328,7 @@ MISTAKES = [
     ("atom_hidden = 8", "atom_hidden = 7", r"spec.toml:12: model.atom_hidden = 7: must be"),
     ("dropout = 0.1", "modality_embedding = true", r"model.modality_embedding = true: has no effect"),
     ("epochs = 4", 'epochs = 4\nmonitor = "rmse"', r'train.monitor = "rmse": must be one of loss, '),
+    ("epochs = 4", 'epochs = 4\nmonitor = "a: b"', r'train.monitor = "a: b": must be one of loss, '),
     ("max_item_blocks = 64", "max_item_blocks = 65", r"= 65: must be at most data.batch_blocks"),
     ("max_item_blocks = 64", "max_item_blocks = 2", r"data.train = .*has no complexes .*more than 2 blocks"),
     ("every_steps = 1", "[trian]\nepochs = 3", r"spec.toml:36: trian: unknown key; did you mean train\?"),

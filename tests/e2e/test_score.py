@@ -82,17 +82,17 @@ def test_far_atoms_are_not_computed_again():
     model, data = model_of({"layers": 3}), atomica.open_dataset("demo://pockets")
     record = data[int(np.argmin(np.abs(data.block_counts() - 40)))]
     reached = []
-    inner = masking._layer
+    inner = masking.after_layer
 
     def counted(*given, **named):
         reached.append(len(given[6]) / len(given[2].x))
         return inner(*given, **named)
 
-    masking._layer = counted
+    masking.after_layer = counted
     try:
         _, values = scores(model, record)
     finally:
-        masking._layer = inner
+        masking.after_layer = inner
     np.testing.assert_allclose(values, pair_by_pair(model, record), rtol=0, atol=2e-6)
     assert reached[0] < 0.2  # only what a mask reaches is computed again
     assert reached == sorted(reached)
@@ -117,7 +117,8 @@ def test_the_job_writes_a_table_and_coloured_structures(tmp_path, tiny_set):
     out = tmp_path / "out"
     table = pq.read_table(out / "scores.parquet").to_pylist()
     data, model = atomica.open_dataset(out / "graphs" / "0"), atomica.load(tmp_path / "weights", "cpu")
-    assert [row["score"] for row in table if row["row"] == 1] == scores(model, data[1])[1].tolist()
+    found = [row["score"] for row in table if row["row"] == 1]
+    assert found == pytest.approx(scores(model, data[1])[1].tolist(), abs=1e-6)
     assert {(row["id"], row["chain"]) for row in table} == {(i, c) for i in ("one", "two/x") for c in "AB"}
     assert (out / "scores.csv").read_text().count("\n") == len(table) + 1
     assert sorted(path.name for path in (out / "structures").iterdir()) == ["one.pdb", "two_x.pdb"]
@@ -131,7 +132,7 @@ def test_the_job_writes_a_table_and_coloured_structures(tmp_path, tiny_set):
             strict=True,
         )
     )
-    assert max(expected.values()) == 100
+    assert max(expected.values()) == pytest.approx(100)
     for old, new in zip(before, lines, strict=True):
         if not old.startswith("ATOM"):
             assert old == new
@@ -139,6 +140,24 @@ def test_the_job_writes_a_table_and_coloured_structures(tmp_path, tiny_set):
         assert old[:60] + old[66:] == new[:60] + new[66:]
         assert float(new[60:66]) == pytest.approx(expected.get((new[21], int(new[22:26])), 0.0), abs=0.005)
     assert json.loads((out / "result.json").read_text())["tables"]["scores"] == "scores.parquet"
+
+
+def test_complexes_of_one_id_have_a_structure_each_and_the_report_shows_both(tmp_path, tiny_set):
+    for name, file in (("first", "c01.pdb"), ("second", "c03.pdb")):
+        (tmp_path / f"{name}.csv").write_text(f"id,path,chain1,chain2\none,{tiny_set.parent}/{file},A,B\n")
+    source = f'["{tmp_path}/first.csv", "{tmp_path}/second.csv"]'
+    spec = spec_of(tmp_path, "SOURCE")
+    spec.write_text(spec.read_text().replace('"SOURCE"', source))
+    assert main([str(spec)]) == 0
+    out = tmp_path / "out"
+    assert sorted(path.name for path in (out / "structures").iterdir()) == ["one-0.pdb", "one-1.pdb"]
+    page = (out / "report.html").read_text()
+    for row in (0, 1):
+        assert f"<option>one, row {row}</option>" in page
+        assert f"How much the embedding of one, row {row} changes" in page
+    texts = [json.dumps((out / "structures" / f"one-{row}.pdb").read_text())[1:200] for row in (0, 1)]
+    assert texts[0] != texts[1]
+    assert all(text in page for text in texts)
 
 
 def test_without_the_file_the_interface_is_written(tmp_path):

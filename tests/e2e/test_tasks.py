@@ -18,6 +18,7 @@ import atomica
 from atomica import _prep, spec
 from atomica.data.features import BlockFeatures
 from atomica.errors import DataError
+from atomica.jobs.job import Request
 from atomica.jobs.train.assembly import assemble
 from atomica.model.start import inherit
 from atomica.runner import main
@@ -442,7 +443,7 @@ def test_pretraining_goes_on_as_if_undisturbed(run, tiny_set, monkeypatch, capsy
     assert code == 0, errors
     StopAfter.left = looks
     with monkeypatch.context() as patch:
-        patch.setattr("atomica.train.stopping.Stop", StopAfter)
+        patch.setattr("atomica.runner.Stop", StopAfter)
         code, out, _, errors = run([DENOISE, MASKED], *changes)
         assert code == 130, errors
     assert main([str(out / "spec.toml"), "--resume"]) == 0
@@ -498,7 +499,7 @@ def first_inputs(data, folder, *changes):
     """What the model gets in the first step."""
     path = folder / "spec.toml"
     path.write_text(BASE.format(out=folder / "out", data=data) + BINARY + MASKED)
-    job = assemble(spec.load(path, ["noise.mask_proportion=0.2", *changes]), resume=False, dry=True)
+    job = assemble(spec.load(path, ["noise.mask_proportion=0.2", *changes]), Request(dry=True))
     part = job.parts["train"]
     return part.load(part.epoch_plan(0)[0], job.model, 0).graph
 

@@ -13,6 +13,7 @@ import sklearn.metrics
 import torch
 
 import atomica
+from atomica import spec
 from atomica.data.noise import Perturbation
 from atomica.errors import DataError, SpecError
 from atomica.heads import BUILT_IN, Head, available, head_class
@@ -99,6 +100,28 @@ def test_settings_out_of_range_are_all_named(config, settings, parts):
         config(**settings)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "message"),
+    [
+        ('kind = "binary"\npositive = "a; b"\nnegative = "a; b"', "negative", "must differ from positive"),
+        (
+            'kind = "multiclass"\nclasses = ["", "a: b; c"]',
+            "classes",
+            "an empty label means that there is none",
+        ),
+    ],
+)
+def test_no_label_tears_a_message(tmp_path, table, key, message):
+    from atomica.jobs.train.spec import read_spec
+
+    path = tmp_path / "spec.toml"
+    path.write_text(f'[run]\nname = "a"\n[data]\ntrain = "d"\n[[head]]\n{table}\n')
+    issues = spec.Issues(spec.load(path))
+    read_spec(issues.source, issues)
+    value = spec.show(issues.source.get(("head", 0, key)))
+    assert [(issue.key, issue.message) for issue in issues.found] == [(f"head.0.{key} = {value}", message)]
 
 
 def test_numbers_as_labels():
@@ -203,13 +226,13 @@ def test_metrics_of_masked_blocks():
     assert float(metric.compute()) == pytest.approx(8.0)
     metrics = small_model("masked_block").head("masked_block").metrics()
     metrics.update(torch.eye(146)[:4], torch.tensor([0, 1, 2, 7]))
-    assert float(metrics.compute()["accuracy"]) == 0.75
+    assert float(metrics.compute()["accuracy"]) == pytest.approx(0.75)
     mean, balanced = Mean(lambda p, t: (p, t) if t else None), BalancedAccuracy(3)
     for value, count in ((1.0, 1), (4.0, 3), (9.0, 0)):
         mean.update(torch.tensor(value), count)
     assert float(mean.compute()) == pytest.approx(13 / 4)
     balanced.update(torch.eye(3)[[0, 0, 1]], torch.tensor([0, 1, 1]))
-    assert float(balanced.compute()) == 0.75
+    assert float(balanced.compute()) == pytest.approx(0.75)
 
 
 def test_monitors_are_among_the_metrics():
@@ -246,7 +269,7 @@ def test_the_goal_of_an_interface_head_is_not_trained():
     assert head.complex_network[1].weight.grad is not None
     metrics = head.metrics()
     metrics.update(torch.eye(4).unsqueeze(1).expand(4, 2, 4), torch.zeros(4))
-    assert float(metrics.compute()["retrieval"]) == 1.0
+    assert float(metrics.compute()["retrieval"]) == pytest.approx(1.0)
     lone = random_interface(1, (3, 2))
     lone["segment_ids"] = np.ones_like(lone["segment_ids"])
     with pytest.raises(DataError, match="complex 0 of the batch has no segment 0"):

@@ -9,7 +9,7 @@ import struct
 import pytest
 from rich.console import Console
 
-from atomica.console import Journal
+from atomica.console import Journal, Meter
 from atomica.spec import Problems
 from atomica.train import logging
 from atomica.train.display import Display
@@ -38,10 +38,23 @@ def test_a_journal_keeps_what_was_said_before_there_was_a_folder(tmp_path, capsy
     assert texts(tmp_path)[-2:] == ["four", "five"]
 
 
+def test_how_far_a_job_is_stands_in_the_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Meter, "EVERY_S", -1.0)
+    journal = Journal()
+    journal.open(tmp_path, resume=False)
+    with Meter(journal, 10, "pockets") as meter:
+        meter.skip(2)
+        meter.add(3)
+    journal.close()
+    (line,) = texts(tmp_path)
+    assert line.startswith("5 of 10 pockets, ")
+    assert capsys.readouterr().err == f"{line}\n"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress(tmp_path, monkeypatch, terminal):
     now = 1000.0
-    monkeypatch.setattr(logging.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     journal = Journal()
     journal.open(tmp_path, resume=False)
     screen = io.StringIO()

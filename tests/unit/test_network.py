@@ -174,4 +174,4 @@ def test_statistics_of_many_groups_are_those_of_networkx():
         (len(part.edges), max(map(len, networkx.connected_components(part))))
         for part in (graph.subgraph(np.flatnonzero(row).tolist()) for row in drawn)
     ]
-    assert [tuple(row) for row in groups._statistics(drawn, first, second).tolist()] == wanted
+    assert [tuple(row) for row in groups.edges_and_largest(drawn, first, second).tolist()] == wanted

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
+from helpers import PREP
 
 from atomica import _prep, keys
 from atomica.errors import AtomicaError, DataError, IndexFileError, ShardError, SpecError, StructureError
@@ -58,8 +59,8 @@ def test_vocabularies_have_their_order():
     assert _prep.SCHEMA_VERSION == keys.SCHEMA_VERSION
 
 
-def test_vocabulary_is_that_of_the_reference(shared):
-    known = json.loads((shared / "fixtures/prep/fragments/vocab.json").read_text())
+def test_vocabulary_is_that_of_the_reference():
+    known = json.loads((PREP / "fragments/vocab.json").read_text())
     names = {"<G>": "GLOBAL"}
     table = known["blocks_PS_300"]["blocks"][:150]
     assert [names.get(b["abbreviation"], b["abbreviation"]) for b in table] == _prep.block_symbols()

@@ -1,29 +1,40 @@
 """Pages and charts of the reports: what is drawn is what the numbers say, and text stays text."""
 
+import csv
+import importlib
 import json
 import re
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from atomica.analysis.bfactors import STRUCTURES, stems
 from atomica.errors import SpecError
-from atomica.evaluation.statistics import auroc, compare, intervals
+from atomica.evaluation.statistics import compare, intervals
+from atomica.files import ENVIRONMENT, EVALUATION, METRICS, PREDICTIONS, REPORT, RESULT, SPEC
 from atomica.heads import available, head_class
+from atomica.report import PAGES, sweeps
+from atomica.report.__main__ import main as report
 from atomica.report.page import FIRST, ROWS, Column, Page
-from atomica.report.predictions import PLOTS, Answers, _curve_steps, plot, show, unknown
+from atomica.report.predictions import PLOTS, Answers, plot, show, unknown, wilson
 from atomica.report.svg import Chart, script_json, ticks
-from atomica.report.training import _joined
+from atomica.report.training import joined
+from atomica.spec import dump
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u2028"
 
 
 class Seen(HTMLParser):
-    """Tags with attributes, and the text of scripts that hold data."""
+    """Tags with attributes, the text of scripts that hold data, and all that a reader sees."""
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.data, self._inside = [], [], False
+        self.tags, self.data, self.text, self._inside = [], [], "", False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -34,6 +45,8 @@ class Seen(HTMLParser):
         if self._inside:
             self.data.append(data)
             self._inside = False
+        else:
+            self.text += data
 
 
 def hostile_page():
@@ -128,19 +141,10 @@ def test_charts_of_hardly_any_values_are_drawn(values):
 
 def test_long_curves_keep_their_mean():
     x = list(range(10_001))
-    joined_x, joined_y, size = _joined(x, [float(value % 7) for value in x])
+    joined_x, joined_y, size = joined(x, [float(value % 7) for value in x])
     assert size == 26
     assert len(joined_x) == 385
     assert np.mean(joined_y) == pytest.approx(3.0, abs=0.01)
-
-
-def test_roc_curve_has_the_area_it_states():
-    generator = np.random.default_rng(3)
-    labels = generator.integers(0, 2, 200)
-    scores = np.round(labels * 0.4 + generator.random(200), 2)  # with ties
-    found, wrong = _curve_steps(labels, scores)
-    x, y = np.append(0, wrong) / (labels == 0).sum(), np.append(0, found) / labels.sum()
-    assert np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) == pytest.approx(auroc(labels, scores))
 
 
 FILE = "predictions.csv"
@@ -196,6 +200,39 @@ def test_each_kind_of_answer_has_its_pictures(kind, pictures, count):
     assert column == sorted(column, reverse=kind == "number")
 
 
+class Drawn(Page):
+    """A page that remembers its charts."""
+
+    def charts(self, charts, *, large=False):
+        self.seen = [*getattr(self, "seen", []), *charts]
+        super().charts(charts, large=large)
+
+
+def test_curves_have_a_point_for_every_threshold():
+    given = answers("probability", 200)
+    given = replace(given, predicted=np.round(given.predicted, 2))  # with ties
+    page = Drawn("t", "k")
+    show(page, given, ("roc", "precision_recall"))
+    positives, negatives = given.targets.sum(), (1 - given.targets).sum()
+    for name, scores in (("this model", given.predicted), ("baseline", given.baseline)):
+        roc, both = [(0.0, 0.0)], []
+        for threshold in sorted(set(scores), reverse=True):
+            called = given.targets[scores >= threshold]
+            roc.append(((1 - called).sum() / negatives, called.sum() / positives))
+            both.append((called.sum() / positives, called.mean()))
+        for chart, wanted in zip(page.seen, (roc, both), strict=True):
+            line = next(one for one in chart.series if one.name == name)
+            np.testing.assert_allclose(list(zip(line.x, line.y, strict=True)), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (0, 50), (3, 10), (499, 1000)])
+def test_intervals_of_shares_are_those_of_wilson(hits, count):
+    """Solved for the shares p that lie 1.96 standard errors, those of p, from what was observed."""
+    z = 1.959963984540054
+    roots = np.roots([count + z * z, -(2 * hits + z * z), hits * hits / count])
+    np.testing.assert_allclose(wilson(hits, count), sorted(roots), atol=1e-9)
+
+
 def test_heads_name_plots_there_are():
     for kind in available():
         head = head_class(kind)
@@ -210,8 +247,8 @@ def test_a_plot_that_does_not_fit_is_replaced_by_a_note():
     page.section("s")
     show(page, given, ("roc", "scatter", "scattr"))
     html = page.html()
-    assert "No plot &#x27;roc&#x27;: it shows a probability of yes" in html
-    assert "did you mean &quot;scatter&quot;?" in html
+    assert "No plot 'roc': it shows a probability of yes" in unescape(html)
+    assert 'did you mean "scatter"?' in unescape(html)
     assert "Predicted against measured" in html
     both = Answers(["a", "b"], ["0", "1"], np.array([0.0, 1.0]), np.array([0.2, 0.7]), [], "share", FILE)
     page = Page("t", "k")
@@ -245,3 +282,141 @@ def test_intervals_agree_with_those_of_the_comparison():
         assert found[name]["low"] == pytest.approx(other[name]["low"], abs=0.05)
         assert found[name]["high"] == pytest.approx(other[name]["high"], abs=0.05)
     assert intervals(None or {}, np.zeros(4, dtype=int), scores[:4], seed=0) == {}
+
+
+# ------------------------------------------------------------------------------------- the pages of whole folders
+
+
+TAIL = "</title></style></textarea><img src=x onerror=alert(3)>\"'&"
+
+
+def table_of(folder, name, **columns):
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return f"{name}.parquet"
+
+
+def csv_of(folder, name, *rows):
+    with (folder / name).open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    return name
+
+
+def left_by_embed(folder):
+    labels = pa.array([[(HOSTILE, f"{HOSTILE}{i}")] for i in range(4)], pa.map_(pa.utf8(), pa.utf8()))
+    columns = {name: [f"{HOSTILE}{i}" for i in range(4)] for name in ("id", "modality", "split")}
+    sizes = {name: [1, 2, 3, 4] for name in ("blocks", "atoms")}
+    vectors = np.random.default_rng(0).random((4, 3)).tolist()
+    return {"complexes": table_of(folder, "complexes", **columns, labels=labels, **sizes, embedding=vectors)}
+
+
+def left_by_network(folder):
+    names = [f"{HOSTILE}{i}" for i in range(4)]
+    nodes = table_of(
+        folder,
+        "nodes",
+        **dict.fromkeys(("modality", "id", "entity"), names),
+        degree=[1, 1, 1, 1],
+        component=[0, 0, 1, 1],
+        groups=[[HOSTILE], [], [], [HOSTILE, "b"]],
+    )
+    edges = table_of(folder, "edges", source=[names[0]], target=[names[1]], cosine=[0.5])
+    left_by_embed(folder)
+    listed = csv_of(folder, "groups.csv", ("modality", "group", "p"), (HOSTILE, HOSTILE, HOSTILE))
+    parts = csv_of(folder, "components.csv", ("modality", "component", "ids"), (HOSTILE, 0, HOSTILE))
+    return {"nodes": nodes, "edges": edges, "groups": listed, "components": parts}
+
+
+def left_by_annotate(folder):
+    head = ("id", "source_path", "classes", f"P({HOSTILE})")
+    return {"pockets": csv_of(folder, f"{TAIL.replace('/', '')}.csv", head, (HOSTILE, HOSTILE, HOSTILE, 0.5))}
+
+
+def left_by_score(folder):
+    (folder / STRUCTURES).mkdir()
+    line = "{:6}{:5} {:4} ALA {}   1    {:8.3f}   0.000   0.000  1.00  0.00           C\n"
+    atoms = "".join(line.format("ATOM", i + 1, "CA", chain, 3.8 * i) for i, chain in enumerate("AB"))
+    (stem,) = stems([HOSTILE], [0])
+    (folder / STRUCTURES / f"{stem}.pdb").write_text(f"REMARK {TAIL}\n{atoms}END\n")
+    same = {"row": [0, 0], "id": [HOSTILE] * 2, "component": [HOSTILE] * 2, "icode": ["", TAIL]}
+    values = {"segment": [0, 1], "chain": ["A", "B"], "resnum": [1, 1], "score": [0.9, 0.8]}
+    return {"scores": table_of(folder, "scores", **same, **values)}
+
+
+def left_by_evaluate(folder):
+    config = {"positive": HOSTILE, "negative": TAIL}
+    metrics = {"auroc": 0.5, HOSTILE: 0.25}
+    entry = {"kind": "binary", "config": config, "label": HOSTILE, "complexes": 2, "metrics": metrics}
+    gone = {**entry, "kind": HOSTILE}
+    evaluation = {"part": HOSTILE, "data": HOSTILE, "heads": {HOSTILE.replace("/", ""): entry, TAIL: gone}}
+    (folder / EVALUATION).write_text(json.dumps(evaluation))
+    rows = ((f"{HOSTILE}0", HOSTILE, 0.7), (f"{HOSTILE}1", TAIL, 0.4))
+    csv_of(folder, PREDICTIONS, ("id", "label", "probability"), *rows)
+    return {"evaluation": EVALUATION}
+
+
+LEFT = {
+    "embed": left_by_embed,
+    "network": left_by_network,
+    "annotate": left_by_annotate,
+    "score": left_by_score,
+    "evaluate": left_by_evaluate,
+}
+
+
+def leave(folder, name):
+    """Leave in a folder what a job, a training or a sweep does, with markup wherever the text is somebody else's."""
+    run = {"name": HOSTILE, "job": HOSTILE}
+    (folder / SPEC).write_text(dump([("run", run), ("network", {"embeddings": str(folder)})]))
+    if name == "train":
+        left_by_evaluate(folder)
+        records = [{"event": "epoch", "epoch": i, "step": i, f"valid_{HOSTILE}": 0.5} for i in (1, 2)]
+        records += [
+            {"event": "step", "step": i, "loss": 1.0, f"learning_rate/{HOSTILE}": 0.1} for i in (1, 2)
+        ]
+        (folder / METRICS).write_text("".join(json.dumps(one) + "\n" for one in records))
+    elif name == "sweep":
+        key = f"train.{HOSTILE}"
+        plan = {"sweep": {"method": HOSTILE, "keys": {key: [HOSTILE]}}, "monitor": HOSTILE, "mode": "max"}
+        (folder / sweeps.PLAN).write_text(json.dumps(plan))
+        (folder / sweeps.BASE).write_text(dump([("run", run)]))
+        head = ("trial", "state", f"valid {HOSTILE}", key, "folder", "problem")
+        csv_of(folder, sweeps.TABLE, head, (1, "done", 0.5, HOSTILE, TAIL, HOSTILE))
+    else:
+        left = {"job": name, "tables": LEFT[name](folder), "seconds": 1.0, "failed": 1}
+        rules = {HOSTILE: {"threshold": 0.5, "rule": HOSTILE}}
+        figures = {HOSTILE: HOSTILE, "thresholds": rules, "called": {}}
+        left |= {"figures": figures, "overview": [f"run     {HOSTILE}"]}
+        (folder / RESULT).write_text(json.dumps(left))
+    start = {
+        "started": HOSTILE,
+        "overview": [HOSTILE],
+        "versions": {HOSTILE: HOSTILE},
+        "hardware": {HOSTILE: TAIL},
+    }
+    (folder / ENVIRONMENT).write_text(json.dumps([start]))
+
+
+@pytest.mark.parametrize("name", [*PAGES, "train", "sweep"])
+def test_markup_of_others_is_text_on_every_page(tmp_path, name):
+    """In ids, labels, classes, file names, settings: no tag, no attribute, no script comes of it."""
+    leave(tmp_path, name)
+    assert report([str(tmp_path)]) == 0
+    html = (tmp_path / REPORT).read_text()
+    seen = Seen(html)
+    assert not [
+        tag for tag, attributes in seen.tags if tag == "img" or any(k.startswith("on") for k in attributes)
+    ]
+    runs = [attributes for tag, attributes in seen.tags if tag == "script" and "type" not in attributes]
+    assert len(runs) == (2 if name == "score" else 1)
+    assert len(re.findall(r"<script>", html)) == len(runs)
+    assert seen.text.count(HOSTILE) > 5
+    assert all(json.loads(data) is not None for data in seen.data)
+
+
+def test_every_job_has_the_page_that_is_found_by_its_name():
+    from atomica.jobs import JOBS
+    from atomica.jobs.job import kind
+
+    pages = {name: getattr(kind(name), "page", None) for name in JOBS}
+    found = {name: importlib.import_module(module).page for name, module in PAGES.items()}
+    assert {name: page for name, page in pages.items() if page is not None} == found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -110,14 +111,52 @@ def test_plain_errors_of_foreign_components_find_their_key(tmp_path):
         depth: int = 1
 
         def __post_init__(self):
-            raise ValueError("width = 3: must be even; depth = 9: too deep; nothing fits")
+            raise ValueError("width = 3: must be even; depth = 9: too deep" if self.width % 2 else "too much")
 
+    file = tmp_path / "spec.toml"
     with pytest.raises(SpecError) as caught:
         reading(tmp_path, "[outer]\nwidth = 3\ndepth = 9\n", cls=Foreign)
-    text = str(caught.value)
-    assert "spec.toml:2: outer.width = 3: must be even" in text
-    assert "spec.toml:3: outer.depth = 9: too deep" in text
-    assert "spec.toml:1: outer: nothing fits" in text
+    assert str(caught.value) == f"{file}:2: outer.width = 3: must be even; depth = 9: too deep"
+    with pytest.raises(SpecError) as caught:
+        reading(tmp_path, "[outer]\nwidth = 2\n", cls=Foreign)
+    assert str(caught.value) == f"{file}:1: outer: too much"
+
+
+@dataclass(frozen=True)
+class Labels:
+    yes: str = setting("1", "counts as yes")
+    no: str = setting("0", "counts as no", choices={"0": "", "a; b": "", "no = 1: c": ""})
+
+    def __post_init__(self):
+        Problems.check(
+            (self.yes == self.no, "yes", f"is {self.no!r}; no = {self.no}, too"),
+            (len(self.yes) > 3, "no", f"is shorter than {self.yes!r}"),
+            config=self,
+        )
+
+
+@pytest.mark.parametrize("text", ["a; b", "no = 1: c"])
+def test_no_message_is_torn_by_what_it_holds(tmp_path, text):
+    with pytest.raises(SpecError) as caught:
+        reading(tmp_path, f'[outer]\nyes = "{text}"\nno = "{text}"\n', cls=Labels)
+    file = tmp_path / "spec.toml"
+    assert str(caught.value).splitlines() == [
+        f"2 errors in {file}",
+        f'  {file}:2: outer.yes = "{text}": is {text!r}; no = {text}, too',
+        f'  {file}:3: outer.no = "{text}": is shorter than {text!r}',
+    ]
+
+
+def test_problems_of_a_section_made_in_python():
+    with pytest.raises(Problems) as caught:
+        Labels(yes="a; b", no="c; d")
+    assert [key for key, _ in caught.value.problems] == ["no", "no"]
+    assert str(caught.value).splitlines() == [
+        'no = "c; d": must be one of "0", "a; b", "no = 1: c"',
+        "no = \"c; d\": is shorter than 'a; b'",
+    ]
+    again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - as processes hand on errors
+    assert (str(again), again.problems) == (str(caught.value), caught.value.problems)
 
 
 def test_overrides(tmp_path):

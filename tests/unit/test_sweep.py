@@ -126,6 +126,10 @@ def test_ranges_in_optunas_terms():
         ("[sweep.keys]\nmodel.block_hidden = [8, 7]", r"sweep.keys.model.block_hidden: 7: must be .* 4"),
         ("[sweep.keys]\nhead.1.hidden = [8, 9]", r"sweep.keys.head.1.hidden: head has 1 elements"),
         (
+            "[sweep.keys]\nhead.1.label = ['a: b', 'c: d']",
+            r"(?m)sweep.keys.head.1.label: head has 1 elements; .*0$",
+        ),
+        (
             "[sweep.keys]\ntrain.schedule.min_factor = [0.1, 0.2]",
             r"min_factor: 0.1: has no effect with a schedule of kind constant",
         ),
@@ -174,13 +178,14 @@ model.dropout = [0.0, 0.1, 0.2]
 @pytest.fixture
 def make(tmp_path):
     """Makes a sweep in a folder of its own; `resume` as on the command line."""
-    from atomica.sweep import assemble_sweep
+    from atomica.jobs.job import Request
+    from atomica.sweep.plan import plan_sweep
 
     def made(name, method="random", *, resume=False, dry=True, trials="trials = 5", old="", new=""):
         path = tmp_path / f"{name}.toml"
         path.write_text((PLAIN + SWEEP.format(method=method, trials=trials)).replace(old or "\0", new))
         source = spec.load(path, [f"run.out={tmp_path / name}"])
-        return assemble_sweep(source, resume=resume, dry=dry)[0]
+        return plan_sweep(source, Request(resume=resume, dry=dry))[0]
 
     return made
 

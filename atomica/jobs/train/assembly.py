@@ -23,7 +23,7 @@ from atomica.model.format import saved_encoder
 from atomica.model.model import Model
 from atomica.model.start import inherit, initialise
 from atomica.report import predictions
-from atomica.spec import Issues
+from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
 from atomica.train.checkpoint import Checkpoint
 from atomica.train.loader import Part
@@ -161,8 +161,8 @@ def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
         )
     try:
         monitor_of(model, checked.train)
-    except DataError as error:
-        issues.add(("train", "monitor"), str(error).partition(": ")[2])
+    except Problems as error:
+        issues.take(("train",), error)
     for key, message in part_problems(model, checked.train):
         issues.add(("train", key), message, value=key != "rates")
     for index, head in enumerate(checked.heads):

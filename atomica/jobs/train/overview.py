@@ -73,8 +73,10 @@ def overview(job: Assembled) -> list[str]:
     blocks = [train.blocks_of(batch) for batch in plan]
     complexes = float(np.mean([len(batch) for batch in plan]))
     steps, epochs, schedule = len(plan), checked.train.epochs, checked.train.schedule
-    heads = ", ".join(head.name for head in checked.heads)
-    lines.append(f"model   {checked.model.kind} encoder, {parameters:,} parameters, heads: {heads}")
+    lines.append(
+        f"model   {checked.model.kind} encoder, {parameters:,} parameters, "
+        f"heads: {', '.join(head.name for head in checked.heads)}"
+    )
     lines.append(
         f"steps   {steps} per epoch of {np.mean(blocks):.0f} blocks ({complexes:.1f} complexes) on average, "
         f"{max(blocks)} at most, over all ranks; {epochs} epochs, {steps * epochs} steps"

@@ -6,11 +6,13 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use atomica_prep::dataset::{read_shard, Compression, ShardBuilder};
 use atomica_prep::index::{Ids, Index, Ligand, Row};
-use atomica_prep::interface::{complex_with_pose, complexes, Options, Pose, Record, Role, Rule, Subject};
+use atomica_prep::interface::{complex_with_pose, complexes, Options, Pose, Role, Rule, Subject};
 use atomica_prep::read::ligand::LigandFile;
-use atomica_prep::read::{self, parse, read_bytes, Format, Source, Strictness, Structure};
-use atomica_prep::shard::{read_shard, Compression, ShardBuilder};
+use atomica_prep::read::{self, read_bytes, Strictness};
+use atomica_prep::record::Record;
+use atomica_prep::structure::{Source, Structure};
 
 /// What a fuzzer calls with its bytes.
 pub type Target = fn(&[u8]);
@@ -29,17 +31,17 @@ pub const TARGETS: [(&str, Target); 8] = [
 
 /// PDB, and the interfaces of what it holds.
 pub fn pdb(bytes: &[u8]) {
-    structure(bytes, Format::Pdb);
+    structure(bytes, "pdb");
 }
 
 /// mmCIF, and the interfaces of what it holds.
 pub fn mmcif(bytes: &[u8]) {
-    structure(bytes, Format::Mmcif);
+    structure(bytes, "cif");
 }
 
 /// BinaryCIF, and the interfaces of what it holds.
 pub fn bcif(bytes: &[u8]) {
-    structure(bytes, Format::BinaryCif);
+    structure(bytes, "bcif");
 }
 
 /// SDF, V2000 and V3000, and each molecule as the ligand of a small protein.
@@ -52,8 +54,8 @@ pub fn mol2(bytes: &[u8]) {
     ligands(bytes, "x.mol2");
 }
 
-fn structure(bytes: &[u8], format: Format) {
-    let read = |strictness| parse(bytes, format, "x", read::Options { strictness, ..read::Options::default() });
+fn structure(bytes: &[u8], format: &str) {
+    let read = |strictness| read_bytes(bytes, format, "x", read::Options { strictness, ..read::Options::default() });
     let lenient = read(Strictness::Lenient);
     match (read(Strictness::Strict), &lenient) {
         (Ok(strict), Ok(lenient)) => assert!(strict == *lenient && strict.repairs.is_empty()),
@@ -61,7 +63,7 @@ fn structure(bytes: &[u8], format: Format) {
         (Err(_), _) => {}
     }
     if let Ok(structure) =
-        parse(bytes, format, "x", read::Options { ids: read::Ids::Label, ..read::Options::default() })
+        read_bytes(bytes, format, "x", read::Options { ids: read::Ids::Label, ..read::Options::default() })
     {
         check_structure(&structure);
     }
@@ -177,7 +179,7 @@ ATOM      5  CA  ALA A   2       4.000   2.800   0.000  1.00  0.00           C
 
 fn ligands(bytes: &[u8], name: &str) {
     let Ok(file) = LigandFile::from_bytes(bytes, name, read::Options::default()) else { return };
-    let Ok(structure) = parse(PROTEIN.as_bytes(), Format::Pdb, "x.pdb", read::Options::default()) else { return };
+    let Ok(structure) = read_bytes(PROTEIN.as_bytes(), "pdb", "x.pdb", read::Options::default()) else { return };
     let subject = Subject::new(Source { structure, sha256: String::new() });
     for index in 0..file.len().min(4) {
         let Ok(molecule) = file.molecule(index) else { continue };

@@ -3,64 +3,7 @@
 use pulp::Simd;
 
 use super::products::{load, store, LANES};
-use super::{Convolution, Coupling, Target};
-
-/// Up to 25 coefficients [k, i].
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Matrix([f32; 2 * LANES]);
-
-/// For each harmonic of a coupling its column and what it adds to the coupling matrix.
-pub(super) fn table(coupling: &Coupling) -> Vec<(usize, Matrix)> {
-    let mut table: Vec<(usize, Matrix)> = Vec::new();
-    for &(i, j, k, c) in &coupling.terms {
-        let place = table.iter().position(|&(column, _)| column == j).unwrap_or_else(|| {
-            table.push((j, Matrix([0.0; 2 * LANES])));
-            table.len() - 1
-        });
-        table[place].1 .0[k * coupling.components.0 + i] += c;
-    }
-    table
-}
-
-/// [`LANES`] coupled channels of one output irrep, or what is left of them.
-#[derive(Debug, Clone)]
-pub(super) struct Chunk {
-    channels: usize,
-    pieces: Vec<Piece>,
-}
-
-/// The part of a path that lies in a chunk.
-#[derive(Debug, Clone)]
-struct Piece {
-    coupling: usize,
-    /// Column of its first channel in the first component of the features, and columns to the next component.
-    column: usize,
-    stride: usize,
-    channels: usize,
-    /// Its first channel in the chunk.
-    at: usize,
-}
-
-/// The chunks of one output irrep.
-pub(super) fn chunks(target: &Target) -> Vec<Chunk> {
-    let chunk = |first: usize| {
-        let channels = (target.coupled - first).min(LANES);
-        let pieces = target.paths.iter().filter_map(|path| {
-            let start = path.first.max(first);
-            let end = (path.first + path.channels).min(first + channels);
-            (start < end).then(|| Piece {
-                coupling: path.coupling,
-                column: path.column + start - path.first,
-                stride: path.stride,
-                channels: end - start,
-                at: start - first,
-            })
-        });
-        Chunk { channels, pieces: pieces.collect() }
-    };
-    (0..target.coupled).step_by(LANES).map(chunk).collect()
-}
+use super::tables::{Chunk, Convolution, Matrix, Piece};
 
 /// Calls `$function::<S, I, K>` for the components of features and output, which are 1, 3 or 5 each.
 macro_rules! with_components {

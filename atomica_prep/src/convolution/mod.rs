@@ -26,94 +26,22 @@
 mod couple;
 mod passes;
 mod products;
+mod tables;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use couple::{chunks, table, Chunk, Matrix};
 use passes::{Backward, Forward};
 use products::{Buffer, LANES};
+use tables::{chunks, padded, table};
+pub use tables::{Arguments, Convolution, Coupling, Path, Target};
 
-/// The most parts of the receivers that a forward and a backward pass work on side by side. The latter sums the
-/// gradients of weights and features for each part on its own; their number follows from the graph alone, so that
+/// The most runs of the receivers that a forward and a backward pass work on side by side. The latter sums the
+/// gradients of weights and features for each run on its own; their number follows from the graph alone, so that
 /// threads do not change the result.
-const PARTS: (usize, usize) = (64, 8);
-/// Receivers that a part should have: reading all weights costs it as much as a good many.
+const RUNS: (usize, usize) = (64, 8);
+/// Receivers that a run should have: reading all weights costs it as much as a good many.
 const SHARE: usize = 300;
-
-/// Which products of a feature of degree `l_in` with a harmonic enter degree `l_out`: (i, j, k, coefficient), j
-/// counted in the columns of all harmonics.
-#[derive(Debug, Clone)]
-pub struct Coupling {
-    /// Components of the input and of the output.
-    pub components: (usize, usize),
-    /// Non-zero coefficients.
-    pub terms: Vec<(usize, usize, usize, f32)>,
-}
-
-/// One path: channels of the senders' features that are coupled into channels of one output irrep.
-#[derive(Debug, Clone)]
-pub struct Path {
-    /// Index of its [`Coupling`].
-    pub coupling: usize,
-    /// Column of its first channel in the first component.
-    pub column: usize,
-    /// Columns from one component to the next.
-    pub stride: usize,
-    /// Number of channels.
-    pub channels: usize,
-    /// Its first coupled channel.
-    pub first: usize,
-}
-
-/// One output irrep.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Its components k.
-    pub components: usize,
-    /// Its coupled channels U.
-    pub coupled: usize,
-    /// Its output channels v.
-    pub channels: usize,
-    /// Column of its first channel in the first component of the output.
-    pub column: usize,
-    /// Columns of the output from one component to the next.
-    pub stride: usize,
-    /// Factor on the whole sum.
-    pub scale: f32,
-    /// Where its coupled channels come from.
-    pub paths: Vec<Path>,
-}
-
-/// A convolution: columns of features D, output, harmonics S and hidden features m; couplings and output irreps.
-#[derive(Debug, Clone)]
-pub struct Convolution {
-    inputs: usize,
-    outputs: usize,
-    harmonics: usize,
-    hidden: usize,
-    couplings: Vec<Coupling>,
-    targets: Vec<Target>,
-    chunks: Vec<Vec<Chunk>>,
-    tables: Vec<Vec<(usize, Matrix)>>,
-}
-
-/// What a pass reads. All matrices are dense and row-major.
-#[derive(Clone, Copy)]
-pub struct Arguments<'a> {
-    /// Features [N, D] of the senders.
-    pub x: &'a [f32],
-    /// Harmonics [E, S] of the edges.
-    pub y: &'a [f32],
-    /// Radial features [E, m], divided by the receiver's number of edges.
-    pub hidden: &'a [f32],
-    /// Sender of each edge [E].
-    pub sender: &'a [i64],
-    /// First edge of each receiver, and the number of edges [M + 1].
-    pub first_edge: &'a [usize],
-    /// Weights of each target [U, m, v].
-    pub weights: &'a [&'a [f32]],
-}
 
 /// What a backward pass gives; the same shapes as what they are the gradients of.
 pub struct Gradients {
@@ -127,46 +55,8 @@ pub struct Gradients {
     pub weights: Vec<Vec<f32>>,
 }
 
-fn padded(length: usize) -> usize {
-    length.next_multiple_of(LANES)
-}
-
-impl Target {
-    /// Receivers of a tile: about as many rows of a product as there are registers for, and few enough for the
-    /// first-level cache.
-    fn receivers(&self) -> usize {
-        match self.components {
-            1 => 12,
-            3 => 6,
-            _ => 4,
-        }
-    }
-
-    /// The weights [U, m, v] by chunk of U, each [m, LANES, v] with v padded or, `turned`, [m, v, LANES].
-    fn pack(&self, weight: &[f32], hidden: usize, turned: bool) -> Buffer {
-        let (v, wide) = (self.channels, padded(self.channels));
-        let (row, size) = if turned { (LANES, v * LANES) } else { (wide, wide * LANES) };
-        let mut packed = Buffer::zeros(padded(self.coupled) * hidden * size / LANES);
-        for (chunk, packed) in packed.chunks_exact_mut((hidden * size).max(1)).enumerate() {
-            for (m, packed) in packed.chunks_exact_mut(size.max(1)).enumerate() {
-                for (lane, u) in (chunk * LANES..self.coupled).take(LANES).enumerate() {
-                    let from = &weight[(u * hidden + m) * v..][..v];
-                    if turned {
-                        for (c, &value) in from.iter().enumerate() {
-                            packed[c * row + lane] = value;
-                        }
-                    } else {
-                        packed[lane * row..][..v].copy_from_slice(from);
-                    }
-                }
-            }
-        }
-        packed
-    }
-}
-
 /// Runs of receivers with about as many edges each, by the graph alone: first and last row.
-fn parts(first_edge: &[usize], most: usize) -> Vec<(usize, usize)> {
+fn runs(first_edge: &[usize], most: usize) -> Vec<(usize, usize)> {
     let rows = first_edge.len() - 1;
     let count = (rows / SHARE + 1).next_power_of_two().clamp(2, most);
     // A receiver's own work is about that of so many edges.
@@ -272,7 +162,7 @@ impl Convolution {
         let weights = self.pack(given, false);
         let mut left = out.as_mut_slice();
         let mut jobs = Vec::new();
-        for rows in parts(given.first_edge, PARTS.0) {
+        for rows in runs(given.first_edge, RUNS.0) {
             let (mine, rest) = std::mem::take(&mut left).split_at_mut((rows.1 - rows.0) * self.outputs);
             jobs.push(Forward { convolution: self, given, weights: &weights, rows, out: mine });
             left = rest;
@@ -294,7 +184,7 @@ impl Convolution {
         let packed = self.pack(given, true);
         let (mut hidden_left, mut y_left) = (hidden.as_mut_slice(), y.as_deref_mut());
         let mut jobs = Vec::new();
-        for rows in parts(given.first_edge, PARTS.1) {
+        for rows in runs(given.first_edge, RUNS.1) {
             let count = given.first_edge[rows.1] - given.first_edge[rows.0];
             let (hidden_mine, rest) = std::mem::take(&mut hidden_left).split_at_mut(count * self.hidden);
             hidden_left = rest;
@@ -328,15 +218,15 @@ impl Convolution {
             .collect();
         let mut x = vec![0.0; given.x.len()];
         x.par_chunks_mut(1 << 14).enumerate().for_each(|(index, x)| {
-            for (part, _) in &sums {
-                for (to, from) in x.iter_mut().zip(&part[index << 14..]) {
+            for (sum, _) in &sums {
+                for (to, from) in x.iter_mut().zip(&sum[index << 14..]) {
                     *to += from;
                 }
             }
         });
         let weights = self.targets.par_iter().enumerate().map(|(index, target)| {
-            let parts: Vec<&[f32]> = sums.iter().map(|(_, weights)| &*weights[index]).collect();
-            self.unpack(target, &parts)
+            let packed: Vec<&[f32]> = sums.iter().map(|(_, weights)| &*weights[index]).collect();
+            self.unpack(target, &packed)
         });
         let weights = weights.collect();
         Ok(Gradients { x, y, hidden, weights })
@@ -347,8 +237,8 @@ impl Convolution {
         pairs.map(|(target, weight)| target.pack(weight, self.hidden, turned)).collect()
     }
 
-    /// The gradients of a target's weights [U, m, v] as the sum of `parts`, each packed.
-    fn unpack(&self, target: &Target, parts: &[&[f32]]) -> Vec<f32> {
+    /// The gradients of a target's weights [U, m, v] as the sum of those in `packed`.
+    fn unpack(&self, target: &Target, packed: &[&[f32]]) -> Vec<f32> {
         let (v, wide) = (target.channels, padded(target.channels));
         let mut grad = vec![0.0; target.coupled * self.hidden * v];
         for chunk in 0..target.coupled.div_ceil(LANES) {
@@ -356,8 +246,8 @@ impl Convolution {
                 for u in (chunk * LANES..target.coupled).take(LANES) {
                     let to = &mut grad[(u * self.hidden + m) * v..][..v];
                     let row = (chunk * self.hidden + m) * LANES + u % LANES;
-                    for part in parts {
-                        for (to, from) in to.iter_mut().zip(&part[row * wide..][..v]) {
+                    for from in packed {
+                        for (to, from) in to.iter_mut().zip(&from[row * wide..][..v]) {
                             *to += from;
                         }
                     }

@@ -3,9 +3,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::couple::Chunk;
 use super::products::{all_dots, product, transpose, Buffer, Rows, Size, View, LANES};
-use super::{padded, Arguments, Convolution, Target};
+use super::tables::{padded, Arguments, Chunk, Convolution, Target};
 
 /// Edges of one tile of receivers, unless it is a single one.
 const EDGES: usize = 192;

@@ -6,8 +6,12 @@ use std::path::Path;
 
 use memchr::memchr_iter;
 
-use super::{load, unpacked, Name, Options, Packing, Residue, Structure, LARGEST};
+use super::builder::LARGEST;
+use super::options::Options;
+use super::packing::{load, unpacked, Packing};
 use crate::error::{quote, Error, Problem, Problems, Result};
+use crate::files::sha256_hex;
+use crate::structure::{Name, Residue, Structure};
 use crate::vocab;
 
 /// Order of an aromatic bond.
@@ -70,14 +74,14 @@ impl LigandFile {
     /// # Errors
     /// As those of [`LigandFile::open`].
     pub fn from_bytes(raw: &[u8], name: &str, options: Options) -> Result<Self> {
-        let (kind, sha256) = (Self::kind_of(Path::new(name), name)?, crate::shard::sha256_hex(raw));
+        let (kind, sha256) = (Self::kind_of(Path::new(name), name)?, sha256_hex(raw));
         Self::unpack(raw, kind, options.max_decompressed, sha256, name)
     }
 
     fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
         let unknown = || Error::UnknownFormat {
             path: shown.to_owned(),
-            expected: ".sdf, .mol or .mol2, plain or with .gz or .zst",
+            expected: ".sdf, .mol or .mol2, plain or with .gz or .zst".to_owned(),
         };
         let (extension, packing) = Packing::of(path).ok_or_else(unknown)?;
         match extension.as_str() {

@@ -3,10 +3,12 @@
 use memchr::{memchr, memchr2};
 
 use super::atom_site::{self, Item};
+use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{short_decimal, ONES};
+use super::options::{Ids, Options};
 use super::words::{Short, Words};
-use super::{infer_element, Builder, Ids, Name, Options, Repair, ResidueKey, Structure, LARGEST};
 use crate::error::{quote, Error, Problem, Result};
+use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -610,10 +612,11 @@ impl<'a> Table<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::Strictness;
     use super::*;
 
     fn read(text: &str) -> Result<Structure> {
-        super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", Options::default())
+        parse(text.as_bytes(), "x.cif", Options::default())
     }
 
     fn words(text: &str) -> Vec<String> {
@@ -678,7 +681,7 @@ mod tests {
              HETATM 3 ZN ZN . ZN Y . ? 0 0 0 1.0 201 A 1\n"
         );
         let options = Options { ids: Ids::Label, ..Options::default() };
-        let s = super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", options).unwrap();
+        let s = parse(text.as_bytes(), "x.cif", options).unwrap();
         let of =
             |i: usize| (s.chains[s.residues[i].chain].as_str(), s.residues[i].resnum, s.residues[i].icode.as_str());
         // The insertion code went with the author's number; zinc has no other number than the author's.
@@ -738,8 +741,8 @@ mod tests {
                 ("label-for-author", 2, 20, 40),
             ]
         );
-        let strict = Options { strictness: super::super::Strictness::Strict, ..Options::default() };
-        let error = super::super::parse(text.as_bytes(), super::super::Format::Mmcif, "x.cif", strict).unwrap_err();
+        let strict = Options { strictness: Strictness::Strict, ..Options::default() };
+        let error = parse(text.as_bytes(), "x.cif", strict).unwrap_err();
         assert_eq!((error.code(), error.line(), error.column()), ("NeedsRepair", Some(19), Some(37)), "{error}");
     }
 
@@ -747,6 +750,5 @@ mod tests {
     fn nothing_to_read() {
         assert_eq!(read("data_x\n_a.b c\n").unwrap_err().code(), "NoAtoms");
         assert_eq!(read(TABLE).unwrap_err().code(), "NoAtoms");
-        assert_eq!(read("").unwrap_err().code(), "EmptyFile");
     }
 }

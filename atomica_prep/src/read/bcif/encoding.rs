@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::pack::{Head, Value};
-use super::Decoded;
+use super::pack::{Decoded, Head, Value};
 use crate::error::quote;
 
 /// Values of a column on their way through the encodings.

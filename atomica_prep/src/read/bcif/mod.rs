@@ -12,14 +12,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use self::encoding::{decode, Values};
-use self::pack::Value;
+use self::pack::{Decoded, Value};
 use super::atom_site::{self, Item, ITEMS};
-use super::{infer_element, Builder, Ids, Name, Notes, Options, Repair, ResidueKey, Structure, LARGEST};
+use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::notes::Notes;
+use super::options::{Ids, Options};
 use crate::error::{quote, Error, Problem, Problems, Result};
+use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
-
-/// What is wrong, without the place, which the caller knows.
-type Decoded<T> = std::result::Result<T, String>;
 
 /// Texts of a column; -1 where there is none.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! MessagePack, as far as BinaryCIF uses it: values are read where they lie, and no length is trusted.
 
-use super::Decoded;
+/// What is wrong, without the place, which the caller knows.
+pub(super) type Decoded<T> = std::result::Result<T, String>;
 
 /// A MessagePack value that has not been looked into: the bytes from its first one on.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,203 @@
+//! Structures as columns.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use numpy::ndarray::Array2;
+use numpy::{IntoPyArray, PyArray1, PyArray2, ToPyArray};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyDict;
+
+use super::error::to_python;
+use crate::read::{self, Ids, Strictness};
+use crate::structure::{self, Name, Repaired, Residue};
+
+/// What a structure is read from.
+#[derive(FromPyObject)]
+pub(super) enum Input {
+    Bytes(PyBackedBytes),
+    Path(PathBuf),
+}
+
+/// The first model of a structure file after the choice of alternate locations. Made by `read_structure`.
+///
+/// `len()` is the number of atoms. The properties are columns with one entry per atom; each is made anew when it is
+/// asked for, so keep what is used twice.
+#[pyclass(frozen, module = "atomica._prep")]
+pub(super) struct Structure {
+    structure: structure::Structure,
+    /// SHA-256 of the file as it is on disk, hex; None for a structure that was read from bytes.
+    #[pyo3(get)]
+    sha256: Option<String>,
+}
+
+type Column<'py, T> = Bound<'py, PyArray1<T>>;
+type TextColumn<'py> = PyResult<Bound<'py, PyAny>>;
+
+impl Structure {
+    /// A value of every residue, repeated for its atoms.
+    fn spread<T: Copy>(&self, value: impl Fn(&Residue) -> T) -> Vec<T> {
+        let mut column = Vec::with_capacity(self.structure.positions.len());
+        for residue in &self.structure.residues {
+            column.resize(residue.end, value(residue));
+        }
+        column
+    }
+}
+
+/// An array of texts by their places in a list: few are distinct, and a Python string costs more than an index.
+fn texts<'py>(py: Python<'py>, distinct: Vec<&str>, places: Vec<usize>) -> TextColumn<'py> {
+    let numpy = py.import("numpy")?;
+    let distinct = numpy.call_method1("array", (distinct, numpy.getattr("str_")?))?;
+    distinct.get_item(places.into_pyarray(py))
+}
+
+fn names<'py>(py: Python<'py>, names: &[Name]) -> TextColumn<'py> {
+    let mut known: HashMap<&Name, usize> = HashMap::new();
+    let mut distinct: Vec<&str> = Vec::new();
+    let mut places = Vec::with_capacity(names.len());
+    for name in names {
+        places.push(*known.entry(name).or_insert_with(|| {
+            distinct.push(name.as_str());
+            distinct.len() - 1
+        }));
+    }
+    texts(py, distinct, places)
+}
+
+#[pymethods]
+impl Structure {
+    fn __len__(&self) -> usize {
+        self.structure.positions.len()
+    }
+
+    fn __repr__(&self) -> String {
+        let s = &self.structure;
+        let (atoms, residues, chains) = (s.positions.len(), s.residues.len(), s.chains.len());
+        format!("Structure({atoms} atoms, {residues} residues, {chains} chains)")
+    }
+
+    /// Coordinates, `[N, 3]` float64, Å.
+    #[getter]
+    fn x<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let x = Array2::from_shape_vec((self.__len__(), 3), self.structure.positions.as_flattened().to_vec())
+            .map_err(|e| PyValueError::new_err(e.to_string()))?;
+        Ok(x.into_pyarray(py))
+    }
+
+    /// Atomic numbers, `[N]` uint8; 0 where the element is not known.
+    #[getter]
+    fn element<'py>(&self, py: Python<'py>) -> Column<'py, u8> {
+        self.structure.elements.to_pyarray(py)
+    }
+
+    /// Atom names, `[N]` str.
+    #[getter]
+    fn atom_name<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        names(py, &self.structure.atom_names)
+    }
+
+    /// Author's chain ids, `[N]` str.
+    #[getter]
+    fn chain<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        let chains = self.structure.chains.iter().map(String::as_str).collect();
+        texts(py, chains, self.spread(|residue| residue.chain))
+    }
+
+    /// Component ids, `[N]` str.
+    #[getter]
+    fn resname<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        names(py, &self.spread(|residue| residue.name))
+    }
+
+    /// Author's residue numbers, `[N]` int32.
+    #[getter]
+    fn resnum<'py>(&self, py: Python<'py>) -> Column<'py, i32> {
+        self.spread(|residue| residue.resnum).into_pyarray(py)
+    }
+
+    /// Insertion codes, `[N]` str, mostly empty.
+    #[getter]
+    fn icode<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        names(py, &self.spread(|residue| residue.icode))
+    }
+
+    /// Whether the residue is written as a hetero group, `[N]` bool.
+    #[getter]
+    fn hetero<'py>(&self, py: Python<'py>) -> Column<'py, bool> {
+        self.spread(|residue| residue.hetero).into_pyarray(py)
+    }
+
+    /// What was mended to read it: a dict for each kind, with `kind`, `count`, and of the first one `line`, `column`
+    /// (None where there is none) and `message`.
+    #[getter]
+    fn repairs<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let entry = |repaired: &Repaired| {
+            let entry = PyDict::new(py);
+            entry.set_item("kind", repaired.kind.code())?;
+            entry.set_item("count", repaired.count)?;
+            entry.set_item("line", Some(repaired.first.line).filter(|l| *l > 0))?;
+            entry.set_item("column", Some(repaired.first.column).filter(|c| *c > 0))?;
+            entry.set_item("message", &repaired.first.what)?;
+            Ok(entry)
+        };
+        self.structure.repairs.iter().map(entry).collect()
+    }
+
+    /// All columns by name.
+    fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let columns = PyDict::new(py);
+        columns.set_item("chain", self.chain(py)?)?;
+        columns.set_item("resname", self.resname(py)?)?;
+        columns.set_item("resnum", self.resnum(py))?;
+        columns.set_item("icode", self.icode(py)?)?;
+        columns.set_item("atom_name", self.atom_name(py)?)?;
+        columns.set_item("element", self.element(py))?;
+        columns.set_item("x", self.x(py)?)?;
+        columns.set_item("hetero", self.hetero(py))?;
+        Ok(columns)
+    }
+}
+
+/// Read the atoms of a structure file, or of the bytes of one.
+///
+/// `format` is an extension as a file's name has it: "pdb", "cif.gz", "bcif", … Without it the file's own decides;
+/// for bytes it must be given. With `strict` nothing is mended; `label_ids` takes the archive's chain ids and residue
+/// numbers instead of the author's (mmCIF and BinaryCIF). Raises `StructureError`.
+#[pyfunction]
+#[pyo3(signature = (source, format=None, *, strict=false, max_decompressed=None, label_ids=false))]
+pub(super) fn read_structure(
+    py: Python<'_>,
+    source: Input,
+    format: Option<&str>,
+    strict: bool,
+    max_decompressed: Option<u64>,
+    label_ids: bool,
+) -> PyResult<Structure> {
+    let usual = read::Options::default();
+    let options = read::Options {
+        strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
+        max_decompressed: max_decompressed.unwrap_or(usual.max_decompressed),
+        ids: if label_ids { Ids::Label } else { Ids::Author },
+    };
+    let (structure, sha256) = match source {
+        Input::Path(path) => {
+            let shown = path.to_string_lossy();
+            let read = py.detach(|| match format {
+                None => read::read_file(&path, &shown, options),
+                Some(extension) => read::read_file_as(&path, extension, &shown, options),
+            });
+            read.map(|source| (source.structure, Some(source.sha256)))
+        }
+        Input::Bytes(bytes) => {
+            let format = format.ok_or_else(|| {
+                PyValueError::new_err("bytes do not say their format; give format=\"pdb\", \"cif\", \"bcif.gz\", …")
+            })?;
+            py.detach(|| read::read_bytes(&bytes, format, "<bytes>", options)).map(|structure| (structure, None))
+        }
+    }
+    .map_err(|error| to_python(py, &error))?;
+    Ok(Structure { structure, sha256 })
+}

@@ -1,0 +1,199 @@
+//! A structure in memory: flat columns of atoms, residues as runs of them, and what was mended to read it.
+
+use strum::IntoStaticStr;
+
+use crate::error::Problem;
+
+/// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Name {
+    bytes: [u8; 15],
+    length: u8,
+}
+
+impl Name {
+    /// Most bytes a name can have.
+    pub const CAPACITY: usize = 15;
+
+    /// Copies the bytes; `None` if they are too many or not UTF-8.
+    ///
+    /// ```
+    /// use atomica_prep::structure::Name;
+    /// assert_eq!(Name::new(b"CA").map(|n| n.as_str().to_owned()).as_deref(), Some("CA"));
+    /// assert!(Name::new(b"sixteen bytes it is").is_none());
+    /// ```
+    pub fn new(text: &[u8]) -> Option<Self> {
+        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+            return None;
+        }
+        let mut bytes = [0u8; Self::CAPACITY];
+        bytes.get_mut(..text.len())?.copy_from_slice(text);
+        Some(Self { bytes, length: u8::try_from(text.len()).ok()? })
+    }
+
+    /// The name of a short word (see `read::number`) that holds ASCII only.
+    #[inline]
+    pub(crate) fn of_short(word: u64, length: u8) -> Self {
+        let mut bytes = [0u8; Self::CAPACITY];
+        if let Some(first) = bytes.first_chunk_mut::<8>() {
+            *first = word.to_le_bytes();
+        }
+        Self { bytes, length }
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// No bytes?
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+impl std::fmt::Debug for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+/// One residue: a run of atoms, and who it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Residue {
+    /// Its first atom.
+    pub start: usize,
+    /// One past its last atom.
+    pub end: usize,
+    /// Component id.
+    pub name: Name,
+    /// Index into [`Structure::chains`].
+    pub chain: usize,
+    /// Author's residue number.
+    pub resnum: i32,
+    /// Insertion code, mostly empty.
+    pub icode: Name,
+    /// Written as a hetero group.
+    pub hetero: bool,
+    /// What the file says about being part of a polymer, if it says it.
+    pub polymer: Option<bool>,
+    /// Follows the record that ends its chain.
+    pub after_ter: bool,
+}
+
+/// The first model of a structure after the choice of alternate locations. Coordinates are in Å.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Structure {
+    /// Coordinates.
+    pub positions: Vec<[f64; 3]>,
+    /// Atomic numbers; deuterium is 1, unknown 0.
+    pub elements: Vec<u8>,
+    /// Atom names.
+    pub atom_names: Vec<Name>,
+    /// Residues, in file order; their atom runs follow one another without a gap.
+    pub residues: Vec<Residue>,
+    /// Author's chain ids in order of appearance.
+    pub chains: Vec<String>,
+    /// What was mended to read it.
+    pub repairs: Repairs,
+}
+
+impl Structure {
+    /// Coordinates of one residue's atoms.
+    pub fn positions_of(&self, residue: &Residue) -> &[[f64; 3]] {
+        self.positions.get(residue.start..residue.end).unwrap_or_default()
+    }
+
+    /// Atomic numbers of one residue's atoms.
+    pub fn elements_of(&self, residue: &Residue) -> &[u8] {
+        self.elements.get(residue.start..residue.end).unwrap_or_default()
+    }
+
+    /// Names of one residue's atoms.
+    pub fn names_of(&self, residue: &Residue) -> &[Name] {
+        self.atom_names.get(residue.start..residue.end).unwrap_or_default()
+    }
+}
+
+/// A structure file that has been read: what it holds, and the checksum of its bytes.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The structure.
+    pub structure: Structure,
+    /// SHA-256 of the file as it is on disk, hex.
+    pub sha256: String,
+}
+
+/// One kind of repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Repair {
+    /// No element, or none that can be believed: guessed from the atom's name.
+    ElementGuessed,
+    /// No occupancy, or none that is a number: taken to be 1.
+    OccupancyAssumed,
+    /// Text where the charge belongs that is none: not used.
+    ChargeIgnored,
+    /// A serial number that is not decimal (hybrid-36, hexadecimal, asterisks): not used, nor is any other.
+    SerialIgnored,
+    /// A residue number in hybrid-36: A000 is 10000.
+    NumberHybrid36,
+    /// A residue number in hexadecimal, as some programs go on after 9999.
+    NumberHexadecimal,
+    /// No residue number: taken to be 0.
+    NumberMissing,
+    /// No id by the author: the label is used.
+    LabelForAuthor,
+    /// A line that ends within its last coordinate.
+    ShortLine,
+    /// A record whose name is not in capitals.
+    RecordCase,
+    /// A model that ends without having begun.
+    ModelNotBegun,
+    /// A model that does not end before the next one begins.
+    ModelNotEnded,
+    /// Atoms after the record that ends the file.
+    AtomsAfterEnd,
+    /// A residue that goes on after others: its runs of atoms are joined.
+    ResidueSplit,
+}
+
+impl Repair {
+    /// Its name in lists.
+    pub fn code(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// The repairs of one kind in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// Which kind.
+    pub kind: Repair,
+    /// How many.
+    pub count: u64,
+    /// The first one: its place, what was found there and what was made of it.
+    pub first: Problem,
+}
+
+/// What was mended in one file, kinds in the order of [`Repair`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repairs(pub(crate) Vec<Repaired>);
+
+impl Repairs {
+    /// The kinds that were met.
+    pub fn iter(&self) -> impl Iterator<Item = &Repaired> {
+        self.0.iter()
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
