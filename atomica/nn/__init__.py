@@ -18,8 +18,8 @@ How to add an encoder (`invariant.py` is the example, in DGL's message passing):
 
    With it `[model] kind = "KIND"` of a spec, its settings there, saved models, `--list` and `--schema` know it.
 4. No test of its own for what all encoders must do: tests/unit/test_heads.py runs over `encoders.BUILT_IN` with every
-   head, and `atomica.testing.check_model(small_model(encoder="KIND"))` checks that outputs depend on a complex alone, and
-   not on its place, its orientation, the order of its atoms or its batch, and that gradients are right.
+   head, and `atomica.testing.check_model(small_model(encoder="KIND"))` checks that outputs depend on a complex alone,
+   and not on its place, its orientation, the order of its atoms or its batch, and that gradients are right.
 
 How to add a kernel is at the top of `atomica.nn.kernels`.
 """

@@ -13,17 +13,18 @@ import pytest
 import torch
 
 import atomica
-from atomica import heads
+from atomica import heads, spec
 from atomica.analysis.masking import cosines, maskable, masked_copies
 from atomica.data.graph import perturbed
 from atomica.data.noise import NoiseConfig, seeds
 from atomica.errors import DataError, SpecError
 from atomica.heads.denoise import DenoiseConfig, DenoiseHead
+from atomica.jobs.train.spec import read_spec
 from atomica.model.format import saved_encoder
 from atomica.model.start import inherit, initialise
 from atomica.nn import encoders
 from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding
-from atomica.nn.invariant import DglRelation, IndexRelation
+from atomica.nn.invariant import DglRelation, IndexRelation, InvariantConfig
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
 
 SETTINGS = {"multiclass": {"classes": ("a", "b")}, "denoise": {"atom": 1.0, "torsion": 0.0}}
@@ -87,7 +88,7 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
     targets = {
         "perturbation": found.perturbation,
         "masks": found.mask_labels,
-        "labels": torch.tensor([0, 1, 1, 0]),
+        "labels": torch.tensor([4, 7, 6, 5] if kind in ("affinity", "regression") else [0, 1, 1, 0]),
         "none": None,
     }[model.head(kind).targets]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -254,3 +255,63 @@ def test_an_encoder_of_another_package_is_found(tmp_path):
         check=False,
     )
     assert done.stdout.split() == ["Other", "True", "other"], done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ specs
+
+
+def read(tmp_path, model, head="binary"):
+    """The spec with these lines in [model], or None, and what is wrong with it."""
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'[run]\nname = "a"\n[data]\ntrain = "demo://pockets"\n[model]\n{model}\n[[head]]\nkind = "{head}"\n'
+    )
+    source = spec.load(file)
+    issues = spec.Issues(source)
+    return read_spec(source, issues), [str(issue).partition(": ")[2] for issue in issues.found]
+
+
+def test_specs_choose_the_encoder_and_its_settings(tmp_path):
+    found, issues = read(tmp_path, 'kind = "invariant"\nattention_heads = 2')
+    assert (found.model, issues) == (InvariantConfig(attention_heads=2), [])
+    (tmp_path / "again.toml").write_text(spec.dump(found.sections()))
+    source = spec.load(tmp_path / "again.toml")
+    assert read_spec(source, spec.Issues(source)).model == found.model
+    assert found.identity()["model.kind"] == "invariant"
+    assert read(tmp_path, "layers = 2")[0].model == atomica.EncoderConfig(layers=2)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            'kind = "invarant"',
+            '= "invarant": must be one of "equivariant", "invariant"; did you mean "invariant"?',
+        ),
+        ("kind = 3", "model.kind = 3: expected text"),
+        ("attention_heads = 2", "model.attention_heads = 2: unknown key; "),
+        ('kind = "invariant"\nreference_quirks = true', "model.reference_quirks = true: unknown key; "),
+        ('kind = "invariant"\nattention_heads = 3', "model.attention_heads = 3: must be one of 1, 2, 4"),
+    ],
+)
+def test_specs_are_told_what_an_encoder_does_not_know(tmp_path, model, message):
+    found, issues = read(tmp_path, model)
+    assert found is None
+    assert len(issues) == 1
+    assert message in issues[0]
+
+
+def test_without_a_kind_a_spec_takes_that_of_the_model_it_starts_from(tmp_path):
+    small_model(encoder="invariant").save(tmp_path / "kept")
+    folder = (tmp_path / "kept").as_posix()
+    assert read(tmp_path, f'init = "{folder}"')[0].model.kind == "invariant"
+    assert read(tmp_path, f'init = "{folder}"\nkind = "equivariant"')[0].model.kind == "equivariant"
+    assert read(tmp_path, 'init = "nowhere"')[0].model.kind == "equivariant"
+
+
+def test_specs_are_told_which_heads_an_encoder_cannot_serve(tmp_path, monkeypatch):
+    monkeypatch.setattr(InvariantConfig, "serves", ("graph",))
+    _, issues = read(tmp_path, 'kind = "invariant"', head="masked_block")
+    assert any("needs block, and the invariant encoder gives graph alone" in issue for issue in issues), (
+        issues
+    )
