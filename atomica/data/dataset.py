@@ -120,6 +120,11 @@ class Dataset(Sequence[Record]):
         return int(self.manifest["vocabulary"]["blocks"])
 
     @property
+    def label_ids(self) -> bool:
+        """Whether residues have the archive's ids (`--ids label`) instead of the author's."""
+        return bool(self.manifest.get("options", {}).get("ids") == "label")
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all shards: equal for equal data, wherever it lies."""
         sums = "".join(str(entry["sha256"]) for entry in self.manifest["shards"])
