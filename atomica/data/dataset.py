@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomica.data.record import INPUTS, Indices, Record, Texts
+from atomica.data.record import INPUTS, Indices, Record, Texts, malformed
 from atomica.data.shards import Columns, Shard
 from atomica.errors import DataError, ShardError
-from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION
+from atomica.keys import RECORD_FIELDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import dgl
@@ -32,18 +32,6 @@ DEMO = "demo://"
 
 
 # ----------------------------------------------------------------------------------------------- dataset
-
-
-_INDICES_OF_ATOMS = (
-    "atom_intra",
-    "atom_inter",
-    "torsion_fixed",
-    "torsion_moving",
-    "torsion_atoms",
-    "bond_first",
-    "bond_second",
-)
-_INDICES_OF_BLOCKS = ("block_intra", "block_inter")
 
 
 class Dataset(Sequence[Record]):
@@ -115,19 +103,11 @@ class Dataset(Sequence[Record]):
                     f"for {atoms} atoms, {blocks} blocks and {k} neighbours"
                 )
             found[name] = found[name].reshape(shape)
-        if int(found["block_lengths"].sum()) != atoms:
-            raise ShardError(f"{where}: {found['id']}: block_lengths do not add up to the {atoms} atoms")
-        torsions = {found[name].size for name in ("torsion_fixed", "torsion_moving", "torsion_sizes")}
-        if len(torsions) != 1 or int(found["torsion_sizes"].sum()) != found["torsion_atoms"].size:
-            raise ShardError(f"{where}: {found['id']}: the lists of rotatable bonds do not belong together")
-        if len({found[name].size for name in ("bond_first", "bond_second", "bond_orders")}) != 1:
-            raise ShardError(f"{where}: {found['id']}: the lists of bonds do not belong together")
-        for names, count in ((_INDICES_OF_ATOMS, atoms), (_INDICES_OF_BLOCKS, blocks)):
-            for name in names:
-                indices = found[name]
-                if indices.size and not NO_NEIGHBOR <= indices.min() <= indices.max() < count:
-                    raise ShardError(f"{where}: {found['id']}: {name} holds an index beyond its {count} rows")
-        return Record(**found)
+        record = Record(**found)
+        problem = malformed(record)
+        if problem:
+            raise ShardError(f"{where}: {record.id}: {problem}")
+        return record
 
     @property
     def fragments(self) -> str:
@@ -138,6 +118,11 @@ class Dataset(Sequence[Record]):
     def block_types(self) -> int:
         """Size of the block vocabulary."""
         return int(self.manifest["vocabulary"]["blocks"])
+
+    @property
+    def label_ids(self) -> bool:
+        """Whether residues have the archive's ids (`--ids label`) instead of the author's."""
+        return bool(self.manifest.get("options", {}).get("ids") == "label")
 
     @property
     def fingerprint(self) -> str:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from atomica.errors import DataError
-from atomica.keys import NO_NEIGHBOR
+from atomica.keys import MODALITIES, NO_NEIGHBOR, RECORD_FIELDS, Field
 
-__all__ = ["INPUTS", "Record"]
+__all__ = ["INPUTS", "Record", "malformed"]
 
 
 INPUTS = ("complex", "segment0", "segment1")
@@ -147,6 +147,83 @@ class Record:
     def view(self, input: str) -> Record:
         """What a model with `data.input = input` sees of this complex."""
         return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
+
+
+_SHAPES = {field.name: field.shape.replace("*", ",").split(",") for field in RECORD_FIELDS if field.shape}
+_DTYPES = {
+    field.name: np.dtype(field.dtype) for field in RECORD_FIELDS if field.shape and field.dtype != "utf8"
+}
+_INDICES = {
+    **dict.fromkeys(("atom_intra", "atom_inter"), ("A", NO_NEIGHBOR)),
+    **dict.fromkeys(("block_intra", "block_inter"), ("B", NO_NEIGHBOR)),
+    **dict.fromkeys(
+        ("torsion_fixed", "torsion_moving", "torsion_atoms", "bond_first", "bond_second"), ("A", 0)
+    ),
+}
+"""Fields that hold indices → the letter of what they count, and the least of them."""
+_SUMS = {"block_lengths": "A", "torsion_sizes": "M"}
+"""Fields that add up → the letter of what they add up to."""
+
+
+def malformed(record: Record) -> str:
+    """What is wrong with a record, as "FIELD: reason"; nothing if it is as `keys.RECORD_FIELDS` says and fits.
+
+    >>> from atomica.testing import as_record
+    >>> one = as_record([[0, 0, 0], [0, 0, 0]], [3, 4], [2, 8], [1, 1], [0, 0])
+    >>> malformed(one), malformed(replace(one, bond_orders=[1]))
+    ('', 'bond_orders: is list, expected an array of uint8')
+    """
+    sizes = {"3": 3}
+    for field in RECORD_FIELDS:
+        value = getattr(record, field.name, None)
+        reason = _wrong_array(field.name, value, sizes) if field.shape else _wrong_value(field, value)
+        if reason:
+            return f"{field.name}: {reason}"
+    for name, letter in _SUMS.items():
+        total = int(getattr(record, name).sum())
+        if total != sizes[letter]:
+            return f"{name}: adds up to {total}, and there are {sizes[letter]} of that"
+    return ""
+
+
+def _wrong_value(field: Field, value: Any) -> str:
+    if field.name == "modality":
+        known = isinstance(value, int | np.integer) and -1 <= value < len(MODALITIES)
+        return (
+            "" if known else f"is {value!r}, expected an index into the {len(MODALITIES)} modalities, or -1"
+        )
+    kind = Mapping if field.dtype.startswith("map") else str
+    if isinstance(value, kind) or (value is None and field.dtype.endswith("?")):
+        return ""
+    return f"is {type(value).__name__}, expected {kind.__name__}"
+
+
+def _wrong_array(name: str, value: Any, sizes: dict[str, int]) -> str:
+    """sizes: letter of a shape → its length; those that are not known yet are taken from the value."""
+    dtype, letters = _DTYPES.get(name), _SHAPES[name]
+    if dtype is None:
+        texts = isinstance(value, Texts) or (
+            isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        )
+        if not texts:
+            return f"is {type(value).__name__}, expected a list of texts"
+        shape: tuple[int, ...] = (len(value),)
+    elif not isinstance(value, np.ndarray):
+        return f"is {type(value).__name__}, expected an array of {dtype}"
+    elif value.dtype != dtype:
+        return f"has dtype {value.dtype}, expected {dtype}"
+    else:
+        shape = value.shape
+    if len(shape) != len(letters):
+        return f"has shape {shape}, expected [{', '.join(letters)}]"
+    expected = tuple(sizes.setdefault(letter, length) for letter, length in zip(letters, shape, strict=True))
+    if shape != expected:
+        return f"has shape {shape}, expected {expected} by the fields before it"
+    if name in _INDICES and value.size:
+        letter, least = _INDICES[name]
+        if value.min() < least or value.max() >= sizes[letter]:
+            return f"holds an index beyond its {sizes[letter]} rows: {value.min()} to {value.max()}"
+    return ""
 
 
 def _rebase(

@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from atomica import _prep
 from atomica.data.dataset import DEMO, Dataset, Mixture, open_dataset
 from atomica.data.record import INPUTS, PARTS, Record
 from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
-from atomica.files import DONE, INTERRUPTED, SOME_FAILED
 from atomica.nn.encoding import EncoderSettings
-from atomica.prep import command as prep
-from atomica.prep.pockets import FORMATS, PACKED, index_by_score
+from atomica.prep.fragments import Cutter, read_vocabulary
+from atomica.prep.pockets import FORMATS, PACKED, index_by_score, kind_of
 from atomica.spec import setting
 
 __all__ = ["Found", "InputConfig", "Opened", "Sources", "find", "open_data"]
@@ -98,17 +99,15 @@ def find(paths: Sequence[str]) -> Sources:
     problems = [] if paths else ["names nothing to read"]
     for path in paths:
         where = Path(path)
-        suffixes = [suffix.lower() for suffix in where.suffixes[-2:]]
-        plain = suffixes[:-1] if suffixes[-1:] and suffixes[-1] in PACKED else suffixes
         if path.startswith(DEMO) or (where / "manifest.json").is_file():
             kinds["sets"].append(path)
         elif where.is_dir():
             kinds["structures"].append(path)
         elif not where.is_file():
             problems.append(f"{path}: no such file or folder")
-        elif suffixes[-1:] == [".csv"]:
+        elif where.suffix.lower() == ".csv":
             kinds["indexes"].append(path)
-        elif plain[-1:] and plain[-1] in FORMATS:
+        elif kind_of(where)[1] in FORMATS:
             kinds["structures"].append(path)
         else:
             problems.append(
@@ -131,39 +130,51 @@ class Found:
 
     def structure(self, row: int) -> Path | None:
         """The structure file that a complex was cut from; None where nothing says where it lies."""
-        sets = self.dataset.sets if isinstance(self.dataset, Mixture) else (self.dataset,)
-        which = int(self.dataset.sources[row]) if isinstance(self.dataset, Mixture) else 0
-        assert len(sets) == len(self.roots)
-        path = Path(self.dataset[row].source_path)
-        root = self.roots[which]
+        path, root = Path(self.dataset[row].source_path), self.roots[self._sources[row]]
         if path.is_absolute():
             return path
         return None if root is None else root / path
+
+    def label_ids(self, row: int) -> bool:
+        """Whether a complex names its residues by the archive's ids instead of the author's."""
+        sets = self.dataset.sets if isinstance(self.dataset, Mixture) else (self.dataset,)
+        return sets[self._sources[row]].label_ids
+
+    @cached_property
+    def _sources(self) -> list[int]:
+        """Which set every row is from, counted from 0."""
+        data = self.dataset
+        return data.sources.tolist() if isinstance(data, Mixture) else [0] * len(data)
 
 
 def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: Path) -> Found:
     """Open all data sets, building what is none yet into folders below `folder`, which are used again if there.
 
-    neighbors: how many the model wants to be stored. Raises DataError if nothing can be built, and
-    KeyboardInterrupt if the build is interrupted.
+    neighbors: how many the model wants to be stored. Raises DataError if nothing can be built or read, whatever else
+    `_prep.build` raises for what it cannot use, and KeyboardInterrupt if the build is interrupted.
     """
     opened = [open_dataset(path) for path in sources.sets]
     roots: list[Path | None] = [None] * len(opened)
     failures: list[dict[str, Any]] = []
-    jobs: list[tuple[list[str], Path, tuple[str, ...]]] = [
-        ([path], Path(path).parent, ()) for path in sources.indexes
+    jobs: list[tuple[list[str], Path, bool]] = [
+        ([path], Path(path).parent, False) for path in sources.indexes
     ]
     if sources.structures and config.pockets_above is not None:
         index = folder / "pockets.csv"
         failures += index_by_score(
             sources.structures, index, above=config.pockets_above, least=config.pocket_residues
         )
-        jobs.append(([str(index)], folder, ()))
+        jobs.append(([str(index)], folder, False))
     elif sources.structures:
-        jobs.append((list(sources.structures), Path.cwd(), ("--discover",)))
-    for number, (inputs, root, options) in enumerate(jobs):
+        jobs.append((list(sources.structures), Path.cwd(), True))
+    for number, (inputs, root, discover) in enumerate(jobs):
         target = folder / f"{number}"
-        _build(inputs, config, neighbors, target, options)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        options = _prep.BuildOptions(
+            inputs, target, discover=discover, cutoff=config.cutoff, neighbors=neighbors, resume=True
+        )
+        cuts = config.fragments != "none"
+        _prep.build(options, Cutter(read_vocabulary(config.fragments)) if cuts else None)
         failures += ledger(target)
         built = open_dataset(target)
         if len(built):
@@ -175,20 +186,6 @@ def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: 
             + (f"; {len(failures)} failed, see failures.jsonl below {folder}" if failures else "")
         )
     return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))
-
-
-def _build(
-    inputs: Sequence[str], config: InputConfig, neighbors: int, target: Path, options: Sequence[str]
-) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    arguments = [*inputs, "--out", str(target), "--resume", *options]
-    arguments += ["--cutoff", str(config.cutoff), "--neighbors", str(neighbors)]
-    arguments += ["--fragments", config.fragments]
-    code = prep.main(["build-graphs", *arguments])
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    if code not in (DONE, SOME_FAILED):
-        raise DataError(f"{', '.join(inputs)}: could not be built (exit code {code}); see the message above")
 
 
 def ledger(folder: Path) -> list[dict[str, Any]]:

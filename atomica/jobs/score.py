@@ -6,6 +6,7 @@ block masked (Fang, Zhang, Zhou, Zitnik 2025): 1 where nothing changes, lower th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,19 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from atomica.analysis.bfactors import INTERFACE, STRUCTURES, coloured, interface, of_record, stems
+from atomica.analysis.bfactors import (
+    INTERFACE,
+    LABEL_IDS,
+    STRUCTURES,
+    coloured,
+    interface,
+    of_record,
+    stems,
+)
 from atomica.analysis.masking import cosines, maskable
 from atomica.console import Journal, Meter
 from atomica.data.record import Record
-from atomica.errors import DataError
+from atomica.errors import StructureError
 from atomica.files import replacing
 from atomica.jobs.embed import block_columns
 from atomica.jobs.inputs import Opened
@@ -91,6 +100,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `scores.parquet`, the same as `scores.csv`, and the coloured structures."""
     rows = data.rows
     names = stems(rows.ids, rows.rows.tolist())
+    by_label = [row for row in rows.rows.tolist() if data.found.label_ids(row)]
     if job.options.structures:
         (job.folder / STRUCTURES).mkdir(exist_ok=True)
 
@@ -99,7 +109,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         for position in positions.tolist():
             found.append(_scored(job, data, model, position, names[position]))
             meter.add(1)
-        return {"scores": pa.concat_tables(found)}
+        return {"scores": pa.concat_tables(found).replace_schema_metadata({LABEL_IDS: json.dumps(by_label)})}
 
     size = max(1, int(PIECE_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
     with Meter(journal, len(rows)) as meter:
@@ -125,18 +135,21 @@ def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> p
         source = data.found.structure(row)
         if source is None and job.options.root:
             source = Path(job.options.root) / record.source_path
-        _write_structure(source, record, by_block, job.folder / STRUCTURES / name)
+        target = job.folder / STRUCTURES / name
+        _write_structure(source, record, by_block, target, data.found.label_ids(row))
     table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
     return table.append_column("score", pa.array(values))
 
 
-def _write_structure(source: Path | None, record: Record, by_block: dict[int, float], target: Path) -> None:
+def _write_structure(
+    source: Path | None, record: Record, by_block: dict[int, float], target: Path, label_ids: bool
+) -> None:
     why = f"{record.source_path} was not found; score.root says where it lies"
     if source is not None and source.is_file():
         try:
-            coloured(source, of_record(record, by_block), target)
+            coloured(source, of_record(record, by_block), target, label_ids=label_ids)
             return
-        except DataError as error:
+        except StructureError as error:
             why = str(error)
     interface(record, by_block, target, why)
 
