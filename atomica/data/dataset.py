@@ -161,13 +161,13 @@ class Dataset(Sequence[Record]):
         """Kind of interface of every complex [N], as an index into `keys.MODALITIES`; -1 if none of them."""
         return np.array(self._texts("modality"), dtype=np.int64)
 
-    def rows_of(self, part: str, *, own: bool) -> Indices:
+    def rows_of(self, split: str, *, own: bool) -> Indices:
         """Row numbers of train, valid or test, by the split column.
 
-        own: the data set was named for this part, so that all its rows belong to it if it has no splits at all.
+        own: the data set was named for this split, so that all its rows belong to it if it has no splits at all.
         """
-        splits = np.array([split or "" for split in self.splits], dtype=object)
-        return np.arange(len(self)) if own and not any(splits) else np.flatnonzero(splits == part)
+        splits = np.array([name or "" for name in self.splits], dtype=object)
+        return np.arange(len(self)) if own and not any(splits) else np.flatnonzero(splits == split)
 
     def block_counts(self, input: str = "complex") -> Indices:
         """Blocks per complex [N] (global blocks included) that a model with `data.input = input` sees."""
@@ -294,9 +294,9 @@ class Mixture(Sequence[Record]):
             raise DataError(*missing)
         return found
 
-    def rows_of(self, part: str, *, own: bool) -> Indices:
+    def rows_of(self, split: str, *, own: bool) -> Indices:
         """Row numbers of train, valid or test: those of every set; see `Dataset.rows_of`."""
-        rows = [one.rows_of(part, own=own) + end for one, end in zip(self.sets, self._ends, strict=False)]
+        rows = [one.rows_of(split, own=own) + end for one, end in zip(self.sets, self._ends, strict=False)]
         return np.concatenate(rows)
 
     def block_counts(self, input: str = "complex") -> Indices:

@@ -19,7 +19,7 @@ __all__ = ["INPUTS", "Record", "malformed"]
 INPUTS = ("complex", "segment0", "segment1")
 """What of each record a model sees: both partners, or one of them with the other removed."""
 
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 
 Indices = npt.NDArray[np.int64]
 

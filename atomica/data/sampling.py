@@ -1,4 +1,4 @@
-"""Records → batches: which rows a part of a run uses, the order of an epoch, batches, prefetching.
+"""Records → batches: which rows a run uses, the order of an epoch, batches, prefetching.
 
 Everything random depends on (seed, epoch) alone. Nothing here needs PyTorch.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica.data.dataset import Dataset, Mixture
-from atomica.data.record import INPUTS, PARTS, Indices
+from atomica.data.record import INPUTS, SPLITS, Indices
 from atomica.spec import Problems, setting
 
 __all__ = [
@@ -96,8 +96,8 @@ class DataConfig:
         sets = len(self.paths("train"))
         Problems.check(
             *(
-                (getattr(self, part) == (), part, "the list is empty; name a data set, or remove the key")
-                for part in PARTS
+                (getattr(self, split) == (), split, "the list is empty; name a data set, or remove the key")
+                for split in SPLITS
             ),
             (
                 len(self.feature_files) > 2,
@@ -138,9 +138,9 @@ class DataConfig:
             ),
         )
 
-    def paths(self, part: str) -> tuple[str, ...]:
+    def paths(self, split: str) -> tuple[str, ...]:
         """The data sets named for train, valid or test; empty if none is."""
-        return _listed(getattr(self, part))
+        return _listed(getattr(self, split))
 
     @property
     def feature_files(self) -> tuple[str, ...]:
@@ -162,13 +162,13 @@ def _listed(named: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Rows:
-    """The complexes of one part (train, valid or test) that a run uses.
+    """The complexes of one split (train, valid or test) that a run uses.
 
     rows [N]: row numbers in `dataset`; blocks [N]: blocks the model sees of each; skipped: reason → count of
     complexes left out; cropped: how many are cropped to fit.
     """
 
-    part: str
+    split: str
     dataset: Dataset | Mixture
     rows: Indices
     blocks: Indices
@@ -197,14 +197,14 @@ class Rows:
         return [found[row] for row in self.rows]
 
 
-def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, own: bool) -> Rows:
-    """The complexes of one part of the data; those with too many blocks are skipped, or to be cropped.
+def select_rows(dataset: Dataset | Mixture, split: str, config: DataConfig, *, own: bool) -> Rows:
+    """The complexes of one split of the data; those with too many blocks are skipped, or to be cropped.
 
-    own: the data set was named for this part (`data.valid = ...`), so that all its rows belong to it if it
-    has no splits at all. In a data set with splits, only the rows of this part's split are used.
+    own: the data set was named for this split (`data.valid = ...`), so that all its rows belong to it if it
+    has no splits at all. In a data set with splits, only the rows of this split are used.
     """
-    rows = dataset.rows_of(part, own=own).astype(np.int64)
-    chosen = Rows(part, dataset, rows, dataset.block_counts(config.input)[rows], {})
+    rows = dataset.rows_of(split, own=own).astype(np.int64)
+    chosen = Rows(split, dataset, rows, dataset.block_counts(config.input)[rows], {})
     if config.input != "complex":
         # One block is the global block alone, none a partner that is not there.
         chosen = chosen.keep(chosen.blocks > 1, f"no {config.input}")

@@ -81,7 +81,7 @@ class Evaluation:
     ) -> None:
         self.metrics, self.several, self.labelled = metrics, len(heads) > 1, labelled
         self.content: dict[str, Any] = {
-            "part": split,
+            "split": split,
             "data": data,
             "input": input,
             **more,

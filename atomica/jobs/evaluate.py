@@ -21,7 +21,7 @@ from atomica.jobs.job import Job, Kind, Result
 from atomica.model.model import Model
 from atomica.report.evaluate import page
 from atomica.spec import Issues, not_among, setting
-from atomica.train.loader import Part
+from atomica.train.loader import Split
 from atomica.train.validation import predict
 
 __all__ = ["KIND", "EvaluateConfig"]
@@ -85,7 +85,7 @@ def _missing(job: Job, heads: list[str]) -> list[tuple[str, str, str]]:
 
 def _labelled(
     options: EvaluateConfig, data: Opened, model: Model
-) -> tuple[Part, dict[str, list[str | None]]]:
+) -> tuple[Split, dict[str, list[str | None]]]:
     """The rows with the targets of every head, and the label texts by head. Raises DataError if a head has none."""
     rows = data.rows
     targets, known, texts = {}, {}, {}
@@ -99,7 +99,7 @@ def _labelled(
         known[name] = usable.bool()
         if not bool(known[name].any()):
             raise DataError(f"{rows.dataset.name}: no complex has a label that head {name} knows")
-    part = Part(
+    split = Split(
         rows=rows,
         targets=targets,
         known=known,
@@ -109,17 +109,17 @@ def _labelled(
         batch_blocks=1 if model.config.reference_quirks else data.config.batch_blocks,
         loader_threads=data.config.loader_threads,
     )
-    return part, texts
+    return split, texts
 
 
 def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `evaluation.json` and, for each head, `predictions.csv` (with several heads `predictions-HEAD.csv`)."""
     rows, model = data.rows, model.with_heads(_heads(model))  # the others learn from noise, and there is none
-    part, texts = _labelled(job.options, data, model)
+    split, texts = _labelled(job.options, data, model)
     with torch.no_grad():
-        predictions, loss, metrics = predict(model, part)
+        predictions, loss, metrics = predict(model, split)
     evaluation = Evaluation(
-        split=rows.part,
+        split=rows.split,
         data=rows.dataset.name,
         input=data.input,
         loss=loss,
@@ -133,8 +133,8 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         answers = Answers(
             rows.ids,
             texts[name],
-            part.targets[name].numpy(),
-            part.known[name].numpy(),
+            split.targets[name].numpy(),
+            split.known[name].numpy(),
             found.double().numpy(),
         )
         target, predicted = answers.target[answers.known], answers.predicted[answers.known]

@@ -16,7 +16,7 @@ import numpy as np
 
 from atomica import _prep
 from atomica.data.dataset import DEMO, Dataset, Mixture, open_dataset
-from atomica.data.record import INPUTS, PARTS, Record
+from atomica.data.record import INPUTS, SPLITS, Record
 from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
 from atomica.nn.encoding import EncoderSettings
@@ -36,7 +36,7 @@ class InputConfig:
         "are then found without an index; a list of them is read as one",
         path=True,
     )
-    split: str = setting("", "only rows of this split; empty: all", choices=("", *PARTS))
+    split: str = setting("", "only rows of this split; empty: all", choices=("", *SPLITS))
     input: str = setting(
         "complex",
         "what the model sees: both partners, or one alone with the other removed",

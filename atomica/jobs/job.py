@@ -261,8 +261,8 @@ class Job:
 
     def tables(self) -> list[tuple[str, dict[str, Any]]]:
         """Every setting, defaults included, as tables of a TOML file."""
-        parts = {"run": self.run, "data": self.data, "model": self.weights, self.run.job: self.options}
-        tables = {name: asdict(part) for name, part in parts.items() if part is not None}
+        sections = {"run": self.run, "data": self.data, "model": self.weights, self.run.job: self.options}
+        tables = {name: asdict(section) for name, section in sections.items() if section is not None}
         tables["device"] = asdict(self.device_config)
         for name, (_, hidden) in self.kind.sections(self.run.job).items():
             for key in hidden:

@@ -67,8 +67,8 @@ class DeviceConfig:
     )
     accumulate: int = setting(
         1,
-        "parts in which a device works through its share of a step: less memory and the same result, but for "
-        "interface heads, which compare the complexes of a part",
+        "shares in which a device works through its share of a step: less memory and the same result, but for "
+        "interface heads, which compare the complexes of a share",
         low=1,
     )
 

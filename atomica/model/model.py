@@ -73,7 +73,7 @@ class Model(nn.Module):
                 + ("all" if self.head(name).segment is None else f"segment {self.head(name).segment}")
                 for name in self.heads
             )
-            raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
+            raise SpecError(f"heads of one model must see the same of a complex; {listing}")
         self.segment = seen.pop() if seen else None
         self.detailed = any("detail" in self.head(name).needs for name in self.heads)
 
@@ -217,8 +217,8 @@ class Model(nn.Module):
         """Losses of outputs that are already there. Raises DataError naming a head without targets.
 
         rows: as `labelled` gives them.
-        A head that knows the label of no complex adds nothing, and has no entry among the terms. shares: for a part of
-        a larger batch, the fraction of the counts of each head that it has (see `counts`); the losses of all parts
+        A head that knows the label of no complex adds nothing, and has no entry among the terms. shares: for a share of
+        a larger batch, the fraction of the counts of each head that it has (see `counts`); the losses of all shares
         then add up to that of the batch.
         """
         missing = sorted(
@@ -260,8 +260,8 @@ class Model(nn.Module):
         assert isinstance(head, Head)
         return head
 
-    def part_names(self) -> list[str]:
-        """The parts of the model that have weights, as dotted names: encoder, encoder.atoms, heads, …"""
+    def module_names(self) -> list[str]:
+        """The modules of the model that have weights, as dotted names: encoder, encoder.atoms, heads, …"""
         return [
             name for name, module in self.named_modules() if name and any(True for _ in module.parameters())
         ]

@@ -16,7 +16,7 @@ def page(done: Done, page: Page) -> None:
         return
     evaluation = json.loads(path.read_text(encoding="utf-8"))
     page.tiles(labelled.tiles(evaluation))
-    split = f", split {evaluation['part']}" if evaluation.get("part") else ""
+    split = f", split {evaluation['split']}" if evaluation.get("split") else ""
     labelled.sections(
         page, done.folder, evaluation, "Evaluation", f"The model on {evaluation['data']}{split}."
     )

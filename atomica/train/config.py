@@ -43,10 +43,10 @@ class TrainConfig:
         "HEAD/METRIC; empty: the first head's own choice",
     )
     freeze: tuple[str, ...] = setting(
-        (), "parts that keep their weights, without dropout: encoder, encoder.atoms, heads.NAME, …"
+        (), "modules that keep their weights, without dropout: encoder, encoder.atoms, heads.NAME, …"
     )
     rates: Mapping[str, float] = setting(
-        {}, "learning rates of parts that have one of their own, such as encoder = 1e-4", above=0
+        {}, "learning rates of modules that have one of their own, such as encoder = 1e-4", above=0
     )
     precision: str = setting(
         "float32",

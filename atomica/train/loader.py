@@ -1,4 +1,4 @@
-"""A part of the data, ready to be trained on: its rows with targets, their batches, the noise they get."""
+"""A split of the data, ready to be trained on: its rows with targets, their batches, the noise they get."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from atomica.data.transfer import moved
 from atomica.model.model import Model
 from atomica.train.sums import Sums, count_batch
 
-__all__ = ["FIXED", "Batch", "Draws", "Part"]
+__all__ = ["FIXED", "Batch", "Draws", "Split"]
 
 
 FIXED = 2**32 - 1
@@ -58,8 +58,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows of one part of the data with their targets, ready to be batched.
+class Split:
+    """Rows of one split of the data with their targets, ready to be batched.
 
     targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
     the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
@@ -169,7 +169,7 @@ class Part:
     def batches(
         self, jobs: Iterable[tuple[Sequence[Draws], int]], model: Model
     ) -> Generator[list[Batch], None, None]:
-        """What `load` makes of parts of batches with their epoch, the next ones prepared by other threads."""
+        """What `load` makes of shares of batches with their epoch, the next ones prepared by other threads."""
         return prefetch(
             jobs,
             lambda job: [self.load(draws, model, job[1]) for draws in job[0]],

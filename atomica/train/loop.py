@@ -21,11 +21,11 @@ from atomica.train import checkpoint
 from atomica.train.config import TrainConfig
 from atomica.train.display import Display
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.loader import Batch, Draws, Part
+from atomica.train.loader import Batch, Draws, Split
 from atomica.train.logging import RunLog
 from atomica.train.optimizer import freeze, make_optimizer
 from atomica.train.saver import Saver, State
-from atomica.train.step import Agreement, Step, Stepper, split
+from atomica.train.step import Agreement, Step, Stepper, shares_of
 from atomica.train.stopping import Interrupted, Stop, StopRequested, TrainingError
 from atomica.train.sums import means, shown
 from atomica.train.validation import monitor_of, predict
@@ -60,12 +60,12 @@ class Trainer:
     """Trains `model` and leaves checkpoints in `folder`: `last`, `best`, and those that `train.checkpoints` asks for.
 
     log, display: on the first rank. identity: what the checkpoint must remember of spec and data, stored as it is.
-    ranks: who trains; each batch is shared between them. accumulate: parts in which each rank works through its share.
+    ranks: who trains; each batch is shared between them. accumulate: shares in which each rank works through its share.
     """
 
     model: Model
-    train: Part
-    valid: Part
+    train: Split
+    valid: Split
     config: TrainConfig
     folder: Path
     log: RunLog | None
@@ -198,27 +198,27 @@ class Trainer:
         return pace
 
     def _jobs(self) -> Generator[tuple[list[Draws], int], None, None]:
-        """All that lies before the run: this rank's parts of each batch, and its epoch."""
+        """All that lies before the run: this rank's shares of each batch, and its epoch."""
         done = self.state.step_in_epoch
         for epoch in range(self.state.epoch, self.config.epochs):
             yield from ((self._share(draws), epoch) for draws in self.plan(epoch)[done:])
             done = 0
 
     def _share(self, draws: Draws) -> list[Draws]:
-        """This rank's parts of a batch."""
+        """This rank's shares of a batch."""
         ranks = self.ranks
-        parts = split(draws, self.train.blocks_each(draws), ranks.size * self.accumulate)
-        return [part for part in parts[ranks.rank :: ranks.size] if len(part)]
+        shares = shares_of(draws, self.train.blocks_each(draws), ranks.size * self.accumulate)
+        return [share for share in shares[ranks.rank :: ranks.size] if len(share)]
 
     def _step(self, draws: Draws, batch: list[Batch], known: Agreement, epoch: int) -> Step:
-        """One step; if a lone process runs out of GPU memory, the same batch again in smaller parts."""
+        """One step; if a lone process runs out of GPU memory, the same batch again in smaller shares."""
         state = self.state
         while True:
             try:
                 return self.stepper.run(batch, known.counts, state.step, self.total_steps)
             except torch.cuda.OutOfMemoryError as error:
                 state.out_of_memory += 1
-                parts = 2 * max(1, len(batch))
+                count = 2 * max(1, len(batch))
                 told = (
                     f"out of GPU memory in step {state.step + 1} ({len(draws)} complexes, "
                     f"{self.train.blocks_of(draws)} blocks)"
@@ -230,12 +230,12 @@ class Trainer:
                     ) from error
                 if self.display is not None:
                     self.display.line(
-                        f"{told}: repeated in {parts} parts; device.accumulate = {parts * self.accumulate} or smaller "
+                        f"{told}: repeated in {count} shares; device.accumulate = {count * self.accumulate} or smaller "
                         "batches (data.batch_blocks) save the time of that"
                     )
             self.optimizer.zero_grad(set_to_none=True)
             batch = []  # frees the tensors before the smaller ones are made
-            pieces = split(draws, self.train.blocks_each(draws), parts)
+            pieces = shares_of(draws, self.train.blocks_each(draws), count)
             batch = [self.train.load(piece, self.model, epoch) for piece in pieces if len(piece)]
             known = self.stepper.agree(batch, stop=False, save="")
 
@@ -329,8 +329,10 @@ def _is_over(state: State, config: TrainConfig) -> bool:
 
 
 def _shown_of(step: Step, model: Model) -> dict[str, float | None]:
-    """What is recorded of a step; the learning rate of a part under its name. None for what is not finite."""
-    named = {f"learning_rate/{part}" if part else "learning_rate": rate for part, rate in step.rates.items()}
+    """What is recorded of a step; the learning rate of a module under its name. None for what is not finite."""
+    named = {
+        f"learning_rate/{module}" if module else "learning_rate": rate for module, rate in step.rates.items()
+    }
     numbers = {"loss": step.loss, **shown(model, step.terms), "gradient_norm": step.norm, **named}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 

@@ -1,7 +1,7 @@
-"""One optimiser step over a batch that may be shared between ranks and worked through in parts.
+"""One optimiser step over a batch that may be shared between ranks and worked through in shares.
 
-However a batch is cut, the losses of its parts are weighted by what they are means of, so that loss and gradient are
-those of the whole batch. A contrastive head is the exception: it compares the complexes of a part with each other.
+However a batch is cut, the losses of its shares are weighted by what they are means of, so that loss and gradient are
+those of the whole batch. A contrastive head is the exception: it compares the complexes of a share with each other.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
     from atomica.train.config import TrainConfig
     from atomica.train.loader import Batch
 
-__all__ = ["Agreement", "Step", "Stepper", "numbers_of", "split"]
+__all__ = ["Agreement", "Step", "Stepper", "numbers_of", "shares_of"]
 
 Counts = dict[str, dict[str, int]]
 
 
-def split(
-    draws: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64], parts: int
+def shares_of(
+    draws: npt.NDArray[np.int64], blocks: npt.NDArray[np.int64], count: int
 ) -> list[npt.NDArray[np.int64]]:
-    """Share a batch out into `parts` with about equal numbers of blocks; each keeps the order, some may be empty.
+    """A batch in `count` shares with about equal numbers of blocks; each keeps the order, some may be empty.
 
-    >>> [part.tolist() for part in split(np.array([7, 8, 9]), np.array([3, 5, 2]), 2)]
+    >>> [share.tolist() for share in shares_of(np.array([7, 8, 9]), np.array([3, 5, 2]), 2)]
     [[7, 9], [8]]
     """
-    if parts == 1:
+    if count == 1:
         return [draws]
-    filled = np.zeros(parts, dtype=np.int64)
-    part_of = np.zeros(len(draws), dtype=np.int64)
+    filled = np.zeros(count, dtype=np.int64)
+    share_of = np.zeros(len(draws), dtype=np.int64)
     for index in np.argsort(-blocks, kind="stable"):
-        part_of[index] = filled.argmin()
-        filled[part_of[index]] += blocks[index]
-    order = {part: first for first, part in enumerate(dict.fromkeys(part_of.tolist()))}
-    # Part 0 has the first complex of the batch, so that it is never empty.
-    renamed = np.array([order[part] for part in part_of.tolist()])
-    return [draws[renamed == part] for part in range(parts)]
+        share_of[index] = filled.argmin()
+        filled[share_of[index]] += blocks[index]
+    order = {share: first for first, share in enumerate(dict.fromkeys(share_of.tolist()))}
+    # Share 0 has the first complex of the batch, so that it is never empty.
+    renamed = np.array([order[share] for share in share_of.tolist()])
+    return [draws[renamed == share] for share in range(count)]
 
 
 @dataclass(frozen=True)
 class Agreement:
     """What all ranks know before a step: whether one was told to stop, and what the first one wants saved.
 
-    counts: of the whole batch, see `Model.counts`, or None if there is only one part; unperturbed: see `Batch`.
+    counts: of the whole batch, see `Model.counts`, or None if there is only one share; unperturbed: see `Batch`.
     """
 
     stop: bool
@@ -66,7 +66,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step has shown: total loss, its terms, the gradient's norm before clipping, rates by part.
+    """What one step has shown: total loss, its terms, the gradient's norm before clipping, rates by module.
 
     bad: what was not finite, so that the weights were left as they are; empty if all is well.
     """
@@ -79,7 +79,7 @@ class Step:
 
 
 class _Loss(nn.Module):
-    """The weighted loss of one part of a batch, as a module that DistributedDataParallel can wrap."""
+    """The weighted loss of one share of a batch, as a module that DistributedDataParallel can wrap."""
 
     def __init__(self, model: Model, autocast: bool) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Stepper:
         return model
 
     def agree(self, batches: Sequence[Batch], *, stop: bool, save: str) -> Agreement:
-        """Tell the other ranks about this rank's parts of the next batch, and hear about theirs."""
+        """Tell the other ranks about this rank's shares of the next batch, and hear about theirs."""
         unperturbed = [batch.unperturbed for batch in batches if batch.unperturbed is not None]
         counts: Counts = {}
         if self.ranks.size > 1 or len(batches) > 1:
@@ -163,7 +163,7 @@ class Stepper:
         )
 
     def run(self, batches: Sequence[Batch], counts: Counts | None, step: int, total_steps: int) -> Step:
-        """One step over this rank's parts of a batch; `counts` as `agree` has found them."""
+        """One step over this rank's shares of a batch; `counts` as `agree` has found them."""
         scale = factor(self.config.schedule, step, total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * scale
@@ -171,7 +171,7 @@ class Stepper:
         sums: dict[str, Tensor] = {}
         for index, batch in enumerate(batches or (None,)):
             last = index >= len(batches) - 1
-            # Gradients are exchanged once per step, with those of the last part.
+            # Gradients are exchanged once per step, with those of the last share.
             with nullcontext() if self.wrapped is None or last else self.wrapped.no_sync():
                 total, terms = self.loss(batch, self._shares(batch, counts))
                 # DistributedDataParallel takes the mean over the ranks, and the sum is wanted.
@@ -189,7 +189,7 @@ class Stepper:
         bad = "loss" if not math.isfinite(loss) else "gradient norm" if not math.isfinite(size) else ""
         if not bad and self.average is not None:
             self.average.update_parameters(self.model)
-        rates = {group["part"]: group["lr"] for group in self.optimizer.param_groups}
+        rates = {group["module"]: group["lr"] for group in self.optimizer.param_groups}
         return Step(loss, numbers, size, rates, bad)
 
     def _move(self, loss: Tensor, norm: Tensor) -> None:

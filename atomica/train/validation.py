@@ -1,4 +1,4 @@
-"""Predictions for a part of the data, with loss and metrics; which of them decides what epoch is best."""
+"""Predictions for a split of the data, with loss and metrics; which of them decides what epoch is best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atomica.model.model import Model
 from atomica.spec import Problems
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.loader import FIXED, Batch, Draws, Part
+from atomica.train.loader import FIXED, Batch, Draws, Split
 from atomica.train.step import numbers_of
 from atomica.train.stopping import Stop, StopRequested
 from atomica.train.sums import Sums, count_batch, merged
@@ -26,9 +26,9 @@ __all__ = ["monitor_of", "predict"]
 
 
 def predict(
-    model: Model, part: Part, stop: Stop | None = None, ranks: Ranks = ALONE
+    model: Model, split: Split, stop: Stop | None = None, ranks: Ranks = ALONE
 ) -> tuple[dict[str, Tensor], float, dict[str, float]]:
-    """Predictions for the rows of `part`, in order; the loss; the heads' metrics.
+    """Predictions for the rows of `split`, in order; the loss; the heads' metrics.
 
     Predictions are those of heads with labels, for all rows, labelled or not. The loss of a head is the mean over
     the complexes it has targets for; a head without any has no metrics. Metric names are those of the head, with
@@ -38,11 +38,11 @@ def predict(
     device = next(model.parameters()).device
     metrics = {name: model.head(name).metrics().to(device) for name in model.heads}
     labelled = [name for name in model.heads if model.head(name).targets == "labels"]
-    plan, found = part.plan(), _Found(labelled)
+    plan, found = split.plan(), _Found(labelled)
     rounds = -(-len(plan) // ranks.size)
     own = plan[ranks.rank :: ranks.size]
     model.eval()
-    with torch.no_grad(), closing(part.batches((([draws], FIXED) for draws in own), model)) as batches:
+    with torch.no_grad(), closing(split.batches((([draws], FIXED) for draws in own), model)) as batches:
         for index in range(rounds):
             if stop is not None and ranks.any(stop.requested):
                 raise StopRequested
@@ -50,9 +50,9 @@ def predict(
                 found.add(model, own[index], next(batches)[0], metrics, apart=ranks.size > 1)
     means = means_of(merged(ranks.gather(found.sums)), model)
     measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
-    predictions = {name: ranks.rows(len(part.rows), found.rows[name]) for name in labelled}
+    predictions = {name: ranks.rows(len(split.rows), found.rows[name]) for name in labelled}
     if ranks.size > 1:
-        measured |= _measure_all(model, part, predictions, metrics)
+        measured |= _measure_all(model, split, predictions, metrics)
     several = len(metrics) > 1
     values = {
         f"{head}/{name}" if several else name: _value(metric)
@@ -94,7 +94,7 @@ class _Found:
 
 
 def _measure_all(
-    model: Model, part: Part, predictions: Mapping[str, Tensor], metrics: Mapping[str, Any]
+    model: Model, split: Split, predictions: Mapping[str, Tensor], metrics: Mapping[str, Any]
 ) -> set[str]:
     """Metrics of heads with labels from all ranks' predictions; says which heads have any.
 
@@ -103,11 +103,11 @@ def _measure_all(
     measured: set[str] = set()
     device = next(model.parameters()).device
     for name, predicted in predictions.items():
-        known = part.known[name]
+        known = split.known[name]
         for metric in metrics[name].values():
             metric.distributed_available_fn = lambda: False
         if bool(known.any()):
-            metrics[name].update(predicted[known].to(device), part.targets[name][known].to(device))
+            metrics[name].update(predicted[known].to(device), split.targets[name][known].to(device))
             measured.add(name)
     return measured
 

@@ -42,7 +42,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
     from atomica.jobs.train.assembly import assemble
     from atomica.train import loop
     from atomica.train.display import Display
-    from atomica.train.loader import FIXED, Batch, Part
+    from atomica.train.loader import FIXED, Batch, Split
     from atomica.train.logging import LogConfig, RunLog
     from atomica.train.optimizer import freeze, make_optimizer
     from atomica.train.schedule import factor
@@ -72,7 +72,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
             losses.append(float(total_loss.detach()))
             bare.append(since(began))
 
-        class Paired(Part):
+        class Paired(Split):
             """Takes a bare step with each batch that it loads, before or after that of `fit`."""
 
             left: tuple[float, float] | None = None
@@ -98,7 +98,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
                 state.left = clocks()
                 return batch
 
-        train = Paired(**{field.name: getattr(job.parts["train"], field.name) for field in fields(Part)})
+        train = Paired(**{field.name: getattr(job.splits["train"], field.name) for field in fields(Split)})
         total = len(train.epoch_plan(0)) * epochs
         lasts = set(itertools.accumulate(len(train.epoch_plan(epoch)) for epoch in range(epochs)))
         job.folder.mkdir()
@@ -106,7 +106,7 @@ def overhead(overrides: list[str], epochs: int) -> None:
             trainer = loop.Trainer(
                 model=job.model,
                 train=train,
-                valid=job.parts["valid"],
+                valid=job.splits["valid"],
                 config=config,
                 folder=job.folder / "checkpoints",
                 log=log,

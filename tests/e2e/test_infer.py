@@ -271,7 +271,7 @@ def test_evaluate_gives_what_training_gave_at_its_end(tiny_set, tmp_path):
         json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("train", "evaluate")
     )
     assert first.pop("loss") == pytest.approx(second.pop("loss"), rel=1e-5)
-    for key in ("part", "data", "input"):
+    for key in ("split", "data", "input"):
         assert first[key] == second[key], key
     assert first["metrics"].keys() == second["metrics"].keys()
     for key, value in first["metrics"].items():

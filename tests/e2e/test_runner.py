@@ -414,8 +414,8 @@ def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
         r"model +equivariant encoder, [\d,]+ parameters, heads: answer",
         r"steps +\d+ per epoch of \d+ blocks \([\d.]+ complexes\) on average, \d+ at most, over all ranks; 4 epochs",
         r"host +.+, \d+ cores, 1 threads, [\d.]+ GiB",
-        r"part +encoder.atoms +[\d,]+ parameters, rate 0.001, 16 frozen\n",
-        r"part +heads.answer +[\d,]+ parameters\n",
+        r"module +encoder.atoms +[\d,]+ parameters, rate 0.001, 16 frozen\n",
+        r"module +heads.answer +[\d,]+ parameters\n",
         r"time +about \d+:\d\d:\d\d per epoch, \d+:\d\d:\d\d for all",
         r"memory +\d+ MiB at the peak, .* [1-9]\d* kept for the backward pass; [\d.]+ GiB were free",
         r"disk +[\d.]+ MiB per checkpoint; [\d.]+ GiB are free in /",
@@ -447,13 +447,13 @@ def test_a_dry_run_takes_the_share_of_one_process(write_spec, capsys):
     assert said("--set", "model.dropout=0", "--set", "device.accumulate=2") == (
         count,
         blocks,
-        ", in 2 parts",
+        ", in 2 shares",
         loss,
     )
     few, fewer, shared, _ = said("--devices", "2", "--set", "device.accumulate=2")
     assert 0 < few < count
     assert abs(2 * fewer - blocks) < blocks / 2
-    assert shared == ", the share of one of 2 processes, in 2 parts"
+    assert shared == ", the share of one of 2 processes, in 2 shares"
 
 
 def test_the_kernel_can_be_chosen_and_is_named(write_spec, capsys):

@@ -162,13 +162,13 @@ REFUSED = [
     (
         [BINARY],
         ['train.freeze=["encoder.atom"]'],
-        r"'encoder.atom' is no part of the model: it must be one of .*did you mean",
+        r"'encoder.atom' is no module of the model: it must be one of .*did you mean",
     ),
     ([BINARY], ['train.freeze=["encoder","heads"]'], "leaves nothing to train"),
     (
         [BINARY],
         ["train.rates.encodr=1e-4"],
-        r"train.rates: 'encodr' is no part of the model.*did you mean \"encoder\"",
+        r"train.rates: 'encodr' is no module of the model.*did you mean \"encoder\"",
     ),
     ([BINARY], ["train.rates.encoder=-1"], "train.rates = .*: must be more than 0"),
     (
@@ -500,7 +500,7 @@ def first_inputs(data, folder, *changes):
     path = folder / "spec.toml"
     path.write_text(BASE.format(out=folder / "out", data=data) + BINARY + MASKED)
     job = assemble(spec.load(path, ["noise.mask_proportion=0.2", *changes]), Request(dry=True))
-    part = job.parts["train"]
+    part = job.splits["train"]
     return part.load(part.epoch_plan(0)[0], job.model, 0).graph
 
 

@@ -34,7 +34,7 @@ def test_options_reach_the_optimizer(model):
 def test_biases_and_norms_can_be_left_out_of_decay(model):
     config = TrainConfig(weight_decay=0.1, decay_all=False, rates={"encoder.atoms": 1e-4})
     groups = make_optimizer(model, config).param_groups
-    assert [(g["part"], g["peak"], g["weight_decay"]) for g in groups] == [
+    assert [(g["module"], g["peak"], g["weight_decay"]) for g in groups] == [
         ("", 1e-3, 0.0),
         ("", 1e-3, 0.1),
         ("encoder.atoms", 1e-4, 0.0),

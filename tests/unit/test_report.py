@@ -347,7 +347,7 @@ def left_by_evaluate(folder):
     metrics = {"auroc": 0.5, HOSTILE: 0.25}
     entry = {"kind": "binary", "config": config, "label": HOSTILE, "complexes": 2, "metrics": metrics}
     gone = {**entry, "kind": HOSTILE}
-    evaluation = {"part": HOSTILE, "data": HOSTILE, "heads": {HOSTILE.replace("/", ""): entry, TAIL: gone}}
+    evaluation = {"split": HOSTILE, "data": HOSTILE, "heads": {HOSTILE.replace("/", ""): entry, TAIL: gone}}
     (folder / EVALUATION).write_text(json.dumps(evaluation))
     rows = ((f"{HOSTILE}0", HOSTILE, 0.7), (f"{HOSTILE}1", TAIL, 0.4))
     csv_of(folder, PREDICTIONS, ("id", "label", "probability"), *rows)

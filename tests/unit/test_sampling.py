@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atomica.data.dataset import open_dataset
-from atomica.data.record import PARTS
+from atomica.data.record import SPLITS
 from atomica.data.sampling import (
     DataConfig,
     Sampling,
@@ -26,7 +26,7 @@ from atomica.errors import DataError
 def test_rows_of_each_part(tiny_set):
     dataset = open_dataset(tiny_set)
     config = DataConfig(train=str(tiny_set))
-    parts = {name: select_rows(dataset, name, config, own=name == "train") for name in PARTS}
+    parts = {name: select_rows(dataset, name, config, own=name == "train") for name in SPLITS}
     assert sum(len(rows) for rows in parts.values()) == len(dataset)
     for name, rows in parts.items():
         assert {dataset.splits[row] for row in rows.rows} == {name}

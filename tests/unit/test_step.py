@@ -12,9 +12,9 @@ from atomica.data.sampling import DataConfig, select_rows
 from atomica.testing import small_model
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE
-from atomica.train.loader import Part
+from atomica.train.loader import Split
 from atomica.train.optimizer import make_optimizer
-from atomica.train.step import Stepper, split
+from atomica.train.step import Stepper, shares_of
 
 NOISE = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.3)
 
@@ -24,7 +24,7 @@ def test_shares_are_even_and_complete():
     for _ in range(200):
         count, parts = int(generator.integers(1, 30)), int(generator.integers(1, 9))
         draws, blocks = generator.permutation(100)[:count], generator.integers(2, 300, count)
-        shares = split(draws, blocks, parts)
+        shares = shares_of(draws, blocks, parts)
         assert len(shares) == parts
         assert sorted(np.concatenate(shares).tolist()) == sorted(draws.tolist())
         assert shares[0][0] == draws[0]
@@ -55,11 +55,11 @@ def test_parts_add_up(rows, kind):
     for parts in (1, 4):
         model = small_model(kind, layers=1)
         options = model.config.graph_options()
-        part = Part(rows, **{"targets": {}, "known": {}, **labels}, input="complex", graph_options=options,
+        part = Split(rows, **{"targets": {}, "known": {}, **labels}, input="complex", graph_options=options,
                     batch_blocks=1024, noise=NOISE)  # fmt: skip
         config = TrainConfig(clip_norm=0.0, learning_rate=1e-9)
         stepper = Stepper(model, make_optimizer(model, config), config, ALONE)
-        batch = [part.load(share, model, 0) for share in split(draws, part.blocks_each(draws), parts)]
+        batch = [part.load(share, model, 0) for share in shares_of(draws, part.blocks_each(draws), parts)]
         agreed = stepper.agree(batch, stop=False, save="")
         step = stepper.run(batch, agreed.counts, 0, 10)
         found.append((step, {name: p.grad for name, p in model.named_parameters()}))
@@ -84,7 +84,7 @@ def test_a_number_that_is_not_finite_leaves_everything_as_it_was(rows):
         stepper = Stepper(model, make_optimizer(model, config), config, ALONE)
 
         def take(values, step, model=model, stepper=stepper):
-            part = Part(rows, targets={"regression": values}, known={"regression": torch.ones(len(rows)) > 0},
+            part = Split(rows, targets={"regression": values}, known={"regression": torch.ones(len(rows)) > 0},
                         input="complex", graph_options=model.config.graph_options(), batch_blocks=1024)  # fmt: skip
             return stepper.run([part.load(draws, model, 0)], None, step, 10)
 

@@ -17,7 +17,7 @@ from atomica.files import CHECKPOINTS, LAST, SPEC
 from atomica.jobs import folder
 from atomica.jobs.job import Request
 from atomica.jobs.sections import absolute
-from atomica.jobs.train.data import make_parts, open_data, open_features
+from atomica.jobs.train.data import make_splits, open_data, open_features
 from atomica.jobs.train.spec import Spec, read_spec
 from atomica.model.format import saved_encoder
 from atomica.model.model import Model
@@ -26,8 +26,8 @@ from atomica.report import predictions
 from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
 from atomica.train.checkpoint import Checkpoint
-from atomica.train.loader import Part
-from atomica.train.optimizer import part_problems
+from atomica.train.loader import Split
+from atomica.train.optimizer import module_problems
 from atomica.train.validation import monitor_of
 
 __all__ = ["Assembled", "assemble", "last_checkpoint"]
@@ -38,7 +38,7 @@ class Assembled:
     """Everything a run needs, opened and checked, before anything is written."""
 
     spec: Spec
-    parts: dict[str, Part]
+    splits: dict[str, Split]
     texts: dict[str, dict[str, list[str | None]]]
     model: Model
     device: torch.device
@@ -74,7 +74,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
             'kind of interface it is; remove it, or use input = "complex"',
         )
     features = open_features(checked, issues)
-    parts, texts = make_parts(checked, data, features, issues)
+    splits, texts = make_splits(checked, data, features, issues)
     folder.check(where, issues, begun=begun, resume=resume, dry=request.dry)
     found = _read_checkpoint(where, issues) if resume and begun else None
     issues.raise_any()
@@ -84,7 +84,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
     _check_model(model, checked, issues)
     identity = {
         "settings": checked.identity(),
-        "data": {name: part.rows.dataset.fingerprint for name, part in parts.items() if name != "test"},
+        "data": {name: split.rows.dataset.fingerprint for name, split in splits.items() if name != "test"},
     }
     if features is not None:
         identity["data"]["embeddings"] = features.fingerprint
@@ -102,7 +102,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
         data=absolute(checked.data),
         init=absolute(checked.init),
     )
-    return Assembled(resolved, parts, texts, model, device, where, found, identity, started)
+    return Assembled(resolved, splits, texts, model, device, where, found, identity, started)
 
 
 def _inherit(
@@ -163,7 +163,7 @@ def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
         monitor_of(model, checked.train)
     except Problems as error:
         issues.take(("train",), error)
-    for key, message in part_problems(model, checked.train):
+    for key, message in module_problems(model, checked.train):
         issues.add(("train", key), message, value=key != "rates")
     for index, head in enumerate(checked.heads):
         for message in predictions.unknown(head.cls.plots):

@@ -13,14 +13,14 @@ from torch import Tensor
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture, open_dataset
 from atomica.data.features import BlockFeatures
-from atomica.data.record import PARTS
+from atomica.data.record import SPLITS
 from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
 from atomica.errors import AtomicaError, DataError
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
 from atomica.spec import Issues
-from atomica.train.loader import Part
+from atomica.train.loader import Split
 
-__all__ = ["make_parts", "open_data", "open_features"]
+__all__ = ["make_splits", "open_data", "open_features"]
 
 
 def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixture]:
@@ -30,8 +30,8 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
         return {}
     fragments = table.get("fragments", "none")
     opened: dict[str, Dataset | Mixture] = {}
-    for part in PARTS:
-        named = table.get(part)
+    for split in SPLITS:
+        named = table.get(split)
         paths = [named] if isinstance(named, str) else named
         if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
             continue
@@ -41,26 +41,26 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
                 sets.append(open_dataset(path))
             except AtomicaError as error:
                 problem = str(error) if len(paths) > 1 else str(error).removeprefix(f"{path}: ")
-                issues.add(("data", part), problem)
+                issues.add(("data", split), problem)
                 continue
             if sets[-1].fragments != fragments:
                 which = f"{path} was " if len(paths) > 1 else ""
                 issues.add(
-                    ("data", part),
+                    ("data", split),
                     f"{which}built with fragment vocabulary {sets[-1].fragments!r}, but data.fragments is "
                     f"{fragments!r}; rebuild the data, or set data.fragments",
                 )
         if len(sets) < len(paths):
             continue
         try:
-            opened[part] = sets[0] if len(sets) == 1 else Mixture(sets)
+            opened[split] = sets[0] if len(sets) == 1 else Mixture(sets)
         except AtomicaError as error:
-            issues.add(("data", part), str(error))
-    vocabularies = {part: dict(dataset.manifest["vocabulary"]) for part, dataset in opened.items()}
-    for part, vocabulary in vocabularies.items():
+            issues.add(("data", split), str(error))
+    vocabularies = {split: dict(dataset.manifest["vocabulary"]) for split, dataset in opened.items()}
+    for split, vocabulary in vocabularies.items():
         if vocabulary != vocabularies.get("train", vocabulary):
             issues.add(
-                ("data", part), "its vocabulary differs from that of data.train; build both with the same"
+                ("data", split), "its vocabulary differs from that of data.train; build both with the same"
             )
     return opened
 
@@ -89,7 +89,7 @@ def open_features(checked: Spec, issues: Issues) -> BlockFeatures | None:
 
 
 def _check_features(features: BlockFeatures, checked: Spec, rows: Rows, issues: Issues) -> None:
-    """An issue if the features do not fit the rows of a part."""
+    """An issue if the features do not fit the rows of a split."""
     ids, dataset = rows.ids, rows.dataset
     if isinstance(dataset, Mixture) and len(set(ids)) < len(ids):
         issues.add(
@@ -99,7 +99,7 @@ def _check_features(features: BlockFeatures, checked: Spec, rows: Rows, issues: 
         )
     blocks = np.stack([dataset.block_counts(f"segment{s}")[rows.rows] for s in range(2)], axis=1)
     for problem in features.problems(ids, blocks, checked.model.embeddings.sizes):
-        issues.add(("data", "embeddings"), f"{rows.part}: {problem}", value=False)
+        issues.add(("data", "embeddings"), f"{rows.split}: {problem}", value=False)
 
 
 def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
@@ -113,28 +113,28 @@ def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
     if len(alone):
         issues.add(
             ("noise", keys[0]),
-            f"{len(alone)} of the {len(rows)} {rows.part} complexes, {rows.ids[alone[0]]} for one, have a single "
+            f"{len(alone)} of the {len(rows)} {rows.split} complexes, {rows.ids[alone[0]]} for one, have a single "
             "partner: no model can say how that was shifted or turned; leave them out of the data, or set "
             + " and ".join(f"noise.{key}" for key in keys)
             + " to 0",
         )
 
 
-def make_parts(
+def make_splits(
     checked: Spec, data: Mapping[str, Dataset | Mixture], features: BlockFeatures | None, issues: Issues
-) -> tuple[dict[str, Part], dict[str, dict[str, list[str | None]]]]:
+) -> tuple[dict[str, Split], dict[str, dict[str, list[str | None]]]]:
     """Rows and targets of train, valid and test, and the label texts of each by head."""
     noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
-    parts: dict[str, Part] = {}
+    splits: dict[str, Split] = {}
     texts: dict[str, dict[str, list[str | None]]] = {}
-    for name in PARTS:
+    for name in SPLITS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
         rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
         if not len(rows):
             reason = "; skipped: " + counts(rows.skipped) if rows.skipped else ""
             if name in data:
-                issues.add(("data", name), f"has no complexes for this part{reason}")
+                issues.add(("data", name), f"has no complexes for this split{reason}")
             elif name == "valid":
                 issues.add(
                     ("data", "valid"),
@@ -156,7 +156,7 @@ def make_parts(
             _check_features(features, checked, rows, issues)
         _check_partners(checked, rows, issues)
         groups = _classes(checked, name, labels, issues, named=name in data)
-        parts[name] = Part(
+        splits[name] = Split(
             rows=rows,
             targets=labels.targets,
             known=labels.known,
@@ -171,7 +171,7 @@ def make_parts(
             max_blocks=checked.data.max_item_blocks if rows.cropped else None,
             features=features,
         )
-    return parts, texts
+    return splits, texts
 
 
 @dataclass
@@ -203,11 +203,11 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
             key = next(
                 (one for one in ("positive", "label") if ("head", index, one) in issues.source), "kind"
             )
-            problem = f"{rows.part} rows of {rows.dataset.name}: "
+            problem = f"{rows.split} rows of {rows.dataset.name}: "
             targets[head.name], usable = head.cls.encode_labels(head.config, texts[head.name])
             known[head.name] = usable.bool()
         except DataError as error:
-            if rows.part == "test" and several:
+            if rows.split == "test" and several:
                 texts[head.name] = [None] * len(rows)
                 targets[head.name] = torch.zeros(len(rows))
                 known[head.name] = torch.zeros(len(rows), dtype=torch.bool)
@@ -237,13 +237,13 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
 
 
 def _classes(
-    checked: Spec, part: str, labels: _Labels, issues: Issues, *, named: bool
+    checked: Spec, split: str, labels: _Labels, issues: Issues, *, named: bool
 ) -> npt.NDArray[np.int64] | None:
     """Class of each row by the first head that has classes, -1 where unknown; None without such a head.
 
-    An issue for every head whose classes are all the same in a part that needs more than one.
+    An issue for every head whose classes are all the same in a split that needs more than one.
     """
-    by_loss = part == "valid" and checked.train.monitor.rpartition("/")[2] == "loss"
+    by_loss = split == "valid" and checked.train.monitor.rpartition("/")[2] == "loss"
     groups = None
     for name, target in labels.targets.items():
         if target.ndim != 1 or target.is_floating_point():
@@ -251,15 +251,15 @@ def _classes(
         known = labels.known[name].numpy()
         classes = np.where(known, target.numpy(), -1)
         groups = classes if groups is None else groups
-        if part != "test" and not by_loss and len(set(classes[known].tolist())) < 2:
+        if split != "test" and not by_loss and len(set(classes[known].tolist())) < 2:
             remedy = (
                 'give a data.valid with both, or choose epochs by train.monitor = "loss"'
-                if part == "valid"
+                if split == "valid"
                 else "both are needed"
             )
             issues.add(
-                ("data", part),
-                f"all {int(known.sum())} {part} complexes are of one class for head {name!r}; {remedy}",
+                ("data", split),
+                f"all {int(known.sum())} {split} complexes are of one class for head {name!r}; {remedy}",
                 value=named,
             )
     return groups

@@ -1,4 +1,4 @@
-"""What is about to run, for a person: data, model, steps; and a dry run of one step: parts, memory, time, disk."""
+"""What is about to run, for a person: data, model, steps; and a dry run of one step: modules, memory, time, disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from atomica.jobs.train.assembly import Assembled
 from atomica.train.distributed import ALONE
 from atomica.train.loader import Batch
 from atomica.train.optimizer import freeze, make_optimizer
-from atomica.train.step import Step, Stepper, split
+from atomica.train.step import Step, Stepper, shares_of
 
 __all__ = ["MIB", "dry_run", "known_texts", "overview", "peak_memory"]
 
@@ -37,17 +37,17 @@ def overview(job: Assembled) -> list[str]:
     by = f"{job.model.kernel} convolution" if job.model.kernel else f"{job.model.config.kind} encoder"
     lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {by}"]
     seen = "both partners" if checked.data.input == "complex" else f"{checked.data.input} alone"
-    for name, part in job.parts.items():
-        rows = part.rows
+    for name, split in job.splits.items():
+        rows = split.rows
         classes = []
-        texts = {head: known_texts(job, head)[name] for head in part.known}
+        texts = {head: known_texts(job, head)[name] for head in split.known}
         for head, column in texts.items():
             values = Counter(str(text) for text in column)
             if len(values) <= 20:
                 listing = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
                 classes.append(listing if len(texts) == 1 else f"{head}: {listing}")
-        if len(part.known) + sum(not head.labelled for head in checked.heads) > 1:
-            lacking = {head: int((~known).sum()) for head, known in part.known.items()}
+        if len(split.known) + sum(not head.labelled for head in checked.heads) > 1:
+            lacking = {head: int((~known).sum()) for head, known in split.known.items()}
             classes += [f"{count} without {head}" for head, count in lacking.items() if count]
         skipped = f"; skipped {counts(rows.skipped)}" if rows.skipped else ""
         if rows.cropped:
@@ -57,18 +57,18 @@ def overview(job: Assembled) -> list[str]:
             + (f" ({'; '.join(classes)})" if classes else "")
             + skipped
         )
-    if "test" not in job.parts:
+    if "test" not in job.splits:
         lines.append("test    none: there will be no evaluation")
     for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        if one in job.parts and other in job.parts:
-            shared = set(job.parts[one].rows.ids) & set(job.parts[other].rows.ids)
+        if one in job.splits and other in job.splits:
+            shared = set(job.splits[one].rows.ids) & set(job.splits[other].rows.ids)
             if shared:
                 lines.append(
                     f"note    {len(shared)} complexes are in {one} and in {other}, {min(shared)} for one"
                 )
     lines += [f"start   {line}" for line in job.started]
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
-    train = job.parts["train"]
+    train = job.splits["train"]
     plan = train.epoch_plan(0)
     blocks = [train.blocks_of(batch) for batch in plan]
     complexes = float(np.mean([len(batch) for batch in plan]))
@@ -91,25 +91,25 @@ def known_texts(job: Assembled, head: str) -> dict[str, list[str | None]]:
     return {
         name: [
             text
-            for text, known in zip(job.texts[name][head], part.known[head].tolist(), strict=True)
+            for text, known in zip(job.texts[name][head], split.known[head].tolist(), strict=True)
             if known
         ]
-        for name, part in job.parts.items()
+        for name, split in job.splits.items()
     }
 
 
 def dry_run(job: Assembled, devices: int = 1) -> list[str]:
     """What two steps on the largest batch of the first epoch show, for a person; nothing is written.
 
-    devices: processes that are to share each step; this one takes the share of the first, in as many parts as
+    devices: processes that are to share each step; this one takes the share of the first, in as many shares as
     `device.accumulate` says. Raises NoMemoryError if that is too large for the device.
     """
-    train, config = job.parts["train"], job.spec.train
+    train, config = job.splits["train"], job.spec.train
     plan = train.epoch_plan(0)
     sizes = [train.blocks_of(batch) for batch in plan]
     draws, blocks = plan[int(np.argmax(sizes))], max(sizes)
-    parts = split(draws, train.blocks_each(draws), devices * job.spec.device.accumulate)[::devices]
-    batches = [train.load(part, job.model, 0) for part in parts if len(part)]
+    shares = shares_of(draws, train.blocks_each(draws), devices * job.spec.device.accumulate)[::devices]
+    batches = [train.load(share, job.model, 0) for share in shares if len(share)]
     freeze(job.model, config)
     optimizer = make_optimizer(job.model, config)
     stepper = Stepper(job.model, optimizer, config, ALONE)
@@ -135,14 +135,14 @@ def dry_run(job: Assembled, devices: int = 1) -> list[str]:
     )
     average = weights if stepper.average is not None else 0
     shared = f", the share of one of {devices} processes" if devices > 1 else ""
-    shared += f", in {len(batches)} parts" if len(batches) > 1 else ""
+    shared += f", in {len(batches)} shares" if len(batches) > 1 else ""
     epoch = seconds * sum(sizes) / blocks
     host = environment.hardware()
     gpus = "".join(f", {name}" for name in host.get("gpus", ()))
     lines = [
         f"host    {host['processor']}, {host['cores']} cores, {host['threads']} threads, "
         f"{host['memory_gib']} GiB{gpus}",
-        *_parts(job),
+        *_modules(job),
         f"batch   {sum(len(batch.ids) for batch in batches)} complexes, {still}"
         f"{sum(batch.blocks for batch in batches)} blocks, the largest{shared}: loss {step.loss:.4f}, "
         f"gradient norm {step.norm:.3g}, {seconds:.2f} s",
@@ -180,18 +180,18 @@ def _step(stepper: Stepper, batches: Sequence[Batch], total_steps: int) -> tuple
     return step, sum(kept.values()) // len(batches), time.perf_counter() - began
 
 
-def _parts(job: Assembled) -> list[str]:
-    """Parameters of each part of the model, and how they are trained."""
+def _modules(job: Assembled) -> list[str]:
+    """Parameters of each module of the model, and how they are trained."""
     rates = job.spec.train.rates
     lines = []
-    for part in (name for name in job.model.part_names() if name.count(".") == 1):
-        parameters = list(job.model.get_submodule(part).parameters())
+    for module in (name for name in job.model.module_names() if name.count(".") == 1):
+        parameters = list(job.model.get_submodule(module).parameters())
         frozen = sum(parameter.numel() for parameter in parameters if not parameter.requires_grad)
-        within = [rate for rate in rates if part == rate or part.startswith(f"{rate}.")]
+        within = [rate for rate in rates if module == rate or module.startswith(f"{rate}.")]
         notes = [f"rate {rates[max(within, key=len)]:g}"] if within else []
         notes += [f"{frozen:,} frozen"] if frozen else []
         size = sum(parameter.numel() for parameter in parameters)
-        lines.append(f"part    {part:<24} {size:>12,} parameters{''.join(f', {note}' for note in notes)}")
+        lines.append(f"module  {module:<24} {size:>12,} parameters{''.join(f', {note}' for note in notes)}")
     return lines
 
 

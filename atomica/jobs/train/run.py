@@ -75,8 +75,8 @@ class Training:
         with training.reported(job.folder) if ranks.first else nullcontext(), kept as log:
             trainer = Trainer(
                 model=job.model,
-                train=job.parts["train"],
-                valid=job.parts["valid"],
+                train=job.splits["train"],
+                valid=job.splits["valid"],
                 config=job.spec.train,
                 folder=job.folder / CHECKPOINTS,
                 log=log,
@@ -93,7 +93,7 @@ class Training:
                 f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "
                 f"valid {outcome.monitor} {outcome.best:.4f}"
             )
-            if "test" in job.parts:
+            if "test" in job.splits:
                 self._evaluate(outcome, log, journal, stop)
         for what, count, remedy in (
             ("steps skipped, as loss or gradient was not finite", outcome.skipped, "see bad_steps"),
@@ -115,7 +115,7 @@ class Training:
         job, ranks = self.job, self.request.ranks
         best = job.folder / CHECKPOINTS / BEST
         job.model.load_state_dict(read_weights(checkpoint.find(best) or best))
-        test, seed = job.parts["test"], job.spec.run.seed
+        test, seed = job.splits["test"], job.spec.run.seed
         predictions, loss, metrics = predict(job.model, test, stop, ranks)
         distributed.leave(ranks)  # else metrics computed here would wait for the others
         if log is None:
@@ -203,8 +203,10 @@ def _begin(job: Assembled, journal: Journal, ranks: int, told: Sequence[str]) ->
 
 def _compared(job: Assembled, head: str, answers: Answers) -> tuple[dict[str, object], list[float]]:
     """The comparison of a head that says yes or no with logistic regression on composition, whose answers come too."""
-    train, test, seed = job.parts["train"], job.parts["test"], job.spec.run.seed
-    features = {part: composition(job.parts[part].rows, job.spec.data.input) for part in ("train", "test")}
+    train, test, seed = job.splits["train"], job.splits["test"], job.spec.run.seed
+    features = {
+        split: composition(job.splits[split].rows, job.spec.data.input) for split in ("train", "test")
+    }
     learnt = train.known[head].numpy()
     baseline = fit_baseline(
         features["train"][learnt], train.targets[head].numpy()[learnt], features["test"], seed=seed
