@@ -73,7 +73,7 @@ class Model(nn.Module):
                 + ("all" if self.head(name).segment is None else f"segment {self.head(name).segment}")
                 for name in self.heads
             )
-            raise SpecError(f"heads of one model must see the same of a complex; {listing}")
+            raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
         self.segment = seen.pop() if seen else None
         self.detailed = any("detail" in self.head(name).needs for name in self.heads)
 

@@ -425,8 +425,8 @@ def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
         r"nothing was written",
     ):
         assert re.search(pattern, text), (pattern, text)
-    sizes = re.findall(r"part .* ([\d,]+) parameters", text)
-    total = re.search(r"model +([\d,]+)", text)[1]
+    sizes = re.findall(r"^module .* ([\d,]+) parameters", text, flags=re.M)
+    total = re.search(r"model +equivariant encoder, ([\d,]+) parameters", text)[1]
     assert sum(int(size.replace(",", "")) for size in sizes) == int(total.replace(",", ""))
     assert not out.exists()
 
