@@ -86,6 +86,11 @@ class DataConfig:
         "one in every epoch",
         choices=("skip", "crop"),
     )
+    cluster: str = setting(
+        "",
+        "column that names the cluster of relatives that a complex belongs to, such as cluster; intervals and choices "
+        "of baselines then draw whole clusters",
+    )
     sampler: str = setting("uniform", "how training complexes are drawn", choices=SAMPLERS)
     loader_threads: int = setting(
         1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
@@ -195,6 +200,12 @@ class Rows:
         """What a label or metadata column says of each. Raises DataError if the data have no such column."""
         found = self.dataset.column(column)
         return [found[row] for row in self.rows]
+
+    def clusters(self, column: str) -> list[str] | None:
+        """The cluster of each by a column of the data, None without a column; a complex that has none is its own."""
+        if not column:
+            return None
+        return [text or f"alone: {one}" for text, one in zip(self.texts(column), self.ids, strict=True)]
 
 
 def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, own: bool) -> Rows:

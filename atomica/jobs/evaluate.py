@@ -14,8 +14,7 @@ import torch
 
 from atomica.console import Journal
 from atomica.errors import DataError
-from atomica.evaluation.results import Answers, Evaluation
-from atomica.evaluation.statistics import intervals
+from atomica.evaluation.results import Answers, Evaluation, assess
 from atomica.jobs.inputs import Opened
 from atomica.jobs.job import Job, Kind, Result
 from atomica.model.model import Model
@@ -137,14 +136,13 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
             part.known[name].numpy(),
             found.double().numpy(),
         )
-        target, predicted = answers.target[answers.known], answers.predicted[answers.known]
         evaluation.add(
             name,
             model.kinds[name],
             label=job.options.column(name),
             config=asdict(head.config),
-            complexes=len(target),
-            intervals=intervals(head.metrics(), target, predicted, seed=0),
+            complexes=int(answers.known.sum()),
+            **assess(answers, head.metrics(), judged=head.monitor, seed=0),
         )
         evaluation.predict(name, answers.columns())
         figures[f"head {name}"] = {
