@@ -1,8 +1,18 @@
 """Prediction heads and their registry.
 
-A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec. The heads
-of this package are imported when they are asked for; those of other packages join through the entry-point group
-`atomica.heads`, whose entries name modules to import.
+A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec.
+
+How to add one (`regression.py` is the shortest; runs/README.md shows a package with one):
+
+1. A file beside these. Settings: a frozen dataclass, each field made with `spec.setting`. The head derives from `Head`,
+   names the settings as `Config`, is decorated with `@register("KIND")`, and has `forward`, `loss`, `encode_labels` and
+   `metrics`; `Head` says what else it may answer: which encodings it `needs`, where its `targets` come from. Of an
+   encoder it knows `atomica.nn.encoding` and `atomica.nn.layers` alone, so that it works with every kind.
+2. The kind in `BUILT_IN`; for a head of another package an entry point of the group `atomica.heads` instead, which
+   names the module to import. With it `[[head]] kind = "KIND"` of a spec, its settings there, saved models, `--list`
+   and `--schema` know it.
+3. A line in `CASES` of tests/unit/test_heads.py, where `atomica.testing.check_model` checks it with every encoder;
+   labels, loss and metrics want tests of their own there.
 """
 
 from __future__ import annotations

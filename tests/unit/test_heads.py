@@ -24,6 +24,7 @@ from atomica.heads.metrics import BalancedAccuracy, Mean, Perplexity
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.model.model import Model
+from atomica.nn import encoders
 from atomica.nn.encoding import DetailedEncoding, EmbeddingConfig
 from atomica.nn.equivariant import EncoderConfig
 from atomica.spec import setting
@@ -42,10 +43,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("encoder", encoders.BUILT_IN)
 @pytest.mark.parametrize("kind", CASES)
-def test_heads_pass_the_shared_checks(kind):
-    head, encoder = CASES[kind]
-    check_model(small_model(kind, head, **encoder))
+def test_heads_pass_the_shared_checks(kind, encoder):
+    head, settings = CASES[kind]
+    check_model(small_model(kind, head, encoder=encoder, **settings))
 
 
 def test_every_kind_is_tested_and_found():
