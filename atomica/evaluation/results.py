@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from atomica.evaluation.baseline import Baseline
 from atomica.evaluation.statistics import (
@@ -25,7 +26,16 @@ from atomica.evaluation.statistics import (
 )
 from atomica.files import EVALUATION, PREDICTIONS, write_json, write_text
 
-__all__ = ["Answers", "Evaluation", "assess", "format_comparison", "predictions_csv", "tell"]
+__all__ = [
+    "Answers",
+    "Evaluation",
+    "assess",
+    "format_comparison",
+    "measured",
+    "predictions_csv",
+    "singles",
+    "tell",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,27 @@ def cells(predicted: npt.NDArray[np.float64]) -> list[Any]:
     if predicted.ndim == 1:
         return list(predicted.tolist())
     return [json.dumps([float(f"{value:.6g}") for value in row]) for row in predicted.tolist()]
+
+
+def measured(metrics: Any, answers: Answers) -> dict[str, float]:
+    """A head's metrics by name. metrics: a `torchmetrics.MetricCollection`."""
+    metrics.reset()
+    predicted = torch.from_numpy(answers.predicted[answers.known]).float()
+    metrics.update(predicted, torch.from_numpy(answers.target[answers.known]))
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def singles(values: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over models of each of their metrics.
+
+    >>> singles([{"rmse": 1.0}, {"rmse": 3.0}])["rmse"]["mean"]
+    2.0
+    """
+    each = {name: [one[name] for one in values] for name in values[0]}
+    return {
+        name: {"mean": float(np.mean(found)), "sd": float(np.std(found, ddof=min(1, len(found) - 1)))}
+        for name, found in each.items()
+    }
 
 
 def assess(answers: Answers, metrics: Any, *, judged: str, seed: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ __all__ = [
     "form_of",
     "intervals",
     "is_binary",
+    "mcnemar",
     "monotony",
     "numbered",
     "resamplings",
@@ -192,6 +193,20 @@ def monotony(targets: npt.NDArray[Any], predictions: Floats) -> str:
     return ""
 
 
+def mcnemar(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """How probable so uneven a count of things that one alone, or the other alone, has right is if both are equal.
+
+    one, other [N]: what each has right. The exact binomial test of McNemar (1947), two-sided.
+
+    >>> mcnemar(np.array([True] * 6), np.array([False] * 6))
+    0.03125
+    """
+    from scipy.stats import binomtest
+
+    alone = int((one & ~other).sum()), int((other & ~one).sum())
+    return float(binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0
+
+
 # -------------------------------------------------------------------------------------------- comparison
 
 
@@ -221,7 +236,7 @@ def resamplings(count: int, *, seed: int, resamples: int, groups: Indices | None
 
 def compare(
     targets: npt.NDArray[Any],
-    model: Floats,
+    model: Floats | Sequence[Floats],
     baselines: Mapping[str, Floats],
     *,
     seed: int,
@@ -231,24 +246,28 @@ def compare(
 ) -> dict[str, Any]:
     """The model beside baselines by the measures of their form, with 95% bootstrap intervals, as plain data.
 
-    targets, model and each of the baselines: answers of one form, see `form_of`. What is drawn is drawn for all, so
+    targets, model and each of the baselines: answers of one form, see `form_of`. Several models are judged by the means
+    of their measures: what one of them is worth. What is drawn is drawn for all, so
     that the interval of the difference between the model and the best baseline is a paired one. The best baseline is
     the best on these rows, by each measure, which is hard on the model. groups [N]: draw whole groups. What is
     undefined is null, and so is an interval if that is so of more than half of the draws. judged: the measure that the
     verdict is about; without one of that name the first.
     """
-    form = form_of(targets, model)
-    measures, everyone = MEASURES[form], {"model": model, **baselines}
-    values = {
-        who: {name: one.function(targets, said) for name, one in measures.items()}
-        for who, said in everyone.items()
-    }
+    models = [model] if isinstance(model, np.ndarray) else list(model)
+    form = form_of(targets, models[0])
+    measures = MEASURES[form]
+    everyone = {"model": models, **{who: [said] for who, said in baselines.items()}}
+
+    def measured(who: str, name: str, rows: Any = slice(None)) -> float:
+        each = [measures[name].function(targets[rows], said[rows]) for said in everyone[who]]
+        return float(np.mean(each))
+
+    values = {who: {name: measured(who, name) for name in measures} for who in everyone}
     drawn: dict[tuple[str, str], list[float]] = {(who, name): [] for who in everyone for name in measures}
     decided = any(np.isfinite(value) for value in values["model"].values())
     for rows in resamplings(len(targets), seed=seed, resamples=resamples * decided, groups=groups):
-        for who, said in everyone.items():
-            for name, one in measures.items():
-                drawn[who, name].append(one.function(targets[rows], said[rows]))
+        for who, name in drawn:
+            drawn[who, name].append(measured(who, name, rows))
     result: dict[str, Any] = {
         "complexes": len(targets),
         "resamples": resamples * decided,

@@ -41,7 +41,7 @@ from atomica.heads import Head
 from atomica.heads.binary import BinaryHead
 from atomica.heads.multiclass import MulticlassHead
 from atomica.jobs.inputs import InputConfig, Opened, check_vocabulary, find, open_data
-from atomica.jobs.job import Job, Kind, Result, without_effect
+from atomica.jobs.job import Job, Kind, Result, members_of, without_effect
 from atomica.jobs.tables import in_pieces
 from atomica.model.model import Model
 from atomica.report.annotate import page
@@ -64,7 +64,8 @@ class AnnotateConfig:
 
     members: Mapping[str, tuple[str, ...]] = setting(
         {},
-        "class → its members: saved models with a binary head, or a multiclass head that knows the class",
+        "class → its members: saved models with a binary head, or a multiclass head that knows the class; a run of "
+        "several trainings stands for all of its members",
         path=True,
     )
     ensemble: str | None = setting(
@@ -190,7 +191,10 @@ def ensemble(options: AnnotateConfig) -> tuple[dict[str, ClassRule], list[Member
         classes, sums = read_ensemble(options.ensemble)
     else:
         classes = {
-            name: ClassRule(paths, options.thresholds.get(name, float("nan")))
+            name: ClassRule(
+                tuple(one for path in paths for one in members_of(path)),
+                options.thresholds.get(name, float("nan")),
+            )
             for name, paths in options.members.items()
         }
     models: dict[str, Model] = {}

@@ -19,7 +19,7 @@ from atomica.report.page import Page
 from atomica.report.predictions import Answers, metric_rows, show
 from atomica.report.svg import number
 
-__all__ = ["sections", "tiles"]
+__all__ = ["comparison", "sections", "tiles"]
 
 
 def tiles(evaluation: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
@@ -70,7 +70,7 @@ def _head(page: Page, folder: Path, name: str, entry: Mapping[str, Any], lead: s
         f"Head of kind {entry['kind']}; intervals by resampling the complexes",
     )
     if "verdict" in entry:
-        _baselines(page, entry)
+        comparison(page, entry)
     if "monotony" in entry:
         page.text(f"It says {entry['monotony']} complexes: it has learnt nothing that differs.", "warn")
     answers = _answers(folder, name, entry)
@@ -80,8 +80,8 @@ def _head(page: Page, folder: Path, name: str, entry: Mapping[str, Any], lead: s
         page.text(f"No plots: {answers}", "warn")
 
 
-def _baselines(page: Page, entry: Mapping[str, Any]) -> None:
-    """Model and baselines side by side, and what that shows."""
+def comparison(page: Page, entry: Mapping[str, Any], who: str = "this model") -> None:
+    """Model and baselines side by side, and what that shows. entry: as of `statistics.compare`."""
     titles = {name: one.title for measures in MEASURES.values() for name, one in measures.items()}
     names = list(entry["model"])
 
@@ -92,8 +92,8 @@ def _baselines(page: Page, entry: Mapping[str, Any]) -> None:
         return number(value["value"], 3) + ends
 
     nothing = {"value": None}
-    rows = [["this model", *(cell(entry["model"][name]) for name in names)]]
-    rows += [[who, *(cell(scores[name]) for name in names)] for who, scores in entry["baselines"].items()]
+    rows = [[who, *(cell(entry["model"][name]) for name in names)]]
+    rows += [[other, *(cell(scores[name]) for name in names)] for other, scores in entry["baselines"].items()]
     rows.append(["less the best of them", *(cell(entry["difference"].get(name, nothing)) for name in names)])
     drawn = f"{entry['clusters']} clusters" if entry["clusters"] else "complexes"
     page.text(entry["verdict"])
@@ -102,7 +102,8 @@ def _baselines(page: Page, entry: Mapping[str, Any]) -> None:
         rows,
         f"Beside baselines that know nothing of geometry, or count it; 95% intervals by resampling {drawn}",
     )
-    page.facts(list(entry["methods"].items()))
+    if "methods" in entry:
+        page.facts(list(entry["methods"].items()))
     page.listing(entry["conclusions"])
 
 
