@@ -26,7 +26,7 @@ from atomica.keys import NO_NEIGHBOR, RECORD_FIELDS, SCHEMA_VERSION
 if TYPE_CHECKING:
     import dgl
 
-__all__ = ["Dataset", "Mixture", "open_dataset"]
+__all__ = ["Complexes", "Dataset", "Mixture", "open_dataset"]
 
 BASE_BLOCKS, BASE_ATOMS = 150, 121
 """Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
@@ -52,10 +52,15 @@ _INDICES_OF_BLOCKS = ("block_intra", "block_inter")
 class Complexes(Sequence[Record]):
     """What a data set and a mixture of them share: how rows are chosen. Rows are counted from 0.
 
-    ids: the name of every complex, in row order.
+    ids: the name of every complex, in row order. fragments: name of their vocabulary; block_types: size of the whole
+    block vocabulary. origin: how they were made.
     """
 
+    name: str
     ids: list[str]
+    fragments: str
+    block_types: int
+    origin: Origin
 
     def _read(self, row: int) -> Record:
         """The record of one row."""
@@ -231,12 +236,12 @@ class Dataset(Complexes):
         return Record(**found, origin=self.origin)
 
     @property
-    def fragments(self) -> str:
+    def fragments(self) -> str:  # type: ignore[override]
         """Name of the fragment vocabulary the data were built with; "none" without."""
         return str(self.manifest["vocabulary"]["fragments"])
 
     @property
-    def block_types(self) -> int:
+    def block_types(self) -> int:  # type: ignore[override]
         """Size of the block vocabulary."""
         return int(self.manifest["vocabulary"]["blocks"])
 
@@ -336,7 +341,7 @@ class Mixture(Complexes):
     """Several data sets as one: the rows of the first, then those of the second, and so on.
 
     It answers whatever a `Dataset` answers. sources [N] tells which set a row is from. Raises DataError if the
-    sets were built with different vocabularies.
+    sets were built with different vocabularies, cutoffs or rules.
     """
 
     def __init__(self, sets: Sequence[Dataset]) -> None:
@@ -347,6 +352,8 @@ class Mixture(Complexes):
                 raise DataError(
                     f"{one.name}: its vocabulary differs from that of {sets[0].name}; build both with the same"
                 )
+            if found := one.origin.others(sets[0].origin):
+                raise DataError(f"{one.name}: {'; '.join(found)} in {sets[0].name}; build both alike")
         self.manifest, self.origin = sets[0].manifest, sets[0].origin
         self.fragments, self.block_types = sets[0].fragments, sets[0].block_types
         self._ends = np.cumsum([0, *(len(one) for one in sets)])

@@ -54,4 +54,4 @@ def _fits(folders: Sequence[str]) -> bool:
 def install() -> None:
     """Put the finder before the others, once."""
     if not any(isinstance(finder, _Door) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Door())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Door())

@@ -8,6 +8,7 @@ run from sender (DGL's source) to receiver (destination).
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -50,10 +51,16 @@ def _import_dgl() -> types.ModuleType:
     return dgl
 
 
+def _one_thread() -> None:
+    """In a forked process the threads of its parent are missing, and PyTorch and DGL would wait for them."""
+    torch.set_num_threads(1)
+
+
 if TYPE_CHECKING:
     import dgl
 else:
     dgl = _import_dgl()
+os.register_at_fork(after_in_child=_one_thread)
 
 VIEW = origins.COLUMNS.index("view")
 """The column of `block.made` that says what of the complexes is there."""
@@ -131,14 +138,15 @@ def _edges(
 
 def _made(records: Sequence[Record], edges: Mapping[str, Any], asked: Sequence[str]) -> list[int]:
     """The row of `block.made` for a batch of records. Raises DataError if they are not of one making."""
-    rows = {
-        tuple(origins.row_of(edges, view, origin, asked)): (view, origin)
-        for view, origin in {(record.seen, record.origin): None for record in records}
-    }
-    if len(rows) > 1:
-        one, other, *_ = rows.values()
-        raise DataError(f"cannot batch complexes that were not made alike: {one} and {other}")
-    return list(next(iter(rows)))
+    makings = list(dict.fromkeys((record.seen, record.origin) for record in records))
+    row, *others = [origins.row_of(edges, view, origin, asked) for view, origin in makings]
+    for number, other in enumerate(others, start=1):
+        if any(a != b and origins.UNKNOWN not in (a, b) for a, b in zip(row, other, strict=True)):
+            raise DataError(
+                f"cannot batch complexes that were not made alike: {makings[0]} and {makings[number]}"
+            )
+        row = [b if a == origins.UNKNOWN else a for a, b in zip(row, other, strict=True)]
+    return row
 
 
 def perturbed(

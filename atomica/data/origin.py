@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COLUMNS", "EDGES", "INPUTS", "Origin", "differences", "row_of"]
+__all__ = ["COLUMNS", "EDGES", "INPUTS", "RULES", "Origin", "differences", "row_of"]
 
 INPUTS = ("complex", "segment0", "segment1")
 """What of each record a model sees: both partners, or one of them with the other removed."""
@@ -19,6 +19,7 @@ RULES = ("all-pairs", "reference")
 """Rules by which blocks near the partner are found, as manifests name them."""
 
 UNKNOWN = -1
+"""What a column says that nothing is known of."""
 
 EDGES = {"k_neighbors": 8, "atom_global": False, "block_global": True, "reference_quirks": False}
 """The options that decide the edges of a graph, and what they are where nothing is asked for."""
@@ -61,6 +62,19 @@ class Origin:
             fragments_sha256=None if sha256 is None else str(sha256),
             schema=int(manifest["schema_version"]),
         )
+
+    def others(self, than: Origin) -> list[str]:
+        """What of cutoff and rule differs, with both values.
+
+        >>> Origin(cutoff=6.0).others(Origin(cutoff=8.0))
+        ['built with cutoff 6 Å, and 8 Å']
+        """
+        found = []
+        if None not in (self.cutoff, than.cutoff) and self.cutoff != than.cutoff:
+            found.append(f"built with cutoff {self.cutoff:g} Å, and {than.cutoff:g} Å")
+        if None not in (self.rule, than.rule) and self.rule != than.rule:
+            found.append(f"built with the interface rule {self.rule}, and {than.rule}")
+        return found
 
     @property
     def vocabulary(self) -> int:

@@ -38,7 +38,7 @@ from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.kernels import registry
 from atomica.spec import not_among
 
-__all__ = ["Losses", "Model", "load"]
+__all__ = ["Losses", "Model", "load", "saved_contract"]
 
 BATCH_BLOCKS = 2048
 """Blocks, about, of the batches in which `predict` works through records."""
@@ -439,6 +439,11 @@ def _joined(values: Sequence[Any]) -> Any:
 
 def _of(shares: Mapping[str, float], part: str) -> float:
     return shares.get(part, shares[""])
+
+
+def saved_contract(folder: str | Path) -> Contract:
+    """What a saved model was made for. Raises DataError if there is none."""
+    return Contract.from_description(_read_description(Path(folder)).get("inputs", {}))
 
 
 def load(path: str | Path, device: str = "auto") -> Model:
