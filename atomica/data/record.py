@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from atomica.data.origin import INPUTS, Origin
 from atomica.errors import DataError
 from atomica.keys import MODALITIES, NO_NEIGHBOR, RECORD_FIELDS, Field
 
 __all__ = ["INPUTS", "Record", "malformed"]
 
-
-INPUTS = ("complex", "segment0", "segment1")
-"""What of each record a model sees: both partners, or one of them with the other removed."""
 
 PARTS = ("train", "valid", "test")
 
@@ -58,9 +56,17 @@ class Texts(Sequence[str]):
         """As the list it stands for."""
         return repr(list(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the texts alone; Arrow would write all of the shard's."""
+        return _texts, (list(self),)
+
     def take(self, mask: npt.NDArray[np.bool_]) -> Texts:
         """The texts where `mask` is true."""
         return Texts(self._array.filter(pa.array(mask)))
+
+
+def _texts(values: list[str]) -> Texts:
+    return Texts(pa.array(values, pa.utf8()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +106,10 @@ class Record:
     source_path: str
     source_sha256: str
     ligand_chemistry: str
+    seen: str = "complex"
+    """What of the complex this is, one of `INPUTS`."""
+    origin: Origin | None = None
+    """How its data set was made."""
 
     def segment(self, s: int) -> Record:
         """One partner alone, as a record of its own: the other partner's blocks and atoms are gone.
@@ -121,6 +131,7 @@ class Record:
         return replace(
             self,
             modality=-1,
+            seen=self.seen if self.seen != "complex" else INPUTS[s + 1],
             block_types=self.block_types[keep_blocks],
             block_lengths=self.block_lengths[keep_blocks],
             segment_ids=np.zeros(blocks, dtype=np.uint8),
@@ -146,7 +157,9 @@ class Record:
 
     def view(self, input: str) -> Record:
         """What a model with `data.input = input` sees of this complex."""
-        return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
+        if input not in INPUTS:
+            raise DataError(f"input = {input!r}: must be one of {', '.join(INPUTS)}")
+        return self if input in ("complex", self.seen) else self.segment(INPUTS.index(input) - 1)
 
 
 _SHAPES = {field.name: field.shape.replace("*", ",").split(",") for field in RECORD_FIELDS if field.shape}

@@ -27,8 +27,9 @@ from atomica.analysis.bfactors import (
 )
 from atomica.analysis.masking import cosines, maskable
 from atomica.console import Journal, Meter
+from atomica.data.origin import Origin
 from atomica.data.record import Record
-from atomica.errors import StructureError
+from atomica.errors import DataError, StructureError
 from atomica.files import replacing
 from atomica.jobs.embed import block_columns
 from atomica.jobs.inputs import Opened
@@ -73,8 +74,9 @@ def check(job: Job, issues: Issues) -> None:
 def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[Indices, Floats]:
     """The blocks of a complex but the global ones [M], and their scores [M], from −1 to 1.
 
-    record: as the model is to see it (`record.view(...)`). batch_blocks: blocks that are computed at once, about; no
-    effect on the result but for rounding.
+    record: as the model is to see it (`record.view(...)`), or whole for one that was trained on a partner alone.
+    Raises DataError for a record of data that the model was not made for. batch_blocks: blocks that are computed at
+    once, about; no effect on the result but for rounding.
 
     >>> import atomica
     >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=2))
@@ -82,8 +84,15 @@ def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[I
     >>> blocks[0], len(blocks) == len(values), bool((values <= 1 + 1e-6).all())
     (np.int64(1), True, True)
     """
+    record = record.view(model.made_for.view or record.seen)
+    if found := model.made_for.problems(record.origin or Origin(), record.seen):
+        raise DataError(f"{record.id}: {'; '.join(found.values())}")
+    training = model.training
     model.eval()
-    return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+    try:
+        return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+    finally:
+        model.train(training)
 
 
 def colours(values: Floats) -> Floats:

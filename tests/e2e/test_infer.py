@@ -99,7 +99,7 @@ def test_batches_and_order_change_no_value(tiny_set, weights, tmp_path):
 
     def encoded(positions=None, **config):
         asked = InputConfig(str(tiny_set), **config)
-        opened = open_data(find(asked.paths), asked, "complex", [model.config], tmp_path)
+        opened = open_data(find(asked.paths), asked, "complex", [model], tmp_path)
         return {found.position: found for found in encode(model, opened, positions)}
 
     one, some = encoded(batch_blocks=1), encoded(batch_blocks=97)
