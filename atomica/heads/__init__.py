@@ -89,6 +89,8 @@ class Head(nn.Module):
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
+    baseline: what its answers are compared with on test rows, of `evaluation.baseline.BASELINES`: "composition", also
+    "contacts" between the partners, "neighbours" for answers of blocks, or "none".
     plots: what reports show of its predictions beside their labels; names of `atomica.report.predictions.PLOTS`.
     """
 
@@ -99,6 +101,7 @@ class Head(nn.Module):
     segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
+    baseline: ClassVar[str] = "composition"
     plots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, encoder: EncoderSettings) -> None:

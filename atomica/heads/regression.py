@@ -33,6 +33,7 @@ class RegressionHead(Head):
     Config = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
+    baseline = "contacts"
     plots = ("scatter", "errors", "largest_errors")
 
     def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:

@@ -65,7 +65,8 @@ class AnnotateConfig:
 
     members: Mapping[str, tuple[str, ...]] = setting(
         {},
-        "class → its members: saved models with a binary head, or a multiclass head that knows the class",
+        "class → its members: saved models with a binary head, or a multiclass head that knows the class; a run of "
+        "several trainings stands for all of its members",
         path=True,
     )
     ensemble: str | None = setting(
@@ -186,7 +187,10 @@ def ensemble_of(options: AnnotateConfig) -> tuple[dict[str, ClassRule], dict[str
     if options.ensemble is not None:
         return read_ensemble(options.ensemble)
     return {
-        name: ClassRule(paths, options.thresholds.get(name, float("nan")))
+        name: ClassRule(
+            tuple(one for path in paths for one in members_of(path)),
+            options.thresholds.get(name, float("nan")),
+        )
         for name, paths in options.members.items()
     }, {}
 

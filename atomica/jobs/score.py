@@ -30,6 +30,7 @@ from atomica.console import Journal, Meter
 from atomica.data.origin import Origin
 from atomica.data.record import Record
 from atomica.errors import DataError, StructureError
+from atomica.evaluation.pooled import spread
 from atomica.files import replacing
 from atomica.jobs.embed import block_columns
 from atomica.jobs.inputs import Opened
@@ -116,7 +117,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     def make(positions: Indices) -> dict[str, pa.Table]:
         found = []
         for position in positions.tolist():
-            found.append(_scored(job, data, model, position, names[position]))
+            found.append(_scored(job, data, position, names[position]))
             meter.add(1)
         return {"scores": pa.concat_tables(found).replace_schema_metadata({LABEL_IDS: json.dumps(by_label)})}
 
@@ -135,10 +136,11 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     return Result(tables, figures)
 
 
-def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> pa.Table:
+def _scored(job: Job, data: Opened, position: int, name: str) -> pa.Table:
     """The rows of one complex; its structure is written on the way, as `name` with a suffix."""
     row, record = int(data.rows.rows[position]), data.record(position)
-    blocks, values = scores(model, record, batch_blocks=data.config.batch_blocks)
+    each = [scores(one, record, batch_blocks=data.config.batch_blocks) for one in job.models]
+    blocks, values = each[0][0], np.mean([found for _, found in each], axis=0)
     if job.options.structures:
         by_block = dict(zip(blocks.tolist(), colours(values).tolist(), strict=True))
         source = data.found.structure(row)
@@ -147,7 +149,10 @@ def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> p
         target = job.folder / STRUCTURES / name
         _write_structure(source, record, by_block, target, data.found.label_ids(row))
     table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
-    return table.append_column("score", pa.array(values))
+    table = table.append_column("score", pa.array(values))
+    if len(each) == 1:
+        return table
+    return table.append_column("spread", pa.array(spread([found for _, found in each])))
 
 
 def _write_structure(
@@ -163,4 +168,4 @@ def _write_structure(
     interface(record, by_block, target, why)
 
 
-KIND = Kind(ScoreConfig, run, page, check=check)
+KIND = Kind(ScoreConfig, run, page, together=True, check=check)

@@ -133,7 +133,13 @@ def make_parts(
     for name in PARTS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
-        rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+        try:
+            rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+            rows.clusters(checked.data.cluster)
+        except DataError as error:
+            key = "cluster" if checked.data.cluster and "cluster" in str(error) else "fold"
+            issues.add(("data", key), str(error), value=("data", key) in issues.source)
+            break
         if not len(rows):
             reason = "; skipped: " + counts(rows.skipped) if rows.skipped else ""
             if name in data:
