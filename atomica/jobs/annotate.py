@@ -41,7 +41,7 @@ from atomica.heads import Head
 from atomica.heads.binary import BinaryHead
 from atomica.heads.multiclass import MulticlassHead
 from atomica.jobs.inputs import InputConfig, Opened, check_suits, find, open_data
-from atomica.jobs.job import Job, Kind, Result, without_effect
+from atomica.jobs.job import Job, Kind, Result, members_of, without_effect
 from atomica.jobs.tables import in_pieces
 from atomica.model.contract import Contract
 from atomica.model.model import Model
