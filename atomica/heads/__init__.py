@@ -40,6 +40,7 @@ __all__ = [
     "NetworkConfig",
     "available",
     "head_class",
+    "kind_of",
     "mlp",
     "register",
     "values_met",
@@ -200,6 +201,11 @@ def available() -> tuple[str, ...]:
 def head_class(kind: str) -> type[Head]:
     """The class registered as `kind`. Raises SpecError listing the known kinds, and naming the nearest."""
     return _KINDS.find(kind)
+
+
+def kind_of(cls: type[Head]) -> str | None:
+    """The kind as which a class is registered; None if it is not."""
+    return _KINDS.name_of(cls)
 
 
 def values_met(texts: Sequence[str | None]) -> str:

@@ -34,6 +34,7 @@ from atomica.files import (
 from atomica.jobs import JOBS, folder
 from atomica.jobs.inputs import InputConfig, Opened, Sources, find, open_data
 from atomica.jobs.sections import DeviceConfig, RunConfig, absolute
+from atomica.model.contract import Contract
 from atomica.model.model import Model
 from atomica.report import done
 from atomica.spec import Issues, Setting, Source, setting
@@ -145,7 +146,8 @@ class Kind:
     if it reads these. page: draws its part of the report. reads: which of the sections "data" and "model" it has, and
     optional: which of these a spec may leave out. seeded: whether it draws random numbers, so that `run.seed` means
     something. together: whether several models can answer as one; it then finds them in `Job.models`. check: adds what
-    is wrong with its own section to the issues, before anything is written.
+    is wrong with its own section to the issues, before anything is written. contracts: what the models that its own
+    section names were made for.
     """
 
     config: type
@@ -156,6 +158,7 @@ class Kind:
     seeded: bool = False
     together: bool = False
     check: Callable[[Job, Issues], None] = lambda job, issues: None
+    contracts: Callable[[Any], Sequence[Contract]] = lambda options: ()
 
     def sections(self, name: str) -> dict[str, tuple[type, dict[str, str]]]:
         """Name of a section → the dataclass that owns it, and fields of it that mean nothing here, with the reason."""
@@ -178,6 +181,18 @@ class Kind:
         models = () if weights is None else _load(weights, issues, together=self.together)
         issues.raise_any()
         run: RunConfig = read["run"]
+        contracts = [*self.contracts(read[name]), *(model.made_for for model in models)]
+        if data is not None and sources is not None:
+            for key, text in data.strange(contracts).items():
+                issues.add(("data", key), text)
+            views = sorted({one.view for one in contracts if one.view is not None})
+            if data.input is None and len(views) > 1 and not data.force:
+                issues.add(
+                    ("data", "input"), f"the models were trained with {' and '.join(views)}: not for one job"
+                )
+            data = data.suited(contracts, build=sources.unbuilt)
+            for model in models if data.force else ():
+                model.made_for = Contract(view=data.input)
         begun = (run.folder / IDENTITY).is_file()
         resume = begun if request.resume is None else request.resume
         folder.check(run.folder, issues, begun=begun, resume=resume, dry=request.dry)
@@ -270,15 +285,14 @@ class Job:
         """Its data, built below the folder where they are not yet. Raises DataError if they cannot be used."""
         if self.sources is None or self.data is None:
             raise DataError(f"a job of kind {self.run.job} reads no data")
-        configs = [model.config for model in self.models]
-        return open_data(self.sources, self.data, self.input, configs, self.folder / "graphs")
+        return open_data(self.sources, self.data, self.input, self.models, self.folder / "graphs")
 
     @property
     def input(self) -> str:
         """What the model sees of each complex; a model that reads one segment alone decides that itself."""
         if self.model is not None and self.model.segment is not None:
             return f"segment{self.model.segment}"
-        return "complex" if self.data is None else self.data.input
+        return (None if self.data is None else self.data.input) or "complex"
 
     def tables(self) -> list[tuple[str, dict[str, Any]]]:
         """Every setting, defaults included, as tables of a TOML file."""
@@ -432,7 +446,7 @@ def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Source
         return sources
     if sources is not None and not sources.unbuilt:
         why = "nothing is built, data.source names data sets alone"
-        without_effect("data", data, ("cutoff", "fragments"), why, issues)
+        without_effect("data", data, ("cutoff", "rule", "fragments"), why, issues)
     if data.pockets_above is None:
         without_effect("data", data, ("pocket_residues",), "data.pockets_above is not given", issues)
     elif sources is not None and not sources.structures:

@@ -62,6 +62,9 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
             issues.add(
                 ("data", part), "its vocabulary differs from that of data.train; build both with the same"
             )
+    for part, dataset in opened.items():
+        for text in dataset.origin.others(opened["train"].origin) if "train" in opened else ():
+            issues.add(("data", part), f"{text} in data.train; build both alike")
     return opened
 
 
