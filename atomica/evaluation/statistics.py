@@ -380,7 +380,7 @@ def _verdict(metric: str, measures: Mapping[str, Measure], result: Mapping[str, 
         )
     if high < 0:
         return (
-            f"These data ({drawn}) show the model to be worse than the baseline{of}: it is no use as it is."
+            f"These data ({drawn}) show the model to be worse than the baseline{of}."
         )
     return f"These data ({drawn}) do not show the model to be better than the baseline{of}."
 
