@@ -316,8 +316,9 @@ class Trainer:
         if self.display is None or epoch < 2 or epoch & (epoch - 1):
             return
         for name, predicted in predictions.items():
-            known = self.valid.known[name]
-            same = monotony(self.valid.targets[name][known].numpy(), predicted[known].double().numpy())
+            known, classes = self.valid.known[name], getattr(self.model.head(name).config, "classes", ())
+            targets, said = self.valid.targets[name][known].numpy(), predicted[known].double().numpy()
+            same = monotony(targets, said, classes)
             if same:
                 self.display.line(
                     f"warning head {name} says {same} validation complexes after epoch {epoch}. {REMEDY}"

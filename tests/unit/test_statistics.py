@@ -68,6 +68,9 @@ def test_relatives_are_drawn_together():
     found = against(*copies, seed=0, groups=groups)
     assert found["clusters"] == 100
     assert width(found["model"]["auroc"]) == pytest.approx(alone, rel=0.15)
+    assert "can be trusted" not in found["verdict"]
+    few = against(*copies, seed=0, resamples=50, groups=groups // 20)
+    assert few["verdict"].endswith("of 5 clusters no interval can be trusted.")
     assert width(against(*copies, seed=0)["model"]["auroc"]) < 0.5 * alone
 
 
