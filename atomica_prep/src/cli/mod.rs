@@ -84,6 +84,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
+    /// Share the rows of an index out to train, valid and test, or to folds, without relatives in two of them
+    #[command(after_help = "Needs the Python package; `atomica-prep split --help` there shows all options.\n\n\
+        Example:\n  atomica-prep split complexes.csv --out split.csv")]
+    Split {
+        /// Arguments of that command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Check an index and the files that it names, without building anything
     #[command(after_help = "Exit codes: 0 nothing wrong, 3 problems found, 2 wrong usage, 130 interrupted.\n\n\
         Example:\n  atomica-prep check complexes.csv")]
@@ -273,6 +281,9 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
         )),
         Command::Convert { .. } => Err(usage(
             "convert: needs the atomica-prep command of the Python package, which knows the original's data".to_owned(),
+        )),
+        Command::Split { .. } => Err(usage(
+            "split: needs the atomica-prep command of the Python package, which compares chains and ligands".to_owned(),
         )),
         Command::Check(arguments) => check(&arguments, stop),
         Command::Merge(arguments) => merge(&arguments, stop),
