@@ -31,6 +31,7 @@ from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoders import settings_from
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.kernels import registry
+from atomica.nn.representations import Representation
 from atomica.spec import not_among
 
 __all__ = ["Losses", "Model", "load"]
@@ -124,6 +125,26 @@ class Model(nn.Module):
         A model that reads one segment alone (see `Head.segment`) gives the atoms and blocks of that segment.
         """
         return self.encoder(self._seen(self.inputs(graph)))
+
+    def represent(self, graph: Any, *wanted: Representation) -> list[Tensor]:
+        """Representations of a batched DGL graph (or `GraphInputs`), from one run of the encoder.
+
+        A complex without the partner that an interface is asked of gets zeros. Raises SpecError for one that the
+        encoder cannot give.
+
+        >>> from atomica.testing import graph_of, random_interface, small_model
+        >>> model = small_model()
+        >>> (found,) = model.represent(graph_of(model, random_interface(1)), Representation("z_graph", "mean_std"))
+        >>> found.shape
+        torch.Size([1, 320])
+        """
+        for one in wanted:
+            if problem := one.unserved(self.config):
+                raise SpecError(problem)
+        seen = self._seen(self.inputs(graph))
+        detailed = any(one.needs == "invariants" for one in wanted)
+        encoding = self.encoder.detailed(seen, blocks=True) if detailed else self.encoder(seen)
+        return [one.read(encoding, seen, self.encoder) for one in wanted]
 
     def _seen(self, inputs: GraphInputs) -> GraphInputs:
         return inputs if self.segment is None else inputs.only(self.segment)

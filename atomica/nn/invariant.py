@@ -20,7 +20,7 @@ from atomica import keys
 from atomica.data.graph import dgl
 from atomica.data.inputs import GraphInputs, Level
 from atomica.nn import encoders
-from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, LevelDetail
+from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, Features, LevelDetail
 from atomica.nn.irreps import IrrepSlot, Layout, spherical_harmonics
 from atomica.nn.layers import EmbeddingMixer, LengthEmbedding, block_queries
 from atomica.spec import setting
@@ -35,7 +35,7 @@ BLOCK_CUTOFF = 15.0
 class InvariantConfig(EncoderSettings):
     """Settings of the invariant encoder. Raises SpecError naming every value out of range."""
 
-    serves = (*EncoderSettings.serves, "detail")
+    serves = (*EncoderSettings.serves, "detail", "invariants")
 
     attention_heads: int = setting(
         4, "heads of attention, which share the width of features", choices=(1, 2, 4)
@@ -189,11 +189,15 @@ class InvariantEncoder(Encoder):
         # what a detailed encoding has besides: each edge carries some of its sender's features along its direction
         self.sent, self.gate = nn.Linear(atom, atom // 2), nn.Linear(size, atom // 2)
 
-    def forward(self, inputs: GraphInputs) -> Encoding:
-        return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type))[0], inputs)
+    @property
+    def layouts(self) -> tuple[Layout, Layout]:
+        return self.config.detail_layout, Layout((IrrepSlot(0, 1, self.config.block_hidden),))
 
-    def _above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
-        """Blocks and complexes from the features of atoms."""
+    def forward(self, inputs: GraphInputs) -> Encoding:
+        return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type))[0], inputs)[0]
+
+    def _above(self, atom: Tensor, inputs: GraphInputs) -> tuple[Encoding, Tensor]:
+        """Blocks and complexes from the features of atoms, and the features of blocks."""
         config, count = self.config, len(inputs.segment)
         sender = torch.arange(len(atom), device=atom.device) if config.atom_global else inputs.atoms.ordinary
         of = relation(sender, inputs.block_of_atom[sender], len(atom), count)
@@ -204,15 +208,19 @@ class InvariantEncoder(Encoder):
         sender = torch.arange(count, device=atom.device) if config.block_global else inputs.blocks.ordinary
         within = relation(sender, inputs.graph_of_block[sender], count, inputs.num_graphs)
         graph = self.blocks_to_complex(within, self.complex.expand(inputs.num_graphs, -1), block)
-        return Encoding(
+        encoding = Encoding(
             *(
                 F.normalize(self.outputs[name](x), dim=1)
                 for name, x in (("atom", atom), ("block", block), ("graph", graph))
             )
         )
+        return encoding, block
 
-    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
-        """Adds vectors: sums of directions of edges, times invariant numbers, so that they turn with the complex."""
+    def detailed(self, inputs: GraphInputs, *, blocks: bool = False) -> DetailedEncoding:
+        """Adds vectors: sums of directions of edges, times invariant numbers, so that they turn with the complex.
+
+        Blocks have scalars alone.
+        """
         level = inputs.atoms
         x, edges, features = self.atoms(level, self.atom_types(level.type))
         ends = level.x.double()
@@ -231,4 +239,5 @@ class InvariantEncoder(Encoder):
             distance=along.norm(dim=1),
             kinds=self.atoms.kinds.weight,
         )
-        return DetailedEncoding.of(self._above(x, inputs), detail)
+        encoding, above = self._above(x, inputs)
+        return DetailedEncoding.of(encoding, detail, Features(above, self.layouts[1]) if blocks else None)
