@@ -328,7 +328,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `complexes.parquet`, `blocks.parquet` and `atoms.parquet`, those that are asked for."""
     rows, chosen = data.rows, job.options.chosen
     _check_partners(data, chosen.values())
-    parts = {table: one.parts_of(model.encoder) for table, one in chosen.items()}
+    parts = {table: one.parts_of(model.config) for table, one in chosen.items()}
     told = {table: described(one, parts[table]) for table, one in chosen.items()}
 
     def make(positions: Indices) -> dict[str, pa.Table]:
@@ -483,5 +483,5 @@ def embed(
         records=tuple(one.record for one in done),
         failures=data.found.failures,
         representation={table: str(one) for table, one in asked.items()},
-        columns=asked["complexes"].parts_of(model.encoder),
+        columns=asked["complexes"].parts_of(model.config),
     )

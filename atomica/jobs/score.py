@@ -84,7 +84,7 @@ def colours(values: Floats) -> Floats:
     [0.0, 100.0, 50.0]
     """
     change = np.clip(1.0 - values, 0.0, None)
-    return 100.0 * change / max(float(change.max(initial=0.0)), 1e-12)
+    return 100.0 * (change / max(float(change.max(initial=0.0)), 1e-12))
 
 
 def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:

@@ -113,6 +113,11 @@ class EncoderSettings:
         """The irreps of `LevelDetail.features`, with `atom_hidden` even scalars first, if it serves "detail"."""
         raise NotImplementedError
 
+    @property
+    def block_layout(self) -> Layout:
+        """The irreps of `DetailedEncoding.blocks`, if it serves "invariants"."""
+        raise NotImplementedError
+
     def graph_options(self) -> dict[str, Any]:
         """Keyword arguments for `atomica.graph.batch` that build the graphs this encoder expects."""
         return {
@@ -177,6 +182,9 @@ class DetailedEncoding(Encoding):
         found.atoms, found.blocks = atoms, blocks
         return found
 
+    def _replace(self, **changes: Tensor) -> DetailedEncoding:
+        return DetailedEncoding.of(Encoding(*self)._replace(**changes), self.atoms, self.blocks)
+
 
 class Encoder(nn.Module):
     """Base class of all encoders: a batch of graphs → embeddings of atoms, blocks and complexes.
@@ -190,11 +198,6 @@ class Encoder(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-
-    @property
-    def layouts(self) -> tuple[Layout, Layout]:
-        """The irreps of the features of atoms and of blocks, for encoders that serve "invariants"."""
-        raise NotImplementedError
 
     def forward(self, inputs: GraphInputs) -> Encoding:
         """The embeddings; see `Encoding`."""

@@ -53,6 +53,11 @@ class EncoderConfig(EncoderSettings):
         """All irreps after the last layer."""
         return Layout(layer_slots(self.atom_hidden, self.layers))
 
+    @property
+    def block_layout(self) -> Layout:
+        """The same of blocks."""
+        return Layout(layer_slots(self.block_hidden, self.layers))
+
 
 class LevelEncoder(nn.Module):
     """The equivariant network of one level: `forward` maps [N, H] invariant inputs to [N, H] unit rows."""
@@ -202,12 +207,6 @@ class EquivariantEncoder(Encoder):
             EmbeddingMixer(config.embeddings, config.block_hidden) if config.embeddings.sizes else None
             for _ in range(2)
         )
-
-    @property
-    def layouts(self) -> tuple[Layout, Layout]:
-        widths = (self.config.atom_hidden, self.config.block_hidden)
-        atom, block = (Layout(layer_slots(width, self.config.layers)) for width in widths)
-        return atom, block
 
     def forward(self, inputs: GraphInputs) -> Encoding:
         return self.above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)

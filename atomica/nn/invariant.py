@@ -22,7 +22,7 @@ from atomica.data.inputs import GraphInputs, Level
 from atomica.nn import encoders
 from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, Features, LevelDetail
 from atomica.nn.irreps import IrrepSlot, Layout, spherical_harmonics
-from atomica.nn.layers import EmbeddingMixer, LengthEmbedding, block_queries
+from atomica.nn.layers import RADIAL_CUTOFF, EmbeddingMixer, LengthEmbedding, block_queries
 from atomica.spec import setting
 
 __all__ = ["InvariantConfig", "InvariantEncoder"]
@@ -45,6 +45,11 @@ class InvariantConfig(EncoderSettings):
     def detail_layout(self) -> Layout:
         """The scalars of atoms, and half as many vectors."""
         return Layout((IrrepSlot(0, 1, self.atom_hidden), IrrepSlot(1, -1, self.atom_hidden // 2)))
+
+    @property
+    def block_layout(self) -> Layout:
+        """The scalars of blocks."""
+        return Layout((IrrepSlot(0, 1, self.block_hidden),))
 
 
 class DglRelation:
@@ -99,61 +104,56 @@ Relation = DglRelation | IndexRelation
 
 
 def relation(sender: Tensor, receiver: Tensor, senders: int, receivers: int) -> Relation:
-    """Edges for `Attention`: a DGL graph, where DGL can hold one."""
+    """Edges from the nodes `sender` to the nodes `receiver`, both [E] int64, of as many as there are of either."""
     kind = DglRelation if sender.device.type == "cpu" else IndexRelation
     return kind(sender, receiver, senders, receivers)
 
 
 class Attention(nn.Module):
-    """One round of messages: receivers [R, H] take up what their senders [S, sent] tell, by attention → [R, H].
+    """One round of messages: receivers take up what their senders tell them, by attention.
 
-    edge_size: width of the edges' features, which add to scores and filter messages; 0: there are none.
+    `forward`: receivers x [R, H], senders [S, sent], features of edges [E, edge_size], if they have any → [R, H].
     """
 
     def __init__(self, config: InvariantConfig, sent: int, hidden: int, edge_size: int = 0) -> None:
         super().__init__()
         self.split = (config.attention_heads, hidden // config.attention_heads)
-        self.query, self.key, self.value = (nn.Linear(n, hidden) for n in (hidden, sent, sent))
+        self.query, self.value = nn.Linear(hidden, hidden), nn.Linear(sent, hidden)
+        self.key = nn.Linear(sent, hidden, bias=False)  # a bias would drop out of the softmax
         self.nearness = nn.Linear(edge_size, config.attention_heads) if edge_size else None
-        self.filter = nn.Linear(edge_size, hidden) if edge_size else None
-        self.output = nn.Linear(hidden, hidden)
+        self.output = nn.Sequential(nn.Linear(hidden, hidden), nn.Dropout(config.dropout))
         self.network = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden))
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2))
-        self.dropout = nn.Dropout(config.dropout)
+        self.norm_message, self.norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
 
     def forward(self, edges: Relation, x: Tensor, senders: Tensor, features: Tensor | None = None) -> Tensor:
-        # in the precision of x, also where autocast gives bfloat16, which DGL does not know everywhere
+        # all in the precision of x, also where autocast gives bfloat16, which DGL does not know
         query = self.query(x).unflatten(1, self.split).to(x.dtype)
         key, value = (one(senders).unflatten(1, self.split).to(x.dtype) for one in (self.key, self.value))
         score = edges.score(query, key) * self.split[1] ** -0.5
         if self.nearness is not None:
             score = score + self.nearness(features)[:, :, None].to(x.dtype)
-        weight = edges.softmax(score)
-        if self.filter is not None:
-            weight = weight * self.filter(features).unflatten(1, self.split).to(x.dtype)
-        message = self.output(edges.total(value, weight).flatten(1))
-        x = self.norms[0](x + self.dropout(message))
-        return self.norms[1](x + self.dropout(self.network(x)))
+        message = edges.total(value, edges.softmax(score))
+        x = self.norm_message(x + self.output(message.flatten(1)))
+        return self.norm(x + self.network(x))
 
 
 class LevelEncoder(nn.Module):
-    """Several rounds among the nodes of a level: [N, H] → [N, H]."""
+    """Rounds of messages among the nodes of a level."""
 
-    def __init__(self, config: InvariantConfig, hidden: int, length: LengthEmbedding) -> None:
+    def __init__(self, config: InvariantConfig, hidden: int, cutoff: float) -> None:
         super().__init__()
         self.kinds = nn.Embedding(len(keys.EDGE_TYPES), config.edge_size)
-        self.length = length
-        self.layers = nn.ModuleList(
-            Attention(config, hidden, hidden, config.edge_size) for _ in range(config.layers)
-        )
+        self.length = LengthEmbedding(config.edge_size, config.dropout, cutoff)
+        rounds = (Attention(config, hidden, hidden, config.edge_size) for _ in range(config.layers))
+        self.layers = nn.ModuleList(rounds)
 
     def forward(self, level: Level, x: Tensor) -> tuple[Tensor, Relation, Tensor]:
-        """The features of nodes, and the edges with theirs [E, edge_size]."""
+        """Nodes [N, H] → the same after all rounds; the edges among them, and features [E, edge_size] of these."""
         found = level.edges
-        edges = relation(found.sender, found.receiver, found.num_nodes, found.num_nodes)
-        # places far from the origin are close together: their differences in double precision
-        distance = (level.x[found.sender].double() - level.x[found.receiver].double()).norm(dim=1)
-        features = F.relu(self.length(distance) + self.kinds(found.kind))
+        edges = relation(found.sender, found.receiver, len(x), len(x))
+        # the difference of two places in double precision, so that it does not matter where the complex lies
+        distance = (level.x[found.sender].double() - level.x[found.receiver]).norm(dim=1)
+        features = F.relu(self.length(distance.to(x.dtype)) + self.kinds(found.kind))
         for layer in self.layers:
             x = layer(edges, x, x, features)
         return x, edges, features
@@ -161,83 +161,72 @@ class LevelEncoder(nn.Module):
 
 @encoders.register("invariant")
 class InvariantEncoder(Encoder):
-    """Attention along edges by distance and kind of edge, in DGL's message passing: a baseline, many times faster."""
+    """Attention by types, distances and kinds of edges, in DGL's message passing: a fast baseline."""
 
     Config = InvariantConfig
 
     def __init__(self, config: InvariantConfig) -> None:
         super().__init__(config)
-        atom, block, size = config.atom_hidden, config.block_hidden, config.edge_size
+        atom, block = config.atom_hidden, config.block_hidden
         self.atom_types = nn.Embedding(keys.ATOM_TYPES, atom)
         self.block_types = nn.Embedding(config.block_types, block)
         self.modalities = nn.Embedding(len(keys.MODALITIES), block) if config.modality_embedding else None
         self.mix_before, self.mix_after = (
             EmbeddingMixer(config.embeddings, block) if config.embeddings.sizes else None for _ in range(2)
         )
-        self.atoms = LevelEncoder(config, atom, LengthEmbedding(size, config.dropout))
+        self.atoms = LevelEncoder(config, atom, RADIAL_CUTOFF)
         self.atoms_to_block = Attention(config, atom, block)
-        self.blocks = LevelEncoder(config, block, LengthEmbedding(size, config.dropout, BLOCK_CUTOFF))
-        self.complex = nn.Parameter(torch.randn(block))  # what is asked of the blocks of every complex
+        self.blocks = LevelEncoder(config, block, BLOCK_CUTOFF)
+        self.complex = nn.Parameter(torch.randn(block))  # what every complex starts as
         self.blocks_to_complex = Attention(config, block, block)
-        self.outputs = nn.ModuleDict(
-            {
-                "atom": nn.Linear(atom, atom),
-                "block": nn.Linear(block, block),
-                "graph": nn.Linear(block, block),
-            }
+        self.out_atom, self.out_block, self.out_graph = (
+            nn.Linear(width, width) for width in (atom, block, block)
         )
-        # what a detailed encoding has besides: each edge carries some of its sender's features along its direction
-        self.sent, self.gate = nn.Linear(atom, atom // 2), nn.Linear(size, atom // 2)
-
-    @property
-    def layouts(self) -> tuple[Layout, Layout]:
-        return self.config.detail_layout, Layout((IrrepSlot(0, 1, self.config.block_hidden),))
+        self.sent, self.gate = nn.Linear(atom, atom // 2), nn.Linear(config.edge_size, atom // 2)
 
     def forward(self, inputs: GraphInputs) -> Encoding:
         return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type))[0], inputs)[0]
 
     def _above(self, atom: Tensor, inputs: GraphInputs) -> tuple[Encoding, Tensor]:
-        """Blocks and complexes from the features of atoms, and the features of blocks."""
-        config, count = self.config, len(inputs.segment)
-        sender = torch.arange(len(atom), device=atom.device) if config.atom_global else inputs.atoms.ordinary
-        of = relation(sender, inputs.block_of_atom[sender], len(atom), count)
-        query = block_queries(inputs, self.block_types, self.mix_before, self.modalities)
-        block = self.blocks(inputs.blocks, self.atoms_to_block(of, query, atom))[0]
+        """Blocks and complexes from atoms, and the features of blocks.
+
+        Global nodes tell something only where they are told something.
+        """
+        atoms, blocks, config = inputs.atoms, inputs.blocks, self.config
+        sender = atoms.ordinary if not config.atom_global else torch.arange(len(atom), device=atom.device)
+        of = relation(sender, inputs.block_of_atom[sender], len(atom), len(blocks.type))
+        block = self.atoms_to_block(
+            of, block_queries(inputs, self.block_types, self.mix_before, self.modalities), atom
+        )
+        block = self.blocks(blocks, block)[0]
         if self.mix_after is not None:
             block = self.mix_after(block, inputs)
-        sender = torch.arange(count, device=atom.device) if config.block_global else inputs.blocks.ordinary
-        within = relation(sender, inputs.graph_of_block[sender], count, inputs.num_graphs)
+        sender = blocks.ordinary if not config.block_global else torch.arange(len(block), device=atom.device)
+        within = relation(sender, inputs.graph_of_block[sender], len(block), inputs.num_graphs)
         graph = self.blocks_to_complex(within, self.complex.expand(inputs.num_graphs, -1), block)
-        encoding = Encoding(
-            *(
-                F.normalize(self.outputs[name](x), dim=1)
-                for name, x in (("atom", atom), ("block", block), ("graph", graph))
-            )
-        )
-        return encoding, block
+        outputs = (self.out_atom(atom), self.out_block(block), self.out_graph(graph))
+        return Encoding(*(F.normalize(output, dim=1) for output in outputs)), block
 
     def detailed(self, inputs: GraphInputs, *, blocks: bool = False) -> DetailedEncoding:
-        """Adds vectors: sums of directions of edges, times invariant numbers, so that they turn with the complex.
+        """Adds vectors to atoms: sums of the directions of edges times invariant numbers, which turn as the complex.
 
         Blocks have scalars alone.
         """
-        level = inputs.atoms
-        x, edges, features = self.atoms(level, self.atom_types(level.type))
-        ends = level.x.double()
-        direction = spherical_harmonics(ends[level.edges.sender] - ends[level.edges.receiver])[:, 1:4].to(
-            x.dtype
-        )
-        weight = direction[:, :, None] * self.gate(features).to(x.dtype)[:, None, :]
-        vectors = edges.total(self.sent(x).to(x.dtype)[:, None, :], weight)
+        level, ends = inputs.atoms, inputs.atoms.x.double()
+        atom, edges, features = self.atoms(level, self.atom_types(level.type))
+
+        def harmonics(sender: Tensor, receiver: Tensor) -> tuple[Tensor, Tensor]:
+            vectors = ends[sender] - ends[receiver]
+            return spherical_harmonics(vectors).to(atom.dtype), vectors.norm(dim=1)
+
+        direction = harmonics(level.edges.sender, level.edges.receiver)[0][:, 1:4]
+        weight = direction[:, :, None] * self.gate(features).to(atom.dtype)[:, None, :]
+        vectors = edges.total(self.sent(atom).to(atom.dtype)[:, None, :], weight)
         plan = level.edges.plan
-        along = ends[plan.sender] - ends[plan.receiver]
-        detail = LevelDetail(
-            features=torch.cat([x, vectors.flatten(1)], dim=1),
-            layout=self.config.detail_layout,
-            plan=plan,
-            y=spherical_harmonics(along).to(x.dtype),
-            distance=along.norm(dim=1),
-            kinds=self.atoms.kinds.weight,
+        y, distance = harmonics(plan.sender, plan.receiver)
+        found = torch.cat([atom, vectors.flatten(1)], dim=1)
+        detail = LevelDetail(found, self.config.detail_layout, plan, y, distance, self.atoms.kinds.weight)
+        encoding, above = self._above(atom, inputs)
+        return DetailedEncoding.of(
+            encoding, detail, Features(above, self.config.block_layout) if blocks else None
         )
-        encoding, above = self._above(x, inputs)
-        return DetailedEncoding.of(encoding, detail, Features(above, self.layouts[1]) if blocks else None)

@@ -124,12 +124,11 @@ class Representation:
             chosen = chosen & (inputs.segment == self.segment)
         return pooled(blocks, chosen, inputs, self.pool)
 
-    def parts_of(self, encoder: Encoder) -> dict[str, int]:
+    def parts_of(self, config: EncoderSettings) -> dict[str, int]:
         """What its columns are, in order: name of each part and how many columns it has."""
-        config = encoder.config
         if self.name.startswith("h"):
             return {"h": config.atom_hidden if self.level == "atom" else config.block_hidden}
-        of_atom, of_block = encoder.layouts
+        of_atom, of_block = config.detail_layout, config.block_layout
         scalars, wide = of_atom.channels[0], products_width(of_atom)
         if self.level == "atom":
             return {"scalars": scalars, "products": wide}

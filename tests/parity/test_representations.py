@@ -58,7 +58,7 @@ def test_of_the_batch_and_alone(case, prefix):
     for key, one, values in zip(keys, wanted, found, strict=True):
         bar = BAR * float(numbers[key].abs().max())
         torch.testing.assert_close(values, numbers[key], atol=bar, rtol=0, msg=key)
-        assert sum(one.parts_of(model.encoder).values()) == values.shape[1], key
+        assert sum(one.parts_of(model.config).values()) == values.shape[1], key
 
 
 def test_features_of_nodes(case):

@@ -24,6 +24,7 @@ from atomica.heads.metrics import BalancedAccuracy, Mean, Perplexity
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.model.model import Model
+from atomica.nn import encoders
 from atomica.nn.encoding import DetailedEncoding, EmbeddingConfig
 from atomica.nn.equivariant import EncoderConfig
 from atomica.spec import setting
@@ -42,10 +43,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("encoder", encoders.BUILT_IN)
 @pytest.mark.parametrize("kind", CASES)
-def test_heads_pass_the_shared_checks(kind):
-    head, encoder = CASES[kind]
-    check_model(small_model(kind, head, **encoder))
+def test_heads_pass_the_shared_checks(kind, encoder):
+    head, settings = CASES[kind]
+    check_model(small_model(kind, head, encoder=encoder, **settings))
 
 
 def test_every_kind_is_tested_and_found():
@@ -424,7 +426,7 @@ def test_perturbations_are_checked():
 
 
 def test_details_are_computed_on_request_only(monkeypatch):
-    plain, rich = small_model(layers=2), small_model("denoise", layers=2)
+    plain, rich = small_model(head={"readout": "graph"}, layers=2), small_model("denoise", layers=2)
     inputs = inputs_of(rich, random_interface(1))
     encoding = rich.encoder.detailed(inputs)
     assert isinstance(encoding, DetailedEncoding)

@@ -34,18 +34,19 @@ def test_neither_place_nor_mates_matter(one):
     matrix, shift = random_motion(3)
     moved = {**together, "X": (together["X"] @ matrix.T + shift).astype("float32")}
     torch.testing.assert_close(rows(model, moved, one), alone, atol=4 * bar, rtol=0)
-    assert sum(one.parts_of(model.encoder).values()) == alone.shape[1]
+    assert sum(one.parts_of(model.config).values()) == alone.shape[1]
 
 
 def test_widths_are_those_of_the_original():
     """56, 160 and 480 numbers for eight channels and three layers."""
     encoder = small_model().encoder
     wide = [
-        sum(Representation(f"z_{level}").parts_of(encoder).values()) for level in ("atom", "block", "graph")
+        sum(Representation(f"z_{level}").parts_of(encoder.config).values())
+        for level in ("atom", "block", "graph")
     ]
     assert wide == [56, 160, 480]
     shallow = small_model(layers=1, atom_hidden=4).encoder
-    assert sum(Representation("z_atom").parts_of(shallow).values()) == 4 + 2 * 3
+    assert sum(Representation("z_atom").parts_of(shallow.config).values()) == 4 + 2 * 3
 
 
 def test_what_global_atoms_say_is_constant():
@@ -53,7 +54,7 @@ def test_what_global_atoms_say_is_constant():
     model, one = small_model(), Representation("z_graph")
     found = torch.cat([rows(model, random_interface(seed), one) for seed in range(4)])
     still = (found == found[0]).all(dim=0)
-    names = [name for name, width in one.parts_of(model.encoder).items() for _ in range(width)]
+    names = [name for name, width in one.parts_of(model.config).items() for _ in range(width)]
     assert {name for name, same in zip(names, still.tolist(), strict=True) if same} == {
         "global.atoms_mean",
         "global.atoms_deviation",

@@ -18,12 +18,13 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from unit.test_convolution import case
 
-from atomica import EncoderConfig, Model, open_dataset
+from atomica import Model, open_dataset
 from atomica.data import graph, noise
 from atomica.data.noise import NoiseConfig
 from atomica.data.transfer import mapped
 from atomica.heads import head_class
-from atomica.nn import couplings
+from atomica.nn import couplings, invariant
+from atomica.nn.encoders import settings_from
 from atomica.nn.irreps import spherical_harmonics
 from atomica.nn.kernels import registry
 from atomica.train import step
@@ -52,6 +53,8 @@ CASES = [
     ("binary", {"reference_quirks": True}, TORSIONS),
     ("binary", {"embeddings": {"sizes": (3,)}}, TORSIONS),
     ("affinity", {"embeddings": {"sizes": (3, 2)}}, TORSIONS),
+    ("interface", {"kind": "invariant", "modality_embedding": True}, TORSIONS),
+    ("denoise masked_block", {"kind": "invariant", "embeddings": {"sizes": (3, 2)}}, TORSIONS),
 ]
 
 
@@ -71,7 +74,7 @@ class NoCopies(TorchDispatchMode):
 def model_and_batch(heads, settings, kinds):
     """A model, and of one batch its inputs, targets and labelled rows."""
     torch.manual_seed(0)
-    config = EncoderConfig(**{"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 2, **settings})
+    config = settings_from({"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 2, **settings})
     own = {**HEADS, "denoise": {"atom": 1.0} if kinds.gaussian_sigma else {}}
     classes = {name: head_class(name) for name in heads.split()}
     model = Model(
@@ -114,7 +117,9 @@ def without_data(mode, device, model, *batch):
 @pytest.mark.parametrize(("heads", "settings", "kinds"), CASES)
 def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, device):
     model, inputs, targets, rows = model_and_batch(heads, settings, kinds)
-    model.use_kernel("torch")  # as on a GPU
+    # all as on a GPU
+    model.use_kernel("torch")
+    monkeypatch.setattr(invariant, "DglRelation", invariant.IndexRelation)
     expected = model.loss_of(model.outputs(inputs), targets, rows).total  # constants are made once
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     inputs, targets, rows = without_data(mode, device, model, inputs, targets, rows)
