@@ -6,6 +6,8 @@
 //!    Result<Structure>`. It gives its residues and atoms in file order to a `Builder` (`builder.rs`), which joins what
 //!    is split and settles alternate locations; what it mends it counts with `builder.notes.repair`, what it cannot
 //!    read goes to `builder.notes.problems`, with line and columns. `pdb.rs` shows all of it.
+//!    A second function, `sites`, reads every record of all models into the same `Builder` and says where its B-factor
+//!    is written (`sites.rs`).
 //! 2. One row in `FORMATS`, and `mod mine;`. The index, `--discover`, `check`, Python and the packings `.gz` and
 //!    `.zst` follow from the row.
 //! 3. One writer in `tests/written/mod.rs`, and one line in the test `one_entry_in_all_formats` of
@@ -29,14 +31,17 @@ mod number;
 mod options;
 mod packing;
 mod pdb;
+mod sites;
 mod words;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 pub use assembly::Assembly;
 use assembly::Described;
 pub use options::{Ids, Options, Strictness};
 use packing::{load, text, unpacked, Packing};
+pub use sites::Sites;
 
 use crate::error::{Error, Result};
 use crate::structure::{Source, Structure};
@@ -50,6 +55,8 @@ struct Format {
     /// Has the archive's ids besides the author's.
     label_ids: bool,
     parse: fn(&[u8], &str, Options) -> Result<Structure>,
+    /// Every record, and the places of their B-factors.
+    sites: fn(&[u8], &str, Options) -> Result<Sites>,
     /// The biological assemblies that a file describes.
     assemblies: fn(&[u8], &str) -> Result<Described>,
 }
@@ -60,6 +67,7 @@ const FORMATS: &[Format] = &[
         text: true,
         label_ids: false,
         parse: pdb::parse,
+        sites: pdb::sites,
         assemblies: |text, _| Ok(assembly::of_pdb(text)),
     },
     Format {
@@ -67,9 +75,17 @@ const FORMATS: &[Format] = &[
         text: true,
         label_ids: true,
         parse: mmcif::parse,
+        sites: mmcif::sites,
         assemblies: mmcif::assemblies,
     },
-    Format { extensions: &["bcif"], text: false, label_ids: true, parse: bcif::parse, assemblies: bcif::assemblies },
+    Format {
+        extensions: &["bcif"],
+        text: false,
+        label_ids: true,
+        parse: bcif::parse,
+        sites: bcif::sites,
+        assemblies: bcif::assemblies,
+    },
 ];
 
 fn kind_of(path: &Path) -> Option<(&'static Format, Packing)> {
@@ -138,15 +154,27 @@ pub fn read_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) ->
     read_as(raw, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_as(raw: &[u8], (format, packing): (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
-    let bytes = unpacked(raw, packing, options.max_decompressed, shown)?;
-    let text = if format.text { text(bytes, shown)? } else { bytes };
-    if format.text && text.iter().all(u8::is_ascii_whitespace) {
-        return Err(Error::EmptyFile { path: shown.to_owned() });
-    }
-    if !format.label_ids && !options.ids.usual() {
-        return Err(Error::NoLabelIds { path: shown.to_owned() });
-    }
+/// Reads every record of an atom in a structure file; `shown` is its name in messages.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_sites(path: &Path, shown: &str, options: Options) -> Result<Sites> {
+    let kind = kind_of(path).ok_or_else(|| unknown_format(shown))?;
+    let (raw, _) = load(path, shown)?;
+    (kind.0.sites)(&text_of(&raw, kind, shown, options)?, shown, options)
+}
+
+/// [`read_sites`] for the bytes of a file that would end with `extension`.
+///
+/// # Errors
+/// As [`read_bytes`].
+pub fn read_sites_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) -> Result<Sites> {
+    let kind = kind_of_extension(extension, shown)?;
+    (kind.0.sites)(&text_of(raw, kind, shown, options)?, shown, options)
+}
+
+fn read_as(raw: &[u8], kind: (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
+    let (format, text) = (kind.0, text_of(raw, kind, shown, options)?);
     match options.assembly {
         Assembly::None => (format.parse)(&text, shown, options),
         Assembly::Models if format.label_ids => (format.parse)(&text, shown, options),
@@ -195,6 +223,24 @@ fn labels(structure: &Structure, labelled: &Structure) -> Vec<String> {
         structure.positions_of(residue).first().and_then(|p| known.get(&key(p))).copied().unwrap_or_default().to_owned()
     };
     structure.residues.iter().map(chain).collect()
+}
+
+/// What is to be parsed.
+fn text_of<'a>(
+    raw: &'a [u8],
+    (format, packing): (&Format, Packing),
+    shown: &str,
+    options: Options,
+) -> Result<Cow<'a, [u8]>> {
+    let bytes = unpacked(raw, packing, options.max_decompressed, shown)?;
+    let text = if format.text { text(bytes, shown)? } else { bytes };
+    if format.text && text.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::EmptyFile { path: shown.to_owned() });
+    }
+    if !format.label_ids && !options.ids.usual() {
+        return Err(Error::NoLabelIds { path: shown.to_owned() });
+    }
+    Ok(text)
 }
 
 fn kind_of_extension(extension: &str, shown: &str) -> Result<(&'static Format, Packing)> {

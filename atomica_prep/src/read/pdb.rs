@@ -9,9 +9,13 @@ use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::chains::{self, Plan};
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::options::Options;
+use super::sites::{Places, Sites};
 use crate::error::{quote, Problem, Result};
 use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
+
+/// What holds atoms.
+const EXPECTED: &str = "lines ATOM or HETATM";
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let (reader, end) = read(text, Plan::default(), options);
@@ -19,7 +23,39 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
         Some(plan) => read(text, plan, options).0,
         None => reader,
     };
-    reader.builder.finish(shown, "lines ATOM or HETATM")
+    reader.builder.finish(shown, EXPECTED)
+}
+
+/// The atom lines of all models; each model, or frame, is read as if it were the first.
+pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites> {
+    let (reader, end) = read(text, Plan::default(), options);
+    let plan = odd_chains(&reader, text.get(..end).unwrap_or(text)).unwrap_or_default();
+    let two_letters = plan.two_letters;
+    let mut reader = Reader::new(text, plan, options);
+    let (mut first, mut begin) = (true, 0);
+    let (mut first_model, mut b_factors, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, whole) in (1..).zip(text.split_inclusive(|c| *c == b'\n')) {
+        // Some files have more than one carriage return at the end of a line.
+        let ends = whole.iter().rev().take_while(|c| matches!(c, b'\n' | b'\r')).count();
+        let line = whole.get(..whole.len() - ends).unwrap_or(whole);
+        let before = reader.builder.atoms();
+        if reader.line(line, number, begin).is_some() {
+            let plan = Plan { two_letters, ..Plan::default() };
+            let (in_model, builder) = (reader.in_model, reader.builder);
+            let next = Reader::new(text, plan, options);
+            reader = Reader { builder, in_model, looked_through: begin, ..next };
+            let _ = reader.line(line, number, begin);
+            first = false;
+        }
+        if reader.builder.atoms() > before {
+            let [from, to] = [60, 66].map(|column| column.min(line.len()));
+            first_model.push(first);
+            b_factors.push(line.get(from..to).and_then(decimal).unwrap_or(f64::NAN));
+            places.push((begin + from..begin + to, 60 - from));
+        }
+        begin += whole.len();
+    }
+    Ok(Sites::new(reader.builder.records(shown, EXPECTED)?, first_model, b_factors, text, Places::Columns(places)))
 }
 
 /// Reads a text; gives where what is read of it ends as well.
@@ -316,6 +352,7 @@ impl<'a> Reader<'a> {
                 let what =
                     || format!("a MODEL begins, and the atoms before it are without {what}; they are the first model");
                 self.repair(Repair::ModelNotEnded, line, 1, 6, what);
+                self.in_model = true;
                 return Some(Unread::OtherModel);
             }
             (Some(line), _) => {
