@@ -21,7 +21,7 @@ class AffinityConfig(RegressionConfig):
 class AffinityHead(RegressionHead):
     """[activation, dropout, linear] × layers on each block's embedding, summed over the blocks of a complex.
 
-    Global blocks count only where the encoder has edges to them. `forward` and `predict` give pK [G]. External
+    Global blocks count only where the encoder has edges to them. `predict` gives pK [G]. External
     features of blocks are a setting of the encoder, `EncoderSettings.embeddings`.
     """
 
