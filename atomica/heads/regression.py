@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.heads import register, values_met
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings
 
 __all__ = ["RegressionConfig", "RegressionHead"]
 
@@ -23,38 +23,34 @@ SMALLEST_SPREAD = 1e-6
 """Of labels, relative to their size, below which they count as all the same."""
 
 
-class RegressionConfig(NetworkConfig):
+class RegressionConfig(ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "regression"`. Raises SpecError naming every value out of range."""
 
 
 @register("regression")
-class RegressionHead(Head):
-    """[activation, dropout, linear] × layers on the complex's embedding; loss: mean squared error.
+class RegressionHead(ReadoutHead):
+    """A network on what `readout` names; loss: mean squared error.
 
     `forward` gives [G], in the unit of the labels if nothing was learnt of these, else in standard deviations from
     their mean; `predict` gives [G] in the unit of the labels.
     """
 
-    Config = RegressionConfig
+    Config: ClassVar[type] = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
     baseline = "contacts"
-    standard: tuple[float, float] = (0.0, 1.0)
+    label_scale: tuple[float, float] = (0.0, 1.0)
     plots = ("scatter", "errors", "largest_errors")
 
     def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        self.network = config.network(encoder.block_hidden)
-
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph).squeeze(1)
+        super().__init__(config, encoder, 1, config.network)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        mean, scale = self.standard
+        mean, scale = self.label_scale
         return F.mse_loss(output, (target.to(output.dtype) - mean) / scale)
 
     def predict(self, output: Tensor) -> Tensor:
-        mean, scale = self.standard
+        mean, scale = self.label_scale
         return output * scale + mean
 
     def learn_labels(self, target: Tensor) -> None:
@@ -62,7 +58,7 @@ class RegressionHead(Head):
         values = target.double()
         scale = float(values.std(correction=0)) if len(values) > 1 else 0.0
         if scale > SMALLEST_SPREAD * max(1.0, float(values.abs().max())):
-            self.standard = (float(values.mean()), scale)
+            self.label_scale = (float(values.mean()), scale)
 
     @classmethod
     def encode_labels(cls, config: RegressionConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:

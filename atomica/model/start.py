@@ -15,7 +15,7 @@ from atomica.model.model import Model
 from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
 
-__all__ = ["InitConfig", "inherit", "initialise", "take_standards"]
+__all__ = ["InitConfig", "inherit", "initialise", "take_label_scales"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,21 +95,21 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
         lines.append(f"heads.{name} left fresh{why}")
         for copy in head.encoder_copies:
             lines.append(_copy(head.get_submodule(copy), encoder, f"heads.{name}.{copy}"))
-    take_standards(model, source, only=loaded)
+    take_label_scales(model, source, only=loaded)
     unused = [name for name in saved if name not in model.heads]
     if unused:
         lines.append(f"not used: heads {', '.join(unused)} of the saved model")
     return lines
 
 
-def take_standards(model: Model, folder: Path, only: Collection[str] | None = None) -> None:
+def take_label_scales(model: Model, folder: Path, only: Collection[str] | None = None) -> None:
     """Let heads of a model, or `only` some, mean by their outputs what those of a saved one of the same names mean."""
     for entry in _read_description(folder)["heads"]:
         if (
             entry["name"] in (model.heads if only is None else only)
-            and (head := model.head(entry["name"])).standard is not None
+            and (head := model.head(entry["name"])).label_scale is not None
         ):
-            head.standard = tuple(entry.get("standard") or (0.0, 1.0))
+            head.label_scale = tuple(entry.get("label_scale") or (0.0, 1.0))
 
 
 def _check_kind(own: EncoderSettings, saved: Mapping[str, Any]) -> None:

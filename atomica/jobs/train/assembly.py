@@ -25,7 +25,7 @@ from atomica.jobs.train.spec import Spec, read_spec
 from atomica.model.contract import Contract
 from atomica.model.format import saved_encoder
 from atomica.model.model import Model, saved_contract
-from atomica.model.start import inherit, initialise, take_standards
+from atomica.model.start import inherit, initialise, take_label_scales
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
@@ -189,7 +189,7 @@ def _build_model(
     for name, target in targets.items():
         heads[name].learn_labels(target)
     if found is not None:
-        take_standards(model, found.folder)
+        take_label_scales(model, found.folder)
     elif checked.init.init is not None:
         try:
             started = initialise(model, checked.init.init)
