@@ -232,14 +232,14 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
     """
     weights, settings = _files(Path(path), None if config is None else Path(config))
     if settings is None:
-        return load_own(path, device)
+        return load_own(weights.parent, device)
     return load_reference(settings, weights).to(environment.device(device))
 
 
 def made_for(path: str | Path, *, config: str | Path | None = None) -> Contract:
     """What a trained model was made for, without its weights; arguments and errors as of `load`."""
-    _, settings = _files(Path(path), None if config is None else Path(config))
-    return saved_contract(path) if settings is None else _CONTRACT
+    weights, settings = _files(Path(path), None if config is None else Path(config))
+    return saved_contract(weights.parent) if settings is None else _CONTRACT
 
 
 def weights_file(path: str | Path, config: str | Path | None = None) -> Path:
@@ -249,6 +249,7 @@ def weights_file(path: str | Path, config: str | Path | None = None) -> Path:
 
 def _files(path: Path, config: Path | None) -> tuple[Path, Path | None]:
     """Weights, and settings if they are the original's, of what `path` names."""
+    path, config = path.expanduser(), None if config is None else config.expanduser()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir():

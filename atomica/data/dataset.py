@@ -242,6 +242,11 @@ class Dataset(Complexes):
         return self._texts("id")
 
     @property
+    def checksums(self) -> list[str]:
+        """SHA-256 of the structure file of every complex, in row order."""
+        return self._texts("source_sha256")
+
+    @property
     def splits(self) -> list[str | None]:
         """The split column: train, valid, test, or None, per row."""
         return self._texts("split")
@@ -367,6 +372,11 @@ class Mixture(Complexes):
         return [name for one in self.sets for name in one.ids]
 
     @property
+    def checksums(self) -> list[str]:
+        """SHA-256 of the structure file of every complex; see `Dataset.checksums`."""
+        return [checksum for one in self.sets for checksum in one.checksums]
+
+    @property
     def splits(self) -> list[str | None]:
         """The split column of all sets."""
         return [split for one in self.sets for split in one.splits]
@@ -407,7 +417,7 @@ def open_dataset(path: str | Path) -> Dataset:
     ShardError if a shard is missing, damaged, or differs from the manifest in size or rows.
     """
     name = str(path)
-    folder = _demo(name) if name.startswith(DEMO) else Path(path)
+    folder = _demo(name) if name.startswith(DEMO) else Path(path).expanduser()
     if not folder.exists():
         raise DataError(f"{name}: no such folder")
     if not folder.is_dir():

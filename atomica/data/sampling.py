@@ -57,7 +57,10 @@ class DataConfig:
         None, "validation set or sets; absent: rows of `train` whose split is valid", path=True
     )
     test: str | tuple[str, ...] | None = setting(
-        None, "test set or sets; absent: rows of `train` whose split is test, if any", path=True
+        None,
+        "test set or sets, of which all rows are taken; absent, or the same as `train`: rows of `train` whose split is "
+        "test, if any",
+        path=True,
     )
     embeddings: str | tuple[str, ...] | None = setting(
         None,
@@ -184,7 +187,7 @@ class Rows:
     """The complexes of one part (train, valid or test) that a run uses.
 
     rows [N]: row numbers in `dataset`; blocks [N]: blocks the model sees of each; skipped: reason → count of
-    complexes left out; cropped: how many are cropped to fit.
+    complexes left out; cropped: how many are cropped to fit; note: what a person should know of the choice.
     """
 
     part: str
@@ -193,6 +196,7 @@ class Rows:
     blocks: Indices
     skipped: Mapping[str, int]
     cropped: int = 0
+    note: str = ""
 
     def __len__(self) -> int:
         """Number of complexes."""
@@ -210,6 +214,12 @@ class Rows:
         ids = self.dataset.ids
         return [ids[row] for row in self.rows]
 
+    @property
+    def checksums(self) -> list[str]:
+        """SHA-256 of the structure file of each."""
+        found = self.dataset.checksums
+        return [found[row] for row in self.rows]
+
     def texts(self, column: str) -> list[str | None]:
         """What a label or metadata column says of each. Raises DataError if the data have no such column."""
         found = self.dataset.column(column)
@@ -226,12 +236,16 @@ def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, ow
     """The complexes of one part of the data; those with too many blocks are skipped, or to be cropped.
 
     own: the data set was named for this part (`data.valid = ...`), so that all its rows belong to it if it
-    has no splits at all. In a data set with splits, only the rows of this part's split are used. With `data.fold` folds
-    decide instead; raises DataError if they cannot.
+    has no splits at all. In a data set with splits, only the rows of this part's split are used; but of a test set all
+    are, unless it is that of `data.train`. With `data.fold` folds decide instead; raises DataError if they cannot.
     """
     found = dataset.rows_of(part, own=own) if config.fold is None else rows_of_fold(dataset, part, config)
-    rows = found.astype(np.int64)
-    chosen = Rows(part, dataset, rows, dataset.block_counts(config.input)[rows], {})
+    rows, note = found.astype(np.int64), ""
+    apart = own and part == "test" and not set(config.paths("test")) & set(config.paths("train"))
+    if apart and config.fold is None and len(rows) < len(dataset):
+        note = f"all {len(dataset)} complexes of data.test are taken, though its split column says test of {len(rows)}"
+        rows = np.arange(len(dataset))
+    chosen = Rows(part, dataset, rows, dataset.block_counts(config.input)[rows], {}, note=note)
     if config.input != "complex":
         # One block is the global block alone, none a partner that is not there.
         chosen = chosen.keep(chosen.blocks > 1, f"no {config.input}")

@@ -92,6 +92,7 @@ class Head(nn.Module):
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
     baseline: what its answers are compared with on test rows, of `evaluation.baseline.BASELINES`: "composition", also
     "contacts" between the partners, "neighbours" for answers of blocks, or "none".
+    label_scale: mean and standard deviation of the labels that stand for 0 and 1 in its output; None: it has no such.
     plots: what reports show of its predictions beside their labels; names of `atomica.report.predictions.PLOTS`.
     """
 
@@ -104,6 +105,7 @@ class Head(nn.Module):
     monitor_mode: ClassVar[str] = "min"
     baseline: ClassVar[str] = "composition"
     plots: ClassVar[tuple[str, ...]] = ()
+    label_scale: tuple[float, float] | None = None
 
     def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__()
@@ -198,6 +200,9 @@ class Head(nn.Module):
     def encode_labels(cls, config: Any, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Label texts [G] → targets, and a bool [G] that is False where a row has no usable label."""
         raise NotImplementedError
+
+    def learn_labels(self, target: Tensor) -> None:
+        """What it takes from the training labels before it is trained, such as their mean; saved as `label_scale`."""
 
     def metrics(self) -> Any:
         """A fresh `torchmetrics.MetricCollection`, updated with (prediction, target)."""

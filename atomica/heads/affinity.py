@@ -25,7 +25,7 @@ class AffinityConfig(BlockReadoutConfig):
 class AffinityHead(RegressionHead):
     """A network on what `readout` names of each block, summed over the blocks of a complex.
 
-    Global blocks count only where the encoder has edges to them. `forward` and `predict` give pK [G]. External
+    Global blocks count only where the encoder has edges to them. `predict` gives pK [G]. External
     features of blocks are a setting of the encoder, `EncoderSettings.embeddings`.
     """
 

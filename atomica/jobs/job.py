@@ -28,6 +28,7 @@ from atomica.files import (
     SOME_FAILED,
     SPEC,
     sha256_of,
+    to_json,
     write_json,
     write_text,
 )
@@ -392,7 +393,7 @@ class Job:
                 journal.say(told[-1])
         result = self.kind.run(self, journal, **given)
         if lost:
-            write_text(self.folder / FAILURES, "".join(json.dumps(row) + "\n" for row in lost))
+            write_text(self.folder / FAILURES, "".join(to_json(row) + "\n" for row in lost))
             journal.say(f"failed  {len(lost)} inputs, listed in {self.folder / FAILURES}")
         failed = len(lost) + result.failed
         self._finish(result, failed, time.monotonic() - began, journal, told)

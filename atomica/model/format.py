@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from atomica.errors import DataError
-from atomica.files import CHECKSUMS, damage
+from atomica.files import BEST, CHECKPOINTS, CHECKSUMS, LAST, damage
 from atomica.nn.encoders import DEFAULT
 
 __all__ = ["WEIGHTS", "saved_encoder"]
@@ -26,7 +26,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     """What `model.json` in `folder` says. Raises DataError if it, or the weights, are not there."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model{hint(folder)}")
     _verify(folder, DESCRIPTION)
     try:
         found = json.loads((folder / DESCRIPTION).read_text())
@@ -34,6 +34,14 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / DESCRIPTION}: not valid JSON ({error})") from error
     _check_format(found)
     return dict(found)
+
+
+def hint(folder: Path) -> str:
+    """What somebody may have meant who names the folder of a run, or of its checkpoints, as a model."""
+    for place in (folder / CHECKPOINTS / BEST, folder / BEST, folder / CHECKPOINTS / LAST):
+        if (place / WEIGHTS).is_file():
+            return f"; did you mean {place}?"
+    return ""
 
 
 def _check_format(description: Any) -> None:

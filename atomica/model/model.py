@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from atomica.data.record import Record
 from atomica.data.sampling import plan_batches
 from atomica.data.transfer import moved
 from atomica.errors import DataError, SpecError
-from atomica.files import CHECKSUMS, write_bytes
+from atomica.files import CHECKSUMS, to_json, write_bytes
 from atomica.heads import Head, head_class, kind_of
 from atomica.model.contract import Contract
 from atomica.model.format import (
@@ -350,6 +349,8 @@ class Model(nn.Module):
         for name, output in outputs.items():
             head, target = self.head(name), targets.get(name)
             if target is not None:
+                if head.targets == "labels":
+                    _check_shape(name, output, target)
                 target = moved(target, device)
             own = None if rows is None else rows.get(name)
             if own is not None:
@@ -407,6 +408,7 @@ class Model(nn.Module):
                     "kind": self.kinds[name],
                     "weight": self.weights[name],
                     "config": dataclasses.asdict(self.head(name).config),
+                    "label_scale": self.head(name).label_scale,
                 }
                 for name in self.heads
             ],
@@ -420,7 +422,10 @@ class Model(nn.Module):
         heads, kinds, weights = {}, {}, {}
         for entry in description["heads"]:
             kind = head_class(entry["kind"])
-            heads[entry["name"]] = kind(kind.Config(**{**kind.before(encoder), **entry["config"]}), encoder)
+            own = {**kind.before(encoder), **entry["config"]}
+            heads[entry["name"]] = head = kind(kind.Config(**own), encoder)
+            if entry.get("label_scale") is not None:
+                head.label_scale = tuple(entry["label_scale"])
             kinds[entry["name"]], weights[entry["name"]] = entry["kind"], entry["weight"]
         made_for = Contract.from_description(description.get("inputs", {}))
         return cls(encoder, heads, kinds=kinds, weights=weights, made_for=made_for)
@@ -449,7 +454,17 @@ class Model(nn.Module):
         (target / CHECKSUMS).unlink(missing_ok=True)  # of what was there before
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         write_bytes(target / WEIGHTS, save(weights))
-        write_bytes(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
+        write_bytes(target / DESCRIPTION, to_json(self.description(), indent=2).encode())
+
+
+def _check_shape(head: str, output: Any, target: Any) -> None:
+    """Raise DataError for labels that do not fit a head's output; PyTorch would spread them over each other."""
+    if isinstance(output, Tensor) and isinstance(target, Tensor):
+        given, wanted = tuple(target.shape), tuple(output.shape)
+        if given not in (wanted, wanted[:1]):
+            raise DataError(
+                f"targets of head {head} have the shape {list(given)}, and its output {list(wanted)}"
+            )
 
 
 class _Reached(torch.autograd.Function):

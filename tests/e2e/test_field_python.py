@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import resource
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers import BINARY, TINY
+from helpers import BINARY, TINY, events
 
 import atomica
 from atomica.data.origin import Origin
@@ -179,3 +182,195 @@ def test_a_head_that_nobody_could_load_is_not_saved(tmp_path):
         with pytest.raises(atomica.AtomicaError, match="head 'own' cannot be saved"):
             atomica.Model(config, {"own": Own(RegressionConfig(), config)}, kinds=kinds).save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# -------------------------------------------------------------------------------------------- folders and paths
+
+
+@pytest.fixture
+def run_folder(write_run):
+    """A run of one epoch, and a way to start it again."""
+    spec, out = write_run(TINY)
+    assert main([str(spec), "--set", "train.epochs=1"]) == 0
+    return spec, out
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--start-or-resume"])
+def test_a_copied_run_goes_on_where_it_is(run_folder, tmp_path, flag):
+    """It went on in the folder that it was copied from."""
+    _, out = run_folder
+    before = contents(out)
+    copied = shutil.copytree(out, tmp_path / "copied")
+    assert main([str(copied / "spec.toml"), flag, "--set", "train.epochs=2"]) == 0
+    assert contents(out) == before
+    assert [one["epoch"] for one in events(copied, "epoch")] == [1, 2]
+    moved = copied.rename(tmp_path / "moved")
+    assert main([str(moved / "spec.toml"), flag, "--set", "train.epochs=3"]) == 0
+    assert [one["epoch"] for one in events(moved, "epoch")] == [1, 2, 3]
+    assert not copied.exists()
+
+
+def test_a_run_that_has_begun_never_starts_from_scratch(run_folder, tmp_path, capsys):
+    _, out = run_folder
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(out / "spec.toml", tmp_path / "alone" / "spec.toml")
+    assert "beside it is nothing to go on from" in refused(capsys, alone, "--start-or-resume")
+    shutil.rmtree(out / "checkpoints")
+    said = refused(capsys, out / "spec.toml", "--start-or-resume")
+    assert "checkpoints/last is missing" in said
+    again = ["--set", f"run.out={tmp_path}/anew", "--set", "train.epochs=1"]
+    assert main([str(out / "spec.toml"), *again]) == 0
+    assert (tmp_path / "anew" / "checkpoints" / "last").is_dir()
+
+
+def test_home_and_variables_in_paths(write_run, tiny_set, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "sets").symlink_to(tiny_set.parent)
+    spec, _ = write_run(TINY, {str(tiny_set): "~/sets/shards"})
+    assert main([str(spec), "--dry-run", "--set", "run.out=$HOME/runs/{name}"]) == 0
+    assert f"nothing was written to {tmp_path}/runs/tiny" in capsys.readouterr().out
+    said = refused(capsys, spec, "--set", "data.test=$NO_SUCH_PLACE/set")
+    assert "data.test" in said
+    assert "no environment variable NO_SUCH_PLACE" in said
+    assert "there is no user nobody-of-that-name" in refused(
+        capsys, spec, "--set", "data.test=~nobody-of-that-name/set"
+    )
+    assert len(atomica.open_dataset("~/sets/shards")) == 60
+
+
+# ------------------------------------------------------------------------------------------------- leniency, messages
+
+
+@pytest.mark.parametrize("text", ["1_000", "٣", "１２", "1e5_0", "0x10", "inf", "1,5", "True"])
+def test_labels_that_only_python_reads_are_no_numbers(text):
+    _, known = RegressionHead.encode_labels(RegressionConfig(), [text, " 6.5 ", "-.5", "1.", "2E3"])
+    assert known.tolist() == [False, True, True, True, True]
+
+
+def test_labels_beyond_float32_are_told():
+    with pytest.raises(DataError, match="label '1e300' is beyond what float32 can hold"):
+        RegressionHead.encode_labels(RegressionConfig(), ["1.0", "1e300"])
+
+
+def test_targets_of_another_shape_are_told():
+    """PyTorch would spread [G] and [G, 1] over each other, to [G, G]."""
+    config = small().config
+    model = atomica.Model(config, {"pk": RegressionHead(RegressionConfig(), config)})
+    graphs = atomica.open_dataset("demo://pockets").graphs(range(3))
+    for wrong in (torch.zeros(3, 1), torch.zeros(1), torch.zeros(())):
+        with pytest.raises(
+            DataError, match=r"targets of head pk have the shape \[.*\], and its output \[3\]"
+        ):
+            model.loss(graphs, {"pk": wrong})
+    assert torch.isfinite(model.loss(graphs, {"pk": torch.zeros(3)}).total)
+
+
+def test_a_run_leaves_the_process_as_it_was(write_run):
+    spec, _ = write_run(TINY, {"threads = 1": "threads = 3"})
+    torch.manual_seed(8)
+    torch.set_num_threads(2)
+    expected = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
+    assert main([str(spec), "--set", "train.epochs=1"]) == 0
+    assert torch.get_num_threads() == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.equal(torch.get_rng_state(), expected[0])
+    assert np.array_equal(np.random.get_state()[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {'positive = "yes"\nnegative = "no"': 'positive = "1"'},
+            r"no row is labelled '1'; the values are 'yes' \(18\), 'no' \(18\)",
+        ),
+        ({'kind = "cpu"': 'kind = "gpu"'}, 'did you mean "cuda"'),
+        (
+            {'name = "tiny"': 'name = "tiny"\njob = "trian"'},
+            r'run.job = "trian": must be one of .*; did you mean "train"',
+        ),
+        (
+            {"epochs = 3": "epochs = 3\nlearning_rate = .001"},
+            r"spec.toml:\d+: not valid TOML.*a number begins with a digit: 0.001",
+        ),
+    ],
+)
+def test_messages_name_the_cause(write_run, capsys, changes, message):
+    spec, out = write_run(TINY, changes)
+    said = refused(capsys, spec)
+    assert re.search(message, said), said
+    assert said.count("\n") <= 3, "other complaints follow from the first"
+    assert not out.exists()
+
+
+def test_a_spec_may_begin_with_a_mark(write_run):
+    spec, _ = write_run(TINY)
+    spec.write_bytes(b"\xef\xbb\xbf" + spec.read_bytes())
+    assert main([str(spec), "--dry-run"]) == 0
+
+
+def test_splits_of_other_names_are_listed(write_run, tiny_set, tmp_path, capsys):
+    index = (
+        (tiny_set.parent / "index.csv").read_text().replace(",train,", ",Train,").replace(",valid,", ",val,")
+    )
+    (tiny_set.parent / "other.csv").write_text(index)
+    assert (
+        atomica._prep.run(
+            ["build-graphs", str(tiny_set.parent / "other.csv"), "--out", str(tmp_path / "set")]
+        )
+        == 0
+    )
+    spec, _ = write_run(TINY, {str(tiny_set): str(tmp_path / "set")})
+    said = refused(capsys, spec)
+    assert (
+        "its splits are 'Train' (36), 'val' (12), 'test' (12), and must be called train, valid, test" in said
+    )
+
+
+def test_a_run_named_as_a_model_is_explained(run_folder):
+    _, out = run_folder
+    for place in (out, out / "checkpoints"):
+        with pytest.raises(DataError, match=f"did you mean {out}/checkpoints/best?"):
+            atomica.load(place)
+
+
+def test_shards_are_closed_when_they_are_not_used(tiny_set):
+    """Many data sets, or many shards, were too many open files."""
+    before = len(os.listdir("/proc/self/fd"))
+    opened = [atomica.open_dataset(tiny_set) for _ in range(40)]
+    records = [data[row] for data in opened for row in (0, 30, 59)]
+    assert len(os.listdir("/proc/self/fd")) - before < 10
+    assert float(records[-1].positions.sum()) == float(records[2].positions.sum())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    next_one = os.dup(0)
+    os.close(next_one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+    try:
+        with pytest.raises(atomica.AtomicaError, match=r"too many open files in this process; .*ulimit -n"):
+            opened[0].column("label")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# ------------------------------------------------------------------------------------------------------ said in time
+
+
+def test_a_folder_that_nothing_can_be_written_to_is_told_before(write_run, capsys, tmp_path):
+    """Below a file, and where even root may not: the dry run says so too."""
+    spec, _ = write_run(TINY)
+    (tmp_path / "file").write_text("")
+    for place, message in (
+        (tmp_path / "file" / "run", "is a file"),
+        ("/proc/atomica/run", "cannot be written to"),
+    ):
+        for more in ((), ("--dry-run",)):
+            said = refused(capsys, spec, *more, "--set", f"run.out={place}")
+            assert message in said
+            assert "run.out" in said

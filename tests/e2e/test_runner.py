@@ -17,6 +17,7 @@ from helpers import BINARY, TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
+from atomica.environment import untouched
 from atomica.files import FOLDER_LOCK, Lock
 from atomica.runner import main
 from atomica.spec import tomllib
@@ -193,14 +194,14 @@ def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path
     assert weights[0] == weights[1]
 
 
-def test_several_threads_are_deterministic(write_spec):
+def test_several_threads_are_deterministic():
     """The gradient of an indexing is summed in a fixed order; too rare a difference to be seen in a small run."""
     import torch
 
-    path, _ = write_spec()
-    threads = torch.get_num_threads()
-    try:
-        assert main([str(path), "--dry-run", "--set", "device.threads=2"]) == 0
+    from atomica.jobs.sections import DeviceConfig
+
+    with untouched():
+        DeviceConfig(threads=2).use(torch.device("cpu"))
         assert torch.get_num_threads() == 2
         generator = torch.Generator().manual_seed(0)
         index = torch.randint(0, 50, (20_000,), generator=generator)
@@ -211,8 +212,6 @@ def test_several_threads_are_deterministic(write_spec):
             (x[index] * weight).sum().backward()
             gradients.append(x.grad)
         assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
-    finally:
-        torch.set_num_threads(threads)
 
 
 # --------------------------------------------------------------------------------- interrupted and resumed
@@ -419,7 +418,7 @@ def test_the_command_line_stays_small(capsys):
     options = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE))
     # Whether there is something to resume, a scheduler that repeats a command cannot write into its spec.
     how = {"--dry-run", "--resume", "--start-or-resume", "--devices"}
-    assert options == {"--help", "--set", "--list", "--schema", *how}
+    assert options == {"--help", "--set", "--list", "--schema", "--version", *how}
 
 
 # -------------------------------------------------------------------------------------------------- the rest

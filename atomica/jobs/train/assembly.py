@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture
@@ -23,7 +25,7 @@ from atomica.jobs.train.spec import Spec, read_spec
 from atomica.model.contract import Contract
 from atomica.model.format import saved_encoder
 from atomica.model.model import Model, saved_contract
-from atomica.model.start import inherit, initialise
+from atomica.model.start import inherit, initialise, take_label_scales
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
@@ -82,7 +84,8 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
     issues.raise_any()
 
     checked.device.use(device, request.ranks)
-    model, started = _build_model(checked, device, issues, resume=resume)
+    targets = {name: parts["train"].targets[name][known] for name, known in parts["train"].known.items()}
+    model, started = _build_model(checked, device, issues, targets, found)
     model.made_for = _contract(checked, data["train"], features)
     _check_model(model, checked, issues)
     identity = {
@@ -162,9 +165,16 @@ def _contract(checked: Spec, data: Dataset | Mixture, features: BlockFeatures | 
 
 
 def _build_model(
-    checked: Spec, device: torch.device, issues: Issues, *, resume: bool
+    checked: Spec,
+    device: torch.device,
+    issues: Issues,
+    targets: Mapping[str, Tensor],
+    found: Checkpoint | None,
 ) -> tuple[Model, list[str]]:
-    """The model with its first weights, and what of them was loaded; also seeds every random-number generator."""
+    """The model with its first weights, and what of them was loaded; also seeds every random-number generator.
+
+    targets: of heads with labels, the known ones of training. found: the checkpoint to go on from.
+    """
     random.seed(checked.run.seed)
     np.random.seed(checked.run.seed)
     torch.manual_seed(checked.run.seed)
@@ -176,7 +186,11 @@ def _build_model(
         weights={head.name: head.common.weight for head in checked.heads},
     )
     started: list[str] = []
-    if checked.init.init is not None and not resume:
+    for name, target in targets.items():
+        heads[name].learn_labels(target)
+    if found is not None:
+        take_label_scales(model, found.folder)
+    elif checked.init.init is not None:
         try:
             started = initialise(model, checked.init.init)
         except DataError as error:

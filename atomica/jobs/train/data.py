@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from atomica.data.features import BlockFeatures
 from atomica.data.record import PARTS
 from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
 from atomica.errors import AtomicaError, DataError
+from atomica.heads import values_met
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
 from atomica.spec import Issues
 from atomica.train.loader import Part
@@ -143,12 +145,12 @@ def make_parts(
         if not len(rows):
             reason = "; skipped: " + counts(rows.skipped) if rows.skipped else ""
             if name in data:
-                issues.add(("data", name), f"has no complexes for this part{reason}")
+                issues.add(("data", name), f"has no complexes for this part{reason}{_splits(rows)}")
             elif name == "valid":
                 issues.add(
                     ("data", "valid"),
-                    f'data.train has no rows with split = "valid"{reason}; name a validation set, or rebuild '
-                    "the data from an index with a split column",
+                    f'data.train has no rows with split = "valid"{reason}{_splits(rows)}; name a validation set, or '
+                    "rebuild the data from an index with a split column",
                     value=False,
                 )
             continue
@@ -245,6 +247,15 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
     )
 
 
+def _splits(rows: Rows) -> str:
+    """The splits that a data set has, where some are called otherwise than ours."""
+    met = Counter(split for split in rows.dataset.splits if split)
+    listing = ", ".join(f"{split!r} ({count})" for split, count in met.most_common(8))
+    strange = [split for split in met if split not in PARTS]
+    names = f", and must be called {', '.join(PARTS)}" if strange else ""
+    return f"; its splits are {listing}{names}" if met else ""
+
+
 def _classes(
     checked: Spec, part: str, labels: _Labels, issues: Issues, *, named: bool
 ) -> npt.NDArray[np.int64] | None:
@@ -266,9 +277,14 @@ def _classes(
                 if part == "valid"
                 else "both are needed"
             )
+            column = labels.texts[name]
+            config = next(head.config for head in checked.heads if head.name == name)
+            yes = getattr(config, "positive", None)
+            missed = f"no row is labelled {yes!r}; " if yes is not None and yes not in column else ""
             issues.add(
                 ("data", part),
-                f"all {int(known.sum())} {part} complexes are of one class for head {name!r}; {remedy}",
+                f"all {int(known.sum())} {part} complexes are of one class for head {name!r}: {missed}the values are "
+                f"{values_met(column)}; {remedy}",
                 value=named,
             )
     return groups

@@ -20,6 +20,7 @@ from atomica import environment
 from atomica.data.sampling import counts
 from atomica.errors import AtomicaError
 from atomica.jobs.train.assembly import Assembled
+from atomica.jobs.train.notes import notes
 from atomica.train.distributed import ALONE
 from atomica.train.loader import Batch
 from atomica.train.optimizer import freeze, make_optimizer
@@ -61,13 +62,7 @@ def overview(job: Assembled) -> list[str]:
         lines.append(f"fold    {checked.data.fold} of column {checked.data.folds!r} is tested")
     if "test" not in job.parts:
         lines.append("test    none: there will be no evaluation")
-    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        if one in job.parts and other in job.parts:
-            shared = set(job.parts[one].rows.ids) & set(job.parts[other].rows.ids)
-            if shared:
-                lines.append(
-                    f"note    {len(shared)} complexes are in {one} and in {other}, {min(shared)} for one"
-                )
+    lines += [f"note    {line}" for line in notes(job.parts, job.texts, checked.heads)]
     lines += [f"start   {line}" for line in job.started]
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
     train = job.parts["train"]
