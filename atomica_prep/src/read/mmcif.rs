@@ -1,9 +1,9 @@
 //! mmCIF: a tokenizer for the whole syntax, and the `_atom_site` table of the first block that has one.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 use super::atom_site::{self, Item};
-use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
 use super::words::{Short, Words};
@@ -178,6 +178,40 @@ fn atom_site_name(tag: &[u8]) -> Option<&[u8]> {
 }
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
+    let mut structure = atoms(text, shown, options)?;
+    parents(text, &mut structure);
+    Ok(structure)
+}
+
+/// Reads what modified residues are derived from, wherever in the file that table is.
+fn parents(text: &[u8], structure: &mut Structure) {
+    const CATEGORY: &[u8] = b"_pdbx_struct_mod_residue.";
+    let Some(at) = memmem::find(text, CATEGORY) else { return };
+    let looped = text
+        .get(..at)
+        .and_then(|before| before.trim_ascii_end().last_chunk::<5>())
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"loop_"));
+    let mut tokens = Tokens { at, ..Tokens::new(text) };
+    let (mut tags, mut values) = (Vec::new(), Vec::new());
+    while let Ok(Some(token)) = tokens.next() {
+        match token.kind {
+            Kind::Tag if token.text.starts_with(CATEGORY) && (!looped || values.is_empty()) => tags.push(token.text),
+            Kind::Value { .. } => values.push(token.text),
+            _ => break,
+        }
+    }
+    let find = |name: &[u8]| tags.iter().position(|tag| tag.get(CATEGORY.len()..) == Some(name));
+    let component = find(b"label_comp_id").or(find(b"auth_comp_id"));
+    if let (Some(component), Some(parent)) = (component, find(b"parent_comp_id")) {
+        for row in values.chunks(tags.len().max(1)) {
+            if let (Some(component), Some(parent)) = (row.get(component), row.get(parent)) {
+                add_parent(structure, component, parent);
+            }
+        }
+    }
+}
+
+fn atoms(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let mut tokens = Tokens::new(text);
     let mut pending: Option<Token<'_>> = None;
     // An `_atom_site` written item by item, as for a single atom.

@@ -17,6 +17,7 @@
 mod atom_site;
 mod bcif;
 mod builder;
+mod elements;
 mod gunzip;
 pub mod ligand;
 mod mmcif;

@@ -120,6 +120,10 @@ impl Reader {
         }
         let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
         let record = record.trim_ascii_end();
+        if record == b"MODRES" {
+            self.builder.parent(field(line, 13, 15), field(line, 25, 27));
+            return true;
+        }
         if !matches!(record, b"ATOM" | b"HETATM" | b"TER" | b"MODEL" | b"ENDMDL" | b"END") {
             return true;
         }
