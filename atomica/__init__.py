@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from atomica.data import door
+
 if TYPE_CHECKING:
     from atomica import compat, graph, heads, testing
     from atomica.compat import load
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from atomica.errors import AtomicaError
     from atomica.jobs.embed import Embeddings, embed
     from atomica.model.model import Losses, Model
-    from atomica.nn.encoding import EncoderConfig, Encoding
+    from atomica.nn.encoding import Encoding
+    from atomica.nn.equivariant import EncoderConfig
 
 __version__ = "0.1.0"
 
@@ -25,7 +28,7 @@ _HOMES = {
     "AtomicaError": "errors",
     "Dataset": "data.dataset",
     "Embeddings": "jobs.embed",
-    "EncoderConfig": "nn.encoding",
+    "EncoderConfig": "nn.equivariant",
     "Encoding": "nn.encoding",
     "Losses": "model.model",
     "Model": "model.model",
@@ -59,6 +62,8 @@ __all__ = [
     "save_graphs",
     "testing",
 ]
+
+door.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from atomica.heads import available, head_class
 from atomica.jobs import JOBS
 from atomica.jobs.job import Kind, kind
 from atomica.jobs.train.spec import HeadConfig, sections
+from atomica.nn import encoders
 from atomica.report.predictions import PLOTS
 from atomica.sweep.config import SweepConfig
 from atomica.train.config import TrainConfig
@@ -22,7 +23,7 @@ __all__ = ["listing", "schema"]
 
 
 def listing() -> str:
-    """Heads, their plots, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
+    """Heads, their plots, encoders, samplers, schedules, optimizers, sweeps and jobs, and what each takes."""
     lines = ['heads: kind = "…" in [[head]]']
     for name in available():
         cls = head_class(name)
@@ -32,6 +33,10 @@ def listing() -> str:
     lines += ["", "plots: what a head may name in its `plots`, for reports"]
     for name, found in PLOTS.items():
         lines += _entry(name, f"{found.meaning}; for {' or '.join(found.forms)}", ())
+    lines += ["", 'encoders: kind = "…" in [model]']
+    for name in encoders.available():
+        encoder = encoders.encoder_class(name)
+        lines += _entry(name, encoder.__doc__ or "", spec.describe(encoder.Config, exclude=("block_types",)))
     lines += ["", "schedules: train.schedule.kind"]
     rows = {row.key: row for row in spec.describe(ScheduleConfig)}
     for name, meaning in spec.meanings(ScheduleConfig, "kind").items():
@@ -95,13 +100,19 @@ def schema() -> dict[str, Any]:
 def _training() -> dict[str, Any]:
     """The schema of specs that train."""
     tables: dict[str, Any] = {}
-    for name, cls, hidden in sections():
-        table = spec.schema(cls, exclude=hidden)
-        if name in tables:  # two components share [model]
-            tables[name]["properties"] |= table["properties"]
-            tables[name]["required"] += table["required"]
-        else:
-            tables[name] = table
+    models = []
+    for encoder in encoders.available():
+        tables = {}
+        for name, cls, hidden in sections(encoder):
+            table = spec.schema(cls, exclude=hidden)
+            if name in tables:  # two components share [model]
+                tables[name]["properties"] |= table["properties"]
+            else:
+                tables[name] = table
+        del tables["model"]["required"]  # no encoder has a setting without a default
+        tables["model"]["properties"]["kind"] |= {"const": encoder}
+        models.append(tables["model"])
+    tables["model"] = {"type": "object", "anyOf": models}
     tables["run"]["properties"]["job"] = {"const": "train", "default": "train"}
     heads = []
     for name in available():

@@ -42,9 +42,7 @@ def describe() -> dict[str, Any]:
     >>> found["versions"]["atomica"], found["hardware"]["cores"] >= 1
     ('0.1.0', True)
     """
-    import atomica
-
-    versions = {"atomica": atomica.__version__, "python": platform.python_version()}
+    versions = {"atomica": metadata.version("atomica-dgl"), "python": platform.python_version()}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

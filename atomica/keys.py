@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ATOM",
+    "ATOM_TYPES",
     "BLOCK",
     "EDGE_TYPES",
     "GLOBAL_ATOM",
@@ -56,6 +57,8 @@ GLOBAL_BLOCK = 3
 SPECIAL_BLOCKS = 4
 """Block types below this index are no molecules: padding, mask, unknown, global."""
 GLOBAL_ATOM = 2
+ATOM_TYPES = 121
+"""Size of the atom vocabulary: padding, mask, global, and the elements."""
 
 MODALITIES = ("PP", "PL", "Pion", "Ppeptide", "PRNA", "PDNA", "RNAL", "CSD")
 """Kinds of interface, in the order of the modality embedding; -1 in a record means none of them."""
@@ -118,6 +121,14 @@ GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.segment", "B", "int64", "", "0 or 1"),
     Field("block.is_global", "B", "bool", "", "is a global block"),
     Field("block.modality", "B", "int64", "", "modality of the complex, -1 if none"),
+    Field(
+        "block.place",
+        "B,3",
+        "int64",
+        "",
+        "its place in its complex, blocks of the complex, atoms of the block",
+    ),
+    Field("block.made", "B,9", "int64", "", "options of the graph and of its data set, see `data.origin`"),
 )
 
 OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (

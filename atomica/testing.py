@@ -27,7 +27,8 @@ from atomica.data.noise import Perturbation
 from atomica.data.record import Record, Texts
 from atomica.heads import head_class
 from atomica.model.model import Model
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoders import DEFAULT, encoder_class
+from atomica.nn.encoding import Encoding
 from atomica.nn.irreps import Layout
 
 __all__ = [
@@ -51,10 +52,12 @@ Arrays = dict[str, npt.NDArray[Any]]
 """One or several complexes as keyword arguments of `graph_from_arrays`."""
 
 
-def small_model(kind: str = "binary", head: Mapping[str, Any] | None = None, **settings: Any) -> Model:
+def small_model(
+    kind: str = "binary", head: Mapping[str, Any] | None = None, *, encoder: str = DEFAULT, **settings: Any
+) -> Model:
     """A model with one head, small enough for exhaustive checks, with fixed random weights.
 
-    kind: of the head, by its registered name; head: its settings; settings: those of the encoder.
+    kind: of the head, by its registered name; head: its settings; encoder: kind of the encoder; settings: its own.
     """
     chosen: dict[str, Any] = {
         "atom_hidden": 8,
@@ -63,7 +66,7 @@ def small_model(kind: str = "binary", head: Mapping[str, Any] | None = None, **s
         "layers": 3,
         "k_neighbors": 4,
     }
-    config = EncoderConfig(**{**chosen, **settings})
+    config = encoder_class(encoder).Config(**{**chosen, **settings})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         cls = head_class(kind)

@@ -13,6 +13,10 @@ import csv
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atomica.spec import Setting
 
 FOLDER = Path(__file__).resolve().parent
 README, MAPPING = FOLDER / "README.md", FOLDER / "original_options.csv"
@@ -35,16 +39,21 @@ def keys_of(ours: str) -> list[str]:
     return [] if ours.startswith("atomica-prep") else ours.split()
 
 
-def settings_table() -> str:
-    """A Markdown table of all settings with type, default, limits and meaning."""
+def every_setting() -> list[Setting]:
+    """Of training, of sweeps, and of the jobs after training."""
     from atomica.heads import BUILT_IN
     from atomica.jobs import job
     from atomica.jobs.train.spec import settings
     from atomica.spec import describe
     from atomica.sweep.config import SweepConfig
 
+    return [*settings(BUILT_IN), *describe(SweepConfig, "sweep"), *job.settings()]
+
+
+def settings_table() -> str:
+    """A Markdown table of all settings with type, default, limits and meaning."""
     rows = []
-    for row in [*settings(BUILT_IN), *describe(SweepConfig, "sweep"), *job.settings()]:
+    for row in every_setting():
         limits = f"; {row.limits}" if row.limits else ""
         rows.append((f"`{row.key}`", row.type, f"`{row.default}`", row.doc + limits))
     return _table(("key", "type", "default", "meaning"), rows)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,19 +16,65 @@ from helpers import changed
 collect_ignore = ["bench", "e2e/plugin_example"]
 """Scripts that import packages the tests do not need, and a plug-in, whose head would be one of ours once imported."""
 if not os.environ.get("TRITON_INTERPRET"):
-    collect_ignore.append("unit/triton_cases.py")  # run by test_conv.py, in a process of its own
+    collect_ignore.append("unit/triton_cases.py")  # run by test_kernels.py, in a process of its own
+
+
+NO_DATA = "no reference data"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data: beside the project, or where ATOMICA_SHARED says."""
+    """The folder of structures too large for this tree: beside the project, or where ATOMICA_SHARED says."""
     stated = os.environ.get("ATOMICA_SHARED")
     folder = Path(stated) if stated else Path(__file__).resolve().parents[2] / "shared"
-    if not (folder / "fixtures").is_dir():
-        pytest.skip(
-            f"no reference data at {folder}; set ATOMICA_SHARED to the folder that holds fixtures/ and data/"
-        )
+    if not (folder / "data").is_dir():
+        if stated:
+            raise pytest.UsageError(f"ATOMICA_SHARED = {stated}: no folder data/ there")
+        pytest.skip(NO_DATA)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line says what was not tested for want of data, and how to have it; .ci/run looks for it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    missed = sum(isinstance(r.longrepr, tuple) and NO_DATA in r.longrepr[2] for r in reports)
+    if missed:
+        terminalreporter.write_line(
+            f"{NO_DATA}: {missed} tests skipped; set ATOMICA_SHARED to the folder that holds data/ "
+            "(tests/fixtures/README.md)"
+        )
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the original's networks, *.safetensors, unpacked."""
+    folder = tmp_path_factory.mktemp("models")
+    with tarfile.open(Path(__file__).parent / "fixtures" / "model.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def seed(name: str) -> None:
+    """Start everything that tests draw from at a number made of a name."""
+    import torch
+
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    """A test draws the same weights and numbers whichever tests ran before it."""
+    seed(request.node.name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """The same of what several tests share, whichever of them is first to ask for it."""
+    if fixturedef.scope != "function":
+        seed(fixturedef.argname)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
+PREP = ROOT / "tests" / "fixtures" / "prep"
+"""What the original makes of structures: tests/fixtures/README.md. Its models are unpacked by the fixture `models`."""
+
 TINY = """\
 [run]
 name = "tiny"

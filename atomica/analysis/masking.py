@@ -1,8 +1,9 @@
 """The embeddings of a complex with each of its blocks masked in turn, computed only as far as they differ.
 
 A masked block has the type MASK and one atom of the mask type at its centroid. Atoms whose neighbourhood of so many
-layers does not reach the masked block keep their features, so the atom level is computed once for the whole complex,
-and for every mask again for those alone that it reaches, layer by layer.
+layers does not reach the masked block keep their features, so the atom level of an equivariant encoder is computed once
+for the whole complex, and for every mask again for those alone that it reaches, layer by layer. Other encoders compute
+every copy.
 
 Shapes: C copies of a complex, the first of them unmasked; N nodes of the unmasked copy, V of all copies, E edges,
 R receivers whose features differ, D feature columns.
@@ -24,7 +25,7 @@ from atomica.data.edges import EdgePlan, plan_edges
 from atomica.data.inputs import GraphInputs, Level
 from atomica.data.record import Record
 from atomica.model.model import Model
-from atomica.nn.encoder import Encoder, LevelEncoder
+from atomica.nn.equivariant import EquivariantEncoder, LevelEncoder
 from atomica.nn.irreps import Layout, spherical_harmonics
 from atomica.nn.layers import Edges, Interaction
 
@@ -118,11 +119,15 @@ def cosines(model: Model, record: Record, *, batch_blocks: int) -> npt.NDArray[n
 def _cosines(model: Model, record: Record, blocks: Indices) -> npt.NDArray[np.float64]:
     copies = masked_copies(record, blocks)
     inputs = model.inputs(copies.graph(model.config.graph_options()))
-    embedded = embeddings(model.encoder, inputs, torch.from_numpy(copies.source).to(inputs.atoms.x.device))
+    if isinstance(model.encoder, EquivariantEncoder):
+        source = torch.from_numpy(copies.source).to(inputs.atoms.x.device)
+        embedded = embeddings(model.encoder, inputs, source)
+    else:
+        embedded = model.encode(inputs).graph
     return F.cosine_similarity(embedded[:1].double(), embedded[1:].double()).cpu().numpy()
 
 
-def embeddings(encoder: Encoder, inputs: GraphInputs, source: Tensor) -> Tensor:
+def embeddings(encoder: EquivariantEncoder, inputs: GraphInputs, source: Tensor) -> Tensor:
     """Embeddings [C, H] of copies whose first one has the atoms 0 to N - 1; source [V] as in `Copies`."""
     atoms = differing(encoder.atoms, inputs.atoms, encoder.atom_types(inputs.atoms.type), source)
     return encoder.above(atoms, inputs).graph

@@ -1,14 +1,22 @@
 """Prediction heads and their registry.
 
-A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec. The heads
-of this package are imported when they are asked for; those of other packages join through the entry-point group
-`atomica.heads`, whose entries name modules to import.
+A head turns the encoder's embeddings into a prediction and a loss. It is named by `kind` in a run spec.
+
+How to add one (`regression.py` is the shortest; runs/README.md shows a package with one):
+
+1. A file beside these. Settings: a frozen dataclass, each field made with `spec.setting`. The head derives from `Head`,
+   names the settings as `Config`, is decorated with `@register("KIND")`, and has `forward`, `loss`, `encode_labels` and
+   `metrics`; `Head` says what else it may answer: which encodings it `needs`, where its `targets` come from. Of an
+   encoder it knows `atomica.nn.encoding` and `atomica.nn.layers` alone, so that it works with every kind.
+2. The kind in `BUILT_IN`; for a head of another package an entry point of the group `atomica.heads` instead, which
+   names the module to import. With it `[[head]] kind = "KIND"` of a spec, its settings there, saved models, `--list`
+   and `--schema` know it.
+3. A line in `CASES` of tests/unit/test_heads.py, where `atomica.testing.check_model` checks it with every encoder;
+   labels, loss and metrics want tests of their own there.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +26,10 @@ from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
-from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
+from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
+from atomica.spec.kinds import Kinds
 
 __all__ = [
     "ACTIVATIONS",
@@ -31,6 +40,7 @@ __all__ = [
     "NetworkConfig",
     "available",
     "head_class",
+    "kind_of",
     "mlp",
     "register",
     "values_met",
@@ -39,10 +49,12 @@ __all__ = [
 BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
 """Kinds of this package; each is a module of the same name beside this one."""
 
-NEEDS = ("atom", "block", "graph", "detail", "partners")
+ENCODINGS = ("atom", "block", "graph", "detail")
+"""What a head may need of an encoder, see `EncoderSettings.serves`."""
+NEEDS = (*ENCODINGS, "partners")
 TARGETS = ("labels", "perturbation", "masks", "none")
 
-_REGISTRY: dict[str, type[Head]] = {}
+_KINDS: Kinds[Head] = Kinds("head", {kind: f"{__name__}.{kind}" for kind in BUILT_IN}, "atomica.heads")
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
 
 
@@ -77,6 +89,8 @@ class Head(nn.Module):
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
+    baseline: what its answers are compared with on test rows, of `evaluation.baseline.BASELINES`: "composition", also
+    "contacts" between the partners, "neighbours" for answers of blocks, or "none".
     plots: what reports show of its predictions beside their labels; names of `atomica.report.predictions.PLOTS`.
     """
 
@@ -87,11 +101,14 @@ class Head(nn.Module):
     segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
+    baseline: ClassVar[str] = "composition"
     plots: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Any, encoder: EncoderConfig) -> None:
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__()
         Problems.check(config=config)
+        if lacking := self.unserved(encoder):
+            raise SpecError(f"{type(self).__name__} {lacking}")
         self.config = config
 
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
@@ -139,6 +156,17 @@ class Head(nn.Module):
         return output
 
     @classmethod
+    def unserved(cls, encoder: EncoderSettings) -> str:
+        """What it needs and an encoder cannot give, for a person; empty if nothing is missing."""
+        missing = [need for need in cls.needs if need in ENCODINGS and need not in encoder.serves]
+        given = ", ".join(encoder.serves)
+        return (
+            f"needs {', '.join(missing)}, and the {encoder.kind} encoder gives {given} alone"
+            if missing
+            else ""
+        )
+
+    @classmethod
     def learns(cls, config: Any) -> frozenset[str]:
         """The kinds of noise it learns from: rotation, translation, torsion, gaussian, mask."""
         return frozenset()
@@ -158,22 +186,7 @@ def register(kind: str) -> Callable[[_HeadType], _HeadType]:
 
     Raises SpecError if another class has the name already.
     """
-
-    def add(cls: _HeadType) -> _HeadType:
-        other = _REGISTRY.get(kind)
-        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise SpecError(f"head kind {kind!r} is taken by {other.__module__}.{other.__qualname__}")
-        _REGISTRY[kind] = cls
-        return cls
-
-    return add
-
-
-def _load_all() -> None:
-    for kind in BUILT_IN:
-        importlib.import_module(f"{__name__}.{kind}")
-    for entry in importlib.metadata.entry_points(group="atomica.heads"):
-        entry.load()
+    return _KINDS.register(kind)
 
 
 def available() -> tuple[str, ...]:
@@ -182,19 +195,17 @@ def available() -> tuple[str, ...]:
     >>> "binary" in available()
     True
     """
-    _load_all()
-    return tuple(sorted(_REGISTRY))
+    return _KINDS.available()
 
 
 def head_class(kind: str) -> type[Head]:
-    """The class registered as `kind`. Raises SpecError listing the known kinds."""
-    if kind in BUILT_IN:
-        importlib.import_module(f"{__name__}.{kind}")
-    elif kind not in _REGISTRY:
-        _load_all()
-    if kind not in _REGISTRY:
-        raise SpecError(f"unknown head kind {kind!r}; known: {', '.join(available())}")
-    return _REGISTRY[kind]
+    """The class registered as `kind`. Raises SpecError listing the known kinds, and naming the nearest."""
+    return _KINDS.find(kind)
+
+
+def kind_of(cls: type[Head]) -> str | None:
+    """The kind as which a class is registered; None if it is not."""
+    return _KINDS.name_of(cls)
 
 
 def values_met(texts: Sequence[str | None]) -> str:

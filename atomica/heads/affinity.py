@@ -8,7 +8,7 @@ from torch import Tensor
 from atomica.data.inputs import GraphInputs
 from atomica.heads import register
 from atomica.heads.regression import RegressionConfig, RegressionHead
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoding import EncoderSettings, Encoding
 
 __all__ = ["AffinityConfig", "AffinityHead"]
 
@@ -22,13 +22,13 @@ class AffinityHead(RegressionHead):
     """[activation, dropout, linear] × layers on each block's embedding, summed over the blocks of a complex.
 
     Global blocks count only where the encoder has edges to them. `forward` and `predict` give pK [G]. External
-    features of blocks are a setting of the encoder, `EncoderConfig.embeddings`.
+    features of blocks are a setting of the encoder, `EncoderSettings.embeddings`.
     """
 
     Config = AffinityConfig
     needs = ("block",)
 
-    def __init__(self, config: AffinityConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: AffinityConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
         self.with_global_blocks = encoder.block_global
 

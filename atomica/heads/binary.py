@@ -13,7 +13,7 @@ from torch import Tensor
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.spec import Problems, setting
 
 __all__ = ["BinaryConfig", "BinaryHead"]
@@ -43,7 +43,7 @@ class BinaryHead(Head):
     monitor_mode = "max"
     plots = ("roc", "precision_recall", "calibration", "probabilities", "confusion", "least_probable")
 
-    def __init__(self, config: BinaryConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: BinaryConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
         self.network = config.network(encoder.block_hidden)
 

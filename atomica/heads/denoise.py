@@ -19,8 +19,8 @@ from atomica.data.inputs import GraphInputs
 from atomica.data.noise import Perturbation
 from atomica.errors import DataError
 from atomica.heads import Head, register
-from atomica.nn.encoding import DetailedEncoding, EncoderConfig, Encoding, LevelDetail
-from atomica.nn.irreps import IrrepSlot, Layout, coupling, layer_slots, spherical_harmonics
+from atomica.nn.encoding import DetailedEncoding, EncoderSettings, Encoding, LevelDetail
+from atomica.nn.irreps import IrrepSlot, Layout, coupling, spherical_harmonics
 from atomica.nn.layers import Convolution, EdgeConvolution, Edges, LengthEmbedding
 from atomica.spec import Problems, setting
 
@@ -106,11 +106,11 @@ class DenoiseHead(Head):
     needs = ("atom", "block", "graph", "detail")
     targets = "perturbation"
 
-    def __init__(self, config: DenoiseConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: DenoiseConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
         hidden, size, dropout = encoder.atom_hidden, encoder.edge_size, encoder.dropout
         self.hidden, self.neighbors = hidden, encoder.k_neighbors
-        features = Layout(layer_slots(hidden, encoder.layers))
+        features = encoder.detail_layout
         wide = encoder.block_hidden
         if config.atom:
             vectors = Layout((IrrepSlot(1, -1, 1), IrrepSlot(1, 1, 1)))

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.heads import Head, register
-from atomica.nn.encoder import Encoder
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.spec import Problems, setting
 
 __all__ = ["InterfaceConfig", "InterfaceHead", "contrastive_loss"]
@@ -49,9 +48,9 @@ class InterfaceHead(Head):
     monitor = "retrieval"
     monitor_mode = "max"
 
-    def __init__(self, config: InterfaceConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: InterfaceConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
-        self.complex_encoder = Encoder(encoder).requires_grad_(False)
+        self.complex_encoder = encoder.build().requires_grad_(False)
         self.pocket_network = _network(encoder.block_hidden)
         self.complex_network = _network(encoder.block_hidden)
 

@@ -13,7 +13,7 @@ from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import Head, register
 from atomica.keys import SPECIAL_BLOCKS
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.spec import Problems, setting
 
 __all__ = ["MaskedBlockConfig", "MaskedBlockHead"]
@@ -44,7 +44,7 @@ class MaskedBlockHead(Head):
     monitor = "perplexity"
     monitor_mode = "min"
 
-    def __init__(self, config: MaskedBlockConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: MaskedBlockConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
         self.classes = encoder.block_types - SPECIAL_BLOCKS
         parts: list[nn.Module] = []

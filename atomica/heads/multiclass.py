@@ -13,7 +13,7 @@ from torch import Tensor
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import Head, register, values_met
-from atomica.nn.encoding import ACTIVATIONS, EncoderConfig, Encoding
+from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
 
@@ -52,7 +52,7 @@ class MulticlassHead(Head):
     monitor_mode = "max"
     plots = ("confusion", "by_class", "calibration", "least_probable")
 
-    def __init__(self, config: MulticlassConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: MulticlassConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
         hidden = encoder.block_hidden
         sizes = [hidden, hidden, hidden, hidden // 2, len(config.classes)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderConfig, Encoding
+from atomica.nn.encoding import EncoderSettings, Encoding
 
 __all__ = ["RegressionConfig", "RegressionHead"]
 
@@ -33,9 +33,10 @@ class RegressionHead(Head):
     Config = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
+    baseline = "contacts"
     plots = ("scatter", "errors", "largest_errors")
 
-    def __init__(self, config: RegressionConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
         self.network = config.network(encoder.block_hidden)
 

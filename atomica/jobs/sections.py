@@ -15,8 +15,7 @@ from atomica import environment
 from atomica.data.dataset import DEMO
 from atomica.jobs import JOBS
 from atomica.model.model import Model
-from atomica.nn.kernels import registry
-from atomica.nn.kernels.registry import KERNELS, kernel_problem
+from atomica.nn.kernels.registry import CHOICES, kernel_problem
 from atomica.spec import Issues, Problems, setting
 from atomica.train.distributed import ALONE, Ranks
 
@@ -63,9 +62,8 @@ class DeviceConfig:
     threads: int = setting(0, "CPU threads of PyTorch; 0: its own choice", low=0, high=1024)
     kernel: str = setting(
         "auto",
-        "what computes the convolution. auto: rust on a CPU, torch on a GPU; torch: PyTorch's operations, on a CPU "
-        "about half as fast; triton: kernels for a GPU that no GPU has run yet",
-        choices=KERNELS,
+        "what computes the equivariant encoder's convolutions",
+        choices=CHOICES,
     )
     accumulate: int = setting(
         1,
@@ -106,8 +104,7 @@ class DeviceConfig:
 
     def place(self, model: Model, device: torch.device) -> Model:
         """The model on the device, with the kernel that is asked for."""
-        registry.KERNEL = self.kernel
-        return model.to(device)
+        return model.to(device).use_kernel(self.kernel)
 
 
 def absolute(config: C) -> C:

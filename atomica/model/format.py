@@ -11,11 +11,13 @@ from torch import Tensor
 
 from atomica.errors import DataError
 from atomica.files import CHECKSUMS, damage
+from atomica.nn.encoders import DEFAULT
 
 __all__ = ["WEIGHTS", "saved_encoder"]
 
 
-FORMAT = 1
+FORMAT, READ = 2, (1, 2)
+"""The format that is written, and those that are read; 1 says nothing of the data a model was made for."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 """The files of a saved model."""
 
@@ -36,8 +38,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 def _check_format(description: Any) -> None:
     version = description.get("format") if isinstance(description, Mapping) else None
-    if version != FORMAT:
-        raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
+    if version not in READ:
+        raise DataError(f"model format {version!r} is none of {READ}, those that this version reads")
 
 
 def _verify(folder: Path, name: str) -> None:
@@ -59,5 +61,5 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def saved_encoder(folder: str | Path) -> dict[str, Any]:
-    """The encoder's settings of a saved model, as plain data. Raises DataError if there is none in `folder`."""
-    return dict(_read_description(Path(folder))["encoder"])
+    """The encoder's kind and settings of a saved model, as plain data. Raises DataError if `folder` has none."""
+    return {"kind": DEFAULT, **_read_description(Path(folder))["encoder"]}

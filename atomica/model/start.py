@@ -10,37 +10,44 @@ from typing import Any
 from torch import Tensor, nn
 
 from atomica.errors import DataError
-from atomica.model.format import _read_description, read_weights
+from atomica.model.format import _read_description, read_weights, saved_encoder
 from atomica.model.model import Model
-from atomica.nn.encoding import EncoderConfig
-from atomica.spec import setting
+from atomica.nn.encoding import EncoderSettings
+from atomica.spec import Problems, setting
 
 __all__ = ["InitConfig", "inherit", "initialise"]
 
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig:
-    """The key of section `[model]` beside those of the encoder."""
+    """The keys of section `[model]` beside those of the encoder."""
 
+    kind: str | None = setting(
+        None, 'which encoder, see atomica-run --list; absent: that of the model in init, else "equivariant"'
+    )
     init: str | None = setting(
         None,
         "folder of a saved model (such as a run's checkpoints/best) whose weights the run starts from; settings "
         "of [model] left out are taken from it",
         path=True,
     )
+    force: bool = setting(
+        False, "start from model.init although its data had another cutoff, rule or fragment vocabulary"
+    )
+
+    def __post_init__(self) -> None:
+        """Check keys against each other."""
+        Problems.check(
+            (self.force and self.init is None, "force", "has no effect without model.init; remove it")
+        )
 
 
-# --------------------------------------------------------------------------- starting from another model's weights
+def inherit(own: EncoderSettings, given: Collection[str], saved: Mapping[str, Any]) -> EncoderSettings:
+    """`own` with every setting that is not among `given` taken from `saved`, as `saved_encoder` gives it.
 
-SIZES = ("atom_hidden", "block_hidden", "edge_size", "layers", "block_types")
-"""Settings of the encoder that decide the shapes of its weights."""
-
-
-def inherit(own: EncoderConfig, given: Collection[str], saved: Mapping[str, Any]) -> EncoderConfig:
-    """`own` with every setting that is not among `given` taken from `saved`.
-
-    Raises DataError naming every size that differs from the saved one.
+    Raises DataError if the kinds differ, or naming every size that differs from the saved one.
     """
+    _check_kind(own, saved)
     taken = {
         field.name: saved[field.name]
         for field in dataclasses.fields(own)
@@ -49,7 +56,7 @@ def inherit(own: EncoderConfig, given: Collection[str], saved: Mapping[str, Any]
     config = dataclasses.replace(own, **taken)
     other = [
         f"{name} is {saved[name]} there, {getattr(config, name)} here"
-        for name in SIZES
+        for name in own.sizes
         if name in saved and getattr(config, name) != saved[name]
     ]
     if other:
@@ -62,10 +69,11 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
 
     The encoder is copied, also into heads that keep a copy of it; a head is, if the saved model has one of the
     same name, kind and sizes. Weights that only one of the two has stay as they are. Raises DataError if the
-    folder holds no model, or its encoder has other sizes.
+    folder holds no model, or its encoder is of another kind or has other sizes.
     """
     source = Path(folder)
     description, weights = _read_description(source), read_weights(source)
+    _check_kind(model.config, saved_encoder(source))
     encoder = _under(weights, "encoder")
     lines = [_copy(model.encoder, encoder, "encoder")]
     saved = {entry["name"]: entry["kind"] for entry in description["heads"]}
@@ -89,6 +97,13 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
     if unused:
         lines.append(f"not used: heads {', '.join(unused)} of the saved model")
     return lines
+
+
+def _check_kind(own: EncoderSettings, saved: Mapping[str, Any]) -> None:
+    if saved["kind"] != own.kind:
+        raise DataError(
+            f'its encoder is of the kind {saved["kind"]!r}, this one {own.kind!r}; set model.kind = "{saved["kind"]}"'
+        )
 
 
 def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

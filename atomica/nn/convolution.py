@@ -5,7 +5,7 @@ The textbook form makes one weight vector per edge. All of it is linear in the r
 so here the outer products of its hidden features with the coupled neighbour features are summed over a
 receiver's edges first, and the large weight matrix is applied once per receiver. Both forms are exact;
 `FullyConnected.reference` is the textbook one, kept for tests. In float32 on a CPU the sums and products run in
-Rust, tile by tile in cache (`KERNEL`); elsewhere, and as that kernel's slow twin, they are PyTorch's.
+Rust, tile by tile in cache; elsewhere, and as that kernel's slow twin, they are PyTorch's (see `kernels`).
 
 Shapes: N nodes, E edges, R receivers of one chunk, d edges of each of them, D feature columns, n radial hidden
 features (one more column holds the constant 1 that carries the bias), U coupled channels that enter one output
@@ -22,10 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from atomica.data.edges import EdgePlan
-from atomica.nn.couplings import Arguments, _Couplings
+from atomica.nn.couplings import Arguments, Couplings
 from atomica.nn.irreps import COMPONENTS, HARMONICS, Layout, coupling
-from atomica.nn.kernels.pytorch import _summed
-from atomica.nn.kernels.registry import _KERNELS, kernel_for
+from atomica.nn.kernels import pytorch, registry
 
 __all__ = ["FullyConnected"]
 
@@ -33,18 +32,24 @@ __all__ = ["FullyConnected"]
 class _Contract(torch.autograd.Function):
     """Sum over edges, then weights, recomputing in backward instead of storing.
 
-    x [N, D], y [E, 9], hidden [E, n+1] (already divided by the receiver's degree), weights: one [U, n+1, v]
-    per output irrep → [M, D_out] for the plan's rows. Differentiable to any order: a backward pass that is to be
-    differentiated itself runs through PyTorch's own gradient of `_summed`.
+    kernel: one of `registry.CHOICES`; the others as in `Arguments` → [M, D_out] for the plan's rows. Differentiable to
+    any order: a backward pass that is to be differentiated itself runs through PyTorch's own gradient of its kernel.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, tables: _Couplings, plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, *weights: Tensor
+        ctx: Any,
+        kernel: str,
+        tables: Couplings,
+        plan: EdgePlan,
+        x: Tensor,
+        y: Tensor,
+        hidden: Tensor,
+        *weights: Tensor,
     ) -> Tensor:
-        ctx.tables, ctx.plan, ctx.kernel = tables, plan, kernel_for(x)
+        ctx.tables, ctx.plan, ctx.kernel = tables, plan, registry.load(registry.kernel_for(kernel, x))
         ctx.save_for_backward(x, y, hidden, *weights)
-        return _KERNELS[ctx.kernel].forward(Arguments(tables, plan, x, y, hidden, weights))
+        return ctx.kernel.forward(Arguments(tables, plan, x, y, hidden, weights))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -52,14 +57,12 @@ class _Contract(torch.autograd.Function):
         x, y, hidden, *weights = ctx.saved_tensors
         given = Arguments(ctx.tables, ctx.plan, x, y, hidden, weights)
         if torch.is_grad_enabled():  # create_graph
-            wanted = ctx.needs_input_grad[2:]
+            wanted = ctx.needs_input_grad[3:]
             sources = [t for t, want in zip((x, y, hidden, *weights), wanted, strict=True) if want]
-            found = iter(torch.autograd.grad(_summed(given), sources, grad_out, create_graph=True))
-            return None, None, *(next(found) if want else None for want in wanted)
-        of_x, of_y, of_hidden, of_weights = _KERNELS[ctx.kernel].backward(
-            given, grad_out, ctx.needs_input_grad[3]
-        )
-        return None, None, of_x, of_y, of_hidden, *of_weights
+            found = iter(torch.autograd.grad(pytorch.forward(given), sources, grad_out, create_graph=True))
+            return None, None, None, *(next(found) if want else None for want in wanted)
+        of_x, of_y, of_hidden, of_weights = ctx.kernel.backward(given, grad_out, ctx.needs_input_grad[4])
+        return None, None, None, of_x, of_y, of_hidden, *of_weights
 
 
 class FullyConnected(nn.Module):
@@ -69,6 +72,7 @@ class FullyConnected(nn.Module):
     degree and parity of the edge features that play the harmonics' part.
     Parameters: for each output irrep that can be reached a tensor [U, n+1, v]; the last of the n+1 rows is
     the bias. Initialised like `torch.nn.Linear(n, weights)`.
+    kernel: one of `registry.CHOICES`, what does its sums and products.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class FullyConnected(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.outputs, self.radial, self.harmonics = inputs, outputs, radial, harmonics
+        self.kernel = "auto"
         bound = 1.0 / math.sqrt(radial)
         self.weights = nn.ParameterDict(
             {
@@ -92,13 +97,13 @@ class FullyConnected(nn.Module):
         )
 
     @cached_property
-    def tables(self) -> _Couplings:
-        return _Couplings(self.inputs, self.outputs, self.harmonics)
+    def tables(self) -> Couplings:
+        return Couplings(self.inputs, self.outputs, self.harmonics)
 
     @cached_property
-    def _scalar_tables(self) -> _Couplings:
-        scalars = Layout(tuple(slot for slot in self.outputs.slots if slot.l == 0))
-        return _Couplings(self.inputs, scalars, self.harmonics)
+    def _scalar_tables(self) -> Couplings:
+        scalars = Layout(tuple(slot for slot in self.outputs.slots if slot.degree == 0))
+        return Couplings(self.inputs, scalars, self.harmonics)
 
     def forward(
         self, plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor, *, scalars_only: bool = False
@@ -115,7 +120,7 @@ class FullyConnected(nn.Module):
         # In the precision of the weights, also where autocast gives bfloat16: the kernels know no other.
         x, y, hidden = (tensor.to(weights[0].dtype) for tensor in (x, y, hidden))
         with torch.autocast(x.device.type, enabled=False):
-            rows = _Contract.apply(tables, plan, x, y, hidden, *weights)
+            rows = _Contract.apply(self.kernel, tables, plan, x, y, hidden, *weights)
         return x.new_zeros(plan.num_nodes, rows.shape[1]).index_copy(0, plan.rows, rows)
 
     def reference(self, plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor) -> Tensor:
@@ -127,7 +132,7 @@ class FullyConnected(nn.Module):
         mean = plan.mean.to(x.dtype)[:, None, None]
         runs: list[list[Tensor]] = [[], [], []]
         for slot in self.outputs.slots:
-            per_edge = x.new_zeros(plan.sender.shape[0], COMPONENTS[slot.l], slot.channels)
+            per_edge = x.new_zeros(plan.sender.shape[0], COMPONENTS[slot.degree], slot.channels)
             for path in self.tables.paths:
                 if path.target != slot:
                     continue
@@ -135,7 +140,7 @@ class FullyConnected(nn.Module):
                 weight = self.weights[slot.name][rows]
                 per_edge_weight = torch.einsum("en,unv->euv", hidden, weight[:, :-1]) + weight[:, -1]
                 harmonics = y[:, self.tables.columns[path.harmonic]]
-                table = coupling(path.source.l, self.harmonics[path.harmonic][0], slot.l).to(x)
+                table = coupling(path.source.degree, self.harmonics[path.harmonic][0], slot.degree).to(x)
                 coupled = torch.einsum(
                     "eiu,ej,ijk->eku", self.inputs.view(neighbors, path.source), harmonics, table
                 )
@@ -143,5 +148,5 @@ class FullyConnected(nn.Module):
             if slot in self.tables.scale:
                 per_edge = per_edge * self.tables.scale[slot]
             total = x.new_zeros(plan.num_nodes, *per_edge.shape[1:])
-            runs[slot.l].append(total.index_add(0, plan.receiver, per_edge * mean))
+            runs[slot.degree].append(total.index_add(0, plan.receiver, per_edge * mean))
         return torch.cat([torch.cat(parts, dim=2).flatten(1) for parts in runs if parts], dim=1)

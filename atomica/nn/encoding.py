@@ -1,17 +1,30 @@
-"""The contract between encoders and heads: settings of an encoder, and what it gives."""
+"""The contract between encoders and heads: the settings of an encoder, what it can serve, and what it gives.
+
+Heads know encoders by this file alone. Shapes: A atoms, B blocks, G complexes of a batch, N nodes and E edges of one
+level.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from atomica.data.edges import EdgePlan
+from atomica.data.inputs import GraphInputs
 from atomica.nn.irreps import Layout
 from atomica.spec import Problems, setting
 
-__all__ = ["ACTIVATIONS", "DetailedEncoding", "EmbeddingConfig", "EncoderConfig", "Encoding", "LevelDetail"]
+__all__ = [
+    "ACTIVATIONS",
+    "DetailedEncoding",
+    "EmbeddingConfig",
+    "Encoder",
+    "EncoderSettings",
+    "Encoding",
+    "LevelDetail",
+]
 
 
 ATTENTION_HEADS = 4
@@ -47,14 +60,20 @@ class EmbeddingConfig:
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Settings of the encoder, the `[model]` section of a run spec.
+class EncoderSettings:
+    """Settings of an encoder, the `[model]` section of a run spec: those that every kind of encoder has.
 
+    Heads and jobs read them. The settings of one kind are a frozen dataclass that derives from this one.
+    kind, encoder: its registered name and class, set by `encoders.register`.
+    serves: what heads may ask of it: "atom", "block", "graph", and "detail" if it has `detailed`.
+    sizes: the settings that decide the shapes of its weights.
     Raises SpecError naming every value out of range.
-
-    >>> EncoderConfig(atom_hidden=16, block_hidden=16).graph_options()["k_neighbors"]
-    8
     """
+
+    kind: ClassVar[str]
+    encoder: ClassVar[type[Encoder]]
+    serves: ClassVar[tuple[str, ...]] = ("atom", "block", "graph")
+    sizes: ClassVar[tuple[str, ...]] = ("atom_hidden", "block_hidden", "edge_size", "layers", "block_types")
 
     atom_hidden: int = setting(32, "width of atom features", low=4, multiple_of=4)
     block_hidden: int = setting(
@@ -64,7 +83,7 @@ class EncoderConfig:
         multiple_of=ATTENTION_HEADS,
     )
     edge_size: int = setting(16, "width of edge features and number of distance Gaussians on 0 to 5 Å", low=2)
-    layers: int = setting(3, "equivariant layers at each level", low=1)
+    layers: int = setting(3, "layers of message passing at each level", low=1)
     dropout: float = setting(0.0, "dropout in edge networks, outputs, attention and pooling", low=0, below=1)
     k_neighbors: int = setting(
         8, "nearest neighbours of a node within its segment, and as many across", low=1
@@ -72,9 +91,6 @@ class EncoderConfig:
     atom_global: bool = setting(False, "edges between global and ordinary atoms")
     block_global: bool = setting(True, "edges between global and ordinary blocks")
     modality_embedding: bool = setting(False, "tell the model the kind of interface, on the global blocks")
-    reference_quirks: bool = setting(
-        False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
-    )
     block_types: int = setting(
         150, "size of the block vocabulary; read from the data, not from the spec", low=150
     )
@@ -85,6 +101,16 @@ class EncoderConfig:
             object.__setattr__(self, "embeddings", EmbeddingConfig(**self.embeddings))
         Problems.check(config=self)
 
+    @property
+    def reference_quirks(self) -> bool:
+        """Whether its outputs depend on what else is in the batch, as the original's do."""
+        return False
+
+    @property
+    def detail_layout(self) -> Layout:
+        """The irreps of `LevelDetail.features`, with `atom_hidden` even scalars first, if it serves "detail"."""
+        raise NotImplementedError
+
     def graph_options(self) -> dict[str, Any]:
         """Keyword arguments for `atomica.graph.batch` that build the graphs this encoder expects."""
         return {
@@ -93,6 +119,14 @@ class EncoderConfig:
             "block_global": self.block_global,
             "reference_quirks": self.reference_quirks,
         }
+
+    def build(self) -> Encoder:
+        """A fresh encoder with these settings."""
+        return self.encoder(self)
+
+    def description(self) -> dict[str, Any]:
+        """Kind and settings as plain data; `encoders.settings_from` reads them."""
+        return {"kind": self.kind, **asdict(self)}
 
 
 class Encoding(NamedTuple):
@@ -107,9 +141,9 @@ class Encoding(NamedTuple):
 class LevelDetail(NamedTuple):
     """What one level computed on the way to its output, for heads that go on from there.
 
-    features: [N, D] all irreps after the last layer, in `layout`. plan: the level's edges; y: [E, 9] their
-    harmonics and distance: [E] their length in Å (float64), in plan order. kinds: [4, edge_size] the learned
-    embedding of edge types.
+    features: [N, D] all irreps after the last layer, in `layout`, the settings' `detail_layout`. plan: the level's
+    edges; y: [E, 9] their harmonics and distance: [E] their length in Å (float64), in plan order. kinds:
+    [4, edge_size] the learned embedding of edge types.
     """
 
     features: Tensor
@@ -124,3 +158,32 @@ class DetailedEncoding(Encoding):
     """An encoding that also carries `atoms`, the detail of the atom level; `Encoder.detailed` makes it."""
 
     atoms: LevelDetail
+
+    @classmethod
+    def of(cls, encoding: Encoding, atoms: LevelDetail) -> DetailedEncoding:
+        """The same embeddings with the detail."""
+        found = cls(*encoding)
+        found.atoms = atoms
+        return found
+
+
+class Encoder(nn.Module):
+    """Base class of all encoders: a batch of graphs → embeddings of atoms, blocks and complexes.
+
+    Outputs may depend on a complex alone, and not on its place, orientation, order of atoms or batch;
+    `atomica.testing.check_model` checks that. Config: the dataclass of its settings.
+    """
+
+    Config: ClassVar[type[EncoderSettings]]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, inputs: GraphInputs) -> Encoding:
+        """The embeddings; see `Encoding`."""
+        raise NotImplementedError
+
+    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
+        """The same with the detail of the atom level, which costs more; for encoders that serve "detail"."""
+        raise NotImplementedError

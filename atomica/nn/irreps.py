@@ -26,27 +26,27 @@ HARMONICS: tuple[tuple[int, int], ...] = ((0, 1), (1, -1), (2, 1))
 
 @dataclass(frozen=True, order=True)
 class IrrepSlot:
-    """One irrep of a feature: `channels` copies of degree `l` and `parity` (+1 even, -1 odd).
+    """One irrep of a feature: `channels` copies of `degree` and `parity` (+1 even, -1 odd).
 
     >>> str(IrrepSlot(1, -1, 16))
     '16x1o'
     """
 
-    l: int  # noqa: E741 - the field's name for the degree
+    degree: int
     parity: int
     channels: int
 
     @property
     def name(self) -> str:
         """Degree and parity, the name of its parameters: 0e, 1o, …"""
-        return f"{self.l}{'e' if self.parity > 0 else 'o'}"
+        return f"{self.degree}{'e' if self.parity > 0 else 'o'}"
 
     def __str__(self) -> str:
         return f"{self.channels}x{self.name}"
 
     @property
     def dim(self) -> int:
-        return self.channels * COMPONENTS[self.l]
+        return self.channels * COMPONENTS[self.degree]
 
 
 def layer_slots(hidden: int, depth: int) -> tuple[IrrepSlot, ...]:
@@ -85,7 +85,7 @@ class Layout:
     @property
     def channels(self) -> tuple[int, int, int]:
         """Channels per degree, both parities together."""
-        per_degree = [sum(s.channels for s in self.slots if s.l == l) for l in range(3)]  # noqa: E741
+        per_degree = [sum(s.channels for s in self.slots if s.degree == degree) for degree in range(3)]
         return per_degree[0], per_degree[1], per_degree[2]
 
     @property
@@ -99,16 +99,16 @@ class Layout:
         c0, c1, _ = self.channels
         return 0, c0, c0 + 3 * c1
 
-    def run(self, x: Tensor, l: int) -> Tensor:  # noqa: E741
-        """View of degree `l` in `x` [N, D] as [N, 2l+1, channels_l]."""
-        start, width = self.offsets[l], COMPONENTS[l] * self.channels[l]
-        return x[:, start : start + width].unflatten(1, (COMPONENTS[l], self.channels[l]))
+    def run(self, x: Tensor, degree: int) -> Tensor:
+        """View of one degree l in `x` [N, D] as [N, 2l+1, channels_l]."""
+        start, width = self.offsets[degree], COMPONENTS[degree] * self.channels[degree]
+        return x[:, start : start + width].unflatten(1, (COMPONENTS[degree], self.channels[degree]))
 
     def channel_range(self, slot: IrrepSlot) -> tuple[int, int]:
         """First and last (exclusive) channel of `slot` within the run of its degree."""
         start = 0
         for other in self.slots:
-            if other.l == slot.l:
+            if other.degree == slot.degree:
                 if other == slot:
                     return start, start + slot.channels
                 start += other.channels
@@ -117,7 +117,7 @@ class Layout:
     def view(self, x: Tensor, slot: IrrepSlot) -> Tensor:
         """View of `slot` in `x` [N, D] as [N, 2l+1, channels]."""
         first, last = self.channel_range(slot)
-        return self.run(x, slot.l)[:, :, first:last]
+        return self.run(x, slot.degree)[:, :, first:last]
 
     def to_e3nn(self, x: Tensor) -> Tensor:
         """`x` [N, D] in e3nn's column order: slot after slot, channels outermost within each."""
@@ -127,12 +127,12 @@ class Layout:
         """The inverse of `to_e3nn`."""
         parts, start = {}, 0
         for slot in self.slots:
-            block = x[:, start : start + slot.dim].unflatten(1, (slot.channels, COMPONENTS[slot.l]))
+            block = x[:, start : start + slot.dim].unflatten(1, (slot.channels, COMPONENTS[slot.degree]))
             parts[slot] = block.transpose(1, 2)
             start += slot.dim
         runs = []
-        for l in range(3):  # noqa: E741
-            of_degree = [parts[slot] for slot in self.slots if slot.l == l]
+        for degree in range(3):
+            of_degree = [parts[slot] for slot in self.slots if slot.degree == degree]
             if of_degree:
                 runs.append(torch.cat(of_degree, dim=2).flatten(1))
         return torch.cat(runs, dim=1)
@@ -153,8 +153,8 @@ def spherical_harmonics(vectors: Tensor) -> Tensor:
 
 
 @cache
-def coupling(l_in: int, l_sh: int, l_out: int) -> Tensor:
-    """Wigner 3j coefficients of `l_in` ⊗ `l_sh` → `l_out`, float64 [2·l_in+1, 2·l_sh+1, 2·l_out+1]."""
+def coupling(degree_in: int, degree_sh: int, degree_out: int) -> Tensor:
+    """Wigner 3j coefficients of two degrees that give a third, float64; a degree l has 2l+1 components."""
     from e3nn import o3
 
-    return o3.wigner_3j(l_in, l_sh, l_out, dtype=torch.float64)
+    return o3.wigner_3j(degree_in, degree_sh, degree_out, dtype=torch.float64)

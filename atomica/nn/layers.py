@@ -1,4 +1,4 @@
-"""The layers that encoders are made of."""
+"""The layers that encoders and heads are made of."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica.data.edges import EdgePlan
+from atomica.data.inputs import GraphInputs
+from atomica.errors import DataError
 from atomica.nn.convolution import FullyConnected
-from atomica.nn.encoding import ACTIVATIONS
+from atomica.nn.encoding import ACTIVATIONS, EmbeddingConfig
 from atomica.nn.irreps import HARMONICS, Layout, layer_slots
 
-__all__ = ["Convolution", "EdgeConvolution", "Edges", "LengthEmbedding", "mlp"]
+__all__ = [
+    "Convolution",
+    "EdgeConvolution",
+    "Edges",
+    "EmbeddingMixer",
+    "EquivariantNorm",
+    "Interaction",
+    "LengthEmbedding",
+    "block_queries",
+    "mlp",
+]
 
 RADIAL_CUTOFF = 5.0
 """Å; centre of the last Gaussian. Longer edges are kept, their distance features are near 0."""
@@ -27,6 +39,66 @@ def mlp(sizes: Sequence[int], activation: str, dropout: float) -> nn.Sequential:
     for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
         parts += [ACTIVATIONS[activation](), nn.Dropout(dropout), nn.Linear(width_in, width_out)]
     return nn.Sequential(*parts)
+
+
+class EmbeddingMixer(nn.Module):
+    """Bring external block features to the width of blocks and mix them in: [B, H] → [B, H].
+
+    With sizes for each segment there are two pairs of networks; rows keep their order.
+    """
+
+    def __init__(self, config: EmbeddingConfig, hidden: int) -> None:
+        super().__init__()
+        self.frames, self.sizes = config.frames, config.sizes
+        between = config.layers - 1
+        self.projectors = nn.ModuleList(
+            mlp([size, *[config.hidden] * between, hidden], config.activation, config.dropout)
+            for size in config.sizes
+        )
+        self.mixers = nn.ModuleList(
+            mlp([*[2 * hidden] * (between + 1), hidden], config.activation, config.dropout)
+            for _ in config.sizes
+        )
+
+    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
+        if len(self.frames) == 1:
+            return self._mix(0, blocks, self._features(0, inputs))
+        mixed = torch.zeros_like(blocks)
+        for index in range(2):
+            rows = inputs.places.segments[index]
+            own = self._mix(index, blocks[rows], self._features(index, inputs)[rows])
+            mixed = mixed.index_copy(0, rows, own)
+        return mixed
+
+    def _mix(self, index: int, blocks: Tensor, features: Tensor) -> Tensor:
+        return self.mixers[index](torch.cat([blocks, self.projectors[index](features)], dim=1))
+
+    def _features(self, index: int, inputs: GraphInputs) -> Tensor:
+        name, width = self.frames[index], self.sizes[index]
+        features = inputs.embeddings.get(name)
+        if features is None or features.shape[1:] != (width,):
+            found = "none" if features is None else f"shape {tuple(features.shape)}"
+            raise DataError(
+                f"the model reads external block features of length {width} from the graph's block frame "
+                f"{name!r}, which has {found}"
+            )
+        return features
+
+
+def block_queries(
+    inputs: GraphInputs, types: nn.Embedding, mixer: EmbeddingMixer | None, modalities: nn.Embedding | None
+) -> Tensor:
+    """What is known of blocks before their atoms are: their types, external features, on global ones the modality.
+
+    Embeddings of types, and of modalities if the model is told them → [B, H].
+    """
+    query = types(inputs.blocks.type)
+    if mixer is not None:
+        query = mixer(query, inputs)
+    if modalities is not None:
+        told = inputs.blocks.is_global & (inputs.modality >= 0)
+        query = query + modalities(inputs.modality.clamp(min=0)) * told[:, None]
+    return query
 
 
 class EquivariantNorm(nn.Module):
@@ -42,23 +114,23 @@ class EquivariantNorm(nn.Module):
         self.weights = nn.ParameterDict(
             {slot.name: nn.Parameter(torch.ones(slot.channels)) for slot in layout.slots}
         )
-        centred = [slot.channels for slot in layout.slots if (slot.l, slot.parity) == (0, 1)]
+        centred = [slot.channels for slot in layout.slots if (slot.degree, slot.parity) == (0, 1)]
         self.bias = nn.Parameter(torch.zeros(centred[0])) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
         degrees = range(3) if x.shape[1] == self.layout.dim else range(1)
         runs = []
-        for l in degrees:  # noqa: E741
+        for degree in degrees:
             parts = []
             for slot in self.layout.slots:
-                if slot.l != l:
+                if slot.degree != degree:
                     continue
                 values = self.layout.view(x, slot)
-                if (slot.l, slot.parity) == (0, 1):
+                if (slot.degree, slot.parity) == (0, 1):
                     values = values - values.mean(dim=2, keepdim=True)
                 power = values.square().mean(dim=(1, 2), keepdim=True)
                 values = values * (power + NORM_EPS).rsqrt() * self.weights[slot.name]
-                if (slot.l, slot.parity) == (0, 1):
+                if (slot.degree, slot.parity) == (0, 1):
                     assert self.bias is not None
                     values = values + self.bias
                 parts.append(values)
@@ -175,12 +247,12 @@ class Interaction(EdgeConvolution):
         update = self.update(edges, x, scalars_only=scalars_only, receivers=receivers)
         own = x if receivers is None else receivers
         runs, first = [], 0
-        for l in range(1 if scalars_only else 3):  # noqa: E741
-            width = self.outputs.channels[l] * (2 * l + 1)
-            run = update[:, first : first + width].unflatten(1, (2 * l + 1, -1))
+        for degree in range(1 if scalars_only else 3):
+            width = self.outputs.channels[degree] * (2 * degree + 1)
+            run = update[:, first : first + width].unflatten(1, (2 * degree + 1, -1))
             first += width
-            missing = self.outputs.channels[l] - self.inputs.channels[l]
-            if self.inputs.channels[l]:
-                run = run + F.pad(self.inputs.run(own, l), (0, missing))
+            missing = self.outputs.channels[degree] - self.inputs.channels[degree]
+            if self.inputs.channels[degree]:
+                run = run + F.pad(self.inputs.run(own, degree), (0, missing))
             runs.append(run.flatten(1))
         return torch.cat(runs, dim=1)

@@ -11,9 +11,36 @@ from pathlib import Path
 
 from biotite.structure.info.ccd import get_ccd
 
-STANDARD = set(
-    "GLY ALA VAL LEU ILE PHE TRP TYR ASP HIS ASN GLU LYS GLN MET ARG SER THR CYS PRO DA DG DC DT A G C U".split()
-)
+STANDARD = {
+    "GLY",
+    "ALA",
+    "VAL",
+    "LEU",
+    "ILE",
+    "PHE",
+    "TRP",
+    "TYR",
+    "ASP",
+    "HIS",
+    "ASN",
+    "GLU",
+    "LYS",
+    "GLN",
+    "MET",
+    "ARG",
+    "SER",
+    "THR",
+    "CYS",
+    "PRO",
+    "DA",
+    "DG",
+    "DC",
+    "DT",
+    "A",
+    "G",
+    "C",
+    "U",
+}
 
 
 def parents() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Prints the figures that the README quotes, with the machine they were taken on.
+"""Prints figures of README.md beside this file, with the machine they were taken on.
 
     python tests/bench/figures.py build INDEX.csv     complexes per second of build-graphs, 1 and 2 threads
     python tests/bench/figures.py entries FOLDER      whole entries without an index, and hours for all of the PDB
@@ -215,7 +215,7 @@ def convolution(runs: int) -> None:
                 clock(f"{name} forward", function)
             clock(f"{name} forward + backward", lambda function=function: function().sum().backward())
     tables, rows = layer.tables, (radial + 1) * receivers
-    columns = {slot: tables.fan_in[slot] * COMPONENTS[slot.l] for slot in tables.targets}
+    columns = {slot: tables.fan_in[slot] * COMPONENTS[slot.degree] for slot in tables.targets}
     outer = 2e-9 * rows * degree * sum(columns.values())
     product = 2e-9 * rows * sum(count * slot.channels for slot, count in columns.items())
     # backward makes the outer products again

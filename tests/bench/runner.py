@@ -1,4 +1,4 @@
-"""What a run costs beside its arithmetic, as the README quotes it.
+"""What a run costs beside its arithmetic.
 
     python tests/bench/runner.py                     overhead per step, time to the first step, checkpoints
     python tests/bench/runner.py --only overhead --runs 20 --set data.batch_blocks=60 --set data.max_item_blocks=60
@@ -172,7 +172,7 @@ def checkpoints(runs: int) -> None:
     import torch
 
     from atomica.model.model import Model
-    from atomica.nn.encoding import EncoderConfig
+    from atomica.nn.equivariant import EncoderConfig
     from atomica.train import checkpoint
 
     for hidden in (16, 32):

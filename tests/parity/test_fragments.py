@@ -3,6 +3,8 @@
 import gzip
 import json
 
+from helpers import PREP
+
 import atomica
 from atomica import keys
 from atomica.prep import command as prep
@@ -16,10 +18,9 @@ from atomica.prep.fragments import (
 )
 
 
-def test_fragments_of_the_original(shared):
-    folder = shared / "fixtures" / "prep"
-    vocabulary = read_vocabulary(folder / "fragments" / "ps_300.tsv")
-    with gzip.open(folder / "fragments.json.gz") as file:
+def test_fragments_of_the_original():
+    vocabulary = read_vocabulary(PREP / "fragments" / "ps_300.tsv")
+    with gzip.open(PREP / "fragments.json.gz") as file:
         ligands = json.load(file)["ligands"]
     assert len(ligands) == 254
     writer = UnionWriter()
@@ -35,8 +36,8 @@ def test_fragments_of_the_original(shared):
         assert [piece.smiles for piece in pieces] == expected["fragments"], ligand["id"]
 
 
-def test_vocabulary_gives_the_original_block_types(shared):
-    folder = shared / "fixtures" / "prep" / "fragments"
+def test_vocabulary_gives_the_original_block_types():
+    folder = PREP / "fragments"
     with open(folder / "vocab.json") as file:
         listed = json.load(file)
     for name in ("ps_300", "ps_500"):
@@ -45,8 +46,8 @@ def test_vocabulary_gives_the_original_block_types(shared):
         assert types == {block["abbreviation"]: block["index"] for block in blocks[150:]}
 
 
-def test_component_dictionary_has_the_same_molecules(shared):
-    with gzip.open(shared / "fixtures" / "prep" / "fragments.json.gz") as file:
+def test_component_dictionary_has_the_same_molecules():
+    with gzip.open(PREP / "fragments.json.gz") as file:
         ligands = json.load(file)["ligands"]
     for ligand in ligands[:60]:
         molecule = component(ligand["id"])

@@ -49,9 +49,9 @@ CENTER_NOISE = {("pretrain_gaussian", "translation"), ("pretrain_gaussian", "rot
 class Fixture:
     """One file of the original's numbers, its model, and a batch with targets."""
 
-    def __init__(self, shared, name):
+    def __init__(self, models, name):
         self.name = name
-        with safe_open(shared / "fixtures" / "model" / f"{name}.safetensors", "pt") as file:
+        with safe_open(models / f"{name}.safetensors", "pt") as file:
             self.metadata = file.metadata()
             self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         config = {**json.loads(self.metadata["config"]), **SETTINGS[name]}
@@ -93,18 +93,18 @@ class Fixture:
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
-def case(request, shared):
-    return Fixture(shared, request.param)
+def case(request, models):
+    return Fixture(models, request.param)
 
 
 @pytest.fixture(scope="module", params=["pretrain_gaussian", "pretrain_torsion_masking"])
-def pretraining(request, shared):
-    return Fixture(shared, request.param)
+def pretraining(request, models):
+    return Fixture(models, request.param)
 
 
 @pytest.mark.parametrize("name", PREDICTIONS)  # the other fixtures hold losses and embeddings only
-def test_outputs(name, shared):
-    case = Fixture(shared, name)
+def test_outputs(name, models):
+    case = Fixture(models, name)
     model = case.model()
     key, read = PREDICTIONS[name]
     ours = read(model, model.outputs(case.graph(model)))
@@ -117,7 +117,7 @@ def test_losses_and_gradients(case):
     compare_loss_and_gradients(case, model, loss=1e-3 if noisy else 1e-5, gradients=2e-2 if noisy else 1e-4)
 
 
-def test_losses_and_gradients_with_the_rounding_noise_of_the_original(shared, monkeypatch):
+def test_losses_and_gradients_with_the_rounding_noise_of_the_original(models, monkeypatch):
     """The one thing that keeps `pretrain_gaussian` apart is the direction of atoms at a centre, in float32."""
 
     def from_center(x, sender, receiver, count, plan):
@@ -125,7 +125,7 @@ def test_losses_and_gradients_with_the_rounding_noise_of_the_original(shared, mo
         return (x[plan.sender] - (total / count[:, None])[plan.receiver]).double()
 
     monkeypatch.setattr(denoise, "_from_center", from_center)
-    case = Fixture(shared, "pretrain_gaussian")
+    case = Fixture(models, "pretrain_gaussian")
     compare_loss_and_gradients(case, case.model(), loss=1e-5, gradients=1e-4)
 
 
@@ -226,9 +226,9 @@ def test_parameters_round_trip(case):
     assert set(exported) == expected
 
 
-def test_a_pocket_alone_is_what_the_original_cuts_out(shared):
+def test_a_pocket_alone_is_what_the_original_cuts_out(models):
     """The encoder's view of segment 0 equals the pocket that the original reads as its own graph."""
-    case = Fixture(shared, "head_interface")
+    case = Fixture(models, "head_interface")
     model = case.model()
     from_complex = model.encode(case.graph(model))
     alone = model.encode(case.graph(model, "in.pocket."))
@@ -236,9 +236,9 @@ def test_a_pocket_alone_is_what_the_original_cuts_out(shared):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-def test_external_features_stay_with_their_complex(shared):
+def test_external_features_stay_with_their_complex(models):
     """In the original two lists of features get out of order in a batch; complexes must not differ from alone."""
-    case = Fixture(shared, "head_affinity")
+    case = Fixture(models, "head_affinity")
     config = {**case.config, **PROJECTOR, "block_embedding0_size": 5, "block_embedding1_size": 3}
     weights = dict(case.weights)
     encoder = dataclasses.replace(
@@ -281,8 +281,8 @@ def quirkless(model):
     return ours
 
 
-def test_settings_that_do_not_fit(shared):
-    case = Fixture(shared, "pretrain_torsion_masking")
+def test_settings_that_do_not_fit(models):
+    case = Fixture(models, "pretrain_torsion_masking")
     with pytest.raises(DataError, match="num_masked_block_classes = 7 does not fit"):
         compat.from_reference({**case.config, "num_masked_block_classes": 7}, case.weights)
     with pytest.raises(DataError, match="torsion_weight = 0: set the noise to false"):
@@ -294,13 +294,13 @@ def test_settings_that_do_not_fit(shared):
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, "encoder_global", "encoder_all_global_2layers"])
-def test_released_files_pass_through_load(name, shared, tmp_path):
+def test_released_files_pass_through_load(name, models, tmp_path):
     """Settings and weights of every model type as files, by their folder and by name."""
     if name in SETTINGS:
-        case = Fixture(shared, name)
+        case = Fixture(models, name)
         config, weights = case.config, case.weights
     else:
-        with safe_open(shared / "fixtures" / "model" / f"{name}.safetensors", "pt") as file:
+        with safe_open(models / f"{name}.safetensors", "pt") as file:
             config = json.loads(file.metadata()["config"])
             weights = {key[2:]: file.get_tensor(key) for key in file.keys() if key.startswith("w.")}  # noqa: SIM118
     (tmp_path / "released_config.json").write_text(json.dumps(config))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.feather as feather
 import pytest
+from helpers import PREP
 
 from atomica import _prep
 from atomica.prep import command as prep
@@ -30,8 +31,8 @@ DEVIATIONS = {
 
 
 @pytest.fixture(scope="module")
-def runs(shared: Path) -> list[dict]:
-    with gzip.open(shared / "fixtures/prep/interfaces.json.gz", "rt") as file:
+def runs() -> list[dict]:
+    with gzip.open(PREP / "interfaces.json.gz", "rt") as file:
         return json.load(file)
 
 
@@ -48,16 +49,16 @@ def rows_of(run: dict, structures: Path) -> dict[str, str]:
     }
 
 
-def build(runs: list[dict], shared: Path, folder: Path, rule: str) -> dict[str, dict]:
+def build(runs: list[dict], folder: Path, rule: str) -> dict[str, dict]:
     """All runs through the command line with one rule; records by id."""
-    rows = [rows_of(run, shared / "fixtures/prep/structures") for run in runs]
+    rows = [rows_of(run, PREP / "structures") for run in runs]
     with (folder / "index.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     out = folder / "out"
     arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(out), "--interface-rule", rule]
-    code = prep.main([*arguments, "--fragments", str(shared / "fixtures/prep/fragments/ps_300.tsv")])
+    code = prep.main([*arguments, "--fragments", str(PREP / "fragments/ps_300.tsv")])
     failures = (out / "failures.jsonl").read_text()
     assert code == 0, failures
     records: dict[str, dict] = {}
@@ -68,13 +69,13 @@ def build(runs: list[dict], shared: Path, folder: Path, rule: str) -> dict[str, 
 
 
 @pytest.fixture(scope="module")
-def reference(runs, shared, tmp_path_factory) -> dict[str, dict]:
-    return build(runs, shared, tmp_path_factory.mktemp("reference"), "reference")
+def reference(runs, tmp_path_factory) -> dict[str, dict]:
+    return build(runs, tmp_path_factory.mktemp("reference"), "reference")
 
 
 @pytest.fixture(scope="module")
-def all_pairs(runs, shared, tmp_path_factory) -> dict[str, dict]:
-    return build(runs, shared, tmp_path_factory.mktemp("all_pairs"), "all-pairs")
+def all_pairs(runs, tmp_path_factory) -> dict[str, dict]:
+    return build(runs, tmp_path_factory.mktemp("all_pairs"), "all-pairs")
 
 
 def blocks_of(record: dict) -> list[dict]:

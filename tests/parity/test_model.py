@@ -17,8 +17,8 @@ HEAD_SETTINGS = {"num_pred_layers": 3, "nonlinearity": "relu", "pred_hidden_size
 class Fixture:
     """One file of the original's numbers."""
 
-    def __init__(self, shared, name):
-        with safe_open(shared / "fixtures" / "model" / f"{name}.safetensors", "pt") as file:
+    def __init__(self, models, name):
+        with safe_open(models / f"{name}.safetensors", "pt") as file:
             self.metadata = file.metadata()
             self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         self.config = json.loads(self.metadata["config"])
@@ -46,18 +46,18 @@ class Fixture:
 
 
 @pytest.fixture(scope="module", params=[*ENCODERS, "head_binary"])
-def any_fixture(request, shared):
-    return Fixture(shared, request.param)
+def any_fixture(request, models):
+    return Fixture(models, request.param)
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
-def encoder(request, shared):
-    return Fixture(shared, request.param)
+def encoder(request, models):
+    return Fixture(models, request.param)
 
 
 @pytest.fixture(scope="module")
-def head(shared):
-    return Fixture(shared, "head_binary")
+def head(models):
+    return Fixture(models, "head_binary")
 
 
 def test_edges_are_equal_as_sets(encoder):

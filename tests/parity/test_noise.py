@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import PREP
 
 from atomica import _prep
 from atomica.data import noise
@@ -33,13 +33,13 @@ DRAWS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def numbers(shared: Path) -> dict[str, np.ndarray]:
-    with np.load(shared / "fixtures/prep/noise.npz") as file:
+def numbers() -> dict[str, np.ndarray]:
+    with np.load(PREP / "noise.npz") as file:
         return dict(file)
 
 
-def load(shared: Path, name: str) -> Any:
-    with gzip.open(shared / f"fixtures/prep/{name}.json.gz", "rt") as file:
+def load(name: str) -> Any:
+    with gzip.open(PREP / f"{name}.json.gz", "rt") as file:
         return json.load(file)
 
 
@@ -66,9 +66,9 @@ def torsions_of(
 
 
 @pytest.fixture(scope="module")
-def example(numbers, shared):
+def example(numbers):
     """The complex 3o5r/FK5 that the original's noise was put on, with its rotatable bonds."""
-    (item,) = [i for i in load(shared, "torsions") if i["id"] == "3o5r_A_A_FK5"]
+    (item,) = [i for i in load("torsions") if i["id"] == "3o5r_A_A_FK5"]
     arrays = {name: numbers[f"complex.{name}"] for name in ("X", "B", "A", "block_lengths", "segment_ids")}
     bonds = torsions_of(item["segments"], arrays["block_lengths"], arrays["segment_ids"])
     return as_record(**arrays, torsions=bonds, id="3o5r_A_A_FK5")
@@ -204,10 +204,10 @@ def test_gaussian(example, numbers):
     assert not score[np.repeat(example.segment_ids, example.block_lengths) == 0].any()
 
 
-def test_crops(shared):
-    items = {item["id"]: item for run in load(shared, "interfaces") for item in run["items"]}
-    torsions = {item["id"]: item["segments"] for item in load(shared, "torsions")}
-    crops = load(shared, "crop")
+def test_crops():
+    items = {item["id"]: item for run in load("interfaces") for item in run["items"]}
+    torsions = {item["id"]: item["segments"] for item in load("torsions")}
+    crops = load("crop")
     assert len(crops) == 3
     for wanted in crops:
         item = items[wanted["id"]]

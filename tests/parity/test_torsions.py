@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PREP
 
 from atomica.data.dataset import Dataset, open_dataset
 from atomica.data.record import Record
@@ -24,9 +24,9 @@ RESIDUES = range(4, 32)
 
 
 @pytest.fixture(scope="module")
-def built(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The fixtures' interfaces under the original's rule, ligands in fragments."""
-    with gzip.open(shared / "fixtures/prep/interfaces.json.gz", "rt") as file:
+    with gzip.open(PREP / "interfaces.json.gz", "rt") as file:
         runs = json.load(file)
     folder = tmp_path_factory.mktemp("torsions")
     with (folder / "index.csv").open("w", newline="") as file:
@@ -36,12 +36,12 @@ def built(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             first = run["items"][0]["id"]
             several = run.get("ligand") is not None and len(run["interface_rule_comparison"]) > 1
             second = run.get("ligand_chain") or "_".join(run["group2_chains"])
-            path = shared / f"fixtures/prep/structures/{run['file']}.gz"
+            path = PREP / f"structures/{run['file']}.gz"
             name = first.rsplit("_", 1)[0] if several else first
             writer.writerow([name, path, "_".join(run["group1_chains"]), second, run.get("ligand") or ""])
     arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(folder / "out")]
     arguments += ["--interface-rule", "reference"]
-    assert prep.main([*arguments, "--fragments", str(shared / "fixtures/prep/fragments/ps_300.tsv")]) == 0
+    assert prep.main([*arguments, "--fragments", str(PREP / "fragments/ps_300.tsv")]) == 0
     return open_dataset(folder / "out")
 
 
@@ -70,8 +70,8 @@ def expected(record: Record, segments: list[dict]) -> list[tuple[int, int, tuple
     return found
 
 
-def test_bonds_and_moving_sides(built, shared):
-    with gzip.open(shared / "fixtures/prep/torsions.json.gz", "rt") as file:
+def test_bonds_and_moving_sides(built):
+    with gzip.open(PREP / "torsions.json.gz", "rt") as file:
         items = json.load(file)
     compared = bonds = 0
     for item in items:

@@ -13,7 +13,10 @@ from atomica.catalogue import listing, schema
 from atomica.data.noise import NoiseConfig
 from atomica.errors import SpecError
 from atomica.heads import available, head_class
-from atomica.nn.encoding import EmbeddingConfig, EncoderConfig
+from atomica.nn import encoders
+from atomica.nn.encoding import EmbeddingConfig
+from atomica.nn.equivariant import EncoderConfig
+from atomica.nn.invariant import InvariantConfig
 from atomica.runner import main
 from atomica.spec import tomllib
 from atomica.train.checkpoint import CheckpointConfig
@@ -63,6 +66,11 @@ def test_every_spec_fits_the_schema(validator, path):
         (GOOD + 'positive = ""', False),
         (GOOD + "[model.embeddings]\nsizes = [8, 9]", True),
         (GOOD + "[model.embeddings]\nsizes = [8, 9, 10]", False),
+        (GOOD + '[model]\nkind = "invariant"\nattention_heads = 2', True),
+        (GOOD + '[model]\nkind = "invariant"\nattention_heads = 3', False),
+        (GOOD + '[model]\nkind = "invariant"\nreference_quirks = true', False),
+        (GOOD + '[model]\nkind = "equivariant"\nreference_quirks = true', True),
+        (GOOD + '[model]\nkind = "invarant"', False),
         (GOOD + "hiden = 3", False),
         (GOOD.replace("binary", "denoise") + 'label = "x"', False),
         (GOOD.replace('"d"', '["d", "e"]') + '[log.wandb]\nmode = "offline"', True),
@@ -76,7 +84,7 @@ def test_the_schema_says_what_the_reader_says(validator, text, valid):
 
 
 SECTIONS = [EncoderConfig, EmbeddingConfig, NoiseConfig, TrainConfig, CheckpointConfig, ScheduleConfig]
-SECTIONS += [head_class(kind).Config for kind in available()]
+SECTIONS += [head_class(kind).Config for kind in available()] + [InvariantConfig]
 BEYOND = {"minimum": -1, "exclusiveMinimum": 0, "maximum": 1, "exclusiveMaximum": 0, "multipleOf": 1}
 """What must be added to a limit to be beyond it."""
 
@@ -110,7 +118,18 @@ def test_lists_name_everything(capsys):
     assert main(["--list"]) == 0
     text = capsys.readouterr().out
     assert text == listing() + "\n"
-    for name in (*available(), *TAKES, "adamw", "balanced", "modality", "tpe", "hyperband", "train", "embed"):
+    for name in (
+        *available(),
+        *encoders.available(),
+        *TAKES,
+        "adamw",
+        "balanced",
+        "modality",
+        "tpe",
+        "hyperband",
+        "train",
+        "embed",
+    ):
         assert re.search(rf"^  {name}: \S", text, flags=re.MULTILINE), name
     cosine = text[text.index("  cosine: ") : text.index("  exponential: ")]
     assert re.findall(r"^      (\w+) \(", cosine, flags=re.MULTILINE) == ["warmup_steps", *TAKES["cosine"]]

@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 import numpy as np
 import pytest
 import torch
+from helpers import PREP
 
 import atomica
 from atomica.data import graph
@@ -22,10 +23,10 @@ from atomica.prep.unpickle import restricted_load
 
 
 @pytest.fixture(scope="module")
-def items(shared):
+def items():
     """Some of the original's items, in the form it writes them, from the reference interfaces."""
     found = []
-    with gzip.open(shared / "fixtures/prep/interfaces.json.gz") as stream:
+    with gzip.open(PREP / "interfaces.json.gz") as stream:
         runs = json.load(stream)
     for item in [item for run in runs if run["kind"] in ("PP", "PL") for item in run["items"]][:9]:
         places, names, index = [], {}, 0
@@ -54,9 +55,9 @@ def written(items, kind, path):
 
 
 @pytest.mark.parametrize("kind", ["pkl", "jsonl.gz"])
-def test_items_of_the_original(items, kind, shared, tmp_path, capsys):
+def test_items_of_the_original(items, kind, tmp_path, capsys):
     file = written(items, kind, tmp_path / f"items.{kind}")
-    vocabulary = str(shared / "fixtures/prep/fragments/ps_300.tsv")
+    vocabulary = str(PREP / "fragments/ps_300.tsv")
     out = tmp_path / "out"
     command = ["convert", str(file), "--out", str(out), "--fragments", vocabulary, "--split", "test"]
     assert main(command) == 0, capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atomica.model.model import Model
-from atomica.nn.encoding import EncoderConfig
+from atomica.nn.equivariant import EncoderConfig
 from atomica.spec import Problems
 from atomica.train.config import TrainConfig
 from atomica.train.optimizer import make_optimizer

@@ -214,7 +214,7 @@ def test_curves_have_a_point_for_every_threshold():
     page = Drawn("t", "k")
     show(page, given, ("roc", "precision_recall"))
     positives, negatives = given.targets.sum(), (1 - given.targets).sum()
-    for name, scores in (("this model", given.predicted), ("baseline", given.baseline)):
+    for name, scores in (("this model", given.predicted), ("best baseline", given.baseline)):
         roc, both = [(0.0, 0.0)], []
         for threshold in sorted(set(scores), reverse=True):
             called = given.targets[scores >= threshold]
@@ -269,14 +269,14 @@ def test_a_plot_of_another_package_joins_by_name(monkeypatch):
 
 
 def test_intervals_agree_with_those_of_the_comparison():
-    from atomica.nn.encoding import EncoderConfig
+    from atomica.nn.equivariant import EncoderConfig
 
     generator = np.random.default_rng(5)
     labels = generator.integers(0, 2, 80)
     scores = np.clip(labels * 0.3 + generator.random(80) * 0.7, 0, 1)
     head = head_class("binary")
     found = intervals(head(head.Config(), EncoderConfig()).metrics(), labels, scores, seed=1, resamples=100)
-    other = compare(labels, scores, 1 - scores, seed=2)["model"]
+    other = compare(labels, scores, {"other": 1 - scores}, seed=2)["model"]
     assert {"auroc", "auprc", "accuracy", "mcc"} <= set(found)
     for name in ("auroc", "auprc"):
         assert found[name]["low"] == pytest.approx(other[name]["low"], abs=0.05)
@@ -354,7 +354,20 @@ def left_by_evaluate(folder):
     return {"evaluation": EVALUATION}
 
 
+def left_by_probe(folder):
+    arm = {"models": 2, "single": {"auroc": {"mean": 0.5, "sd": 0.1}}, "ensemble": {"auroc": 0.5}}
+    test = {"verdict": HOSTILE, "mcnemar": 0.5}
+    entry = {"kind": "multiclass", "config": {"classes": [HOSTILE, TAIL]}, "label": HOSTILE, "complexes": 2}
+    entry |= {"metrics": {"auroc": 0.5}, "arms": {HOSTILE: arm}, "tests": {HOSTILE: test}}
+    evaluation = {"part": HOSTILE, "data": HOSTILE, "heads": {"probe": entry}}
+    (folder / EVALUATION).write_text(json.dumps(evaluation))
+    rows = ((f"{HOSTILE}0", HOSTILE, "[0.5, 0.5]"), (f"{HOSTILE}1", TAIL, "[0.1, 0.9]"))
+    csv_of(folder, PREDICTIONS, ("id", "label", "prediction"), *rows)
+    return {"evaluation": EVALUATION}
+
+
 LEFT = {
+    "probe": left_by_probe,
     "embed": left_by_embed,
     "network": left_by_network,
     "annotate": left_by_annotate,

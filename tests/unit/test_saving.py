@@ -8,7 +8,7 @@ import pytest
 
 from atomica.heads import head_class
 from atomica.model.model import Model
-from atomica.nn.encoding import EncoderConfig
+from atomica.nn.equivariant import EncoderConfig
 from atomica.train.checkpoint import KEEP, WRITE, CheckpointConfig, Due
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE

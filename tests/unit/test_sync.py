@@ -16,15 +16,15 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from unit.test_conv import case
+from unit.test_convolution import case
 
-from atomica import EncoderConfig, Model, open_dataset
+from atomica import Model, open_dataset
 from atomica.data import graph, noise
 from atomica.data.noise import NoiseConfig
 from atomica.data.transfer import mapped
 from atomica.heads import head_class
-from atomica.nn import convolution as conv
-from atomica.nn import couplings
+from atomica.nn import couplings, invariant
+from atomica.nn.encoders import settings_from
 from atomica.nn.irreps import spherical_harmonics
 from atomica.nn.kernels import registry
 from atomica.train import step
@@ -53,6 +53,8 @@ CASES = [
     ("binary", {"reference_quirks": True}, TORSIONS),
     ("binary", {"embeddings": {"sizes": (3,)}}, TORSIONS),
     ("affinity", {"embeddings": {"sizes": (3, 2)}}, TORSIONS),
+    ("interface", {"kind": "invariant", "modality_embedding": True}, TORSIONS),
+    ("denoise masked_block", {"kind": "invariant", "embeddings": {"sizes": (3, 2)}}, TORSIONS),
 ]
 
 
@@ -72,7 +74,7 @@ class NoCopies(TorchDispatchMode):
 def model_and_batch(heads, settings, kinds):
     """A model, and of one batch its inputs, targets and labelled rows."""
     torch.manual_seed(0)
-    config = EncoderConfig(**{"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 2, **settings})
+    config = settings_from({"atom_hidden": 8, "block_hidden": 8, "edge_size": 6, "layers": 2, **settings})
     own = {**HEADS, "denoise": {"atom": 1.0} if kinds.gaussian_sigma else {}}
     classes = {name: head_class(name) for name in heads.split()}
     model = Model(
@@ -114,8 +116,10 @@ def without_data(mode, device, model, *batch):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("heads", "settings", "kinds"), CASES)
 def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, device):
-    monkeypatch.setattr(conv, "KERNEL", "torch")  # as on a GPU
     model, inputs, targets, rows = model_and_batch(heads, settings, kinds)
+    # all as on a GPU
+    model.use_kernel("torch")
+    monkeypatch.setattr(invariant, "DglRelation", invariant.IndexRelation)
     expected = model.loss_of(model.outputs(inputs), targets, rows).total  # constants are made once
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     inputs, targets, rows = without_data(mode, device, model, inputs, targets, rows)
@@ -184,19 +188,18 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
         for guard in (nullcontext(), NoCopies()):  # constants are made once for every device
             with guard:
                 arguments = couplings.Arguments(layer.tables, *given)
-                assert registry._KERNELS["triton"].fits(given[1])
-                out = registry._KERNELS["triton"].forward(arguments)
-                found = registry._KERNELS["triton"].backward(arguments, torch.ones_like(out), want_y)
+                assert conv_triton.fits(given[1])
+                out = conv_triton.forward(arguments)
+                found = conv_triton.backward(arguments, torch.ones_like(out), want_y)
     assert out.shape == (len(plan.rows), layer.outputs.dim)
     assert (found[1] is not None) == want_y
     assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
     assert len(launched) == 2 * (4 * len(weights) + 1)
 
 
-def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise(monkeypatch):
+def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise():
     """Since Triton's kernels have not been measured on one."""
     with FakeTensorMode():
         x = torch.zeros(1, device="cuda")
     for name, expected in (("auto", "torch"), ("rust", "torch"), ("torch", "torch")):
-        monkeypatch.setattr(conv, "KERNEL", name)
-        assert registry.kernel_for(x) == expected
+        assert registry.kernel_for(name, x) == expected

@@ -1,18 +1,17 @@
-"""The Triton kernels against PyTorch's operations, on the CPU: run by test_conv.py in Triton's interpreter."""
+"""The Triton kernels against PyTorch's operations, on the CPU: run by test_kernels.py in Triton's interpreter."""
 
 import pytest
 import torch
-from test_conv import case
+from test_convolution import case
 
-from atomica.nn import convolution as conv
 from atomica.nn.irreps import spherical_harmonics
 from atomica.nn.kernels import registry
 
 
-def results(kernel, monkeypatch, layer, plan, x, y, radial, wanted, *, scalars_only=False):
+def results(kernel, layer, plan, x, y, radial, wanted, *, scalars_only=False):
     """Output and gradients with one kernel."""
-    monkeypatch.setattr(conv, "KERNEL", kernel)
-    assert registry.kernel_for(x) == kernel
+    layer.kernel = kernel
+    assert registry.kernel_for(kernel, x) == kernel
     out = layer(plan, x, y, radial, scalars_only=scalars_only)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5))
     return [out, *torch.autograd.grad((out * weights).sum(), wanted, allow_unused=True)]
@@ -23,7 +22,7 @@ CASES += [(4, 1, 2, 2, 2, True, True), (4, 3, 2, 2, 2, False, True)]
 
 
 @pytest.mark.parametrize(("hidden", "depth", "nodes", "edges", "radial", "scalars_only", "want_y"), CASES)
-def test_triton_equals_pytorch(monkeypatch, hidden, depth, nodes, edges, radial, scalars_only, want_y):
+def test_triton_equals_pytorch(hidden, depth, nodes, edges, radial, scalars_only, want_y):
     """More receivers, edges of one, channels and radial features than a program, a round of it, a piece and a tile
     take; couplings and components; all irreps of the last layer.
     """
@@ -32,9 +31,7 @@ def test_triton_equals_pytorch(monkeypatch, hidden, depth, nodes, edges, radial,
     )
     y = spherical_harmonics(vectors).requires_grad_(want_y)
     given = (layer, plan, x, y, radial, [x, radial, *layer.parameters(), *([y] if want_y else [])])
-    found = [
-        results(kernel, monkeypatch, *given, scalars_only=scalars_only) for kernel in ("triton", "torch")
-    ]
+    found = [results(kernel, *given, scalars_only=scalars_only) for kernel in ("triton", "torch")]
     for one, other in zip(*found, strict=True):
         assert (one is None) == (other is None)
         if one is not None:

@@ -12,6 +12,7 @@ import torch
 
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture
+from atomica.data.features import BlockFeatures
 from atomica.errors import DataError
 from atomica.files import CHECKPOINTS, LAST, SPEC
 from atomica.jobs import folder
@@ -19,10 +20,10 @@ from atomica.jobs.job import Request
 from atomica.jobs.sections import absolute
 from atomica.jobs.train.data import make_parts, open_data, open_features
 from atomica.jobs.train.spec import Spec, read_spec
+from atomica.model.contract import Contract
 from atomica.model.format import saved_encoder
-from atomica.model.model import Model
+from atomica.model.model import Model, saved_contract
 from atomica.model.start import inherit, initialise
-from atomica.nn.kernels.registry import kernel_for
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
@@ -48,11 +49,6 @@ class Assembled:
     identity: dict[str, Any]
     started: list[str]
     """What was loaded from `model.init`, for a person."""
-
-    @property
-    def kernel(self) -> str:
-        """What computes the convolutions."""
-        return kernel_for(torch.empty(0, device=self.device))
 
 
 def assemble(source: spec.Source, request: Request, *, issues: Issues | None = None) -> Assembled:
@@ -87,6 +83,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
 
     checked.device.use(device, request.ranks)
     model, started = _build_model(checked, device, issues, resume=resume)
+    model.made_for = _contract(checked, data["train"], features)
     _check_model(model, checked, issues)
     identity = {
         "settings": checked.identity(),
@@ -123,6 +120,8 @@ def _inherit(
     origin = checked.init.init
     if origin is None:
         return checked
+    if not resume and not checked.init.force:
+        _check_contract(origin, data, issues)
     last = last_checkpoint(checked.run.folder)
     folder = str(last) if resume and last is not None else origin
     try:
@@ -134,6 +133,32 @@ def _inherit(
         issues.add(("model", "init"), str(error).removeprefix(f"{folder}: "))
         return checked
     return replace(checked, model=config)
+
+
+def _check_contract(origin: str, data: Dataset | Mixture, issues: Issues) -> None:
+    """Issues where the data were made otherwise than those of the model that a run starts from."""
+    try:
+        found = saved_contract(origin).problems(data.origin)
+    except DataError:
+        return  # said where its settings are read
+    for text in found.values():
+        issues.add(
+            ("model", "init"), f"data.train was built with {text}; build it alike, or set model.force = true"
+        )
+
+
+def _contract(checked: Spec, data: Dataset | Mixture, features: BlockFeatures | None) -> Contract:
+    """What the model is made for."""
+    labels = {}
+    for head in checked.heads:
+        if head.labelled:
+            names = {key: getattr(head.config, key, None) for key in ("classes", "positive", "negative")}
+            labels[head.name] = {
+                "column": head.common.label,
+                **{key: name for key, name in names.items() if name},
+            }
+    read = {} if features is None else {path.name: features.fingerprint for path in features.paths}
+    return Contract(view=checked.data.input, origin=data.origin, features=read, labels=labels)
 
 
 def _build_model(
@@ -160,7 +185,11 @@ def _build_model(
 
 
 def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
-    """What `[train]` says of metrics and parts of the model, against those it has; the plots that heads name."""
+    """What `[train]` and `[device]` say of metrics and parts of the model, against those it has; the plots of heads."""
+    if model.kernel is None and checked.device.kernel != "auto":
+        issues.add(
+            ("device", "kernel"), f"has no effect: the {model.config.kind} encoder has no convolutions"
+        )
     try:
         monitor_of(model, checked.train)
     except Problems as error:

@@ -34,9 +34,8 @@ MIB, GIB = 2**20, 2**30
 def overview(job: Assembled) -> list[str]:
     """What is about to run, for a person: data, classes, model, steps."""
     checked = job.spec
-    lines = [
-        f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {job.kernel} convolution"
-    ]
+    by = f"{job.model.kernel} convolution" if job.model.kernel else f"{job.model.config.kind} encoder"
+    lines = [f"run     {checked.run.name}, seed {checked.run.seed}, on {job.device}, {by}"]
     seen = "both partners" if checked.data.input == "complex" else f"{checked.data.input} alone"
     for name, part in job.parts.items():
         rows = part.rows
@@ -58,6 +57,8 @@ def overview(job: Assembled) -> list[str]:
             + (f" ({'; '.join(classes)})" if classes else "")
             + skipped
         )
+    if checked.data.fold is not None:
+        lines.append(f"fold    {checked.data.fold} of column {checked.data.folds!r} is tested")
     if "test" not in job.parts:
         lines.append("test    none: there will be no evaluation")
     for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
@@ -74,7 +75,10 @@ def overview(job: Assembled) -> list[str]:
     blocks = [train.blocks_of(batch) for batch in plan]
     complexes = float(np.mean([len(batch) for batch in plan]))
     steps, epochs, schedule = len(plan), checked.train.epochs, checked.train.schedule
-    lines.append(f"model   {parameters:,} parameters, heads: {', '.join(h.name for h in checked.heads)}")
+    lines.append(
+        f"model   {checked.model.kind} encoder, {parameters:,} parameters, "
+        f"heads: {', '.join(head.name for head in checked.heads)}"
+    )
     lines.append(
         f"steps   {steps} per epoch of {np.mean(blocks):.0f} blocks ({complexes:.1f} complexes) on average, "
         f"{max(blocks)} at most, over all ranks; {epochs} epochs, {steps * epochs} steps"

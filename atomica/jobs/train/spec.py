@@ -12,11 +12,13 @@ from typing import Any
 from atomica import spec
 from atomica.data.noise import NoiseConfig
 from atomica.data.sampling import DataConfig
-from atomica.errors import SpecError
+from atomica.errors import DataError, SpecError
 from atomica.heads import NEEDS, TARGETS, Head, available, head_class
 from atomica.jobs.sections import DeviceConfig, RunConfig
+from atomica.model.format import saved_encoder
 from atomica.model.start import InitConfig
-from atomica.nn.encoding import EncoderConfig
+from atomica.nn import encoders
+from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Issues, Problems, Setting, setting
 from atomica.train.config import TrainConfig
 from atomica.train.logging import LogConfig
@@ -76,7 +78,7 @@ class Spec:
 
     run: RunConfig
     data: DataConfig
-    model: EncoderConfig
+    model: EncoderSettings
     init: InitConfig
     noise: NoiseConfig
     heads: tuple[HeadSpec, ...]
@@ -92,7 +94,7 @@ class Spec:
             ("run", asdict(self.run)),
             ("data", asdict(self.data)),
             ("noise", asdict(self.noise)),
-            ("model", {**asdict(self.init), **model}),
+            ("model", {**asdict(self.init), "kind": self.model.kind, **model}),
             *(("[[head]]", head.table()) for head in self.heads),
             ("train", asdict(self.train)),
             ("device", asdict(self.device)),
@@ -121,6 +123,7 @@ class Spec:
 
 FREE = (
     *(f"data.{key}" for key in ("train", "valid", "test", "embeddings", "loader_threads")),
+    "model.force",
     "train.epochs",
     "train.patience",
     "train.max_skipped",
@@ -144,33 +147,41 @@ class _Section:
         )
 
 
-def _sections() -> dict[str, _Section]:
-    """Field of `Spec` → its section."""
+def _sections(encoder: str = encoders.DEFAULT) -> dict[str, _Section]:
+    """Field of `Spec` → its section, in specs with that kind of encoder."""
     return {
         "run": _Section("run", RunConfig),
         "data": _Section("data", DataConfig),
         "noise": _Section("noise", NoiseConfig),
         "init": _Section("model", InitConfig),
-        "model": _Section("model", EncoderConfig, ("block_types",)),
+        "model": _Section("model", encoders.encoder_class(encoder).Config, ("block_types",)),
         "train": _Section("train", TrainConfig),
         "device": _Section("device", DeviceConfig),
         "log": _Section("log", LogConfig),
     }
 
 
-def sections() -> list[tuple[str, type, tuple[str, ...]]]:
-    """Sections of a spec that trains, but [[head]]: name, the dataclass that owns keys of it, fields not to be set."""
-    return [(section.name, section.cls, section.hidden) for section in _sections().values()]
+def sections(encoder: str = encoders.DEFAULT) -> list[tuple[str, type, tuple[str, ...]]]:
+    """Sections of a spec that trains, but [[head]]: name, the dataclass that owns keys of it, fields not to be set.
+
+    encoder: its kind.
+    """
+    return [(section.name, section.cls, section.hidden) for section in _sections(encoder).values()]
 
 
 def settings(kinds: Sequence[str] = ()) -> list[Setting]:
     """Every setting there is, with its default and meaning: the rows of the table in the documentation.
 
-    kinds: the heads whose settings are listed; empty: all, those of other packages too.
+    kinds: the heads whose settings are listed; empty: all, and all encoders, those of other packages too.
     """
     rows: list[Setting] = []
-    for section in _sections().values():
-        rows += spec.describe(section.cls, section.name, exclude=section.hidden)
+    for name, section in _sections().items():
+        cls = EncoderSettings if name == "model" else section.cls
+        rows += spec.describe(cls, section.name, exclude=section.hidden)
+    shared = {row.key for row in rows}
+    for kind in encoders.BUILT_IN if kinds else encoders.available():
+        own = spec.describe(encoders.encoder_class(kind).Config, "model", exclude=("block_types",))
+        rows += [replace(row, doc=f"({kind}) {row.doc}") for row in own if row.key not in shared]
     rows += spec.describe(HeadConfig, "head.N")
     for kind in kinds or available():
         rows += [
@@ -182,7 +193,7 @@ def settings(kinds: Sequence[str] = ()) -> list[Setting]:
 
 def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     """The typed spec of a source; None, and issues added, if anything is wrong with it."""
-    sections = _sections()
+    sections = _sections(_encoder_kind(source, issues))
     owned: dict[str, list[str]] = {}
     for section in sections.values():
         owned.setdefault(section.name, []).extend(section.keys())
@@ -221,6 +232,22 @@ def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
     return None if issues.found else checked
 
 
+def _encoder_kind(source: spec.Source, issues: Issues) -> str:
+    """The kind of encoder that a spec asks for: by name, or by the model that it starts from."""
+    table = source.tree.get("model")
+    kind, origin = (table.get(key) if isinstance(table, dict) else None for key in ("kind", "init"))
+    try:
+        if isinstance(kind, str):
+            return encoders.encoder_class(kind).Config.kind
+        if kind is None and isinstance(origin, str):
+            return str(saved_encoder(origin)["kind"])
+    except SpecError:
+        issues.add(("model", "kind"), spec.not_among(kind, encoders.available()))
+    except DataError:
+        pass  # reported where the model is opened
+    return encoders.DEFAULT
+
+
 NOISE_KEYS = {
     "rotation": "rotation_sigma",
     "translation": "translation_sigma",
@@ -242,6 +269,8 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
         unknown += [] if head.cls.targets in TARGETS else [f"targets from {head.cls.targets!r}"]
         if unknown:
             issues.add(path, f"its class asks for {', '.join(unknown)}, which no run can give")
+        if lacking := head.cls.unserved(checked.model):
+            issues.add(path, lacking)
         if "partners" in head.cls.needs and checked.data.input != "complex":
             issues.add(
                 path,

@@ -1,92 +1,88 @@
-"""The kernels by name, and which of them works where."""
+"""The kernels by name, and which of them works where.
+
+A kernel is imported when it is first used, and PyTorch with it, so that specs can name kernels without either.
+"""
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from importlib.util import find_spec
-from typing import Protocol
+import importlib
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from atomica.nn.couplings import Arguments, Gradients
-from atomica.nn.kernels.pytorch import _Torch
-from atomica.nn.kernels.rust import _Rust
+    from atomica.nn.couplings import Arguments, Gradients
 
-__all__ = ["kernel_for", "kernel_problem"]
-
-
-KERNEL = "auto"
-"""Which of `keys.KERNELS` does the work. auto: the Rust kernel where it can work (float32 on CPU), else PyTorch. One
-for the whole process, set from a run's `device.kernel`."""
+__all__ = ["CHOICES", "KERNELS", "Kernel", "Row", "kernel_for", "kernel_problem", "load"]
 
 
 class Kernel(Protocol):
-    """One way to do the sums and products of a convolution; `needs`: what it works on, for a person."""
-
-    needs: str
+    """The functions that the module of a kernel has."""
 
     def fits(self, x: Tensor) -> bool:
         """Whether it works in the precision and on the device of `x`."""
 
     def forward(self, given: Arguments) -> Tensor:
-        """[M, D_out]."""
+        """The sum over edges, then the weights: [M, D_out]."""
 
     def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
         """The gradients for `grad_out` [M, D_out]; of y only if `want_y`."""
 
 
-class _Triton:
-    """Tile by tile in a GPU's registers. Imported when it is used, since PyTorch without CUDA has no Triton."""
+class Row(NamedTuple):
+    """module: of the kernel. needs: what it works on, meaning: what it is, both for a person."""
 
-    needs = "a GPU with Triton 3.3 or newer"
-
-    def fits(self, x: Tensor) -> bool:
-        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-        return x.dtype == torch.float32 and (x.is_cuda or interpreted) and _triton_takes_tuples()
-
-    def forward(self, given: Arguments) -> Tensor:
-        from atomica.nn.kernels import triton as conv_triton
-
-        return conv_triton.forward(given)
-
-    def backward(self, given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
-        from atomica.nn.kernels import triton as conv_triton
-
-        return conv_triton.backward(given, grad_out, want_y)
+    module: str
+    needs: str
+    meaning: str
 
 
-@cache
-def _triton_takes_tuples() -> bool:
-    """Whether there is a Triton, new enough that functions within kernels take tuples."""
-    if find_spec("triton") is None:
-        return False
-    import triton
+KERNELS = {
+    "rust": Row("atomica.nn.kernels.rust", "a CPU", "tile by tile in a CPU's cache"),
+    "torch": Row(
+        "atomica.nn.kernels.pytorch", "anything", "PyTorch's operations, on a CPU about half as fast"
+    ),
+    "triton": Row(
+        "atomica.nn.kernels.triton",
+        "a GPU with Triton 3.3 or newer",
+        "kernels for a GPU that no GPU has run yet",
+    ),
+}
+PREFERRED, EVERYWHERE = "rust", "torch"
+"""What `auto` stands for, and what does the work where a kernel does not fit."""
+CHOICES = {"auto": "rust on a CPU, torch on a GPU"} | {name: row.meaning for name, row in KERNELS.items()}
+"""What a convolution can be told to use, and what it means."""
 
-    major, minor = triton.__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (3, 3)
+
+def load(name: str) -> Kernel:
+    """The kernel of that name. Raises ImportError if it cannot be had here."""
+    return cast(Kernel, importlib.import_module(KERNELS[name].module))
 
 
-_KERNELS: dict[str, Kernel] = {"rust": _Rust(), "torch": _Torch(), "triton": _Triton()}
+def kernel_for(wanted: str, x: Tensor) -> str:
+    """The name of the kernel for a convolution of features `x` that was told to use `wanted`, one of `CHOICES`.
 
-
-def kernel_for(x: Tensor) -> str:
-    """The name of the kernel that a convolution of features `x` uses: what `KERNEL` says, where that works.
-
-    >>> kernel_for(torch.zeros(1)), kernel_for(torch.zeros(1, dtype=torch.float64))
+    >>> import torch
+    >>> kernel_for("auto", torch.zeros(1)), kernel_for("auto", torch.zeros(1, dtype=torch.float64))
     ('rust', 'torch')
     """
-    wanted = "rust" if KERNEL == "auto" else KERNEL
-    return wanted if _KERNELS[wanted].fits(x) else "torch"
+    name = PREFERRED if wanted == "auto" else wanted
+    return name if _obstacle(name, x) is None else EVERYWHERE
 
 
-def kernel_problem(name: str, device: str) -> str | None:
-    """Why kernel `name` cannot work on a device ("cpu", "cuda"), for a person; None if it can."""
-    if name == "auto" or _KERNELS[name].fits(torch.empty(0, device=device)):
+def kernel_problem(wanted: str, device: str) -> str | None:
+    """Why a kernel, one of `CHOICES`, cannot work on a device ("cpu", "cuda"), for a person; None if it can."""
+    import torch
+
+    if wanted == "auto" or (obstacle := _obstacle(wanted, torch.empty(0, device=device))) is None:
         return None
-    return f"{name} works on {_KERNELS[name].needs} alone, and this run is on {device}; use auto or torch"
+    needs = KERNELS[wanted].needs
+    return f"{wanted} works on {needs} alone, and this run is on {device}{obstacle}; use auto or torch"
 
 
-KERNELS = ("auto", "rust", "torch", "triton")
-"""What may do the convolution's sums and products, see `conv.KERNEL`."""
+def _obstacle(name: str, x: Tensor) -> str | None:
+    """None if a kernel works for features `x`, else what more there is to say about it."""
+    try:
+        return None if load(name).fits(x) else ""
+    except ImportError as error:
+        return f" ({error})"

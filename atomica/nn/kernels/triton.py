@@ -4,7 +4,7 @@ One program works on a few receivers, and on the edges of each of them some at a
 coupled neighbour features and radial features over these edges, tile by tile in registers, and multiplies each tile
 with its piece of the weights at once; sum and product are matrix products, done by tensor cores. The backward pass
 makes the tiles again. No number is added to by two programs, so results do not depend on their order. A piece is a run
-of at most 16 channels of one path (see `_Couplings`).
+of at most 16 channels of one path (see `Couplings`).
 
 Not yet run on a GPU: the tests run them in Triton's interpreter (TRITON_INTERPRET=1), and compile them for one and look
 at the registers that this takes.
@@ -15,6 +15,7 @@ channels (padded).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,10 +29,14 @@ from torch import Tensor
 from atomica.nn.irreps import COMPONENTS
 
 if TYPE_CHECKING:
-    from atomica.nn.couplings import Arguments, Gradients, _Couplings
+    from atomica.nn.couplings import Arguments, Couplings, Gradients
     from atomica.nn.irreps import IrrepSlot
 
-__all__ = ["backward", "forward"]
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+    # functions within kernels take tuples
+    raise ImportError(f"Triton is {triton.__version__}")
+
+__all__ = ["backward", "fits", "forward"]
 
 
 CHANNELS = 16
@@ -325,7 +330,7 @@ def _gather(values, order, first, out, width, COLUMNS: tl.constexpr):
 class _Given:
     """Arguments as the kernels read them; matrices [E, P]: what couples features, of all input degrees in a row."""
 
-    tables: _Couplings
+    tables: Couplings
     x: Tensor
     senders: Tensor
     first_edge: Tensor
@@ -343,10 +348,10 @@ class _Given:
         """What all kernels get for output irrep `index`: their first arguments, and the sizes they are compiled for."""
         tables, slot = self.tables, self.tables.targets[index]
         pieces, columns = _pieces(tables, self.x.device)[index], tables.outputs
-        first = columns.offsets[slot.l] + columns.channel_range(slot)[0]
+        first = columns.offsets[slot.degree] + columns.channel_range(slot)[0]
         given = (self.x, self.senders, self.matrices, self.hidden, *self.widths)
-        irrep = (pieces, len(pieces), COMPONENTS[slot.l], tables.scale[slot])
-        place = (columns.dim, first, columns.channels[slot.l], slot.channels)
+        irrep = (pieces, len(pieces), COMPONENTS[slot.degree], tables.scale[slot])
+        place = (columns.dim, first, columns.channels[slot.degree], slot.channels)
         strict = torch.get_float32_matmul_precision() == "highest"
         fixed = {
             "R": shape.rows,
@@ -362,10 +367,10 @@ class _Given:
         return (given, (self.first_edge, self.rows), irrep, place), fixed
 
 
-_PIECES: WeakKeyDictionary[_Couplings, dict[torch.device, tuple[Tensor, ...]]] = WeakKeyDictionary()
+_PIECES: WeakKeyDictionary[Couplings, dict[torch.device, tuple[Tensor, ...]]] = WeakKeyDictionary()
 
 
-def _pieces(tables: _Couplings, device: torch.device) -> tuple[Tensor, ...]:
+def _pieces(tables: Couplings, device: torch.device) -> tuple[Tensor, ...]:
     """For each output irrep a table [pieces, 6], int32; made once for a convolution and a device.
 
     First column of the features, columns from one component to the next, components, first entry of the matrices,
@@ -379,14 +384,14 @@ def _pieces(tables: _Couplings, device: torch.device) -> tuple[Tensor, ...]:
     return made[device]
 
 
-def _lines(tables: _Couplings, target: IrrepSlot) -> list[tuple[int, ...]]:
+def _lines(tables: Couplings, target: IrrepSlot) -> list[tuple[int, ...]]:
     """The pieces of one output irrep."""
     sizes = [count * width for count, width in zip(tables.components, COMPONENTS, strict=True)]
     lines: list[tuple[int, ...]] = []
     for path in tables.paths:
         if path.target != target:
             continue
-        degree, inputs = path.source.l, tables.inputs
+        degree, inputs = path.source.degree, tables.inputs
         column = inputs.offsets[degree] + inputs.channel_range(path.source)[0]
         entry = sum(sizes[:degree]) + path.first_component * COMPONENTS[degree]
         for start in range(0, path.source.channels, CHANNELS):
@@ -411,19 +416,24 @@ def _prepare(given: Arguments) -> _Given:
     )
 
 
+def fits(x: Tensor) -> bool:
+    """As `registry.Kernel.fits`: float32 on a GPU, or in Triton's interpreter."""
+    return x.dtype == torch.float32 and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
+
+
 def forward(given: Arguments) -> Tensor:
-    """As `conv.Kernel.forward`, float32 on a GPU."""
+    """As `registry.Kernel.forward`."""
     tables, own = given.tables, _prepare(given)
     out = own.x.new_zeros(own.rows, tables.outputs.dim)
     for index, slot in enumerate(tables.targets):
         first, fixed = own.arguments(index, FORWARD)
-        grid = (triton.cdiv(own.rows, FORWARD.rows), COMPONENTS[slot.l])
+        grid = (triton.cdiv(own.rows, FORWARD.rows), COMPONENTS[slot.degree])
         _forward[grid](*first, own.weights[index], out, **fixed)
     return out
 
 
 def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
-    """As `conv.Kernel.backward`, float32 on a GPU."""
+    """As `registry.Kernel.backward`."""
     tables, own, grad_out = given.tables, _prepare(given), grad_out.contiguous()
     edge_x, edge_hidden = own.x.new_zeros(len(own.senders), own.x.shape[1]), torch.zeros_like(own.hidden)
     edge_matrices = torch.zeros_like(own.matrices) if want_y else own.matrices
@@ -454,7 +464,7 @@ def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
     return of_x, _harmonics(tables, edge_matrices) if want_y else None, edge_hidden, of_weights
 
 
-def _harmonics(tables: _Couplings, matrices: Tensor) -> Tensor:
+def _harmonics(tables: Couplings, matrices: Tensor) -> Tensor:
     """Gradients of the matrices [E, P] → of the harmonics [E, 9]."""
     used = [table for table, count in zip(tables.tables(matrices), tables.components, strict=True) if count]
     return matrices @ torch.cat(used, dim=1).t()

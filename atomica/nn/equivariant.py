@@ -1,4 +1,4 @@
-"""The two-level encoder: atoms → blocks → complex (Fang, Zhang, Zhou, Zitnik 2025).
+"""The two-level equivariant encoder: atoms → blocks → complex (Fang, Zhang, Zhou, Zitnik 2025).
 
 Shapes: A atoms, B blocks, G complexes of a batch, N nodes and E edges of one level, D feature columns,
 H hidden size of the level (= number of scalar channels), h attention heads, L blocks of the largest complex.
@@ -7,6 +7,7 @@ H hidden size of the level (= number of scalar channels), h attention heads, L b
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +15,42 @@ from torch import Tensor, nn
 
 from atomica import keys
 from atomica.data.inputs import GraphInputs, Level
-from atomica.errors import DataError
+from atomica.nn import encoders
 from atomica.nn.encoding import (
     ATTENTION_HEADS,
     DetailedEncoding,
-    EmbeddingConfig,
-    EncoderConfig,
+    Encoder,
+    EncoderSettings,
     Encoding,
     LevelDetail,
 )
-from atomica.nn.irreps import Layout, spherical_harmonics
-from atomica.nn.layers import Edges, Interaction, LengthEmbedding, mlp
+from atomica.nn.irreps import Layout, layer_slots, spherical_harmonics
+from atomica.nn.layers import Edges, EmbeddingMixer, Interaction, LengthEmbedding, block_queries
+from atomica.spec import setting
 
-__all__ = ["Encoder"]
+__all__ = ["EncoderConfig", "EquivariantEncoder"]
 
 POOLING_ROUNDS = 4
-ATOM_TYPES = 121
+
+
+@dataclass(frozen=True)
+class EncoderConfig(EncoderSettings):
+    """Settings of the equivariant encoder. Raises SpecError naming every value out of range.
+
+    >>> EncoderConfig(atom_hidden=16, block_hidden=16).graph_options()["k_neighbors"]
+    8
+    """
+
+    serves = (*EncoderSettings.serves, "detail")
+
+    reference_quirks: bool = setting(
+        False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
+    )
+
+    @property
+    def detail_layout(self) -> Layout:
+        """All irreps after the last layer."""
+        return Layout(layer_slots(self.atom_hidden, self.layers))
 
 
 class LevelEncoder(nn.Module):
@@ -69,50 +90,6 @@ class LevelEncoder(nn.Module):
         assert isinstance(layout, Layout)
         out = F.normalize(self.out(x[:, : layout.channels[0]]), dim=1)
         return out, LevelDetail(x, layout, plan, y, distance, self.kinds.weight) if detailed else None
-
-
-class EmbeddingMixer(nn.Module):
-    """Bring external block features to the width of blocks and mix them in: [B, H] → [B, H].
-
-    With sizes for each segment there are two pairs of networks; rows keep their order.
-    """
-
-    def __init__(self, config: EmbeddingConfig, hidden: int) -> None:
-        super().__init__()
-        self.frames, self.sizes = config.frames, config.sizes
-        between = config.layers - 1
-        self.projectors = nn.ModuleList(
-            mlp([size, *[config.hidden] * between, hidden], config.activation, config.dropout)
-            for size in config.sizes
-        )
-        self.mixers = nn.ModuleList(
-            mlp([*[2 * hidden] * (between + 1), hidden], config.activation, config.dropout)
-            for _ in config.sizes
-        )
-
-    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
-        if len(self.frames) == 1:
-            return self._mix(0, blocks, self._features(0, inputs))
-        mixed = torch.zeros_like(blocks)
-        for index in range(2):
-            rows = inputs.places.segments[index]
-            own = self._mix(index, blocks[rows], self._features(index, inputs)[rows])
-            mixed = mixed.index_copy(0, rows, own)
-        return mixed
-
-    def _mix(self, index: int, blocks: Tensor, features: Tensor) -> Tensor:
-        return self.mixers[index](torch.cat([blocks, self.projectors[index](features)], dim=1))
-
-    def _features(self, index: int, inputs: GraphInputs) -> Tensor:
-        name, width = self.frames[index], self.sizes[index]
-        features = inputs.embeddings.get(name)
-        if features is None or features.shape[1:] != (width,):
-            found = "none" if features is None else f"shape {tuple(features.shape)}"
-            raise DataError(
-                f"the model reads external block features of length {width} from the graph's block frame "
-                f"{name!r}, which has {found}"
-            )
-        return features
 
 
 class AtomAttention(nn.Module):
@@ -197,13 +174,18 @@ class AttentionPooling(nn.Module):
         return F.normalize(self.output(x_GLH.sum(dim=1)), dim=1)
 
 
-class Encoder(nn.Module):
-    """Atom types and coordinates → embeddings of atoms, blocks and complexes; see `Encoding`."""
+@encoders.register("equivariant")
+class EquivariantEncoder(Encoder):
+    """Tensor products of features with the directions of edges, as in the original; released weights are of this kind.
+
+    Atom types and coordinates → embeddings of atoms, blocks and complexes; see `Encoding`.
+    """
+
+    Config = EncoderConfig
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.atom_types = nn.Embedding(ATOM_TYPES, config.atom_hidden)
+        super().__init__(config)
+        self.atom_types = nn.Embedding(keys.ATOM_TYPES, config.atom_hidden)
         self.block_types = nn.Embedding(config.block_types, config.block_hidden)
         self.modalities = (
             nn.Embedding(len(keys.MODALITIES), config.block_hidden) if config.modality_embedding else None
@@ -221,20 +203,12 @@ class Encoder(nn.Module):
         return self.above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
 
     def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
-        """The same embeddings with the detail of the atom level, which costs more to compute."""
         atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
-        encoding = DetailedEncoding(*self.above(atom, inputs))
-        encoding.atoms = detail
-        return encoding
+        return DetailedEncoding.of(self.above(atom, inputs), detail)
 
     def above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
         """Blocks and complexes from the embeddings of atoms."""
-        query = self.block_types(inputs.blocks.type)
-        if self.mix_before is not None:
-            query = self.mix_before(query, inputs)
-        if self.modalities is not None:
-            told = inputs.blocks.is_global & (inputs.modality >= 0)
-            query = query + self.modalities(inputs.modality.clamp(min=0)) * told[:, None]
+        query = block_queries(inputs, self.block_types, self.mix_before, self.modalities)
         block = self.blocks(inputs.blocks, self.atoms_to_block(query, atom, inputs))
         if self.mix_after is not None:
             block = self.mix_after(block, inputs)
