@@ -101,6 +101,8 @@ pub struct Structure {
     pub residues: Vec<Residue>,
     /// Author's chain ids in order of appearance.
     pub chains: Vec<String>,
+    /// Modified residues and the standard ones that the file derives them from.
+    pub parents: Vec<(Name, Name)>,
     /// What was mended to read it.
     pub repairs: Repairs,
     /// What became of the file's coordinate records.
@@ -185,6 +187,32 @@ pub enum Repair {
     ModelsDiffer,
     /// Molecules of a ligand file after the first, where the index names none.
     MoleculesUnread,
+    /// Atom names more than once in a residue, in molecules of their own: taken for copies.
+    CopiesParted,
+    /// Atom names more than once in a residue, in one place without alternate locations: the first are kept.
+    CopiesOverlap,
+    /// Alternate locations with and without a letter: those without are one of them.
+    AltlocBlank,
+    /// Alternate locations whose occupancies differ in the third digit only: the first is taken.
+    AltlocTie,
+    /// An atom of a query or an attachment point, of no one element: unknown.
+    QueryAtom,
+    /// A lone pair or a dummy: left out.
+    NoAtom,
+    /// A residue of a polymer under a name of force fields: taken for the standard one.
+    ForceFieldName,
+    /// A modified residue: taken for its parent.
+    ModifiedResidue,
+    /// A residue of a polymer under an unknown name: taken for the one whose atoms it has.
+    ResidueByAtoms,
+    /// A residue of a polymer that neither name nor atoms tell: a block of unknown type.
+    ResidueUnknown,
+    /// A lone oxygen under another name than water's: taken for water.
+    WaterByAtoms,
+    /// An amino acid or nucleotide that is written as part of a polymer and bonded to nothing: taken for a ligand.
+    FreeResidue,
+    /// Beads of a coarse-grained model: left out.
+    CoarseGrained,
 }
 
 impl Repair {
@@ -218,6 +246,18 @@ impl Repairs {
     /// The kinds that were met.
     pub fn iter(&self) -> impl Iterator<Item = &Repaired> {
         self.0.iter()
+    }
+
+    /// Counts one of a kind; `place` says where and what, and is asked only for the first.
+    pub(crate) fn add(&mut self, kind: Repair, place: impl FnOnce() -> Problem) {
+        match self.0.binary_search_by_key(&kind, |known| known.kind) {
+            Ok(at) => {
+                if let Some(known) = self.0.get_mut(at) {
+                    known.count += 1;
+                }
+            }
+            Err(at) => self.0.insert(at, Repaired { kind, count: 1, first: place() }),
+        }
     }
 
     /// None at all?

@@ -46,6 +46,12 @@ DECISIONS: dict[str, dict[str, int]] = {
     "mdanalysis__pdbqt_querypdb.pdb.gz": {"element": 1},
     # A chain whose atoms are there twice is two chains, of which the second is called A-2.
     "mdanalysis__chainIDrepeat.pdb.gz": {"chain": 10},
+    # One carbon of an arginine blank and B, the nitrogens around it A and B: we take blank for A.
+    "biopython__disordered.pdb.gz": {"atom": 5},
+    # One atom of a residue several times at one place, without alternate locations. We keep the first.
+    "mdanalysis__conect_parsing.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 1),
+    "pdbtbx__low_b.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 2),
+    "pdbtbx__insertion_codes.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 2),
     # Two locations called 1 and 2 at equal occupancy. We keep the first as everywhere, Biotite, alone here, neither.
     "biotite__1k6p.bcif": {"atom": 54},
 }

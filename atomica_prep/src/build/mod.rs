@@ -76,8 +76,8 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
                     let mut ligands = None;
                     rows.iter()
                         .map(|row| {
-                            let complexes = build_row(&subject, row, &mut ligands, build);
                             let mut repairs: Vec<RepairLine> = repairs(row);
+                            let complexes = build_row(&subject, row, &mut ligands, build, &mut repairs);
                             repairs.extend(other_molecules(row, ligands.as_ref()));
                             InputOutcomes { complexes, repairs, found: None }
                         })
@@ -109,22 +109,21 @@ fn search(file: &StructureFile, keep_additives: bool, build: &Build) -> InputOut
     match found.rows() {
         Ok(rows) => {
             let repairs = &subject.structure().repairs;
-            InputOutcomes {
-                complexes: rows.iter().flat_map(|r| build_row(&subject, r, &mut None, build)).collect(),
-                repairs: repairs.iter().map(|r| RepairLine::new(None, &file.stem, &file.path, r)).collect(),
-                found: Some(found),
-            }
+            let mut repairs = repairs.iter().map(|r| RepairLine::new(None, &file.stem, &file.path, r)).collect();
+            let complexes = rows.iter().flat_map(|r| build_row(&subject, r, &mut None, build, &mut repairs)).collect();
+            InputOutcomes { complexes, repairs, found: Some(found) }
         }
         Err(error) => InputOutcomes::failed(None, file.stem.clone(), &error),
     }
 }
 
-/// The complexes of a row. `ligands` keeps the ligand file that was opened last.
+/// The complexes of a row. `ligands` keeps the ligand file that was opened last; `repairs` gets what was mended in it.
 fn build_row(
     subject: &Subject,
     row: &Row,
     ligands: &mut Option<(PathBuf, Result<LigandFile>)>,
     build: &Build,
+    repairs: &mut Vec<RepairLine>,
 ) -> Vec<Outcome> {
     let options = &build.interface;
     let made = match &row.ligand_file {
@@ -133,7 +132,7 @@ fn build_row(
             if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
                 *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path, build.reading)));
             }
-            vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options))]
+            vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options, repairs))]
         }
     };
     let outcome =
@@ -147,12 +146,16 @@ fn with_pose(
     index: usize,
     ligands: Option<&(PathBuf, Result<LigandFile>)>,
     options: &interface::Options,
+    repairs: &mut Vec<RepairLine>,
 ) -> Result<Record> {
     let Some((_, ligands)) = ligands else {
         return Err(Error::MissingMolecule { path: row.path.clone(), index: index as u64, count: 0 });
     };
     let ligands = ligands.as_ref().map_err(Clone::clone)?;
     let molecule = ligands.molecule(index)?;
+    let shown = row.ligand_file.as_ref().map_or(row.path.as_str(), |file| file.path.as_str());
+    let mended = molecule.structure.repairs.iter();
+    repairs.extend(mended.map(|r| RepairLine::new(Some(row.line), &row.id, shown, r)));
     let pose = interface::Pose { molecule: &molecule, sha256: &ligands.sha256 };
     interface::complex_with_pose(subject, row, pose, options)
 }

@@ -22,7 +22,7 @@ pub(super) fn open(receptor: &Path, ligands: &[PathBuf], reading: read::Options)
     let polymers: Vec<&str> = chains
         .iter()
         .enumerate()
-        .filter(|(chain, _)| !polymer_side(&subject, &[*chain], Rule::AllPairs, None).blocks.is_empty())
+        .filter(|(chain, _)| !polymer_side(&subject, &[*chain], Rule::AllPairs, &[]).blocks.is_empty())
         .map(|(_, id)| id.as_str())
         .collect();
     if polymers.is_empty() {

@@ -63,7 +63,9 @@ enum Command {
         --discover pairs protein chains (a peptide is one of up to 30 residues), strands of DNA or RNA paired with one \
         another and the proteins around them, ligands and ions and the polymers around them, and ligands with one \
         another. Residues are in contact when heavy atoms are closer than 4.5 Å; polymers need five pairs of residues \
-        in contact. Components of crystallisation (SO4, GOL, CL, …) are left out."
+        in contact. Components of crystallisation (SO4, GOL, CL, …), and lipids, solvents and salts that only a simulation has so \
+        many copies of, are left out. Small molecules that are bonded to one another, as the sugars of an \
+        oligosaccharide, are one ligand (lig_members); atoms of polymers that it is attached to are named (covalent)."
     )]
     BuildGraphs(BuildGraphs),
     /// Vocabularies of fragments of small molecules: learn one from molecules of your own
@@ -170,7 +172,7 @@ pub(crate) struct BuildGraphs {
     /// Find the interfaces without an index; what is found is written to discovered.csv, the rest to left_out.csv
     #[arg(long)]
     pub(crate) discover: bool,
-    /// Take additives of crystallisation for ligands, too
+    /// Take additives of crystallisation, and lipids, solvents and salts of simulations, for ligands, too
     #[arg(long, requires = "discover")]
     pub(crate) keep_additives: bool,
     /// Blocks belong to the interface when heavy atoms are closer than this, in Å

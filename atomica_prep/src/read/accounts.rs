@@ -19,17 +19,20 @@ pub enum Unread {
     OutsideAssembly,
     /// No atom: a lone pair, a dummy, a virtual site.
     NoAtom,
+    /// At the place of another atom of its name, without alternate locations.
+    SamePlace,
 }
 
 impl Unread {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::OtherLocation,
         Self::OtherModel,
         Self::OtherFrame,
         Self::OtherBlock,
         Self::OutsideAssembly,
         Self::NoAtom,
+        Self::SamePlace,
     ];
 
     /// Its name in lists.

@@ -6,13 +6,16 @@ use std::path::Path;
 
 use memchr::{memchr_iter, memmem};
 
+use super::accounts::Unread;
 use super::builder::LARGEST;
 use super::docked;
+use super::elements::{of_mol2, of_sdf, Said};
+use super::notes::Notes;
 use super::options::Options;
 use super::packing::{load, text, unpacked, with_line_feeds, Packing};
-use crate::error::{quote, Error, Problem, Problems, Result};
+use crate::error::{quote, Error, Problem, Result};
 use crate::files::sha256_hex;
-use crate::structure::{Name, Residue, Structure};
+use crate::structure::{Name, Repair, Residue, Structure};
 use crate::vocab;
 
 /// Order of an aromatic bond.
@@ -186,7 +189,8 @@ impl LigandFile {
             shown: &self.shown,
             lines: Lines { text: self.text.get(range.clone()).unwrap_or_default(), at: 0, number: line - 1 },
             molecule: Molecule::default(),
-            problems: Problems::default(),
+            notes: Notes::new(self.options),
+            atoms: Vec::new(),
             rows: Vec::new(),
             places: HashMap::new(),
             placed: 0,
@@ -196,6 +200,7 @@ impl LigandFile {
             Kind::Mol2 => reader.mol2()?,
             _ => reader.sdf()?,
         }
+        reader.settle_elements(self.kind);
         reader.finish(index)
     }
 }
@@ -224,7 +229,9 @@ struct Reader<'a> {
     shown: &'a str,
     lines: Lines<'a>,
     molecule: Molecule,
-    problems: Problems,
+    notes: Notes,
+    /// Of each atom, its line, and its symbol or type.
+    atoms: Vec<(u64, Name)>,
     /// The file's number of each atom.
     rows: Vec<u64>,
     /// Where each number is, of the first `placed` atoms: for files that do not count from 1.
@@ -256,17 +263,85 @@ impl<'a> Reader<'a> {
     }
 
     fn problem(&mut self, line: u64, what: String) {
-        self.problems.push(Problem { line, column: 0, column_end: 0, what });
+        self.notes.problems.push(Problem { line, column: 0, column_end: 0, what });
     }
 
-    fn atom(&mut self, number: u64, name: Option<Name>, symbol: &[u8], position: [f64; 3]) {
+    fn atom(&mut self, line: u64, number: u64, name: Option<Name>, symbol: &[u8], position: [f64; 3]) {
         let element = vocab::element(symbol);
         let name = name
             .unwrap_or_else(|| Name::new(format!("{}{number}", vocab::symbol(element)).as_bytes()).unwrap_or_default());
+        let Some(symbol) = Name::new(symbol) else {
+            return self.problem(line, format!("atom {number}: {} is no symbol of an element", quote(symbol)));
+        };
+        self.atoms.push((line, symbol));
         self.rows.push(number);
         self.molecule.structure.atom_names.push(name);
         self.molecule.structure.elements.push(element);
         self.molecule.structure.positions.push(position);
+    }
+
+    /// Settles the elements, now that the bonds are known; takes out what is no atom.
+    fn settle_elements(&mut self, kind: Kind) {
+        let mut bonds = vec![0usize; self.atoms.len()];
+        for end in self.molecule.bonds.iter().flat_map(|bond| [bond.a, bond.b]) {
+            if let Some(count) = bonds.get_mut(end as usize) {
+                *count += 1;
+            }
+        }
+        let mut kept: Vec<usize> = Vec::with_capacity(self.atoms.len());
+        for (at, ((line, symbol), bonds)) in std::mem::take(&mut self.atoms).into_iter().zip(bonds).enumerate() {
+            let name = self.molecule.structure.atom_names.get(at).copied().unwrap_or_default();
+            let said = match kind {
+                Kind::Mol2 => of_mol2(name.as_bytes(), symbol.as_bytes(), bonds),
+                _ => of_sdf(symbol.as_bytes()),
+            };
+            let shown = quote(symbol.as_bytes());
+            let place = |what: String| Problem { line, column: 0, column_end: 0, what };
+            let element = match said {
+                Said::Element(element) => element,
+                Said::ForceField(element) => {
+                    let what =
+                        || format!("type {shown} of a force field; {} by the atom's name", vocab::symbol(element));
+                    self.notes.repair(Repair::ElementGuessed, || place(what()));
+                    element
+                }
+                Said::Query => {
+                    self.notes.repair(Repair::QueryAtom, || place(format!("{shown} is of no one element; unknown")));
+                    0
+                }
+                Said::NoAtom => {
+                    self.notes.repair(Repair::NoAtom, || place(format!("{shown} is no atom; left out")));
+                    self.molecule.structure.accounts.leave(Unread::NoAtom, 1);
+                    continue;
+                }
+                Said::Doubt => {
+                    let name = quote(name.as_bytes());
+                    let what = match kind {
+                        Kind::Mol2 => format!("atom {name} of type {shown}: they agree on no element"),
+                        _ => format!("{shown} is no symbol of an element"),
+                    };
+                    self.notes.problems.push(place(what));
+                    0
+                }
+            };
+            if let Some(slot) = self.molecule.structure.elements.get_mut(at) {
+                *slot = element;
+            }
+            kept.push(at);
+        }
+        let structure = &mut self.molecule.structure;
+        if kept.len() == structure.elements.len() {
+            return;
+        }
+        fn pick<T: Copy>(values: &mut Vec<T>, kept: &[usize]) {
+            *values = kept.iter().filter_map(|at| values.get(*at).copied()).collect();
+        }
+        pick(&mut structure.atom_names, &kept);
+        pick(&mut structure.elements, &kept);
+        pick(&mut structure.positions, &kept);
+        let places: HashMap<u32, u32> = kept.iter().zip(0..).map(|(at, new)| (*at as u32, new)).collect();
+        let moved = |bond: Bond| Some(Bond { a: *places.get(&bond.a)?, b: *places.get(&bond.b)?, ..bond });
+        self.molecule.bonds = std::mem::take(&mut self.molecule.bonds).into_iter().filter_map(moved).collect();
     }
 
     /// Adds a bond between the file's numbers of two atoms.
@@ -310,7 +385,7 @@ impl<'a> Reader<'a> {
             let fields = [text.get(..10), text.get(10..20), text.get(20..30)].map(|f| f.and_then(coordinate));
             let symbol = text.get(31..).map(|rest| rest.get(..3).unwrap_or(rest).trim_ascii());
             match (fields, symbol) {
-                ([Some(x), Some(y), Some(z)], Some(symbol)) => self.atom(number, None, symbol, [x, y, z]),
+                ([Some(x), Some(y), Some(z)], Some(symbol)) => self.atom(line, number, None, symbol, [x, y, z]),
                 _ => self.problem(line, format!("atom {number}: {} is no atom", quote(text))),
             }
         }
@@ -365,7 +440,7 @@ impl<'a> Reader<'a> {
                 let position = [fields.next(), fields.next(), fields.next()].map(|f| f.and_then(coordinate));
                 match (number, symbol, position) {
                     (Some(number), Some(symbol), [Some(x), Some(y), Some(z)]) => {
-                        self.atom(number, None, symbol, [x, y, z]);
+                        self.atom(line, number, None, symbol, [x, y, z]);
                     }
                     _ => self.problem(line, format!("{} is no atom", quote(&text))),
                 }
@@ -421,22 +496,18 @@ impl<'a> Reader<'a> {
         let substructure = fields.nth(1).and_then(Name::new);
         match (number, name, position, kind) {
             (Some(number), Some(name), [Some(x), Some(y), Some(z)], Some(kind)) => {
-                // C.ar is an aromatic carbon.
-                let symbol = kind.split(|c| *c == b'.').next().unwrap_or_default();
                 if self.component.is_empty() {
                     self.component = substructure.unwrap_or_default();
                 }
-                self.atom(number, Some(name), symbol, [x, y, z]);
+                self.atom(line, number, Some(name), kind, [x, y, z]);
             }
             _ => self.problem(line, format!("{} is no atom", quote(text))),
         }
     }
 
     fn finish(mut self, index: usize) -> Result<Molecule> {
-        if !self.problems.is_empty() {
-            return Err(Error::BadRecords { path: self.shown.to_owned(), problems: self.problems });
-        }
         let structure = &mut self.molecule.structure;
+        structure.repairs = std::mem::take(&mut self.notes).finish(self.shown)?;
         let end = structure.positions.len();
         if end == 0 {
             let expected = format!("atoms of molecule {index}");
@@ -538,7 +609,7 @@ mod tests {
         assert_eq!(one.structure.residues[0].name.as_str(), "LIG1");
         assert_eq!(one.structure.atom_names[0].as_str(), "CA");
         assert_eq!(one.bonds, [Bond { a: 0, b: 1, order: AROMATIC }, Bond { a: 1, b: 2, order: 1 }]);
-        assert_eq!(two.molecule(1).unwrap().structure.elements, [0]);
+        assert_eq!(two.molecule(1).unwrap_err().code(), "NoAtoms");
     }
 
     #[test]

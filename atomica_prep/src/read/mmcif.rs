@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::accounts::Unread;
 use super::assembly::{self, Described, Matrix, IDENTITY};
 use super::atom_site::{self, Item};
-use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -194,7 +194,7 @@ enum Found<'a> {
 }
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
-    match find(text, shown)? {
+    let mut structure = match find(text, shown)? {
         Found::Loop(tags, line, rows, block) => {
             read_loop(rows, line, &tags, Builder::new(text.len() / 90, options), block, shown)
         }
@@ -205,6 +205,36 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
             let mut table = Table::new(&items, Builder::new(1, options), line, shown)?;
             table.row(&row);
             table.finish(block, Tokens { at: end, ..Tokens::new(text) }, shown)
+        }
+    }?;
+    parents(text, &mut structure);
+    Ok(structure)
+}
+
+/// Reads what modified residues are derived from, wherever in the file that table is.
+fn parents(text: &[u8], structure: &mut Structure) {
+    const CATEGORY: &[u8] = b"_pdbx_struct_mod_residue.";
+    let Some(at) = memmem::find(text, CATEGORY) else { return };
+    let looped = text
+        .get(..at)
+        .and_then(|before| before.trim_ascii_end().last_chunk::<5>())
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"loop_"));
+    let mut tokens = Tokens { at, ..Tokens::new(text) };
+    let (mut tags, mut values) = (Vec::new(), Vec::new());
+    while let Ok(Some(token)) = tokens.next() {
+        match token.kind {
+            Kind::Tag if token.text.starts_with(CATEGORY) && (!looped || values.is_empty()) => tags.push(token.text),
+            Kind::Value { .. } => values.push(token.text),
+            _ => break,
+        }
+    }
+    let find = |name: &[u8]| tags.iter().position(|tag| tag.get(CATEGORY.len()..) == Some(name));
+    let component = find(b"label_comp_id").or(find(b"auth_comp_id"));
+    if let (Some(component), Some(parent)) = (component, find(b"parent_comp_id")) {
+        for row in values.chunks(tags.len().max(1)) {
+            if let (Some(component), Some(parent)) = (row.get(component), row.get(parent)) {
+                add_parent(structure, component, parent);
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ mod bcif;
 mod builder;
 mod chains;
 mod docked;
+mod elements;
 mod gunzip;
 pub mod ligand;
 mod mmcif;

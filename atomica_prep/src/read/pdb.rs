@@ -418,6 +418,10 @@ impl<'a> Reader<'a> {
         if record == b"HETNAM" {
             self.short_component(line);
         }
+        if record == b"MODRES" {
+            self.builder.parent(field(line, 13, 15), field(line, 25, 27));
+            return None;
+        }
         if !matches!(record, b"ATOM" | b"HETATM" | b"TER" | b"MODEL" | b"ENDMDL" | b"END") {
             return None;
         }
