@@ -73,6 +73,7 @@ class _ModelType:
 
 def _classifier(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
     own = BinaryConfig(
+        readout="graph",
         hidden=config["pred_hidden_size"],
         layers=config["num_pred_layers"],
         activation=_activation(config),
@@ -83,17 +84,19 @@ def _classifier(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
 
 def _multiclass(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
     # the original has numbers for classes
-    own = MulticlassConfig(classes=tuple(str(index) for index in range(config["num_classes"])))
+    classes = tuple(str(index) for index in range(config["num_classes"]))
+    own = MulticlassConfig(classes, readout="graph", hidden=encoder.block_hidden, layers=4)
     return {"multiclass": MulticlassHead(own, encoder)}
 
 
 def _regression(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
-    own = RegressionConfig(hidden=encoder.block_hidden, layers=3, dropout=encoder.dropout)
+    own = RegressionConfig(readout="graph", hidden=encoder.block_hidden, layers=3, dropout=encoder.dropout)
     return {"regression": RegressionHead(own, encoder)}
 
 
 def _affinity(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
     own = AffinityConfig(
+        readout="block",
         hidden=config["affinity_pred_hidden_size"],
         layers=max(2, config["num_affinity_pred_layers"]),
         activation=_activation(config),

@@ -49,8 +49,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the original's networks, *.safetensors, unpacked."""
     folder = tmp_path_factory.mktemp("models")
-    with tarfile.open(Path(__file__).parent / "fixtures" / "model.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    for name in ("model.tar.xz", "model_2026.tar.xz"):
+        with tarfile.open(Path(__file__).parent / "fixtures" / name) as archive:
+            archive.extractall(folder, filter="data")
     return folder
 
 

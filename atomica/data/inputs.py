@@ -116,6 +116,10 @@ class GraphInputs:
         target = torch.device(device)
         return self if self.segment.device == target else moved(self.planned(), target)
 
+    def table(self, chosen: Tensor) -> Table:
+        """The table of some blocks: [B] bool."""
+        return _table(_indices(chosen), self.graph_of_block, self.num_graphs)
+
     def masking(self, masked: Tensor) -> GraphInputs:
         """The same with other blocks masked: [B] bool."""
         return replace(self, masked=masked, places=replace(self.places, masked=_indices(masked)), alone={})

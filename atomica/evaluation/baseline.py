@@ -93,11 +93,11 @@ BASELINES: Mapping[str, Mapping[str, Count]] = {
 """`Head.baseline` → what is counted, by name. All give a row for a complex, `neighbours` a row for a block."""
 
 
-def counted(rows: Rows, input: str, count: Count) -> Floats:
-    """What `count` gives of each complex as a model with `data.input = input` sees it: [N, F]."""
+def counted(rows: Rows, input: str, count: Count) -> tuple[Floats, Indices]:
+    """What `count` gives of each complex as a model with `data.input = input` sees it: [N, F], and rows of each."""
     types = rows.dataset.block_types
     found = [np.atleast_2d(count(rows.dataset[row].view(input), types)) for row in rows.rows.tolist()]
-    return np.concatenate(found)
+    return np.concatenate(found), np.array([len(one) for one in found])
 
 
 # -------------------------------------------------------------------------------------------- how it is answered
@@ -129,15 +129,16 @@ def answer(
 
     kind: of `BASELINES`; form, targets [N] or [N, C]: see `statistics.form_of`. input: what the model sees of each
     complex; with one partner alone there are no contacts. classes: how many there are, of answers that are classes.
-    learnt [N]: where targets are known. groups [N]: clusters of the training rows, which choices keep whole.
+    learnt [N]: where targets are known. groups: cluster of each training complex, which choices keep whole.
     """
-    features = {
-        name: (counted(train, input, count), counted(test, input, count))
-        for name, count in BASELINES[kind].items()
-        if name != "contacts" or input == "complex"
-    }
+    features = {}
+    for name, count in BASELINES[kind].items():
+        if name != "contacts" or input == "complex":
+            (own, each), (asked, _) = counted(train, input, count), counted(test, input, count)
+            features[name] = own, asked
     if not features:
         return []
+    groups = None if groups is None else np.repeat(groups, each)
     size = len(next(iter(features.values()))[1])
     used = np.arange(len(targets)) if learnt is None else np.flatnonzero(learnt)
     if len(used) > MOST_ROWS:

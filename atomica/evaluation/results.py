@@ -102,10 +102,13 @@ def singles(values: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]
     }
 
 
-def assess(answers: Answers, metrics: Any, *, judged: str, seed: int) -> dict[str, Any]:
+def assess(
+    answers: Answers, metrics: Any, *, judged: str, seed: int, classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """What evaluation.json says of a head beside its metrics: intervals, and the comparison with its baselines.
 
-    metrics: a `torchmetrics.MetricCollection`; judged: the metric that decides.
+    metrics: a `torchmetrics.MetricCollection`; judged: the metric that decides; classes: their
+    names.
     """
     known = answers.known
     target, predicted = answers.target[known], answers.predicted[known]
@@ -116,7 +119,7 @@ def assess(answers: Answers, metrics: Any, *, judged: str, seed: int) -> dict[st
         found = compare(target, predicted, others, seed=seed, groups=groups, judged=judged)
         entry |= {**found, "intervals": {**entry["intervals"], **bounds(found)}}
         entry["methods"] = {one.name: one.method for one in answers.baselines}
-    if same := monotony(target, predicted):
+    if same := monotony(target, predicted, classes):
         entry["monotony"] = same
     return entry
 

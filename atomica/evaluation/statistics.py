@@ -116,6 +116,10 @@ def spearman(truth: Floats, said: Floats) -> float:
     return pearson(rankdata(truth), rankdata(said))
 
 
+FEW = 10
+"""Clusters below which an interval by drawing them says little."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A number that says how good predictions are. title: in a table; higher: whether more is better."""
@@ -174,10 +178,11 @@ def is_binary(targets: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> bool:
     )
 
 
-def monotony(targets: npt.NDArray[Any], predictions: Floats) -> str:
+def monotony(targets: npt.NDArray[Any], predictions: Floats, classes: Sequence[str] = ()) -> str:
     """In words, what is the same for all predictions though the answers differ; empty where nothing is.
 
     Classes: one is said of all. Numbers and probabilities: they spread less than a hundredth of what the answers do.
+    classes: names of the classes.
 
     >>> monotony(np.array([0, 1, 1]), np.array([0.501, 0.5, 0.5]))
     'about 0.5 for all 3'
@@ -187,7 +192,8 @@ def monotony(targets: npt.NDArray[Any], predictions: Floats) -> str:
         return ""
     if form == "classes":
         said = np.unique(predictions.argmax(axis=1))
-        return f"class {int(said[0])} for all {len(targets)}" if len(said) == 1 else ""
+        name = classes[said[0]] if classes else f"class {said[0]}"
+        return f"{name} for all {len(targets)}" if len(said) == 1 else ""
     if (predictions.std(axis=0) < 0.01 * targets.std(axis=0)).all():
         return f"about {float(predictions.mean()):.3g} for all {len(targets)}"
     return ""
@@ -373,16 +379,15 @@ def _verdict(metric: str, measures: Mapping[str, Measure], result: Mapping[str, 
     if gap["low"] is None:
         return f"These complexes are too few to compare the model with the baseline{of}."
     low, high = sorted((gap["low"], gap["high"]) if measure.higher else (-gap["low"], -gap["high"]))
-    drawn = f"{result['clusters']} clusters" if result["clusters"] else f"{result['complexes']} complexes"
+    clusters = result["clusters"]
+    drawn = f"{clusters} clusters" if clusters else f"{result['complexes']} complexes"
+    few = clusters is not None and clusters < FEW
+    doubt = f"; of {clusters} clusters no interval can be trusted" if few else ""
     if low > 0:
-        return (
-            f"These data ({drawn}) show the model to be better than every baseline, the best being that{of}."
-        )
+        return f"These data ({drawn}) show the model to be better than every baseline, the best being that{of}{doubt}."
     if high < 0:
-        return (
-            f"These data ({drawn}) show the model to be worse than the baseline{of}: it is no use as it is."
-        )
-    return f"These data ({drawn}) do not show the model to be better than the baseline{of}."
+        return f"These data ({drawn}) show the model to be worse than the baseline{of}{doubt}."
+    return f"These data ({drawn}) do not show the model to be better than the baseline{of}{doubt}."
 
 
 def bounds(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

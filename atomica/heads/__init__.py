@@ -18,7 +18,7 @@ How to add one (`regression.py` is the shortest; runs/README.md shows a package 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -49,7 +49,7 @@ __all__ = [
 BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
 """Kinds of this package; each is a module of the same name beside this one."""
 
-ENCODINGS = ("atom", "block", "graph", "detail")
+ENCODINGS = ("atom", "block", "graph", "detail", "invariants")
 """What a head may need of an encoder, see `EncoderSettings.serves`."""
 NEEDS = (*ENCODINGS, "partners")
 TARGETS = ("labels", "perturbation", "masks", "none")
@@ -58,7 +58,7 @@ _KINDS: Kinds[Head] = Kinds("head", {kind: f"{__name__}.{kind}" for kind in BUIL
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Keys of a head that predicts one number by [activation, dropout, linear] × layers.
 
@@ -83,7 +83,8 @@ class Head(nn.Module):
 
     Config: a frozen dataclass with the head's own keys of its `[[head]]` table.
     needs: what it reads, of `NEEDS`: the encodings "atom", "block" and "graph"; "detail" asks for a
-    `DetailedEncoding`, "partners" for complexes with both partners (`data.input = "complex"`).
+    `DetailedEncoding`, "invariants" for one with the features of blocks, "partners" for complexes with both partners
+    (`data.input = "complex"`). `needs_of` where that depends on its settings.
     targets: where its targets come from: "labels" (the column that the spec's `label` names), "perturbation"
     (a `noise.Perturbation`), "masks" (types of masked blocks, [M] int64), or "none" (`loss` gets None).
     segment: the one segment that the encoder is to see, or None for the whole complex.
@@ -107,7 +108,7 @@ class Head(nn.Module):
     def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__()
         Problems.check(config=config)
-        if lacking := self.unserved(encoder):
+        if lacking := self.unserved(encoder, config):
             raise SpecError(f"{type(self).__name__} {lacking}")
         self.config = config
 
@@ -155,10 +156,32 @@ class Head(nn.Module):
         """What `output` must become when all coordinates are mapped by the rotation `matrix` [3, 3]."""
         return output
 
+    def standardised(self, encoding: Encoding, inputs: GraphInputs) -> Tensor | None:
+        """The rows [N, W] that it standardises by their statistics over the training rows; None: it does not."""
+        return None
+
+    def standardise(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """Keep these statistics: number of rows, and float64 sums [W] of them and of their squares."""
+
+    @property
+    def unfitted(self) -> bool:
+        """Whether it waits for them."""
+        return False
+
     @classmethod
-    def unserved(cls, encoder: EncoderSettings) -> str:
+    def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
+        """Settings that saved models of earlier versions leave out, as they were then."""
+        return {}
+
+    @classmethod
+    def needs_of(cls, config: Any) -> tuple[str, ...]:
+        """What it needs with these settings."""
+        return cls.needs
+
+    @classmethod
+    def unserved(cls, encoder: EncoderSettings, config: Any) -> str:
         """What it needs and an encoder cannot give, for a person; empty if nothing is missing."""
-        missing = [need for need in cls.needs if need in ENCODINGS and need not in encoder.serves]
+        missing = [need for need in cls.needs_of(config) if need in ENCODINGS and need not in encoder.serves]
         given = ", ".join(encoder.serves)
         return (
             f"needs {', '.join(missing)}, and the {encoder.kind} encoder gives {given} alone"

@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.heads import register, values_met
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
 
 __all__ = ["BinaryConfig", "BinaryHead"]
 
 
 @dataclass(frozen=True)
-class BinaryConfig(NetworkConfig):
+class BinaryConfig(ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
 
     positive: str = setting("1", "label value that counts as yes", shortest=1)
@@ -28,12 +28,12 @@ class BinaryConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         same = self.positive == self.negative != ""
-        Problems.check((same, "negative", "must differ from positive"), config=self)
+        Problems.check(*self.problems(), (same, "negative", "must differ from positive"), config=self)
 
 
 @register("binary")
-class BinaryHead(Head):
-    """[activation, dropout, linear] × layers on the complex's embedding; loss: binary cross-entropy.
+class BinaryHead(ReadoutHead):
+    """A network on what `readout` names; loss: binary cross-entropy.
 
     `forward` gives logits [G]; `predict` the probability of the positive class [G].
     """
@@ -44,11 +44,7 @@ class BinaryHead(Head):
     plots = ("roc", "precision_recall", "calibration", "probabilities", "confusion", "least_probable")
 
     def __init__(self, config: BinaryConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        self.network = config.network(encoder.block_hidden)
-
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph).squeeze(1)
+        super().__init__(config, encoder, 1, config.network)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(output, target.to(output.dtype))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, register, values_met
-from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
+from atomica.heads import NetworkConfig, register, values_met
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
 
@@ -21,7 +22,7 @@ __all__ = ["MulticlassConfig", "MulticlassHead"]
 
 
 @dataclass(frozen=True)
-class MulticlassConfig:
+class MulticlassConfig(ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range.
 
     The classes are listed rather than taken from the data: their number and order are part of the weights, and
@@ -31,18 +32,22 @@ class MulticlassConfig:
     classes: tuple[str, ...] = setting(
         doc="label values, one per class; rows with other labels are left out", shortest=2, distinct=True
     )
-    activation: str = setting("relu", "nonlinearity of the prediction network", choices=tuple(ACTIVATIONS))
-    dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         empty = "an empty label means that there is none"
-        Problems.check(("" in self.classes, "classes", empty), config=self)
+        Problems.check(*self.problems(), ("" in self.classes, "classes", empty), config=self)
+
+
+def tapering(config: NetworkConfig, width: int, out: int) -> nn.Sequential:
+    """[activation, dropout, linear] × layers, the last but one half as wide: [G, width] → [G, out]."""
+    between = [*[config.hidden] * (config.layers - 2), config.hidden // 2][: config.layers - 1]
+    return mlp([width, *between, out], config.activation, config.dropout)
 
 
 @register("multiclass")
-class MulticlassHead(Head):
-    """Four [activation, dropout, linear] on the complex's embedding, the last but one half as wide.
+class MulticlassHead(ReadoutHead):
+    """A network on what `readout` names, on the embedding alone with its last but one layer half as wide.
 
     `forward` gives logits [G, C]; `predict` the probability of each class [G, C].
     """
@@ -53,13 +58,15 @@ class MulticlassHead(Head):
     plots = ("confusion", "by_class", "calibration", "least_probable")
 
     def __init__(self, config: MulticlassConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        hidden = encoder.block_hidden
-        sizes = [hidden, hidden, hidden, hidden // 2, len(config.classes)]
-        self.network = mlp(sizes, config.activation, config.dropout)
+        classes = len(config.classes)
+        super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
+
+    @classmethod
+    def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
+        return {"readout": "graph", "hidden": encoder.block_hidden, "layers": 4}
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph)
+        return self.network(self.read(encoding, inputs))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target)

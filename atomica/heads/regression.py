@@ -5,43 +5,39 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.heads import register, values_met
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings
 
 __all__ = ["RegressionConfig", "RegressionHead"]
 
 
-class RegressionConfig(NetworkConfig):
+class RegressionConfig(ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "regression"`. Raises SpecError naming every value out of range."""
 
 
 @register("regression")
-class RegressionHead(Head):
-    """[activation, dropout, linear] × layers on the complex's embedding; loss: mean squared error.
+class RegressionHead(ReadoutHead):
+    """A network on what `readout` names; loss: mean squared error.
 
     `forward` and `predict` give [G], in the unit of the labels.
     """
 
-    Config = RegressionConfig
+    Config: ClassVar[type] = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
     baseline = "contacts"
     plots = ("scatter", "errors", "largest_errors")
 
     def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        self.network = config.network(encoder.block_hidden)
-
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph).squeeze(1)
+        super().__init__(config, encoder, 1, config.network)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(output, target.to(output.dtype))

@@ -176,7 +176,13 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
             "label": options.column(name),
             "config": asdict(head.config),
             "complexes": int(together.known.sum()),
-            **assess(together, head.metrics(), judged=head.monitor, seed=0),
+            **assess(
+                together,
+                head.metrics(),
+                judged=head.monitor,
+                seed=0,
+                classes=getattr(head.config, "classes", ()),
+            ),
         }
         columns = together.columns()
         if len(each) > 1:

@@ -364,7 +364,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model | None = None) ->
     arms: dict[str, list[Floats]] = {}
     for name, x in (
         (VECTORS, made(options.vectors, model)),
-        (COUNTS, counted(data.rows, data.input, composition)[asked.places]),
+        (COUNTS, counted(data.rows, data.input, composition)[0][asked.places]),
     ):
         arms[name] = [probe(options, asked, x, one) for one in (numbers if several else numbers[:1])]
         journal.say(f"probed  {name}: {x.shape[1]} numbers of {len(x)} complexes")

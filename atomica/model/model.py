@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoders import settings_from
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.kernels import registry
+from atomica.nn.representations import Representation
 from atomica.spec import not_among
 
 __all__ = ["Losses", "Model", "load", "saved_contract"]
@@ -89,7 +90,7 @@ class Model(nn.Module):
             )
             raise SpecError(f"heads of one model must see the same part of a complex; {listing}")
         self.segment = seen.pop() if seen else None
-        self.detailed = any("detail" in self.head(name).needs for name in self.heads)
+        self._look()
 
     def with_heads(self, names: Collection[str]) -> Model:
         """The same model with some of its heads alone; it shares its weights."""
@@ -97,8 +98,14 @@ class Model(nn.Module):
         found._modules = {**self._modules, "heads": nn.ModuleDict({name: self.heads[name] for name in names})}
         found.kinds = {name: self.kinds[name] for name in names}
         found.weights = {name: self.weights[name] for name in names}
-        found.detailed = any("detail" in found.head(name).needs for name in names)
+        found._look()
         return found
+
+    def _look(self) -> None:
+        """See what the heads need of the encoder."""
+        needs = {need for name in self.heads for need in self.head(name).needs_of(self.head(name).config)}
+        self.invariants = "invariants" in needs
+        self.detailed = self.invariants or "detail" in needs
 
     def use_kernel(self, name: str) -> Model:
         """Let all convolutions, those of heads too, be computed by the kernel `name`; returns the model.
@@ -139,6 +146,62 @@ class Model(nn.Module):
         """
         return self.encoder(self._seen(self.inputs(graph)))
 
+    def represent(self, graph: Any, *wanted: Representation) -> list[Tensor]:
+        """Representations of a batched DGL graph (or `GraphInputs`), from one run of the encoder.
+
+        A complex without the partner that an interface is asked of gets zeros. Raises SpecError for one that the
+        encoder cannot give.
+
+        >>> from atomica.testing import graph_of, random_interface, small_model
+        >>> model = small_model()
+        >>> (found,) = model.represent(graph_of(model, random_interface(1)), Representation("z_graph", "mean_std"))
+        >>> found.shape
+        torch.Size([1, 320])
+        """
+        for one in wanted:
+            if problem := one.unserved(self.config):
+                raise SpecError(problem)
+        seen = self._seen(self.inputs(graph))
+        detailed = any(one.needs == "invariants" for one in wanted)
+        encoding = self._encoded(seen, detailed=detailed, blocks=detailed)
+        return [one.read(encoding, seen, self.encoder) for one in wanted]
+
+    def _encoded(self, inputs: GraphInputs, *, detailed: bool, blocks: bool) -> Encoding:
+        if not detailed:
+            return self.encoder(inputs)
+        return self.encoder.detailed(inputs, blocks=True) if blocks else self.encoder.detailed(inputs)
+
+    def standardise(
+        self, batches: Callable[[], Iterable[Any]], gather: Callable[[Any], list[Any]]
+    ) -> list[str]:
+        """Give heads that wait for them the statistics of what they read of some batches; the names of these heads.
+
+        batches: what makes the graphs, if any head waits. gather: gives what each rank has found, in one order for
+        all of them, so that all have the same statistics.
+        """
+        waiting = [name for name in self.heads if self.head(name).unfitted]
+        if not waiting:
+            return []
+        sums: dict[str, Tensor] = {}
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            for graph in batches():
+                inputs = self.inputs(graph)
+                encoding = self._encoded(self._seen(inputs), detailed=self.detailed, blocks=self.invariants)
+                for name in waiting:
+                    rows = self.head(name).standardised(encoding, inputs)
+                    assert rows is not None
+                    rows = rows.double().cpu()
+                    found = torch.stack([torch.ones_like(rows).sum(0), rows.sum(0), rows.square().sum(0)])
+                    sums[name] = sums[name] + found if name in sums else found
+        self.train(training)
+        of_ranks = gather({name: found.tolist() for name, found in sums.items()})
+        for name in waiting:
+            own = [torch.tensor(one[name], dtype=torch.float64) for one in of_ranks if name in one]
+            self.head(name).standardise(*torch.stack(own).sum(0).to(self._device))
+        return waiting
+
     def _seen(self, inputs: GraphInputs) -> GraphInputs:
         return inputs if self.segment is None else inputs.only(self.segment)
 
@@ -146,7 +209,7 @@ class Model(nn.Module):
         """The embeddings that `encode` gives, and the raw output of every head."""
         inputs = self.inputs(graph)
         seen = self._seen(inputs)
-        encoding = self.encoder.detailed(seen) if self.detailed else self.encoder(seen)
+        encoding = self._encoded(seen, detailed=self.detailed, blocks=self.invariants)
         return encoding, {name: head(encoding, inputs) for name, head in self.heads.items()}
 
     def outputs(self, graph: Any) -> dict[str, Any]:
@@ -357,7 +420,7 @@ class Model(nn.Module):
         heads, kinds, weights = {}, {}, {}
         for entry in description["heads"]:
             kind = head_class(entry["kind"])
-            heads[entry["name"]] = kind(kind.Config(**entry["config"]), encoder)
+            heads[entry["name"]] = kind(kind.Config(**{**kind.before(encoder), **entry["config"]}), encoder)
             kinds[entry["name"]], weights[entry["name"]] = entry["kind"], entry["weight"]
         made_for = Contract.from_description(description.get("inputs", {}))
         return cls(encoder, heads, kinds=kinds, weights=weights, made_for=made_for)

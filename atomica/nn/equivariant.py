@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica import keys
-from atomica.data.inputs import GraphInputs, Level
+from atomica.data.inputs import GraphInputs, Level, Table
 from atomica.nn import encoders
 from atomica.nn.encoding import (
     ATTENTION_HEADS,
@@ -22,6 +22,7 @@ from atomica.nn.encoding import (
     Encoder,
     EncoderSettings,
     Encoding,
+    Features,
     LevelDetail,
 )
 from atomica.nn.irreps import Layout, layer_slots, spherical_harmonics
@@ -41,7 +42,7 @@ class EncoderConfig(EncoderSettings):
     8
     """
 
-    serves = (*EncoderSettings.serves, "detail")
+    serves = (*EncoderSettings.serves, "detail", "invariants", "interface")
 
     reference_quirks: bool = setting(
         False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
@@ -51,6 +52,11 @@ class EncoderConfig(EncoderSettings):
     def detail_layout(self) -> Layout:
         """All irreps after the last layer."""
         return Layout(layer_slots(self.atom_hidden, self.layers))
+
+    @property
+    def block_layout(self) -> Layout:
+        """The same of blocks."""
+        return Layout(layer_slots(self.block_hidden, self.layers))
 
 
 class LevelEncoder(nn.Module):
@@ -142,7 +148,10 @@ class AtomAttention(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Self-attention over the blocks of each complex, then their sum: [B, H] → [G, H] unit rows."""
+    """Self-attention over the blocks of each complex, then their sum: [B, H] → [G, H] unit rows.
+
+    table: which blocks; by default all, without the global ones where those have no edges.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -155,9 +164,9 @@ class AttentionPooling(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(POOLING_ROUNDS))
         self.output = nn.Linear(hidden, hidden)
 
-    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
+    def forward(self, blocks: Tensor, inputs: GraphInputs, table: Table | None = None) -> Tensor:
         places = inputs.places
-        table = places.table if self.with_global_blocks else places.ordinary
+        table = table or (places.table if self.with_global_blocks else places.ordinary)
         present, longest = table.present, table.present.shape[1]
         x_GLH = blocks.new_zeros(inputs.num_graphs, longest, blocks.shape[1])
         x_GLH = x_GLH.index_put((table.row, table.column), blocks.index_select(0, table.blocks))
@@ -202,14 +211,28 @@ class EquivariantEncoder(Encoder):
     def forward(self, inputs: GraphInputs) -> Encoding:
         return self.above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
 
-    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
+    def detailed(self, inputs: GraphInputs, *, blocks: bool = False) -> DetailedEncoding:
         atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
-        return DetailedEncoding.of(self.above(atom, inputs), detail)
+        if not blocks:
+            return DetailedEncoding.of(self.above(atom, inputs), detail)
+        block, above = self.blocks.detailed(inputs.blocks, self._queries(atom, inputs))
+        return DetailedEncoding.of(
+            self._complexes(atom, block, inputs), detail, Features(above.features, above.layout)
+        )
 
     def above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
         """Blocks and complexes from the embeddings of atoms."""
+        return self._complexes(atom, self.blocks(inputs.blocks, self._queries(atom, inputs)), inputs)
+
+    def pool(self, block: Tensor, inputs: GraphInputs, chosen: Tensor) -> Tensor:
+        return self.pooling(block, inputs, inputs.table(chosen))
+
+    def _queries(self, atom: Tensor, inputs: GraphInputs) -> Tensor:
+        """What the block level starts from."""
         query = block_queries(inputs, self.block_types, self.mix_before, self.modalities)
-        block = self.blocks(inputs.blocks, self.atoms_to_block(query, atom, inputs))
+        return self.atoms_to_block(query, atom, inputs)
+
+    def _complexes(self, atom: Tensor, block: Tensor, inputs: GraphInputs) -> Encoding:
         if self.mix_after is not None:
             block = self.mix_after(block, inputs)
         return Encoding(atom, block, self.pooling(block, inputs))

@@ -282,7 +282,9 @@ class Members:
             "single": singles(values),
             "seeds": {str(seed): one for seed, one in zip(seeds, values, strict=True)},
         }
-        entry |= assess(answers, metrics, judged=judged, seed=seed)
+        entry |= assess(
+            answers, metrics, judged=judged, seed=seed, classes=getattr(head.config, "classes", ())
+        )
         if "verdict" in entry:
             truth, rows = answers.target[answers.known], answers.known
             groups = None if answers.clusters is None else numbered(answers.clusters)[rows]

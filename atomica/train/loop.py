@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomica.data.inputs import GraphInputs
 from atomica.evaluation.statistics import monotony
 from atomica.model.model import Model
 from atomica.train import checkpoint
@@ -43,6 +44,8 @@ REMEDY = (
 
 BAD_STEPS, KEPT_BAD_STEPS = "bad_steps", 10
 """Folder of batches with a loss or gradient that was not finite, and how many of them a run keeps."""
+STATISTICS = 20_000
+"""Complexes, about, from which the statistics of what heads read are taken."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Trainer:
             # More epochs than before may have been asked for.
             self.state.finished = self.state.finished and _is_over(self.state, self.config)
         state = self.state
+        if resume is None and self.model.standardise(self._looks, self.ranks.gather) and self.stepper.average:
+            self.stepper.averaged.load_state_dict(self.model.state_dict())
         # From here on batches are prepared, also those of the next epoch while this one is validated.
         self.batches = self.train.batches(self._jobs(), self.model)
         if resume is None:
@@ -205,6 +210,13 @@ class Trainer:
             state.trained_complexes += pace.seen
         pace.stop()
         return pace
+
+    def _looks(self) -> Generator[GraphInputs, None, None]:
+        """This rank's share of the training rows, or of some of very many, for the statistics of what heads read."""
+        plan = self.train.plan()[:: -(-len(self.train.rows) // STATISTICS)]
+        jobs = (([draws], 0) for draws in plan[self.ranks.rank :: self.ranks.size])
+        for (batch,) in self.train.batches(jobs, self.model):
+            yield batch.graph
 
     def _jobs(self) -> Generator[tuple[list[Draws], int], None, None]:
         """All that lies before the run: this rank's parts of each batch, and its epoch."""
@@ -316,8 +328,9 @@ class Trainer:
         if self.display is None or epoch < 2 or epoch & (epoch - 1):
             return
         for name, predicted in predictions.items():
-            known = self.valid.known[name]
-            same = monotony(self.valid.targets[name][known].numpy(), predicted[known].double().numpy())
+            known, classes = self.valid.known[name], getattr(self.model.head(name).config, "classes", ())
+            targets, said = self.valid.targets[name][known].numpy(), predicted[known].double().numpy()
+            same = monotony(targets, said, classes)
             if same:
                 self.display.line(
                     f"warning head {name} says {same} validation complexes after epoch {epoch}. {REMEDY}"

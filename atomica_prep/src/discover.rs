@@ -1,18 +1,19 @@
 //! Interfaces without an index: which files there are, and in each which chains, ligands and ions meet.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use strum::IntoStaticStr;
 
 use crate::error::{Error, Result};
-use crate::index::{Ids, Index, Row};
+use crate::index::{chain_text, Ids, Index, Row};
 use crate::interface::{
     atom_name, bond, distance_squared, heavy, ligand_modality, meet, polymer_modality, polymer_side, spheres, Polymer,
     Role, Rule, Subject, COPY, COVALENT, MEMBERS, MEMBERS1,
 };
 use crate::neighbors::Cells;
-use crate::read::is_structure;
+use crate::read::{is_structure, stem_of};
 use crate::structure::{Residue, Structure};
 use crate::vocab;
 
@@ -191,9 +192,11 @@ pub fn list(paths: &[PathBuf]) -> Result<Files> {
             for entry in entries {
                 let kind = entry.file_type().map_err(unreadable)?;
                 let place = entry.path();
+                // macOS leaves a file ._x beside x on disks of other systems.
+                let aside = place.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"._"));
                 if kind.is_dir() {
                     folders.push(place);
-                } else if is_structure(&place) && place.is_file() {
+                } else if !aside && is_structure(&place) && place.is_file() {
                     add(&place, path)?;
                 } else {
                     others += 1;
@@ -231,15 +234,6 @@ fn named(found: Vec<(String, String)>) -> Vec<StructureFile> {
         out.push(StructureFile { path: path.clone(), stem: own });
     }
     out
-}
-
-/// File name without folder, packing and format.
-fn stem_of(path: &str) -> &str {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let lower = name.to_ascii_lowercase();
-    let packed = [".gz", ".zst"].iter().find(|suffix| lower.ends_with(**suffix)).map_or(0, |suffix| suffix.len());
-    let plain = name.get(..name.len() - packed).unwrap_or(name);
-    plain.rsplit_once('.').map_or(plain, |(stem, _)| stem)
 }
 
 /// First line of the index of what was found.
@@ -545,13 +539,14 @@ impl Context<'_> {
 
     fn names(&self, chains: &[usize], joint: &str) -> String {
         let known = &self.subject.structure().chains;
-        chains.iter().map(|c| known.get(*c).map_or("", String::as_str)).collect::<Vec<_>>().join(joint)
+        let name = |c: &usize| chain_text(known.get(*c).map_or("", String::as_str));
+        chains.iter().map(name).collect::<Vec<_>>().join(joint)
     }
 
-    /// An underscore in a chain's id would join or part it in the index.
+    /// A line break in a chain's id would end the line of the index.
     fn can_be_written(&self, chains: &[usize], lines: &mut Lines) -> bool {
         let names = self.names(chains, "");
-        if names.contains('_') || names.chars().any(char::is_control) {
+        if names.chars().any(char::is_control) {
             lines.leave_out(&names, "", "", Why::ChainName);
             return false;
         }
@@ -574,48 +569,64 @@ impl Context<'_> {
 
     /// Groups of paired strands with the protein chains around them.
     fn nucleic_acids(&self, lines: &mut Lines) {
-        for group in self.strands() {
-            let proteins: Vec<usize> = (0..self.kinds.len())
-                .filter(|chain| self.is_protein(*chain))
-                .filter(|chain| {
-                    let pairs = group.iter().filter_map(|g| self.near.chains.get(&(*chain.min(g), *chain.max(g))));
-                    pairs.sum::<usize>() >= RESIDUE_PAIRS
-                })
-                .collect();
+        let groups = self.strands();
+        let members = groups.iter().enumerate().flat_map(|(g, group)| group.iter().map(move |chain| (*chain, g)));
+        let group_of: HashMap<usize, usize> = members.collect();
+        let mut pairs: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for ((a, b), count) in &self.near.chains {
+            for (protein, strand) in [(a, b), (b, a)] {
+                if let Some(group) = group_of.get(strand).filter(|_| self.is_protein(*protein)) {
+                    *pairs.entry((*group, *protein)).or_default() += count;
+                }
+            }
+        }
+        for (g, group) in groups.iter().enumerate() {
+            let around = pairs.range((g, 0)..(g + 1, 0)).filter(|(_, pairs)| **pairs >= RESIDUE_PAIRS);
+            let proteins: Vec<usize> = around.map(|((_, protein), _)| *protein).collect();
             if !proteins.is_empty() {
-                self.pair(lines, &proteins, &group);
+                self.pair(lines, &proteins, group);
             }
         }
     }
 
     /// Nucleic acid chains, those that are paired with one another together.
     fn strands(&self) -> Vec<Vec<usize>> {
+        /// Å; N1 of a purine and N3 of its pyrimidine are 2.8 to 3.0 apart.
+        const PAIRED: f64 = 3.5;
         let mut pairs: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         let edges = self.pairing_atoms();
+        let cells = Cells::new(&edges.iter().map(|(.., place)| *place).collect::<Vec<_>>(), PAIRED);
         for (i, (a, purine, place)) in edges.iter().enumerate() {
-            for (b, other_purine, other) in edges.iter().skip(i + 1) {
-                /// Å; N1 of a purine and N3 of its pyrimidine are 2.8 to 3.0 apart.
-                const PAIRED: f64 = 3.5;
+            cells.near(*place, PAIRED, |j| {
+                let Some((b, other_purine, other)) = edges.get(j).filter(|_| j > i) else { return };
                 if a != b && purine != other_purine && distance_squared(*place, *other) < PAIRED * PAIRED {
                     *pairs.entry((*a.min(b), *a.max(b))).or_default() += 1;
                 }
+            });
+        }
+        // Chains point to the lowest of their group, once all that are paired are joined.
+        let mut lowest: Vec<usize> = (0..self.kinds.len()).collect();
+        let find = |lowest: &mut [usize], mut chain: usize| {
+            while let Some(next) = lowest.get(chain).copied().filter(|next| *next != chain) {
+                let after = lowest.get(next).copied().unwrap_or(next);
+                if let Some(slot) = lowest.get_mut(chain) {
+                    *slot = after;
+                }
+                chain = next;
+            }
+            chain
+        };
+        for ((a, b), _) in pairs.iter().filter(|(_, pairs)| **pairs >= BASE_PAIRS) {
+            let (a, b) = (find(&mut lowest, *a), find(&mut lowest, *b));
+            if let Some(slot) = lowest.get_mut(a.max(b)) {
+                *slot = a.min(b);
             }
         }
-        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for chain in (0..self.kinds.len()).filter(|c| self.is_nucleic(*c)) {
-            let paired = |other: &usize| {
-                pairs.get(&(*other.min(&chain), *other.max(&chain))).is_some_and(|pairs| *pairs >= BASE_PAIRS)
-            };
-            // All groups that this chain is paired with become one.
-            let (mut joined, rest): (Vec<_>, Vec<_>) = groups.into_iter().partition(|g| g.iter().any(paired));
-            joined.push(vec![chain]);
-            let mut group = joined.concat();
-            group.sort_unstable();
-            groups = rest;
-            groups.push(group);
+            groups.entry(find(&mut lowest, chain)).or_default().push(chain);
         }
-        groups.sort();
-        groups
+        groups.into_values().collect()
     }
 
     /// Chain, whether it is a purine, and place of the atom by which a base pairs.
@@ -673,7 +684,7 @@ impl Context<'_> {
                 let chains = self.names(chains, "_");
                 let more = [name.members.as_str(), "", &copy, &attached.join(", ")];
                 let ligands = [name.columns(), [""; 3]];
-                lines.complex(&format!("{id}{suffix}"), [&chains, name.chain_name], ligands, modality, more);
+                lines.complex(&format!("{id}{suffix}"), [&chains, &name.chain_name], ligands, modality, more);
             }
             if around.is_empty() {
                 for at in unit {
@@ -699,7 +710,7 @@ impl Context<'_> {
                 const CSD: i8 = 7;
                 let ligands = [b.columns(), a.columns()];
                 let more = [b.members.as_str(), &a.members, "", ""];
-                lines.complex(&id, [a.chain_name, b.chain_name], ligands, CSD, more);
+                lines.complex(&id, [&a.chain_name, &b.chain_name], ligands, CSD, more);
             }
         }
     }
@@ -709,10 +720,10 @@ impl Context<'_> {
         let residues: Vec<&Residue> = unit.iter().filter_map(|at| structure.residues.get(*at)).collect();
         let first = residues.first()?;
         let chain = |residue: &Residue| structure.chains.get(residue.chain).map_or("", String::as_str);
-        let chain_name = chain(first);
+        let chain_name = chain_text(chain(first));
         let (code, icode) = (first.name.as_str(), first.icode.as_str());
         let number = first.resnum.to_string();
-        let place = [code, chain_name].into_iter().filter(|part| !part.is_empty());
+        let place = [code, &*chain_name].into_iter().filter(|part| !part.is_empty());
         let id = format!("{}_{number}{icode}", place.collect::<Vec<_>>().join("_"));
         let atoms = residues.iter().flat_map(|r| r.start..r.end).filter(|a| heavy(structure, *a)).count();
         let places = residues.iter().map(|r| format!("{}:{}{}", chain(r), r.resnum, r.icode.as_str()));
@@ -725,7 +736,7 @@ impl Context<'_> {
 struct Molecule<'a> {
     id: String,
     chain: usize,
-    chain_name: &'a str,
+    chain_name: Cow<'a, str>,
     code: &'a str,
     number: String,
     icode: &'a str,

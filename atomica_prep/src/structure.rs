@@ -3,6 +3,7 @@
 use strum::IntoStaticStr;
 
 use crate::error::Problem;
+pub use crate::read::accounts::{Accounts, Unread};
 
 /// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -104,6 +105,8 @@ pub struct Structure {
     pub parents: Vec<(Name, Name)>,
     /// What was mended to read it.
     pub repairs: Repairs,
+    /// What became of the file's coordinate records.
+    pub accounts: Accounts,
 }
 
 impl Structure {
@@ -190,9 +193,34 @@ pub enum Repair {
     FreeResidue,
     /// Beads of a coarse-grained model: left out.
     CoarseGrained,
+    /// A first model after the atoms that it goes with, as poses after their receptor: read with them.
+    ModelContinues,
+    /// The same atoms again after END: another frame, which is not read.
+    FramesUnread,
+    /// Atoms in another data block, which are not read.
+    BlocksUnread,
+    /// Chain ids of two letters, in columns 21 and 22.
+    ChainTwoLetters,
+    /// No chain ids, or one for several chains: the segment ids name them.
+    ChainBySegment,
+    /// The same, and no segment ids either: TER and steps back in numbering end chains.
+    ChainByBreak,
+    /// A component id that stands for one of five letters, which HETNAM tells.
+    ComponentRestored,
+    /// Models after the first, which are not read.
+    ModelsUnread,
+    /// Of these, models with other atoms than the first.
+    ModelsDiffer,
+    /// Molecules of a ligand file after the first, where the index names none.
+    MoleculesUnread,
 }
 
 impl Repair {
+    /// Is the file as it should be, and only more than is read of it? Strict reading takes such files.
+    pub fn is_note(self) -> bool {
+        matches!(self, Self::AltlocTie | Self::ModelsUnread | Self::ModelsDiffer | Self::MoleculesUnread)
+    }
+
     /// Its name in lists.
     pub fn code(self) -> &'static str {
         self.into()

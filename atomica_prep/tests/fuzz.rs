@@ -158,7 +158,7 @@ mod damaged_seeds {
             }
         };
     }
-    tests!(pdb mmcif bcif sdf mol2 packed index shard);
+    tests!(pdb mmcif bcif sdf mol2 pdbqt packed index shard);
 }
 
 #[test]

@@ -87,6 +87,18 @@ def test_a_stopped_ensemble_says_how_to_go_on(write_spec):
     assert (out / "members" / "seed0" / "checkpoints" / "last").is_dir()
 
 
+def test_members_that_fail_are_told_of(write_spec, capsys):
+    path, out = write_spec({"epochs = 2": "epochs = 1\nlearning_rate = 1e25"})
+    assert main([str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "failed  2 members; what they said is in" in said
+    for one in members(out).values():
+        assert one["state"] == "failed"
+        assert "Lower train.learning_rate" in one["problem"]
+    assert not (out / "evaluation.json").exists()
+    assert "Lower train.learning_rate" in (out / "report.html").read_text()
+
+
 def test_folds_test_every_row_once(write_spec, capsys):
     """Six folds by two seeds, two members at a time."""
     path, out = write_spec({**FOLDS, "epochs = 2": "epochs = 1"})

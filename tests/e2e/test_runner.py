@@ -13,7 +13,7 @@ import time
 from functools import partial
 
 import pytest
-from helpers import TINY, changed, command, environment, events, run
+from helpers import BINARY, TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
@@ -137,6 +137,24 @@ def test_evaluation_and_predictions_belong_together(finished, tiny_set):
         assert re.search("(includes|does not include) the best baseline's", conclusion)
         assert conclusion in result.stdout
     assert head["verdict"] in result.stdout
+
+
+def test_a_model_that_says_the_same_of_all_is_told_of(write_run, capsys):
+    """After two epochs, with what to change, and beside what it is worth in the end."""
+    head = '[[head]]\nkind = "multiclass"\nclasses = ["yes", "no"]\n'
+    changes = {BINARY: head, "epochs = 3": 'epochs = 2\nlearning_rate = 1e-30\nmonitor = "loss"'}
+    path, out = write_run(TINY, changes)
+    assert main([str(path)]) == 0
+    told = (out / "log.txt").read_text()
+    warnings = [line for line in told.splitlines() if "warning head multiclass says" in line]
+    assert len(warnings) == 1
+    assert re.search(
+        r"says (yes|no) for all 12 validation complexes after epoch 2. If it stays so", warnings[0]
+    )
+    assert "it has learnt nothing that differs" in capsys.readouterr().out
+    entry = json.loads((out / "evaluation.json").read_text())["heads"]["multiclass"]
+    assert entry["monotony"].endswith("for all 12")
+    assert "it has learnt nothing that differs" in (out / "report.html").read_text()
 
 
 def test_the_best_checkpoint_gives_the_predictions(finished, tiny_set):

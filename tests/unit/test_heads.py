@@ -426,7 +426,7 @@ def test_perturbations_are_checked():
 
 
 def test_details_are_computed_on_request_only(monkeypatch):
-    plain, rich = small_model(layers=2), small_model("denoise", layers=2)
+    plain, rich = small_model(head={"readout": "graph"}, layers=2), small_model("denoise", layers=2)
     inputs = inputs_of(rich, random_interface(1))
     encoding = rich.encoder.detailed(inputs)
     assert isinstance(encoding, DetailedEncoding)

@@ -65,7 +65,9 @@ def test_checks_catch_wrong_gradients():
             return super().forward(encoding._replace(graph=Wrong.apply(encoding.graph)), inputs)
 
     config = small_model().config
-    model = Model(config, {"wrong": Head(BinaryConfig(), config)}, kinds={"wrong": "binary"}).eval()
+    model = Model(
+        config, {"wrong": Head(BinaryConfig(readout="graph"), config)}, kinds={"wrong": "binary"}
+    ).eval()
     with pytest.raises(AssertionError, match="gradient of"):
         check_model(model)
 

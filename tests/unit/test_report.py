@@ -16,7 +16,7 @@ import pytest
 from atomica.analysis.bfactors import STRUCTURES, stems
 from atomica.errors import SpecError
 from atomica.evaluation.statistics import compare, intervals
-from atomica.files import ENVIRONMENT, EVALUATION, METRICS, PREDICTIONS, REPORT, RESULT, SPEC
+from atomica.files import ENVIRONMENT, EVALUATION, MEMBERS, METRICS, PREDICTIONS, REPORT, RESULT, SPEC
 from atomica.heads import available, head_class
 from atomica.report import PAGES, sweeps
 from atomica.report.__main__ import main as report
@@ -387,6 +387,16 @@ def leave(folder, name):
             {"event": "step", "step": i, "loss": 1.0, f"learning_rate/{HOSTILE}": 0.1} for i in (1, 2)
         ]
         (folder / METRICS).write_text("".join(json.dumps(one) + "\n" for one in records))
+    elif name == "members":
+        left_by_evaluate(folder)
+        evaluation = json.loads((folder / EVALUATION).read_text())
+        more = {"single": {HOSTILE: {"mean": 0.5, "sd": 0.1}}, "seeds": {HOSTILE: {HOSTILE: 0.5}}}
+        for entry in evaluation["heads"].values():
+            entry |= {**more, "single_verdict": HOSTILE}
+        (folder / EVALUATION).write_text(json.dumps(evaluation))
+        member = {"seed": 0, "fold": None, "state": "failed", "problem": HOSTILE}
+        (folder / MEMBERS).write_text(json.dumps({"members": {HOSTILE: member}}))
+        (folder / "member.toml").write_text(dump([("run", run)]))
     elif name == "sweep":
         key = f"train.{HOSTILE}"
         plan = {"sweep": {"method": HOSTILE, "keys": {key: [HOSTILE]}}, "monitor": HOSTILE, "mode": "max"}
@@ -409,7 +419,7 @@ def leave(folder, name):
     (folder / ENVIRONMENT).write_text(json.dumps([start]))
 
 
-@pytest.mark.parametrize("name", [*PAGES, "train", "sweep"])
+@pytest.mark.parametrize("name", [*PAGES, "train", "sweep", "members"])
 def test_markup_of_others_is_text_on_every_page(tmp_path, name):
     """In ids, labels, classes, file names, settings: no tag, no attribute, no script comes of it."""
     leave(tmp_path, name)

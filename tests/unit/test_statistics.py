@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
@@ -68,6 +70,9 @@ def test_relatives_are_drawn_together():
     found = against(*copies, seed=0, groups=groups)
     assert found["clusters"] == 100
     assert width(found["model"]["auroc"]) == pytest.approx(alone, rel=0.15)
+    assert "can be trusted" not in found["verdict"]
+    few = against(*copies, seed=0, resamples=50, groups=groups // 20)
+    assert few["verdict"].endswith("of 5 clusters no interval can be trusted.")
     assert width(against(*copies, seed=0)["model"]["auroc"]) < 0.5 * alone
 
 
@@ -152,7 +157,7 @@ def rows():
 def test_composition_is_learnt_and_the_same_every_time(rows):
     train, test = rows
     types = train.dataset.block_types
-    counts = [counted(one, "segment0", composition) for one in rows]
+    counts = [counted(one, "segment0", composition)[0] for one in rows]
     assert counts[0].shape == (len(train), types + 1)
     assert np.allclose(np.exp(counts[0][:, -1]) - 1, counts[0][:, :-1].sum(axis=1))
     # A question that composition answers: is there a cysteine?
@@ -208,6 +213,21 @@ def test_contacts_are_counted_across_the_interface(rows):
     near = np.linalg.norm(one[:, None].astype(np.float64) - other, axis=2) < CONTACT
     assert found[:-1].sum() == near.sum() > 0
     assert found[-1] == len(other)
+
+
+def test_answers_of_blocks_have_baselines(rows):
+    """Which blocks are buried? Clusters are those of their complexes."""
+    train, test = (replace(one, rows=one.rows[:12], blocks=one.blocks[:12]) for one in rows)
+    buried = []
+    for part in (train, test):
+        counts = counted(part, "segment0", neighbours)[0][:, -5]
+        buried.append((counts > np.median(counts)).astype(np.int64))
+    found = answer(
+        "neighbours", "yes-no", train, buried[0], test, input="segment0", groups=np.arange(12) // 2
+    )
+    assert [one.name for one in found] == ["majority", "regression on neighbours"]
+    assert "over clusters" in found[1].method
+    assert statistics.auroc(buried[1], found[1].predicted) > 0.95
 
 
 def test_neighbours_are_counted_for_every_block(rows):

@@ -60,7 +60,9 @@ def evaluate(
             journal.say(f"{title}: not evaluated, the test complexes have no {head.common.label}")
             continue
         judged = outcome.monitor.rpartition("/")[2] if head is job.spec.heads[0] else head.cls.monitor
-        entry |= assess(answers, job.model.head(head.name).metrics(), judged=judged, seed=seed)
+        classes = getattr(head.config, "classes", ())
+        measures = job.model.head(head.name).metrics()
+        entry |= assess(answers, measures, judged=judged, seed=seed, classes=classes)
         if answers.form == "yes-no":
             entry["classes"] = {
                 name: dict(sorted(Counter(str(text) for text in found).items()))

@@ -264,14 +264,15 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
     for index, head in enumerate(checked.heads):
         path: spec.KeyPath = ("head", index, "kind")
         kinds = head.cls.learns(head.config)
-        unknown = [need for need in head.cls.needs if need not in NEEDS]
+        needs = head.cls.needs_of(head.config)
+        unknown = [need for need in needs if need not in NEEDS]
         unknown += [f"{kind} noise" for kind in sorted(kinds - NOISE_KEYS.keys())]
         unknown += [] if head.cls.targets in TARGETS else [f"targets from {head.cls.targets!r}"]
         if unknown:
             issues.add(path, f"its class asks for {', '.join(unknown)}, which no run can give")
-        if lacking := head.cls.unserved(checked.model):
+        if lacking := head.cls.unserved(checked.model, head.config):
             issues.add(path, lacking)
-        if "partners" in head.cls.needs and checked.data.input != "complex":
+        if "partners" in needs and checked.data.input != "complex":
             issues.add(
                 path,
                 f"needs both partners, but data.input = {checked.data.input!r} shows one alone; "

@@ -94,7 +94,8 @@ pub(crate) fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, with
     let structure = subject.structure();
     let mut side = Side::default();
     for &chain in chains {
-        let members = structure.residues.iter().zip(&subject.roles).enumerate().filter(|(_, (r, _))| r.chain == chain);
+        let member = |i: &usize| Some((*i, (structure.residues.get(*i)?, subject.roles.get(*i)?)));
+        let members = subject.members(chain).iter().filter_map(member);
         // The original keeps everything before the last residue that it knows, hetero groups included.
         let last = match rule {
             Rule::AllPairs => None,
@@ -147,6 +148,8 @@ pub(super) struct SmallMolecule<'a> {
     pub(super) at: usize,
     /// Bonds that its file gives.
     pub(super) bonds: &'a [Bond],
+    /// SMILES that its file gives.
+    pub(super) smiles: Option<&'a str>,
     pub(super) row: &'a Row,
 }
 
@@ -159,7 +162,8 @@ impl SmallMolecule<'_> {
         let Some(residue) = structure.residues.get(self.at) else { return Ok((side, "none")) };
         let atoms: Vec<usize> = (residue.start..residue.end).filter(|a| heavy(structure, *a)).collect();
         if let Some(fragments) = &options.fragments {
-            let smiles = self.row.metadata.iter().find(|(k, _)| k == "lig_smiles").map(|(_, v)| v.as_str());
+            let stated = self.row.metadata.iter().find(|(k, _)| k == "lig_smiles").map(|(_, v)| v.as_str());
+            let smiles = stated.or(self.smiles);
             let mut sketch = Sketch::new(structure, residue.name.as_str(), &atoms, self.bonds, smiles);
             if options.rule == Rule::Reference && smiles.is_none() {
                 // The original cuts no component of which an atom is missing; without distances ours is not cut either.

@@ -5,6 +5,7 @@ mod bonds;
 mod contacts;
 mod roles;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use assemble::{assemble, Partner};
@@ -17,7 +18,7 @@ pub(crate) use roles::distance_squared;
 pub use roles::{Role, Subject};
 
 use crate::error::{Error, Result};
-use crate::index::{Kind, Ligand, Place, Row};
+use crate::index::{chain_text, Kind, Ligand, Place, Row};
 use crate::read::ligand::{Bond, Molecule};
 use crate::record::Record;
 use crate::structure::{Name, Residue, Structure};
@@ -36,14 +37,14 @@ pub struct Pose<'a> {
 /// # Errors
 /// The partners are not there or do not meet.
 pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: &Options) -> Result<Record> {
-    let first: Vec<usize> =
-        row.chain1.iter().map(|name| chain_of(subject.structure(), name, &row.path)).collect::<Result<_>>()?;
+    let first: Vec<usize> = row.chain1.iter().map(|name| chain_of(subject, name, &row.path)).collect::<Result<_>>()?;
     let a = polymer_side(subject, &first, options.rule, &[]);
     if a.blocks.is_empty() {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
     let structure = &pose.molecule.structure;
-    let ligand = SmallMolecule { structure, at: 0, bonds: &pose.molecule.bonds, row };
+    let ligand =
+        SmallMolecule { structure, at: 0, bonds: &pose.molecule.bonds, smiles: pose.molecule.smiles.as_deref(), row };
     let (b, chemistry) = ligand.side(options)?;
     if b.blocks.is_empty() {
         let (path, ligand) = match &row.ligand_file {
@@ -87,7 +88,7 @@ fn kept_bonds(molecule: &Molecule, side: &Side, keep: &[bool], begin: usize) -> 
 pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String, Result<Record>)> {
     let one = |error: Error| vec![(row.id.clone(), Err(error))];
     let chains = |names: &[String]| -> Result<Vec<usize>> {
-        names.iter().map(|name| chain_of(subject.structure(), name, &row.path)).collect()
+        names.iter().map(|name| chain_of(subject, name, &row.path)).collect()
     };
     let first = match chains(&row.chain1) {
         Ok(first) => first,
@@ -168,8 +169,15 @@ fn members(subject: &Subject, row: &Row, copy: usize, column: &str) -> Vec<usize
 
 /// Residues of some chains that are a ligand of the index.
 fn copies(subject: &Subject, ligand: &Ligand, chains: &[usize]) -> Vec<usize> {
-    let residues = subject.structure().residues.iter().enumerate();
-    residues.filter(|(_, r)| chains.contains(&r.chain) && matches(r, ligand)).map(|(i, _)| i).collect()
+    let residues = &subject.structure().residues;
+    let mut chains = chains.to_vec();
+    chains.sort_unstable();
+    chains.dedup();
+    let members = chains.iter().flat_map(|chain| subject.members(*chain));
+    let mut found: Vec<usize> =
+        members.copied().filter(|i| residues.get(*i).is_some_and(|r| matches(r, ligand))).collect();
+    found.sort_unstable();
+    found
 }
 
 /// What a structure lacks of a row's partners: each error with the column of the index that asks for it. Whether the
@@ -184,7 +192,7 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
         }
         let mut chains = Vec::new();
         for name in names {
-            match chain_of(subject.structure(), name, &row.path) {
+            match chain_of(subject, name, &row.path) {
                 Ok(chain) => chains.push(chain),
                 Err(error) => problems.push((column, error)),
             }
@@ -209,17 +217,18 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
     problems
 }
 
-fn chain_of(structure: &Structure, name: &str, path: &str) -> Result<usize> {
-    structure.chains.iter().position(|c| c == name).ok_or_else(|| Error::MissingChain {
+fn chain_of(subject: &Subject, name: &str, path: &str) -> Result<usize> {
+    let structure = subject.structure();
+    subject.chain(name).ok_or_else(|| Error::MissingChain {
         path: path.to_owned(),
         chain: name.to_owned(),
-        present: listed(structure.chains.iter().map(|c| if c.is_empty() { "(blank)" } else { c.as_str() })),
+        present: listed(structure.chains.iter().map(|c| if c.is_empty() { "(blank)".into() } else { chain_text(c) })),
     })
 }
 
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
     const SHOWN: usize = 30;
-    let names: Vec<&str> = names.collect();
+    let names: Vec<Cow<'a, str>> = names.collect();
     let shown = names.get(..SHOWN).unwrap_or(&names).join(", ");
     match names.len() {
         0 => "nothing".to_owned(),
@@ -252,7 +261,7 @@ fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[Strin
         path: row.path.clone(),
         ligand: wanted,
         chain: chains.join("_"),
-        present: listed(present.iter().map(String::as_str)),
+        present: listed(present.iter().map(|p| p.into())),
     }
 }
 
@@ -286,7 +295,7 @@ fn of_pocket(subject: &Subject, row: &Row, side: &Side) -> Result<Vec<bool>> {
             path: row.path.clone(),
             residues: missing.join(" "),
             chains: row.chain1.join("_"),
-            present: listed(present.iter().map(String::as_str)),
+            present: listed(present.iter().map(|p| p.into())),
         });
     }
     Ok(places.iter().map(|p| p.as_ref().is_some_and(|p| wanted.contains(p))).collect())
@@ -357,7 +366,7 @@ fn small_side(structure: &Structure, members: &[usize], row: &Row, options: &Opt
     let mut whole = Side::default();
     let mut chemistry = None;
     for at in members {
-        let (side, cut) = SmallMolecule { structure, at: *at, bonds: &[], row }.side(options)?;
+        let (side, cut) = SmallMolecule { structure, at: *at, bonds: &[], smiles: None, row }.side(options)?;
         whole.append(side);
         chemistry = Some(if chemistry.is_none_or(|known| known == cut) { cut } else { "mixed" });
     }

@@ -5,7 +5,7 @@
 //! HETATM) and numbers are hints, which count where atoms are missing: pockets and gaps leave residues without a
 //! neighbour.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Problem;
 use crate::neighbors::Cells;
@@ -44,6 +44,9 @@ impl Role {
 pub struct Subject {
     pub(super) source: Source,
     pub(super) roles: Vec<Role>,
+    /// Residues of each chain, and the place of each chain by its id.
+    members: Vec<Vec<usize>>,
+    places: HashMap<String, usize>,
 }
 
 /// What the atoms of a residue say.
@@ -128,7 +131,29 @@ impl Subject {
             let what = told(kind, &source.structure, at, roles.get(at).copied());
             source.structure.repairs.add(kind, || Problem { line: 0, column: 0, column_end: 0, what });
         }
-        Self { source, roles }
+        let structure = &source.structure;
+        let mut members = vec![Vec::new(); structure.chains.len()];
+        for (i, residue) in structure.residues.iter().enumerate() {
+            if let Some(members) = members.get_mut(residue.chain) {
+                members.push(i);
+            }
+        }
+        // Of chains with one id the first counts.
+        let mut places = HashMap::with_capacity(structure.chains.len());
+        for (place, id) in structure.chains.iter().enumerate() {
+            places.entry(id.clone()).or_insert(place);
+        }
+        Self { source, roles, members, places }
+    }
+
+    /// Residues of a chain, in the order of the file.
+    pub(super) fn members(&self, chain: usize) -> &[usize] {
+        self.members.get(chain).map_or(&[], Vec::as_slice)
+    }
+
+    /// The chain of that id.
+    pub(super) fn chain(&self, id: &str) -> Option<usize> {
+        self.places.get(id).copied()
     }
 
     /// The structure.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::accounts::{Accounts, Unread};
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use crate::error::{Error, Problem, Result};
@@ -30,6 +31,8 @@ pub(super) struct ResidueKey<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     pub(super) notes: Notes,
+    /// Coordinate records that parsers meet; those of the atoms they hand on are counted at the end.
+    pub(super) accounts: Accounts,
     /// Whose chain ids and residue numbers are wanted.
     pub(super) ids: Ids,
     structure: Structure,
@@ -140,18 +143,27 @@ impl Builder {
         add_parent(&mut self.structure, component, parent);
     }
 
+    /// The structure so far, as the file has it.
+    pub(super) fn structure(&self) -> &Structure {
+        &self.structure
+    }
+
     /// The structure; `expected` are the records that hold its atoms.
     pub(super) fn finish(mut self, shown: &str, expected: &str) -> Result<Structure> {
         if self.unordered {
             self.join_split();
         }
+        let mut accounts = self.accounts;
+        let given = self.structure.positions.len();
         self.part_copies();
-        let (structure, mut notes) = self.settle();
-        let repairs = std::mem::take(&mut notes).finish(shown)?;
+        let (structure, notes) = self.settle();
+        let repairs = notes.finish(shown)?;
+        accounts.leave(Unread::OtherLocation, (given - structure.positions.len()) as u64);
+        accounts.settle(structure.positions.len(), shown)?;
         if structure.positions.is_empty() {
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
         }
-        Ok(Structure { repairs, ..structure })
+        Ok(Structure { repairs, accounts, ..structure })
     }
 
     /// Atoms so far.
@@ -763,6 +775,7 @@ mod tests {
                 after_ter: false,
                 line: i as u64 + 1,
             });
+            builder.accounts.records += 1;
             builder.atom(name(atom), 6, [i as f64, 0.0, 0.0], *occupancy, *altloc);
         }
         builder.finish("x", "atoms").unwrap()

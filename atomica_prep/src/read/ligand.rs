@@ -1,16 +1,18 @@
-//! Ligands in files of their own: SDF (V2000 and V3000) and MOL2, one or many molecules each.
+//! Ligands in files of their own: SDF (V2000 and V3000), MOL2, PDB and PDBQT, one or many molecules each.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
 
+use super::accounts::Unread;
 use super::builder::LARGEST;
+use super::docked;
 use super::elements::{of_mol2, of_sdf, Said};
 use super::notes::Notes;
 use super::options::Options;
-use super::packing::{load, unpacked, Packing};
+use super::packing::{load, text, unpacked, with_line_feeds, Packing};
 use crate::error::{quote, Error, Problem, Result};
 use crate::files::sha256_hex;
 use crate::structure::{Name, Repair, Residue, Structure};
@@ -40,12 +42,16 @@ pub struct Molecule {
     pub structure: Structure,
     /// Its bonds, as the file has them.
     pub bonds: Vec<Bond>,
+    /// The SMILES that the file gives, as remarks of a PDBQT do.
+    pub smiles: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Sdf,
     Mol2,
+    Pdb,
+    Pdbqt,
 }
 
 /// A ligand file in memory, cut into its molecules.
@@ -84,22 +90,35 @@ impl LigandFile {
     fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
         let unknown = || Error::UnknownFormat {
             path: shown.to_owned(),
-            expected: ".sdf, .mol or .mol2, plain or with .gz or .zst".to_owned(),
+            expected: ".sdf, .mol, .mol2, .pdb or .pdbqt, plain or with .gz or .zst".to_owned(),
         };
         let (extension, packing) = Packing::of(path).ok_or_else(unknown)?;
         match extension.as_str() {
             "sdf" | "sd" | "mol" => Ok((Kind::Sdf, packing)),
             "mol2" => Ok((Kind::Mol2, packing)),
+            "pdb" | "ent" => Ok((Kind::Pdb, packing)),
+            "pdbqt" => Ok((Kind::Pdbqt, packing)),
             _ => Err(unknown()),
         }
     }
 
     fn unpack(raw: &[u8], (kind, packing): (Kind, Packing), limit: u64, sha256: String, shown: &str) -> Result<Self> {
-        Self::cut(unpacked(raw, packing, limit, shown)?.into_owned(), kind, sha256, shown)
+        let text = text(unpacked(raw, packing, limit, shown)?, shown)?;
+        Self::cut(with_line_feeds(&text), kind, sha256, shown)
     }
 
-    fn cut(text: Vec<u8>, kind: Kind, sha256: String, shown: &str) -> Result<Self> {
-        let mut molecules = Vec::new();
+    fn cut(text: Vec<u8>, named: Kind, sha256: String, shown: &str) -> Result<Self> {
+        // Text of one format comes under the name of the other.
+        let has = |word: &[u8]| memmem::find(&text, word).is_some();
+        let kind = match named {
+            Kind::Mol2 if !has(b"@<TRIPOS>") && (has(b"V2000") || has(b"V3000")) => Kind::Sdf,
+            Kind::Sdf if !has(b"V2000") && !has(b"V3000") && has(b"@<TRIPOS>MOLECULE") => Kind::Mol2,
+            named => named,
+        };
+        let mut molecules = match kind {
+            Kind::Pdb | Kind::Pdbqt => docked::cut(&text),
+            _ => Vec::new(),
+        };
         let mut begin = None;
         let mut at = 0;
         let mut number = 0;
@@ -119,7 +138,7 @@ impl LigandFile {
                         molecules.push((first, range..start));
                     }
                 }
-                Kind::Mol2 => {}
+                Kind::Mol2 | Kind::Pdb | Kind::Pdbqt => {}
             }
         }
         if let Some((first, range)) = begin {
@@ -133,6 +152,7 @@ impl LigandFile {
             let expected = match kind {
                 Kind::Sdf => "molecules ended by $$$$",
                 Kind::Mol2 => "@<TRIPOS>MOLECULE",
+                Kind::Pdb | Kind::Pdbqt => "lines ATOM or HETATM",
             };
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
         }
@@ -161,6 +181,10 @@ impl LigandFile {
                 count: self.len() as u64,
             });
         };
+        if matches!(self.kind, Kind::Pdb | Kind::Pdbqt) {
+            let (pdbqt, part) = (self.kind == Kind::Pdbqt, (*line, range.clone()));
+            return docked::molecule(&self.text, part, pdbqt, &self.shown, self.options);
+        }
         let mut reader = Reader {
             shown: &self.shown,
             lines: Lines { text: self.text.get(range.clone()).unwrap_or_default(), at: 0, number: line - 1 },
@@ -173,8 +197,8 @@ impl LigandFile {
             component: Name::default(),
         };
         match self.kind {
-            Kind::Sdf => reader.sdf()?,
             Kind::Mol2 => reader.mol2()?,
+            _ => reader.sdf()?,
         }
         reader.settle_elements(self.kind);
         reader.finish(index)
@@ -269,7 +293,7 @@ impl<'a> Reader<'a> {
             let name = self.molecule.structure.atom_names.get(at).copied().unwrap_or_default();
             let said = match kind {
                 Kind::Sdf => of_sdf(symbol.as_bytes()),
-                Kind::Mol2 => of_mol2(name.as_bytes(), symbol.as_bytes(), bonds),
+                _ => of_mol2(name.as_bytes(), symbol.as_bytes(), bonds),
             };
             let shown = quote(symbol.as_bytes());
             let place = |what: String| Problem { line, column: 0, column_end: 0, what };
@@ -287,13 +311,14 @@ impl<'a> Reader<'a> {
                 }
                 Said::NoAtom => {
                     self.notes.repair(Repair::NoAtom, || place(format!("{shown} is no atom; left out")));
+                    self.molecule.structure.accounts.leave(Unread::NoAtom, 1);
                     continue;
                 }
                 Said::Doubt => {
                     let name = quote(name.as_bytes());
                     let what = match kind {
                         Kind::Sdf => format!("{shown} is no symbol of an element"),
-                        Kind::Mol2 => format!("atom {name} of type {shown}: they agree on no element"),
+                        _ => format!("atom {name} of type {shown}: they agree on no element"),
                     };
                     self.notes.problems.push(place(what));
                     0
@@ -356,6 +381,7 @@ impl<'a> Reader<'a> {
         };
         for number in 1..=atoms {
             let (line, text) = self.need("all of its atoms")?;
+            self.molecule.structure.accounts.records += 1;
             let fields = [text.get(..10), text.get(10..20), text.get(20..30)].map(|f| f.and_then(coordinate));
             let symbol = text.get(31..).map(|rest| rest.get(..3).unwrap_or(rest).trim_ascii());
             match (fields, symbol) {
@@ -408,6 +434,7 @@ impl<'a> Reader<'a> {
                 }
                 section.clear();
             } else if section == b"ATOM" {
+                self.molecule.structure.accounts.records += 1;
                 let number = whole(first);
                 let symbol = fields.next();
                 let position = [fields.next(), fields.next(), fields.next()].map(|f| f.and_then(coordinate));
@@ -460,6 +487,7 @@ impl<'a> Reader<'a> {
     }
 
     fn mol2_atom(&mut self, line: u64, text: &[u8]) {
+        self.molecule.structure.accounts.records += 1;
         let mut fields = words(text);
         let number = fields.next().and_then(whole);
         let name = fields.next().and_then(Name::new);
@@ -485,6 +513,7 @@ impl<'a> Reader<'a> {
             let expected = format!("atoms of molecule {index}");
             return Err(Error::NoAtoms { path: self.shown.to_owned(), expected });
         }
+        structure.accounts.settle(end, self.shown)?;
         if self.component.is_empty() {
             self.component = Name::new(b"UNL").unwrap_or_default();
         }

@@ -1,5 +1,6 @@
 //! How a structure is to be read.
 
+use super::assembly::Assembly;
 use serde::{Deserialize, Serialize};
 
 /// What to do about text that is wrong but leaves no doubt.
@@ -50,11 +51,18 @@ pub struct Options {
     pub max_decompressed: u64,
     /// Whose ids the structure gets. PDB files have the author's only.
     pub ids: Ids,
+    /// Which copies of its chains the structure gets.
+    pub assembly: Assembly,
 }
 
 impl Default for Options {
     /// Lenient, 2 GiB (some 20 million atoms as mmCIF), the author's ids.
     fn default() -> Self {
-        Self { strictness: Strictness::default(), max_decompressed: 2 << 30, ids: Ids::default() }
+        Self {
+            strictness: Strictness::default(),
+            max_decompressed: 2 << 30,
+            ids: Ids::default(),
+            assembly: Assembly::None,
+        }
     }
 }

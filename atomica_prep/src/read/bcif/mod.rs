@@ -13,8 +13,11 @@ use std::collections::HashMap;
 
 use self::encoding::{decode, Values};
 use self::pack::{Decoded, Head, Value};
+use super::accounts::Unread;
+use super::assembly::{self, Described};
 use super::atom_site::{self, Item, ITEMS};
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::mmcif;
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -153,13 +156,14 @@ const EXPECTED: &str = "rows of _atom_site";
 
 pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let wanted = |item: Item| item != Item::BFactor;
-    let columns = columns(category(bytes, shown)?, wanted, bytes.len(), shown, options.max_decompressed)?;
-    read_table(columns, options)?.finish(shown, EXPECTED)
+    let (category, others) = category(bytes, shown)?;
+    let columns = columns(category, wanted, bytes.len(), shown, options.max_decompressed)?;
+    read_table(columns, others, options)?.finish(shown, EXPECTED)
 }
 
 /// The rows of all models.
 pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites> {
-    let category = category(bytes, shown)?;
+    let (category, _) = category(bytes, shown)?;
     let mut columns = columns(category, |_| true, bytes.len(), shown, options.max_decompressed)?;
     // Without the column of models, all rows are read.
     let (model, mut b_factors) = (columns.texts(Item::Model)?, columns.floats(Item::BFactor)?);
@@ -168,7 +172,7 @@ pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites
     let of_first = (0..columns.rows).map(|row| model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == of_first));
     let first_model = of_first.collect();
     let places = b_factor_place(category, bytes).map_err(|reason| broken(shown, "_atom_site".to_owned(), reason))?;
-    Ok(Sites::new(read_table(columns, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
+    Ok(Sites::new(read_table(columns, 0, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
 }
 
 /// The column of B-factors, or the head of the list of columns, to which one more is to be written.
@@ -192,25 +196,86 @@ fn b_factor_place(category: Value<'_>, bytes: &[u8]) -> Decoded<Places> {
     }
 }
 
-fn category<'a>(bytes: &'a [u8], shown: &str) -> Result<Value<'a>> {
+fn category<'a>(bytes: &'a [u8], shown: &str) -> Result<(Value<'a>, u64)> {
     let found = atom_site(Value(bytes)).map_err(|reason| broken(shown, "the file".to_owned(), reason))?;
     let expected = || Error::NoAtoms { path: shown.to_owned(), expected: "a category _atom_site".to_owned() };
     found.ok_or_else(expected)
 }
 
-/// The first category `_atom_site`. Every value of the file is gone over, and once only.
-fn atom_site(file: Value<'_>) -> Decoded<Option<Value<'_>>> {
+/// The biological assemblies that a file describes.
+pub(super) fn assemblies(bytes: &[u8], shown: &str) -> Result<Described> {
+    let whole = |reason: String| broken(shown, "the assembly tables".to_owned(), reason);
+    let mut found: [Option<Value<'_>>; 2] = [None, None];
+    let walked = Value(bytes).over("dataBlocks", &mut |block| {
+        block.over("categories", &mut |category| {
+            let name = category.need("name")?.text("name")?;
+            for (slot, known) in found.iter_mut().zip(["_pdbx_struct_assembly_gen", "_pdbx_struct_oper_list"]) {
+                if slot.is_none() && name.eq_ignore_ascii_case(known.as_bytes()) {
+                    *slot = Some(category);
+                }
+            }
+            category.end()
+        })
+    });
+    walked.map_err(whole)?;
+    let [generators, operators] = found.map(|category| category.map_or(Ok(Vec::new()), |c| rows(c, bytes.len())));
+    let value = |row: &HashMap<String, String>, name: &str| row.get(name).cloned().unwrap_or_default();
+    let generators: Vec<[String; 3]> = generators
+        .map_err(whole)?
+        .iter()
+        .map(|row| ["assembly_id", "oper_expression", "asym_id_list"].map(|name| value(row, name)))
+        .collect();
+    let operators = operators.map_err(whole)?;
+    let operators = operators.iter().filter_map(|row| mmcif::operator(|name| row.get(name).cloned())).collect();
+    Ok(assembly::of_tables(&generators, &operators))
+}
+
+/// The rows of a small category, values as text.
+fn rows(category: Value<'_>, limit: usize) -> Decoded<Vec<HashMap<String, String>>> {
+    /// More rows than any assembly has operators.
+    const MOST: usize = 100_000;
+    let mut rows: Vec<HashMap<String, String>> = Vec::new();
+    category.need("columns")?.each("columns", |column| -> Decoded<Option<()>> {
+        let name = String::from_utf8_lossy(column.need("name")?.text("name")?).to_ascii_lowercase();
+        let texts: Vec<String> = match decode(column.need("data")?, limit)? {
+            Values::Ints(values) => values.iter().take(MOST).map(i32::to_string).collect(),
+            Values::Floats(values) => values.iter().take(MOST).map(f64::to_string).collect(),
+            Values::Texts(table, places) => {
+                let text = |at: &i32| usize::try_from(*at).ok().and_then(|at| table.get(at));
+                let texts = places.iter().take(MOST).map(|at| text(at).map_or(&b""[..], |t| t));
+                texts.map(|t| String::from_utf8_lossy(t).into_owned()).collect()
+            }
+            Values::Bytes(_) => return Ok(None),
+        };
+        rows.resize_with(rows.len().max(texts.len()), HashMap::new);
+        for (row, text) in rows.iter_mut().zip(texts) {
+            row.insert(name.clone(), text);
+        }
+        Ok(None)
+    })?;
+    Ok(rows)
+}
+
+/// The first category `_atom_site`, and the rows of all others. Every value of the file is gone over, and once only.
+fn atom_site(file: Value<'_>) -> Decoded<Option<(Value<'_>, u64)>> {
     let mut found = None;
+    let mut others = 0u64;
     file.over("dataBlocks", &mut |block| {
         block.over("categories", &mut |category| {
             let name = category.need("name")?.text("name")?;
-            if found.is_none() && name.eq_ignore_ascii_case(b"_atom_site") {
-                found = Some(category);
+            if name.eq_ignore_ascii_case(b"_atom_site") {
+                match found {
+                    None => found = Some(category),
+                    Some(_) => {
+                        let rows = category.need("rowCount")?.int("rowCount")?;
+                        others = others.saturating_add(u64::try_from(rows).unwrap_or(0).min(1 << 40));
+                    }
+                }
             }
             category.end()
         })
     })?;
-    Ok(found)
+    Ok(found.map(|category| (category, others)))
 }
 
 fn columns<'a>(
@@ -269,7 +334,7 @@ fn repair(notes: &mut Notes, kind: Repair, item: Item, row: usize, what: impl Fn
     notes.repair(kind, || Problem { line: 0, column: 0, column_end: 0, what: what() });
 }
 
-fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
+fn read_table(mut columns: Columns<'_>, others: u64, options: Options) -> Result<Builder> {
     let shown = columns.shown;
     atom_site::check(|item| columns.has(item), shown, None)?;
     let rows = columns.rows;
@@ -307,10 +372,13 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
         both.iter().position(|texts| texts.entry(row).is_some())
     };
     let mut builder = Builder::new(rows, options);
+    builder.accounts.records = rows as u64;
+    let mut unread = 0u64;
     let mut component: Option<Name> = None;
     for (row, begin) in begins.into_iter().enumerate() {
         let in_model = model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == first_model);
         if !in_model {
+            unread += 1;
             continue;
         }
         if begin {
@@ -422,6 +490,16 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
         });
         builder.atom(name, element, position, weight, letter);
     }
+    for (kind, count, what) in
+        [(Repair::ModelsUnread, unread, "models after the first"), (Repair::BlocksUnread, others, "other data blocks")]
+    {
+        if count > 0 {
+            let what = format!("{count} atoms of {what} are not read");
+            builder.notes.repairs(kind, count, || Problem { line: 0, column: 0, column_end: 0, what });
+        }
+    }
+    builder.accounts.leave(Unread::OtherModel, unread);
+    builder.accounts.unread(Unread::OtherBlock, others);
     Ok(builder)
 }
 
