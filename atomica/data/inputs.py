@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphInputs", "Level", "Places", "Table", "inputs"]
 
-EMBEDDINGS = ("embedding", "embedding_0", "embedding_1")
+EMBEDDINGS = ("embedding", "embedding_0", "embedding_1", "vector")
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,21 @@ class GraphInputs:
     def table(self, chosen: Tensor) -> Table:
         """The table of some blocks: [B] bool."""
         return _table(_indices(chosen), self.graph_of_block, self.num_graphs)
+
+    def vectors(self, size: int) -> Tensor:
+        """The external vector of each complex, [G, size]. Raises DataError if there are none, or others."""
+        found = self.embeddings.get("vector")
+        if found is None or found.shape[1:] != (size,):
+            met = "none" if found is None else f"shape {tuple(found.shape)}"
+            raise DataError(
+                f"a head reads a vector of length {size} for each complex from the graph's block frame 'vector', which "
+                f"has {met}"
+            )
+        first = self.places.table
+        rows = first.blocks.new_zeros(self.num_graphs).scatter_reduce(
+            0, first.row, first.blocks, "amin", include_self=False
+        )
+        return found.index_select(0, rows)
 
     def masking(self, masked: Tensor) -> GraphInputs:
         """The same with other blocks masked: [B] bool."""

@@ -45,13 +45,16 @@ __all__ = [
     "values_met",
 ]
 
-BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
+BUILT_IN = (
+    *("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "multilabel", "regression"),
+    *("residue_binary", "residue_multiclass", "residue_regression"),
+)
 """Kinds of this package; each is a module of the same name beside this one."""
 
 ENCODINGS = ("atom", "block", "graph", "detail", "invariants")
 """What a head may need of an encoder, see `EncoderSettings.serves`."""
 NEEDS = (*ENCODINGS, "partners")
-TARGETS = ("labels", "perturbation", "masks", "none")
+TARGETS = ("labels", "block_labels", "perturbation", "masks", "none")
 
 _KINDS: Kinds[Head] = Kinds("head", {kind: f"{__name__}.{kind}" for kind in BUILT_IN}, "atomica.heads")
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
@@ -84,8 +87,9 @@ class Head(nn.Module):
     needs: what it reads, of `NEEDS`: the encodings "atom", "block" and "graph"; "detail" asks for a
     `DetailedEncoding`, "invariants" for one with the features of blocks, "partners" for complexes with both partners
     (`data.input = "complex"`). `needs_of` where that depends on its settings.
-    targets: where its targets come from: "labels" (the column that the spec's `label` names), "perturbation"
-    (a `noise.Perturbation`), "masks" (types of masked blocks, [M] int64), or "none" (`loss` gets None).
+    targets: where its targets come from: "labels" (the column that the spec's `label` names), "block_labels" (the same
+    of `data.block_labels`: [B], NaN or -1 where unknown), "perturbation" (a `noise.Perturbation`), "masks" (types of
+    masked blocks, [M] int64), or "none" (`loss` gets None).
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
@@ -158,6 +162,16 @@ class Head(nn.Module):
 
     def standardise(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
         """Keep these statistics: number of rows, and float64 sums [W] of them and of their squares."""
+
+    def weigh(self, target: Tensor) -> None:
+        """Learn how rare labels are from those of the training rows that have one, before the first step."""
+
+    def amount(self, target: Any) -> float:
+        """What the loss is to be weighted by where a batch is put together from parts: how many things have a label.
+
+        Of heads with labels; target: of the complexes that have one.
+        """
+        return len(target)
 
     @property
     def unfitted(self) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from atomica.errors import DataError
 from atomica.heads import register, values_met
+from atomica.heads.losses import LossConfig, Weighted, positive_weights, yes_or_no_loss
 from atomica.heads.readout import ReadoutConfig, ReadoutHead
 from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
@@ -20,7 +20,7 @@ __all__ = ["BinaryConfig", "BinaryHead"]
 
 
 @dataclass(frozen=True)
-class BinaryConfig(ReadoutConfig):
+class BinaryConfig(LossConfig, ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
 
     positive: str = setting("1", "label value that counts as yes", shortest=1)
@@ -28,7 +28,7 @@ class BinaryConfig(ReadoutConfig):
 
     def __post_init__(self) -> None:
         same = self.positive == self.negative != ""
-        Problems.check(*self.problems(), (same, "negative", "must differ from positive"), config=self)
+        Problems.check(*self.problems(), *self.loss_problems(1), (same, "negative", "must differ from positive"), config=self)
 
 
 @register("binary")
@@ -45,9 +45,14 @@ class BinaryHead(ReadoutHead):
 
     def __init__(self, config: BinaryConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder, 1, config.network)
+        self.weights = Weighted(config, 1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(output, target.to(output.dtype))
+        total, count = yes_or_no_loss(output, target.to(output.dtype), self.config, self.weights())
+        return total / count.clamp(min=1)
+
+    def weigh(self, target: Tensor) -> None:
+        self.weights.learn(positive_weights(target[:, None].double()))
 
     def predict(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)

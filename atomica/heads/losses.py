@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from atomica.spec import setting
 
-__all__ = ["LossConfig", "class_weights", "classes_loss", "positive_weights", "yes_or_no_loss"]
+__all__ = ["LossConfig", "Weighted", "class_weights", "classes_loss", "positive_weights", "yes_or_no_loss"]
 
 WEIGHTING = {
     "none": "all alike",
@@ -60,6 +60,30 @@ class LossConfig:
                 "must be 0 or more, and some of them more",
             ),
         ]
+
+
+class Weighted(nn.Module):
+    """The weights of `count` classes or questions: given, learnt from training labels, or none."""
+
+    values: Tensor
+
+    def __init__(self, config: LossConfig, count: int) -> None:
+        super().__init__()
+        given = config.class_weights
+        self.learns = given == "balanced"
+        self.some = given != "none"
+        if self.some:
+            numbers = torch.ones(count) if isinstance(given, str) else torch.tensor(given, dtype=torch.float32)
+            self.register_buffer("values", numbers)
+
+    def learn(self, weights: Tensor) -> None:
+        """Take weights that training labels ask for, if the settings leave them to these."""
+        if self.learns:
+            self.values.copy_(weights)
+
+    def forward(self) -> Tensor | None:
+        """The weights, if there are any."""
+        return self.values if self.some else None
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import NetworkConfig, register, values_met
+from atomica.heads.losses import LossConfig, Weighted, class_weights, classes_loss
 from atomica.heads.readout import ReadoutConfig, ReadoutHead
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.layers import mlp
@@ -22,7 +22,7 @@ __all__ = ["MulticlassConfig", "MulticlassHead"]
 
 
 @dataclass(frozen=True)
-class MulticlassConfig(ReadoutConfig):
+class MulticlassConfig(LossConfig, ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range.
 
     The classes are listed rather than taken from the data: their number and order are part of the weights, and
@@ -36,7 +36,12 @@ class MulticlassConfig(ReadoutConfig):
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         empty = "an empty label means that there is none"
-        Problems.check(*self.problems(), ("" in self.classes, "classes", empty), config=self)
+        Problems.check(
+            *self.problems(),
+            *self.loss_problems(len(self.classes)),
+            ("" in self.classes, "classes", empty),
+            config=self,
+        )
 
 
 def tapering(config: NetworkConfig, width: int, out: int) -> nn.Sequential:
@@ -60,6 +65,7 @@ class MulticlassHead(ReadoutHead):
     def __init__(self, config: MulticlassConfig, encoder: EncoderSettings) -> None:
         classes = len(config.classes)
         super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
+        self.weights = Weighted(config, classes)
 
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
@@ -69,7 +75,16 @@ class MulticlassHead(ReadoutHead):
         return self.network(self.read(encoding, inputs))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target)
+        total, count = classes_loss(output, target, self.config, self.weights())
+        return total / count.clamp(min=1e-12)
+
+    def weigh(self, target: Tensor) -> None:
+        self.weights.learn(class_weights(target, len(self.config.classes)))
+
+    def amount(self, target: Tensor) -> float:
+        weights = self.weights()
+        focal = self.config.loss == "focal"
+        return len(target) if focal or weights is None else float(weights.cpu()[target.cpu()].sum())
 
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(dim=1)

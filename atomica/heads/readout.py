@@ -53,6 +53,11 @@ class ReadoutConfig(NetworkConfig):
     readout: str = setting("z", "what of the encoder the head reads", choices=READOUTS)
     pool: str = setting("mean_std", "of the readout z: how blocks are pooled", choices=POOLS)
     over: str = setting("complex", "of the readouts mean_std and z: which blocks", choices=OVER)
+    vector_size: int = setting(
+        0,
+        "length of a vector that the head is given of each complex beside what it reads, see data.vectors; 0: none",
+        low=0,
+    )
 
     def __post_init__(self) -> None:
         Problems.check(*self.problems(), config=self)
@@ -170,8 +175,10 @@ class ReadoutHead(Head):
     ) -> None:
         super().__init__(config, encoder)
         plain = config.readout in ("graph", "block")
-        width = width_of(config, encoder)
-        self.network = original(width) if plain else Standardised(config, width, out)
+        width, more = width_of(config, encoder), getattr(config, "vector_size", 0)
+        self.vector = nn.Linear(more, encoder.block_hidden) if plain and more else None
+        more = encoder.block_hidden if self.vector is not None else more
+        self.network = original(width + more) if plain else Standardised(config, width + more, out)
 
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
@@ -183,7 +190,12 @@ class ReadoutHead(Head):
         return (*(need for need in cls.needs if need != "graph"), own.get(config.readout, config.readout))
 
     def read(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return read(self.config, encoding, inputs)
+        """What `network` reads; with the complex's external vector, if there is to be one."""
+        found = read(self.config, encoding, inputs)
+        if size := getattr(self.config, "vector_size", 0):
+            given = inputs.vectors(size).to(found.dtype)
+            found = torch.cat([found, given if self.vector is None else self.vector(given)], dim=1)
+        return found
 
     def standardised(self, encoding: Encoding, inputs: GraphInputs) -> Tensor | None:
         if not isinstance(self.network, Standardised):

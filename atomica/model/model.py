@@ -229,7 +229,7 @@ class Model(nn.Module):
     ) -> dict[str, dict[str, int]]:
         """Of how many things each part of each head's loss is the mean, see `Head.counts`."""
         return {
-            name: {"": int(known[name].sum())}
+            name: {"": self.head(name).amount(targets[name][known[name]])}
             if name in known
             else self.head(name).counts(targets.get(name), inputs)
             for name in self.heads

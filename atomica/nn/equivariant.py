@@ -26,7 +26,14 @@ from atomica.nn.encoding import (
     LevelDetail,
 )
 from atomica.nn.irreps import Layout, layer_slots, spherical_harmonics
-from atomica.nn.layers import Edges, EmbeddingMixer, Interaction, LengthEmbedding, block_queries
+from atomica.nn.layers import (
+    RADIAL_CUTOFF,
+    Edges,
+    EmbeddingMixer,
+    Interaction,
+    LengthEmbedding,
+    block_queries,
+)
 from atomica.spec import setting
 
 __all__ = ["EncoderConfig", "EquivariantEncoder"]
@@ -47,6 +54,13 @@ class EncoderConfig(EncoderSettings):
     reference_quirks: bool = setting(
         False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
     )
+    pad_mask: bool = setting(
+        False, "of reference_quirks: padding is masked where blocks attend to atoms, and nowhere else"
+    )
+    block_cutoff: float = setting(
+        RADIAL_CUTOFF, "centre of the last distance Gaussian between blocks, in Å", above=0
+    )
+    block_width: float = setting(0.0, "width of these Gaussians, in Å; 0: as wide as they are apart", low=0)
 
     @property
     def detail_layout(self) -> Layout:
@@ -62,10 +76,12 @@ class EncoderConfig(EncoderSettings):
 class LevelEncoder(nn.Module):
     """The equivariant network of one level: `forward` maps [N, H] invariant inputs to [N, H] unit rows."""
 
-    def __init__(self, hidden: int, edge_size: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, hidden: int, edge_size: int, layers: int, dropout: float, grid: tuple[float, float]
+    ) -> None:
         super().__init__()
         self.kinds = nn.Embedding(len(keys.EDGE_TYPES), edge_size)
-        self.length = LengthEmbedding(edge_size, dropout)
+        self.length = LengthEmbedding(edge_size, dropout, *grid)
         self.layers = nn.ModuleList(Interaction(hidden, edge_size, depth, dropout) for depth in range(layers))
         width = hidden if layers < 3 else 2 * hidden
         self.out = nn.Sequential(
@@ -105,6 +121,7 @@ class AtomAttention(nn.Module):
         super().__init__()
         hidden = config.block_hidden
         self.quirks, self.with_global_atoms = config.reference_quirks, config.atom_global
+        self.pad_mask = config.pad_mask
         self.query = nn.Linear(hidden, hidden)
         self.key = nn.Linear(config.atom_hidden, hidden)
         self.value = nn.Linear(config.atom_hidden, hidden)
@@ -131,6 +148,8 @@ class AtomAttention(nn.Module):
                 0, block_of_atom, torch.ones_like(block_of_atom)
             )
             pad_count = (lengths.max() - lengths).to(query.dtype)[:, None]
+            if self.pad_mask:  # with nothing but padding, that is what is attended to
+                pad_count = torch.where(lengths[:, None] == 0, pad_count, 0.0)
             pad_score = (q * self.key.bias.view(shape)).sum(dim=2) * scale
             top = torch.maximum(top, torch.where(pad_count > 0, pad_score.detach(), -math.inf))
         top = torch.where(top.isinf(), 0.0, top)
@@ -199,9 +218,10 @@ class EquivariantEncoder(Encoder):
         self.modalities = (
             nn.Embedding(len(keys.MODALITIES), config.block_hidden) if config.modality_embedding else None
         )
-        self.atoms = LevelEncoder(config.atom_hidden, config.edge_size, config.layers, config.dropout)
+        common = (config.edge_size, config.layers, config.dropout)
+        self.atoms = LevelEncoder(config.atom_hidden, *common, (RADIAL_CUTOFF, 0.0))
         self.atoms_to_block = AtomAttention(config)
-        self.blocks = LevelEncoder(config.block_hidden, config.edge_size, config.layers, config.dropout)
+        self.blocks = LevelEncoder(config.block_hidden, *common, (config.block_cutoff, config.block_width))
         self.pooling = AttentionPooling(config)
         self.mix_before, self.mix_after = (
             EmbeddingMixer(config.embeddings, config.block_hidden) if config.embeddings.sizes else None

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica.errors import SpecError
-from atomica.evaluation.statistics import is_binary
+from atomica.evaluation.statistics import auprc, auroc, is_binary
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
 from atomica.spec import not_among
@@ -27,6 +27,7 @@ Integers = npt.NDArray[np.int64]
 FORMS = {
     "yes-no": "a probability of yes [N], answers 0 or 1",
     "classes": "a probability per class [N, C], answers are class indices",
+    "questions": "a probability of yes to each question [N, C], answers 0 or 1 [N, C]",
     "numbers": "a number [N] for each answer that is a number",
 }
 """Forms of answers that a plot may be of."""
@@ -60,10 +61,10 @@ class Answers:
     def fit(self, form: str) -> bool:
         """Whether they are of a form, see `FORMS`."""
         if form == "classes":
-            return self.predicted.ndim == 2 and np.issubdtype(self.targets.dtype, np.integer)
+            return self.predicted.ndim == 2 and self.targets.ndim == 1 and np.issubdtype(self.targets.dtype, np.integer)
         if form == "yes-no":
             return is_binary(self.targets, self.predicted)
-        return self.predicted.shape == self.targets.shape
+        return self.predicted.shape == self.targets.shape and self.predicted.ndim == 1 + (form == "questions")
 
     @property
     def labels(self) -> Integers:
@@ -337,6 +338,20 @@ def _by_class(page: Page, answers: Answers) -> None:
     page.small_table(
         ["class", "complexes", "predicted", "recall [95% interval]", "precision"], rows, "By class"
     )
+
+
+@plot("by_question", "how often each is a yes, areas under its curves, recall and precision at 0.5", "questions")
+def _by_question(page: Page, answers: Answers) -> None:
+    rows = []
+    for index, name in enumerate(answers.names):
+        labels, scores = answers.labels[:, index], answers.predicted[:, index]
+        said, hits = scores >= 0.5, int(labels[scores >= 0.5].sum())
+        true = int(labels.sum())
+        recall, precision = (hits / n if n else math.nan for n in (true, int(said.sum())))
+        shown = [auroc(labels, scores), auprc(labels, scores), recall, precision]
+        rows.append([name, str(true), str(int(said.sum())), *("–" if math.isnan(x) else f"{x:.3f}" for x in shown)])
+    columns = ["question", "yes", "predicted", "AUROC", "AUPRC", "recall at 0.5", "precision at 0.5"]
+    page.small_table(columns, rows, f"Each question alone, for {len(answers.ids)} complexes")
 
 
 @plot(

@@ -112,6 +112,9 @@ class Trainer:
             # More epochs than before may have been asked for.
             self.state.finished = self.state.finished and _is_over(self.state, self.config)
         state = self.state
+        if resume is None:
+            for name, target in self.train.targets.items():
+                self.model.head(name).weigh(target[self.train.known[name]])
         if resume is None and self.model.standardise(self._looks, self.ranks.gather) and self.stepper.average:
             self.stepper.averaged.load_state_dict(self.model.state_dict())
         # From here on batches are prepared, also those of the next epoch while this one is validated.

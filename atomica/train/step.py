@@ -207,7 +207,7 @@ class Stepper:
         if batch is None or counts is None:
             return None
         return {
-            head: {part: count / max(1, counts[head][part]) for part, count in parts.items()}
+            head: {part: count / (counts[head][part] or 1) for part, count in parts.items()}
             for head, parts in batch.counts.items()
         }
 

@@ -1,0 +1,70 @@
+"""A label for each block: residues, nucleotides, fragments; yes or no, a class, or a number.
+
+The same networks, losses and metrics as of complexes, on what is read of each block. Outputs have a row for each block of
+the batch, targets too: `data.block_labels` says where labels come from. Global blocks, and blocks without a label, count
+nowhere. Shapes: B blocks, L of them with a label, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atomica.data.inputs import GraphInputs
+from atomica.errors import DataError
+from atomica.heads import Head, register
+from atomica.heads.binary import BinaryConfig, BinaryHead
+from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.readout import BLOCK_READOUTS, BlockReadoutConfig
+from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.nn.encoding import EncoderSettings
+from atomica.spec import setting
+
+__all__ = [
+    "BlockHead",
+    "ResidueBinaryConfig",
+    "ResidueBinaryHead",
+    "ResidueMulticlassConfig",
+    "ResidueMulticlassHead",
+    "ResidueRegressionConfig",
+    "ResidueRegressionHead",
+    "known_of",
+]
+
+
+def known_of(target: Tensor) -> Tensor:
+    """Which blocks have a label, bool [B]: floating-point targets are NaN, others negative, where there is none."""
+    return ~target.isnan() if target.is_floating_point() else target >= 0
+
+
+class BlockHead(Head):
+    """What heads on blocks share; the class beside it is of the same question about complexes."""
+
+    targets = "block_labels"
+
+    @classmethod
+    def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
+        return {}
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if len(output) != len(target):
+            raise DataError(f"{len(target)} labels for {len(output)} blocks; give one for each")
+        known = known_of(target)
+        if not bool(known.any()):
+            return output.sum() * 0.0
+        return super().loss(output[known], target[known])
+
+    def counts(self, target: Any, inputs: GraphInputs) -> dict[str, Any]:
+        return {"": self.amount(target[known_of(target)])}
+
+    def select(self, output: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        raise DataError("labels are of blocks; leave out blocks instead of complexes")
+
+
+class _Blocks(BlockReadoutConfig):
+    """The keys of a head on complexes that one on blocks does not have, as they are for it."""
+
