@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +42,56 @@ class Structure:
     @property
     def hetero(self) -> NDArray[np.bool_]: ...
     @property
+    def polymer(self) -> NDArray[np.bool_]: ...
+    @property
     def repairs(self) -> list[dict[str, Any]]: ...
     def columns(self) -> dict[str, NDArray[Any]]: ...
 
+class Sites:
+    def __len__(self) -> int: ...
+    @property
+    def atoms(self) -> Structure: ...
+    @property
+    def first_model(self) -> NDArray[np.bool_]: ...
+    @property
+    def alternate(self) -> NDArray[np.bool_]: ...
+    @property
+    def b_factor(self) -> NDArray[np.float64]: ...
+    def with_b_factors(self, values: NDArray[np.float64]) -> bytes: ...
+
+class BuildOptions:
+    """Options of `atomica-prep build-graphs`, with its defaults; `max_decompressed` None is 2 GiB."""
+
+    def __init__(
+        self,
+        inputs: Sequence[str | os.PathLike[str]],
+        out: str | os.PathLike[str],
+        *,
+        discover: bool = False,
+        keep_additives: bool = False,
+        cutoff: float = 8.0,
+        neighbors: int = 8,
+        interface_rule: Literal["all-pairs", "reference"] = "all-pairs",
+        strictness: Literal["lenient", "strict"] = "lenient",
+        ids: Literal["author", "label"] = "author",
+        max_decompressed: int | None = None,
+        compression: Literal["none", "zstd", "lz4"] = "none",
+        shard_rows: int = 1024,
+        threads: int = 0,
+        shard: tuple[int, int] = (1, 1),
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None: ...
+
+class Summary:
+    folder: Path
+    complexes: int
+    failures: int
+    failures_by_code: dict[str, int]
+    already_complete: bool
+    code: int
+
+def build(options: BuildOptions, fragments: object = None) -> Summary: ...
 def run(argv: Sequence[str], fragments: object = None) -> int: ...
 def nearest(
     positions: NDArray[np.float32],
@@ -76,6 +124,9 @@ def read_structure(
     max_decompressed: int | None = None,
     label_ids: bool = False,
 ) -> Structure: ...
+def read_sites(
+    path: str | os.PathLike[str], *, label_ids: bool = False, max_decompressed: int | None = None
+) -> Sites: ...
 
 class Convolution:
     """Sums over edges and products with weights of one convolution, in float32 on CPU."""

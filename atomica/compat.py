@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from atomica import environment
+from atomica.data.origin import Origin
 from atomica.errors import DataError
 from atomica.heads import Head
 from atomica.heads.affinity import AffinityConfig, AffinityHead
@@ -27,17 +28,28 @@ from atomica.heads.multilabel import MultilabelConfig, MultilabelHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.heads.residue import ResidueBinaryConfig, ResidueBinaryHead
 from atomica.keys import SPECIAL_BLOCKS
+from atomica.model.contract import Contract
 from atomica.model.format import WEIGHTS
-from atomica.model.model import Model
+from atomica.model.model import Model, saved_contract
 from atomica.model.model import load as load_own
 from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoding import EmbeddingConfig
 from atomica.nn.equivariant import EncoderConfig, EquivariantEncoder, LevelEncoder
 from atomica.nn.layers import RADIAL_CUTOFF, Convolution, EmbeddingMixer
 
-__all__ = ["MODEL_TYPES", "from_reference", "load", "load_reference", "to_reference", "weights_file"]
+__all__ = [
+    "MODEL_TYPES",
+    "from_reference",
+    "load",
+    "load_reference",
+    "made_for",
+    "to_reference",
+    "weights_file",
+]
 
 _FROM = "the original's"
+_CONTRACT = Contract(origin=Origin(cutoff=8.0))
+"""All that is known of the data of the original's models: the cutoff of its processing."""
 Settings = Mapping[str, Any]
 
 
@@ -273,7 +285,7 @@ def from_reference(config: Settings, state_dict: Mapping[str, Tensor]) -> Model:
         block_types=state_dict[name].shape[0],
         embeddings=_embeddings(config) if known.embeddings else EmbeddingConfig(),
     )
-    model = Model(encoder, known.heads(config, encoder), weights=known.weights(config))
+    model = Model(encoder, known.heads(config, encoder), weights=known.weights(config), made_for=_CONTRACT)
     _fill(model, dict(state_dict))
     return model.eval()
 
@@ -319,6 +331,12 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
     if settings is None:
         return load_own(path, device)
     return load_reference(settings, weights).to(environment.device(device))
+
+
+def made_for(path: str | Path, *, config: str | Path | None = None) -> Contract:
+    """What a trained model was made for, without its weights; arguments and errors as of `load`."""
+    _, settings = _files(Path(path), None if config is None else Path(config))
+    return saved_contract(path) if settings is None else _CONTRACT
 
 
 def weights_file(path: str | Path, config: str | Path | None = None) -> Path:

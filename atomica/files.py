@@ -34,6 +34,9 @@ CHECKPOINTS, LAST, BEST, METRICS = "checkpoints", "last", "best", "metrics.jsonl
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
 """Of whatever evaluates."""
 
+MEMBERS = "members.json"
+"""Of a run of several trainings: its members, their state and where their weights are."""
+
 IDENTITY, RESULT, FAILURES = "job.json", "result.json", "failures.jsonl"
 """Of a job after training: what decides its numbers, what it gave, which inputs failed."""
 

@@ -121,6 +121,14 @@ GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.segment", "B", "int64", "", "0 or 1"),
     Field("block.is_global", "B", "bool", "", "is a global block"),
     Field("block.modality", "B", "int64", "", "modality of the complex, -1 if none"),
+    Field(
+        "block.place",
+        "B,3",
+        "int64",
+        "",
+        "its place in its complex, blocks of the complex, atoms of the block",
+    ),
+    Field("block.made", "B,9", "int64", "", "options of the graph and of its data set, see `data.origin`"),
 )
 
 OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (

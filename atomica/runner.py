@@ -147,8 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.devices > 1 and not distributed.started_here():
         if distributed.is_rank():
             parser.error("--devices has no effect under torchrun, which starts the processes itself")
-        # A sweep hands --devices on to its trials.
-        if not arguments.dry_run and not _is_sweep(arguments):
+        # A sweep hands --devices on to its trials, an ensemble has its members share them.
+        if not arguments.dry_run and not _starts_runs(arguments):
             return distributed.launch(arguments.devices, words)
     signals = _Signals()
     signals.install()
@@ -167,18 +167,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.restore()
 
 
-def _is_sweep(arguments: argparse.Namespace) -> bool:
-    """Whether the spec has a section [sweep]; a spec that cannot be read has none."""
+def _starts_runs(arguments: argparse.Namespace) -> bool:
+    """Whether the spec describes a sweep or several members; one that cannot be read does not."""
     try:
-        return "sweep" in spec.load(arguments.spec, arguments.overrides).tree
+        source = spec.load(arguments.spec, arguments.overrides)
     except SpecError:
         return False
+    return "sweep" in source.tree or _several(source)
+
+
+def _several(source: spec.Source) -> bool:
+    """Whether a spec asks for more than one training."""
+    table = source.tree.get("train")
+    asked = (table.get(key) for key in ("seeds", "folds")) if isinstance(table, dict) else ()
+    return any(isinstance(one, int) and one > least for one, least in zip(asked, (1, 0), strict=False))
 
 
 def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
     """The job that the spec describes, checked. Raises SpecError with all that is wrong."""
     from atomica.jobs import JOBS
     from atomica.jobs.job import kind
+    from atomica.sweep.members import prepare as prepare_members
 
     source = spec.load(arguments.spec, arguments.overrides)
     name = source.get(("run", "job")) if ("run", "job") in source else "train"
@@ -188,6 +197,8 @@ def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
         from atomica.sweep.engine import prepare
 
         return prepare(source, request)
+    if chosen == "train" and _several(source):
+        return prepare_members(source, request)
     return kind(chosen).prepare(source, request)
 
 

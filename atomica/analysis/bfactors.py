@@ -1,12 +1,11 @@
 """Structure files with a number per residue or atom in the column of the B-factor.
 
-PDB files are edited column by column, so that all else stays as it is, down to the byte; mmCIF and BinaryCIF go
-through Biotite, which keeps their other categories. Where the file is not at hand, the interface itself is written.
+All else of a file stays as it is, down to the byte. Which residue an atom is of says the reader that the complexes were
+cut with. Where the file is not at hand, the interface itself is written.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 
-from atomica._prep import atom_symbols
+from atomica import _prep
 from atomica.data.record import Record
-from atomica.errors import DataError
 from atomica.files import write_bytes
 from atomica.keys import GLOBAL_BLOCK
+from atomica.prep.pockets import Place, kind_of, places
 
-__all__ = ["INTERFACE", "STRUCTURES", "Values", "coloured", "file_of", "interface", "of_record", "stems"]
+__all__ = [
+    "INTERFACE",
+    "LABEL_IDS",
+    "STRUCTURES",
+    "Values",
+    "coloured",
+    "file_of",
+    "interface",
+    "of_record",
+    "stems",
+]
 
 
-_PACKINGS = {".gz": "gzip", ".zst": "zstd"}
 INTERFACE = ".interface.cif"
 STRUCTURES = "structures"
 """The folder of a job that such files are in."""
-Residue = tuple[str, int, str]
+LABEL_IDS = "label_ids"
+"""In the metadata of a table of blocks: the rows, in JSON, of complexes whose residues have the archive's ids."""
+Residue = tuple[str, int, str, str]
+"""Chain, residue number, insertion code; and component id."""
 
 
 def stems(ids: Sequence[str], rows: Sequence[int]) -> list[str]:
@@ -60,99 +71,60 @@ class Values:
     atoms: dict[tuple[Residue, str], float] = field(default_factory=dict)
     residues: dict[Residue, float] = field(default_factory=dict)
 
-    def of(self, chain: str, resnum: str, icode: str, atom: str) -> float:
-        """The number of an atom as a file names it; 0 for atoms outside of the interface."""
-        try:
-            residue = (chain, int(resnum), icode)
-        except ValueError:
-            return 0.0
-        return self.atoms.get((residue, atom), self.residues.get(residue, 0.0))
+    def of(self, sites: _prep.Sites) -> npt.NDArray[np.float64]:
+        """The number of every record of a file [N]; 0 outside of the interface.
+
+        An alternate location may be another component than the one that was read; then the place decides.
+        """
+        by_place: dict[Place, float] = {}
+        for residue, value in self.residues.items():
+            by_place[residue[:3]] = max(value, by_place.get(residue[:3], 0.0))
+        atoms, found = sites.atoms, np.zeros(len(sites))
+        rows = zip(
+            places(atoms),
+            atoms.resname.tolist(),
+            atoms.atom_name.tolist(),
+            sites.alternate.tolist(),
+            strict=True,
+        )
+        for row, (place, component, name, alternate) in enumerate(rows):
+            residue = (*place, component)
+            other = by_place.get(place, 0.0) if alternate else 0.0
+            found[row] = self.atoms.get((residue, name), self.residues.get(residue, other))
+        return found
 
 
 def of_record(record: Record, by_block: Mapping[int, float]) -> Values:
     """The numbers of a record's atoms from those of its blocks; a residue of several blocks gets the largest."""
     found = Values()
     ends = np.cumsum(record.block_lengths.astype(np.int64))
-    chains, icodes = list(record.block_chains), list(record.block_icodes)
     names = list(record.atom_names)
+    labels = (
+        record.block_chains,
+        record.block_resnums.tolist(),
+        record.block_icodes,
+        record.block_components,
+    )
+    residues: list[Residue] = list(zip(*labels, strict=True))
     for block, value in by_block.items():
-        residue = (chains[block], int(record.block_resnums[block]), icodes[block])
+        residue = residues[block]
         found.residues[residue] = max(value, found.residues.get(residue, 0.0))
         for name in names[int(ends[block]) - int(record.block_lengths[block]) : int(ends[block])]:
             found.atoms[residue, name] = value
     return found
 
 
-def coloured(source: Path, values: Values, target: Path) -> Path:
-    """Write the structure `source` with `values` as B-factors; target is given the suffix of its format.
+def coloured(source: Path, values: Values, target: Path, *, label_ids: bool = False) -> Path:
+    """Write the structure `source` with `values` as B-factors, unpacked; target is given the suffix of its format.
 
-    Gives the path that was written, unpacked. Raises DataError if the file cannot be read.
+    label_ids: the residues of `values` are named by the archive's ids. Gives the path that was written. Raises
+    StructureError if the file cannot be read.
     """
-    suffixes = [suffix.lower() for suffix in source.suffixes]
-    packing = _PACKINGS.get(suffixes[-1]) if suffixes else None
-    suffix = suffixes[-2] if packing and len(suffixes) > 1 else suffixes[-1]
-    try:
-        with pa.input_stream(str(source), compression=packing) as stream:
-            content = stream.read()
-        plain = suffix in (".pdb", ".ent")
-        made = _pdb(content, values) if plain else _cif(content, values, binary=suffix == ".bcif")
-    except (OSError, ValueError, KeyError, LookupError) as error:
-        raise DataError(f"{source}: cannot be coloured: {type(error).__name__}: {error}") from None
-    path = target.with_name(
-        target.name + (".bcif" if suffix == ".bcif" else ".cif" if "cif" in suffix else ".pdb")
-    )
-    write_bytes(path, made)
+    sites = _prep.read_sites(source, label_ids=label_ids)
+    kind = kind_of(source)[1]
+    path = target.with_name(target.name + {".ent": ".pdb", ".mmcif": ".cif"}.get(kind, kind))
+    write_bytes(path, sites.with_b_factors(values.of(sites)))
     return path
-
-
-def _pdb(content: bytes, values: Values) -> bytes:
-    lines = content.splitlines(keepends=True)
-    for index, line in enumerate(lines):
-        if line[:6] not in (b"ATOM  ", b"HETATM"):
-            continue
-        bare = line.rstrip(b"\r\n")
-        ending, text = line[len(bare) :], bare.ljust(66).decode("latin-1")
-        chain, resnum, icode = text[21].strip(), text[22:26].strip(), text[26].strip()
-        value = values.of(chain, resnum, icode, text[12:16].strip())
-        lines[index] = (text[:60] + f"{value:6.2f}" + text[66:]).encode("latin-1") + ending
-    return b"".join(lines)
-
-
-def _cif(content: bytes, values: Values, *, binary: bool) -> bytes:
-    from biotite.structure.io import pdbx
-
-    if binary:
-        file = pdbx.BinaryCIFFile.read(io.BytesIO(content))
-    else:
-        file = pdbx.CIFFile.read(io.StringIO(content.decode("utf-8", errors="replace")))
-    atoms = file.block["atom_site"]
-
-    def column(*names: str) -> list[str]:
-        name = next((name for name in names if name in atoms), None)
-        if name is None:
-            return [""] * atoms.row_count
-        texts = atoms[name].as_array(str).tolist()
-        return ["" if text in (".", "?") else text for text in texts]
-
-    rows = zip(
-        column("auth_asym_id", "label_asym_id"),
-        column("auth_seq_id", "label_seq_id"),
-        column("pdbx_PDB_ins_code"),
-        column("auth_atom_id", "label_atom_id"),
-        strict=True,
-    )
-    numbers = [values.of(*row) for row in rows]
-    if binary:
-        atoms["B_iso_or_equiv"] = pdbx.BinaryCIFColumn(
-            pdbx.BinaryCIFData(np.array(numbers, dtype=np.float32))
-        )
-        packed = io.BytesIO()
-        file.write(packed)
-        return packed.getvalue()
-    atoms["B_iso_or_equiv"] = [f"{number:.2f}" for number in numbers]
-    written = io.StringIO()
-    file.write(written)
-    return written.getvalue().encode()
 
 
 def interface(record: Record, by_block: Mapping[int, float], target: Path, why: str) -> Path:
@@ -181,7 +153,7 @@ def interface(record: Record, by_block: Mapping[int, float], target: Path, why: 
         ),
         *("B_iso_or_equiv", "auth_seq_id", "auth_asym_id", "auth_atom_id", "pdbx_PDB_model_num"),
     )
-    symbols = atom_symbols()
+    symbols = _prep.atom_symbols()
     block_of = np.repeat(np.arange(len(record.block_lengths)), record.block_lengths)
     chains, icodes, components = (
         list(record.block_chains),

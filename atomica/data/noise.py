@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica import _prep
+from atomica.data.record import Record, malformed
 from atomica.errors import DataError
 from atomica.keys import ATOM, BLOCK
 from atomica.spec import Problems, setting
@@ -22,8 +23,6 @@ from atomica.spec import Problems, setting
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from atomica.data.record import Record
 
 __all__ = ["NoiseConfig", "Perturbation", "Perturbed", "perturb", "seeds"]
 
@@ -228,7 +227,7 @@ def perturb(
     seeds [G]: one for each complex, see `seeds`; the result for a complex depends on nothing else. neighbors: length
     of the neighbour lists. max_blocks: complexes with more blocks (global ones counted) are cropped around a place
     where the partners are close; at least 4. reference_quirks: unknown blocks have no neighbours, as in `graph.batch`.
-    Raises DataError for no complexes, and naming the complex whose arrays do not fit together.
+    Raises DataError for no complexes, and naming the complex and the field that is malformed.
 
     >>> from atomica import open_dataset
     >>> records = open_dataset("demo://pockets")[:2]
@@ -240,6 +239,10 @@ def perturb(
         raise DataError("cannot perturb zero complexes")
     if max_blocks is not None and max_blocks < 4:
         raise DataError(f"max_blocks = {max_blocks}: must be at least 4, two blocks of each partner")
+    for number, record in enumerate(records):
+        problem = malformed(record)
+        if problem:
+            raise DataError(f"{getattr(record, 'id', None) or f'record {number}'}: {problem}")
     given = np.asarray(seeds, dtype=np.uint64)
     if given.shape != (len(records),):
         raise DataError(f"seeds: expected {len(records)} values, one per complex, got shape {given.shape}")

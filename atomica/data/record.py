@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from atomica.data.origin import INPUTS, Origin
 from atomica.errors import DataError
-from atomica.keys import NO_NEIGHBOR
+from atomica.keys import MODALITIES, NO_NEIGHBOR, RECORD_FIELDS, Field
 
-__all__ = ["INPUTS", "Record"]
+__all__ = ["INPUTS", "Record", "malformed"]
 
-
-INPUTS = ("complex", "segment0", "segment1")
-"""What of each record a model sees: both partners, or one of them with the other removed."""
 
 PARTS = ("train", "valid", "test")
 
@@ -58,9 +56,17 @@ class Texts(Sequence[str]):
         """As the list it stands for."""
         return repr(list(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the texts alone; Arrow would write all of the shard's."""
+        return _texts, (list(self),)
+
     def take(self, mask: npt.NDArray[np.bool_]) -> Texts:
         """The texts where `mask` is true."""
         return Texts(self._array.filter(pa.array(mask)))
+
+
+def _texts(values: list[str]) -> Texts:
+    return Texts(pa.array(values, pa.utf8()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +106,10 @@ class Record:
     source_path: str
     source_sha256: str
     ligand_chemistry: str
+    seen: str = "complex"
+    """What of the complex this is, one of `INPUTS`."""
+    origin: Origin | None = None
+    """How its data set was made."""
 
     def segment(self, s: int) -> Record:
         """One partner alone, as a record of its own: the other partner's blocks and atoms are gone.
@@ -121,6 +131,7 @@ class Record:
         return replace(
             self,
             modality=-1,
+            seen=self.seen if self.seen != "complex" else INPUTS[s + 1],
             block_types=self.block_types[keep_blocks],
             block_lengths=self.block_lengths[keep_blocks],
             segment_ids=np.zeros(blocks, dtype=np.uint8),
@@ -146,7 +157,86 @@ class Record:
 
     def view(self, input: str) -> Record:
         """What a model with `data.input = input` sees of this complex."""
-        return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
+        if input not in INPUTS:
+            raise DataError(f"input = {input!r}: must be one of {', '.join(INPUTS)}")
+        return self if input in ("complex", self.seen) else self.segment(INPUTS.index(input) - 1)
+
+
+_SHAPES = {field.name: field.shape.replace("*", ",").split(",") for field in RECORD_FIELDS if field.shape}
+_DTYPES = {
+    field.name: np.dtype(field.dtype) for field in RECORD_FIELDS if field.shape and field.dtype != "utf8"
+}
+_INDICES = {
+    **dict.fromkeys(("atom_intra", "atom_inter"), ("A", NO_NEIGHBOR)),
+    **dict.fromkeys(("block_intra", "block_inter"), ("B", NO_NEIGHBOR)),
+    **dict.fromkeys(
+        ("torsion_fixed", "torsion_moving", "torsion_atoms", "bond_first", "bond_second"), ("A", 0)
+    ),
+}
+"""Fields that hold indices → the letter of what they count, and the least of them."""
+_SUMS = {"block_lengths": "A", "torsion_sizes": "M"}
+"""Fields that add up → the letter of what they add up to."""
+
+
+def malformed(record: Record) -> str:
+    """What is wrong with a record, as "FIELD: reason"; nothing if it is as `keys.RECORD_FIELDS` says and fits.
+
+    >>> from atomica.testing import as_record
+    >>> one = as_record([[0, 0, 0], [0, 0, 0]], [3, 4], [2, 8], [1, 1], [0, 0])
+    >>> malformed(one), malformed(replace(one, bond_orders=[1]))
+    ('', 'bond_orders: is list, expected an array of uint8')
+    """
+    sizes = {"3": 3}
+    for field in RECORD_FIELDS:
+        value = getattr(record, field.name, None)
+        reason = _wrong_array(field.name, value, sizes) if field.shape else _wrong_value(field, value)
+        if reason:
+            return f"{field.name}: {reason}"
+    for name, letter in _SUMS.items():
+        total = int(getattr(record, name).sum())
+        if total != sizes[letter]:
+            return f"{name}: adds up to {total}, and there are {sizes[letter]} of that"
+    return ""
+
+
+def _wrong_value(field: Field, value: Any) -> str:
+    if field.name == "modality":
+        known = isinstance(value, int | np.integer) and -1 <= value < len(MODALITIES)
+        return (
+            "" if known else f"is {value!r}, expected an index into the {len(MODALITIES)} modalities, or -1"
+        )
+    kind = Mapping if field.dtype.startswith("map") else str
+    if isinstance(value, kind) or (value is None and field.dtype.endswith("?")):
+        return ""
+    return f"is {type(value).__name__}, expected {kind.__name__}"
+
+
+def _wrong_array(name: str, value: Any, sizes: dict[str, int]) -> str:
+    """sizes: letter of a shape → its length; those that are not known yet are taken from the value."""
+    dtype, letters = _DTYPES.get(name), _SHAPES[name]
+    if dtype is None:
+        texts = isinstance(value, Texts) or (
+            isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        )
+        if not texts:
+            return f"is {type(value).__name__}, expected a list of texts"
+        shape: tuple[int, ...] = (len(value),)
+    elif not isinstance(value, np.ndarray):
+        return f"is {type(value).__name__}, expected an array of {dtype}"
+    elif value.dtype != dtype:
+        return f"has dtype {value.dtype}, expected {dtype}"
+    else:
+        shape = value.shape
+    if len(shape) != len(letters):
+        return f"has shape {shape}, expected [{', '.join(letters)}]"
+    expected = tuple(sizes.setdefault(letter, length) for letter, length in zip(letters, shape, strict=True))
+    if shape != expected:
+        return f"has shape {shape}, expected {expected} by the fields before it"
+    if name in _INDICES and value.size:
+        letter, least = _INDICES[name]
+        if value.min() < least or value.max() >= sizes[letter]:
+            return f"holds an index beyond its {sizes[letter]} rows: {value.min()} to {value.max()}"
+    return ""
 
 
 def _rebase(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from atomica.data.dataset import Dataset, Mixture
 from atomica.data.record import INPUTS, PARTS, Indices
+from atomica.errors import DataError
 from atomica.spec import Problems, setting
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Sampling",
     "counts",
     "epoch_order",
+    "folds_of",
     "occurrences",
     "plan_batches",
     "prefetch",
@@ -86,6 +88,18 @@ class DataConfig:
         "one in every epoch",
         choices=("skip", "crop"),
     )
+    cluster: str = setting(
+        "",
+        "column that names the cluster of relatives that a complex belongs to, such as cluster; intervals and choices "
+        "of baselines then draw whole clusters",
+    )
+    fold: int | None = setting(
+        None,
+        "instead of splits: which of the folds of data.folds is tested, counted from 0; the next one chooses the "
+        "epoch, and all others, with rows of no fold, are learnt from",
+        low=0,
+    )
+    folds: str = setting("fold", "column of folds, for data.fold and train.folds")
     sampler: str = setting("uniform", "how training complexes are drawn", choices=SAMPLERS)
     loader_threads: int = setting(
         1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
@@ -98,6 +112,11 @@ class DataConfig:
             *(
                 (getattr(self, part) == (), part, "the list is empty; name a data set, or remove the key")
                 for part in PARTS
+            ),
+            (
+                self.fold is not None and (self.valid is not None or self.test is not None),
+                "fold",
+                "takes all rows from data.train; remove data.valid and data.test, or fold",
             ),
             (
                 len(self.feature_files) > 2,
@@ -196,14 +215,22 @@ class Rows:
         found = self.dataset.column(column)
         return [found[row] for row in self.rows]
 
+    def clusters(self, column: str) -> list[str] | None:
+        """The cluster of each by a column of the data, None without a column; a complex that has none is its own."""
+        if not column:
+            return None
+        return [text or f"alone: {one}" for text, one in zip(self.texts(column), self.ids, strict=True)]
+
 
 def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, own: bool) -> Rows:
     """The complexes of one part of the data; those with too many blocks are skipped, or to be cropped.
 
     own: the data set was named for this part (`data.valid = ...`), so that all its rows belong to it if it
-    has no splits at all. In a data set with splits, only the rows of this part's split are used.
+    has no splits at all. In a data set with splits, only the rows of this part's split are used. With `data.fold` folds
+    decide instead; raises DataError if they cannot.
     """
-    rows = dataset.rows_of(part, own=own).astype(np.int64)
+    found = dataset.rows_of(part, own=own) if config.fold is None else rows_of_fold(dataset, part, config)
+    rows = found.astype(np.int64)
     chosen = Rows(part, dataset, rows, dataset.block_counts(config.input)[rows], {})
     if config.input != "complex":
         # One block is the global block alone, none a partner that is not there.
@@ -213,6 +240,37 @@ def select_rows(dataset: Dataset | Mixture, part: str, config: DataConfig, *, ow
         cropped = np.minimum(chosen.blocks, config.max_item_blocks)
         return replace(chosen, blocks=cropped, cropped=int((~fits).sum()))
     return chosen.keep(fits, f"more than {config.max_item_blocks} blocks (data.max_item_blocks)")
+
+
+def folds_of(dataset: Dataset | Mixture, config: DataConfig) -> list[str]:
+    """The names of the folds, numbers by size. Raises DataError if relatives, by `data.cluster`, are in several."""
+    column = dataset.column(config.folds)
+    names = sorted({one for one in column if one}, key=lambda one: (not one.isdigit(), len(one), one))
+    if len(names) < 3:
+        raise DataError(
+            f"{dataset.name}: column {config.folds!r} names {len(names)} folds; it takes 3: to learn from, to choose "
+            "the epoch, and to test"
+        )
+    if config.cluster:
+        first: dict[str, str | None] = {}
+        for cluster, fold in zip(dataset.column(config.cluster), column, strict=True):
+            if cluster and first.setdefault(cluster, fold) != fold:
+                raise DataError(
+                    f"{dataset.name}: cluster {cluster!r} (column {config.cluster!r}) lies in folds "
+                    f"{first[cluster]!r} and {fold!r}: models would be tested on relatives of what they saw"
+                )
+    return names
+
+
+def rows_of_fold(dataset: Dataset | Mixture, part: str, config: DataConfig) -> Indices:
+    """Row numbers of train, valid or test when `data.fold` is tested."""
+    names = folds_of(dataset, config)
+    tested = config.fold or 0
+    if tested >= len(names):
+        raise DataError(f"{dataset.name}: there are folds 0 to {len(names) - 1}: {', '.join(names)}")
+    column = np.array([one or "" for one in dataset.column(config.folds)], dtype=object)
+    test, valid = column == names[tested], column == names[(tested + 1) % len(names)]
+    return np.flatnonzero({"test": test, "valid": valid, "train": ~(test | valid)}[part])
 
 
 @dataclass(frozen=True)

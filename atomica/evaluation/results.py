@@ -12,19 +12,38 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from atomica.evaluation.statistics import METRICS, is_binary
+from atomica.evaluation.baseline import Baseline
+from atomica.evaluation.statistics import (
+    MEASURES,
+    bounds,
+    compare,
+    form_of,
+    intervals,
+    monotony,
+    numbered,
+)
 from atomica.files import EVALUATION, PREDICTIONS, write_json, write_text
 
-__all__ = ["Answers", "Evaluation", "format_comparison", "predictions_csv"]
+__all__ = [
+    "Answers",
+    "Evaluation",
+    "assess",
+    "format_comparison",
+    "measured",
+    "predictions_csv",
+    "singles",
+    "tell",
+]
 
 
 @dataclass(frozen=True)
 class Answers:
     """What a head says of some complexes, and what is known of them.
 
-    ids, texts [N]: names and labels as the data have them; target [N], and where it is known [N]; predicted [N] or
-    [N, C].
+    ids, texts [N]: names and labels as the data have them; target [N] or [N, C], and where it is known [N]; predicted
+    [N] or [N, C]. baselines: what they say of the same. clusters [N]: name of the cluster of each, if that is known.
     """
 
     ids: Sequence[str]
@@ -32,22 +51,91 @@ class Answers:
     target: npt.NDArray[Any]
     known: npt.NDArray[np.bool_]
     predicted: npt.NDArray[np.float64]
+    baselines: Sequence[Baseline] = ()
+    clusters: Sequence[str] | None = None
 
     @property
-    def binary(self) -> bool:
-        """Whether it says yes or no."""
-        return is_binary(self.target[self.known], self.predicted[self.known])
+    def form(self) -> str:
+        """Of what form they are, see `statistics.form_of`."""
+        return form_of(self.target[self.known], self.predicted[self.known])
 
-    def columns(self, **more: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
-        """The columns of predictions.csv, and more of them."""
-        values = self.predicted.tolist()
-        flat = values if self.predicted.ndim == 1 else [json.dumps(row) for row in values]
+    def columns(self) -> list[tuple[str, Sequence[Any]]]:
+        """The columns of predictions.csv: what is known, what the model says, and what each of the baselines."""
         return [
             ("id", self.ids),
             ("label", [text or "" for text in self.texts]),
-            ("probability" if self.binary else "prediction", flat),
-            *more.items(),
+            ("probability" if self.form == "yes-no" else "prediction", cells(self.predicted)),
+            *((one.name, cells(one.predicted)) for one in self.baselines),
+            *([] if self.clusters is None else [("cluster", self.clusters)]),
         ]
+
+
+def cells(predicted: npt.NDArray[np.float64]) -> list[Any]:
+    """Predictions as cells of a CSV: numbers, or of several numbers each a JSON list with six significant digits.
+
+    >>> cells(np.array([[0.25, 0.75]]))
+    ['[0.25, 0.75]']
+    """
+    if predicted.ndim == 1:
+        return list(predicted.tolist())
+    return [json.dumps([float(f"{value:.6g}") for value in row]) for row in predicted.tolist()]
+
+
+def measured(metrics: Any, answers: Answers) -> dict[str, float]:
+    """A head's metrics by name. metrics: a `torchmetrics.MetricCollection`."""
+    metrics.reset()
+    predicted = torch.from_numpy(answers.predicted[answers.known]).float()
+    metrics.update(predicted, torch.from_numpy(answers.target[answers.known]))
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def singles(values: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over models of each of their metrics.
+
+    >>> singles([{"rmse": 1.0}, {"rmse": 3.0}])["rmse"]["mean"]
+    2.0
+    """
+    each = {name: [one[name] for one in values] for name in values[0]}
+    return {
+        name: {"mean": float(np.mean(found)), "sd": float(np.std(found, ddof=min(1, len(found) - 1)))}
+        for name, found in each.items()
+    }
+
+
+def assess(
+    answers: Answers, metrics: Any, *, judged: str, seed: int, classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What evaluation.json says of a head beside its metrics: intervals, and the comparison with its baselines.
+
+    metrics: a `torchmetrics.MetricCollection`; judged: the metric that decides; classes: their
+    names.
+    """
+    known = answers.known
+    target, predicted = answers.target[known], answers.predicted[known]
+    groups = None if answers.clusters is None else numbered(answers.clusters)[known]
+    entry: dict[str, Any] = {"intervals": intervals(metrics, target, predicted, seed=seed, groups=groups)}
+    if answers.baselines and answers.form:
+        others = {one.name: one.predicted[known] for one in answers.baselines}
+        found = compare(target, predicted, others, seed=seed, groups=groups, judged=judged)
+        entry |= {**found, "intervals": {**entry["intervals"], **bounds(found)}}
+        entry["methods"] = {one.name: one.method for one in answers.baselines}
+    if same := monotony(target, predicted, classes):
+        entry["monotony"] = same
+    return entry
+
+
+def tell(title: str, entry: Mapping[str, Any], metrics: Mapping[str, float], positive: str) -> str:
+    """What a person is told of a head on the test complexes. positive: what yes stands for."""
+    lines = [f"{title}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())]
+    if "verdict" in entry:
+        some = f", {entry['positives']} of them {positive}" if "positives" in entry else ""
+        drawn = f", {entry['clusters']} clusters" if entry["clusters"] else ""
+        lines += [f"{entry['complexes']} test complexes{some}{drawn}", format_comparison(entry)]
+    if "monotony" in entry:
+        lines.append(
+            f"note    it says {entry['monotony']} test complexes: it has learnt nothing that differs"
+        )
+    return "\n".join(lines)
 
 
 def predictions_name(head: str) -> str:
@@ -125,32 +213,33 @@ class Evaluation:
         return {Path(name).stem: folder / name for name in names}
 
 
-def format_comparison(result: Mapping[str, Any], positive: str) -> str:
-    """The comparison as a small table of text."""
-    if not result["conclusions"]:
-        return (
-            f"The {result['complexes']} test complexes are all of one class: AUROC and AUPRC are undefined."
+def format_comparison(result: Mapping[str, Any]) -> str:
+    """The comparison of a model with its baselines as a small table of text, with what it shows in words."""
+    titles = {name: one.title for measures in MEASURES.values() for name, one in measures.items()}
+    names = list(result["model"])
+
+    def cell(value: Mapping[str, float | None], sign: str = "") -> str:
+        if value["value"] is None:
+            return "–"
+        # Adding 0 turns a rounded -0 into 0.
+        middle, *ends = (None if one is None else round(one, 3) + 0.0 for one in value.values())
+        return f"{middle:{sign}.3f}" + (
+            "" if None in ends else f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]"
         )
 
-    def cell(value: Mapping[str, float], sign: str = "") -> str:
-        # Adding 0 turns a rounded -0 into 0.
-        middle, low, high = (round(value[name], 3) + 0.0 for name in ("value", "low", "high"))
-        return f"{middle:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-    rate = result["base_rate"]
-    table = [
-        ("", "AUROC [95% interval]", "AUPRC [95% interval]"),
-        ("this model", *(cell(result["model"][metric]) for metric in METRICS)),
-        ("residue composition", *(cell(result["baseline"][metric]) for metric in METRICS)),
-        ("difference", *(cell(result["difference"][metric], "+") for metric in METRICS)),
-        ("guessing", "0.500", f"{rate:.3f} (base rate of {positive})"),
-    ]
-    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    table = [("", *(f"{titles[name]} [95% interval]" for name in names))]
+    for who, scores in {"this model": result["model"], **result["baselines"]}.items():
+        table.append((who, *(cell(scores[name]) for name in names)))
+    empty = {"value": None}
+    table.append(
+        ("less the best of them", *(cell(result["difference"].get(name, empty), "+") for name in names))
+    )
+    widths = [max(len(row[column]) for row in table) for column in range(len(names) + 1)]
     lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip()
         for row in table
     ]
-    return "\n".join([*lines, *result["conclusions"]])
+    return "\n".join([*lines, *result["conclusions"], result["verdict"]])
 
 
 def predictions_csv(columns: Sequence[tuple[str, Sequence[Any]]]) -> str:

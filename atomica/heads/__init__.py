@@ -40,6 +40,7 @@ __all__ = [
     "NetworkConfig",
     "available",
     "head_class",
+    "kind_of",
     "mlp",
     "register",
     "values_met",
@@ -93,6 +94,8 @@ class Head(nn.Module):
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
+    baseline: what its answers are compared with on test rows, of `evaluation.baseline.BASELINES`: "composition", also
+    "contacts" between the partners, "neighbours" for answers of blocks, or "none".
     plots: what reports show of its predictions beside their labels; names of `atomica.report.predictions.PLOTS`.
     """
 
@@ -103,6 +106,7 @@ class Head(nn.Module):
     segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
+    baseline: ClassVar[str] = "composition"
     plots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, encoder: EncoderSettings) -> None:
@@ -234,6 +238,11 @@ def available() -> tuple[str, ...]:
 def head_class(kind: str) -> type[Head]:
     """The class registered as `kind`. Raises SpecError listing the known kinds, and naming the nearest."""
     return _KINDS.find(kind)
+
+
+def kind_of(cls: type[Head]) -> str | None:
+    """The kind as which a class is registered; None if it is not."""
+    return _KINDS.name_of(cls)
 
 
 def values_met(texts: Sequence[str | None]) -> str:

@@ -33,6 +33,7 @@ class RegressionHead(ReadoutHead):
     Config: ClassVar[type] = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
+    baseline = "contacts"
     plots = ("scatter", "errors", "largest_errors")
 
     def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:

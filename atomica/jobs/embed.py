@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ import torch
 from atomica import compat
 from atomica._prep import atom_symbols, block_symbols
 from atomica.console import Journal, Meter
-from atomica.data import graph
+from atomica.data.dataset import Complexes
 from atomica.data.record import Record
 from atomica.data.sampling import Rows, plan_batches, prefetch
 from atomica.errors import DataError
@@ -33,6 +33,7 @@ from atomica.jobs.inputs import InputConfig, Opened, find, open_data
 from atomica.jobs.job import Job, Kind, Result, without_effect
 from atomica.jobs.tables import in_pieces
 from atomica.keys import MODALITIES
+from atomica.model.contract import Contract
 from atomica.model.model import Model
 from atomica.nn.representations import NAMES, POOLS, Representation
 from atomica.report.embed import page
@@ -147,30 +148,41 @@ def encode(
     else is in a batch, to 2·10⁻⁶ of the largest in float32, since sums are rounded in another order. A model with
     `reference_quirks` gets complexes one at a time: the original's padding makes them depend on their batch.
     """
-    rows, threads = data.rows, data.config.loader_threads
-    wanted = np.arange(len(rows)) if positions is None else positions
-    order = wanted[np.argsort(rows.blocks[wanted], kind="stable")]
-    if model.config.reference_quirks:
-        plan = [order[index : index + 1] for index in range(len(order))]
-    else:
-        plan = plan_batches(order, rows.blocks, data.config.batch_blocks)
+    wanted = np.arange(len(data.rows)) if positions is None else positions
+    return _encoded(model, data.record, data.rows.blocks, wanted, data.config, chosen)
+
+
+def _encoded(
+    model: Model,
+    record: Callable[[int], Record],
+    blocks: Indices,
+    wanted: Indices,
+    config: InputConfig,
+    chosen: Mapping[str, Representation] | None,
+) -> Iterator[Embedded]:
+    """The same for complexes that come from anywhere. record: position → complex; blocks [N]: their sizes."""
+    order = wanted[np.argsort(blocks[wanted], kind="stable")]
+    plan = plan_batches(order, blocks, 1 if model.config.reference_quirks else config.batch_blocks)
 
     def load(batch: Indices) -> tuple[Indices, list[Record], Any]:
-        records = [data.record(position) for position in batch]
-        made = graph.batch(records, **model.config.graph_options())
-        return batch, records, model.inputs(made).planned()
+        records = [record(position) for position in batch]
+        return batch, records, model.inputs(records).planned()
 
     wanted_of = EmbedConfig().chosen | dict(chosen or {})
+    training = model.training
     model.eval()
-    for batch, records, inputs in prefetch(plan, load, threads=threads):
-        with torch.no_grad():
-            found = model.represent(inputs, *(wanted_of[table] for table in TABLES))
-        complex_, block, atom = (part.float().cpu().numpy() for part in found)
-        ends_of_blocks = np.cumsum([len(record.block_types) for record in records])
-        ends_of_atoms = np.cumsum([len(record.atom_types) for record in records])
-        blocks, atoms = np.split(block, ends_of_blocks[:-1]), np.split(atom, ends_of_atoms[:-1])
-        for index, record in enumerate(records):
-            yield Embedded(int(batch[index]), record, complex_[index], blocks[index], atoms[index])
+    try:
+        for batch, records, inputs in prefetch(plan, load, threads=config.loader_threads):
+            with torch.no_grad():
+                found = model.represent(inputs, *(wanted_of[table] for table in TABLES))
+            complex_, block, atom = (one.float().cpu().numpy() for one in found)
+            ends_of_blocks = np.cumsum([len(record.block_types) for record in records])
+            ends_of_atoms = np.cumsum([len(record.atom_types) for record in records])
+            parts, atoms = np.split(block, ends_of_blocks[:-1]), np.split(atom, ends_of_atoms[:-1])
+            for index, one in enumerate(records):
+                yield Embedded(int(batch[index]), one, complex_[index], parts[index], atoms[index])
+    finally:
+        model.train(training)
 
 
 # -------------------------------------------------------------------------------------------------- tables
@@ -427,26 +439,30 @@ class Embeddings:
 
 
 def embed(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Complexes | Record | Sequence[str | Path] | Sequence[Record],
     weights: Model | str | Path,
     *,
     representation: str | Sequence[str] = (),
     pool: str = "mean_std_global",
     segment: int = 0,
-    input: str = "complex",
-    cutoff: float = 8.0,
-    fragments: str = "none",
+    input: str | None = None,
+    cutoff: float | None = None,
+    rule: str | None = None,
+    fragments: str | None = None,
     batch_blocks: int = 2048,
     device: str = "auto",
+    force: bool = False,
 ) -> Embeddings:
     """Vectors of data sets, indexes, structure files or folders of them, in memory.
 
-    paths: one or several, of any kind that `data.source` takes; interfaces of structures without an index are found
-    as by `atomica-prep build-graphs --discover`. weights: a model, or what `atomica.load` reads. representation, pool,
-    segment: which vectors, as in section [embed] of a spec; those of complexes, blocks and atoms for which none is
-    named are h_graph, h_block and h_atom. input: "complex", or "segment0" or "segment1" for one partner alone. cutoff
-    (Å) and fragments: how interfaces are cut where they are not yet. Raises DataError if nothing can be read, SpecError
-    for a representation that there is not or that the encoder cannot give.
+    paths: one or several, of any kind that `data.source` takes, or an open data set, or records; interfaces of
+    structures without an index are found as by `atomica-prep build-graphs --discover`. weights: a model, which stays
+    as it was, or what `atomica.load` reads. representation, pool, segment: which vectors, as in section [embed] of a
+    spec; those of complexes, blocks and atoms for which none is named are h_graph, h_block and h_atom. input:
+    "complex", or "segment0" or "segment1" for one partner alone. cutoff (Å), rule and fragments: how interfaces are cut
+    where they are not yet. What is left out is as the model was trained with. Raises DataError if nothing can be read,
+    or is not what the model was made for, unless `force`; SpecError for a representation that there is not or that the
+    encoder cannot give.
 
     >>> import atomica
     >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=16, block_hidden=16, layers=1))
@@ -460,28 +476,51 @@ def embed(
         segment,
         tuple(TABLES),
     ).chosen
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    model = weights if isinstance(weights, Model) else compat.load(weights, device)
+    given: Sequence[Any] = [paths] if isinstance(paths, str | Path | Record) else paths
+    there = isinstance(given, Complexes) or (
+        bool(len(given)) and all(isinstance(one, Record) for one in given)
+    )
     config = InputConfig(
-        tuple(str(path) for path in listed),
+        () if there else tuple(str(path) for path in given),
         input=input,
         cutoff=cutoff,
+        rule=rule,
         fragments=fragments,
         batch_blocks=batch_blocks,
         loader_threads=0,
+        force=force,
     )
-    model = weights if isinstance(weights, Model) else compat.load(weights, device)
-    seen = input if model.segment is None else f"segment{model.segment}"
-    with tempfile.TemporaryDirectory(prefix="atomica-") as folder:
-        data = open_data(find(config.paths), config, seen, [model.config], Path(folder))
-        _check_partners(data, asked.values())
-        done = sorted(encode(model, data, chosen=asked), key=lambda one: one.position)
+    if wrong := config.strange([model.made_for]):
+        raise DataError(*(text.replace("set data.force = true", "say force=True") for text in wrong.values()))
+    failures: tuple[dict[str, Any], ...] = ()
+    before = model.made_for
+    seen = input or model.made_for.view or "complex"
+    try:
+        if force:
+            model.made_for = Contract(view=input or before.view)
+        if there:
+            view = None if model.segment is None else f"segment{model.segment}"
+            records = [record.view(view or input or before.view or record.seen) for record in given]
+            blocks = np.array([len(record.block_types) for record in records], dtype=np.int64)
+            found = _encoded(model, records.__getitem__, blocks, np.arange(len(records)), config, asked)
+            done = sorted(found, key=lambda one: one.position)
+        else:
+            with tempfile.TemporaryDirectory(prefix="atomica-") as folder:
+                seen = seen if model.segment is None else f"segment{model.segment}"
+                data = open_data(find(config.paths), config, seen, [model], Path(folder))
+                _check_partners(data, asked.values())
+                done = sorted(encode(model, data, chosen=asked), key=lambda one: one.position)
+                failures = data.found.failures
+    finally:
+        model.made_for = before
     return Embeddings(
         ids=tuple(one.record.id for one in done),
         complex=np.stack([one.complex for one in done]),
         blocks=tuple(one.block for one in done),
         atoms=tuple(one.atom for one in done),
         records=tuple(one.record for one in done),
-        failures=data.found.failures,
+        failures=failures,
         representation={table: str(one) for table, one in asked.items()},
         columns=asked["complexes"].parts_of(model.config),
     )

@@ -6,6 +6,7 @@ block masked (Fang, Zhang, Zhou, Zitnik 2025): 1 where nothing changes, lower th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,21 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from atomica.analysis.bfactors import INTERFACE, STRUCTURES, coloured, interface, of_record, stems
+from atomica.analysis.bfactors import (
+    INTERFACE,
+    LABEL_IDS,
+    STRUCTURES,
+    coloured,
+    interface,
+    of_record,
+    stems,
+)
 from atomica.analysis.masking import cosines, maskable
 from atomica.console import Journal, Meter
+from atomica.data.origin import Origin
 from atomica.data.record import Record
-from atomica.errors import DataError
+from atomica.errors import DataError, StructureError
+from atomica.evaluation.pooled import spread
 from atomica.files import replacing
 from atomica.jobs.embed import block_columns
 from atomica.jobs.inputs import Opened
@@ -64,8 +75,9 @@ def check(job: Job, issues: Issues) -> None:
 def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[Indices, Floats]:
     """The blocks of a complex but the global ones [M], and their scores [M], from −1 to 1.
 
-    record: as the model is to see it (`record.view(...)`). batch_blocks: blocks that are computed at once, about; no
-    effect on the result but for rounding.
+    record: as the model is to see it (`record.view(...)`), or whole for one that was trained on a partner alone.
+    Raises DataError for a record of data that the model was not made for. batch_blocks: blocks that are computed at
+    once, about; no effect on the result but for rounding.
 
     >>> import atomica
     >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=2))
@@ -73,8 +85,15 @@ def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[I
     >>> blocks[0], len(blocks) == len(values), bool((values <= 1 + 1e-6).all())
     (np.int64(1), True, True)
     """
+    record = record.view(model.made_for.view or record.seen)
+    if found := model.made_for.problems(record.origin or Origin(), record.seen):
+        raise DataError(f"{record.id}: {'; '.join(found.values())}")
+    training = model.training
     model.eval()
-    return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+    try:
+        return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+    finally:
+        model.train(training)
 
 
 def colours(values: Floats) -> Floats:
@@ -91,15 +110,16 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `scores.parquet`, the same as `scores.csv`, and the coloured structures."""
     rows = data.rows
     names = stems(rows.ids, rows.rows.tolist())
+    by_label = [row for row in rows.rows.tolist() if data.found.label_ids(row)]
     if job.options.structures:
         (job.folder / STRUCTURES).mkdir(exist_ok=True)
 
     def make(positions: Indices) -> dict[str, pa.Table]:
         found = []
         for position in positions.tolist():
-            found.append(_scored(job, data, model, position, names[position]))
+            found.append(_scored(job, data, position, names[position]))
             meter.add(1)
-        return {"scores": pa.concat_tables(found)}
+        return {"scores": pa.concat_tables(found).replace_schema_metadata({LABEL_IDS: json.dumps(by_label)})}
 
     size = max(1, int(PIECE_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
     with Meter(journal, len(rows)) as meter:
@@ -116,29 +136,36 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     return Result(tables, figures)
 
 
-def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> pa.Table:
+def _scored(job: Job, data: Opened, position: int, name: str) -> pa.Table:
     """The rows of one complex; its structure is written on the way, as `name` with a suffix."""
     row, record = int(data.rows.rows[position]), data.record(position)
-    blocks, values = scores(model, record, batch_blocks=data.config.batch_blocks)
+    each = [scores(one, record, batch_blocks=data.config.batch_blocks) for one in job.models]
+    blocks, values = each[0][0], np.mean([found for _, found in each], axis=0)
     if job.options.structures:
         by_block = dict(zip(blocks.tolist(), colours(values).tolist(), strict=True))
         source = data.found.structure(row)
         if source is None and job.options.root:
             source = Path(job.options.root) / record.source_path
-        _write_structure(source, record, by_block, job.folder / STRUCTURES / name)
+        target = job.folder / STRUCTURES / name
+        _write_structure(source, record, by_block, target, data.found.label_ids(row))
     table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
-    return table.append_column("score", pa.array(values))
+    table = table.append_column("score", pa.array(values))
+    if len(each) == 1:
+        return table
+    return table.append_column("spread", pa.array(spread([found for _, found in each])))
 
 
-def _write_structure(source: Path | None, record: Record, by_block: dict[int, float], target: Path) -> None:
+def _write_structure(
+    source: Path | None, record: Record, by_block: dict[int, float], target: Path, label_ids: bool
+) -> None:
     why = f"{record.source_path} was not found; score.root says where it lies"
     if source is not None and source.is_file():
         try:
-            coloured(source, of_record(record, by_block), target)
+            coloured(source, of_record(record, by_block), target, label_ids=label_ids)
             return
-        except DataError as error:
+        except StructureError as error:
             why = str(error)
     interface(record, by_block, target, why)
 
 
-KIND = Kind(ScoreConfig, run, page, check=check)
+KIND = Kind(ScoreConfig, run, page, together=True, check=check)

@@ -16,7 +16,8 @@ from atomica.nn.encoders import DEFAULT
 __all__ = ["WEIGHTS", "saved_encoder"]
 
 
-FORMAT = 1
+FORMAT, READ = 2, (1, 2)
+"""The format that is written, and those that are read; 1 says nothing of the data a model was made for."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 """The files of a saved model."""
 
@@ -37,8 +38,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 def _check_format(description: Any) -> None:
     version = description.get("format") if isinstance(description, Mapping) else None
-    if version != FORMAT:
-        raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
+    if version not in READ:
+        raise DataError(f"model format {version!r} is none of {READ}, those that this version reads")
 
 
 def _verify(folder: Path, name: str) -> None:

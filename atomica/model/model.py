@@ -5,20 +5,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atomica import environment
+from atomica import environment, keys
+from atomica.data import graph as graphs
 from atomica.data.inputs import GraphInputs
 from atomica.data.inputs import inputs as inputs_of
+from atomica.data.record import Record
+from atomica.data.sampling import plan_batches
 from atomica.data.transfer import moved
 from atomica.errors import DataError, SpecError
 from atomica.files import CHECKSUMS, write_bytes
-from atomica.heads import Head, head_class
+from atomica.heads import Head, head_class, kind_of
+from atomica.model.contract import Contract
 from atomica.model.format import (
     DESCRIPTION,
     FORMAT,
@@ -34,7 +39,10 @@ from atomica.nn.kernels import registry
 from atomica.nn.representations import Representation
 from atomica.spec import not_among
 
-__all__ = ["Losses", "Model", "load"]
+__all__ = ["Losses", "Model", "load", "saved_contract"]
+
+BATCH_BLOCKS = 2048
+"""Blocks, about, of the batches in which `predict` works through records."""
 
 
 class Losses(NamedTuple):
@@ -49,7 +57,9 @@ class Model(nn.Module):
 
     `config`: settings of an encoder, which decide its kind too.
     `heads` maps names to heads; `weights` gives each head's share of the total loss (default 1).
-    `kinds` maps names to registered kinds (default: the name itself) and is needed only to save.
+    `kinds` maps names to registered kinds (default: that of the head's class) and is needed only to save.
+    `made_for`: what data it is to be given, see `Contract`.
+    What it is given is a graph of any origin; records, which it makes into the graph it wants; or `GraphInputs`.
     Raises SpecError if heads want the encoder to see different things.
     """
 
@@ -60,12 +70,16 @@ class Model(nn.Module):
         *,
         kinds: Mapping[str, str] | None = None,
         weights: Mapping[str, float] | None = None,
+        made_for: Contract | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.encoder = config.build()
         self.heads = nn.ModuleDict(dict(heads or {}))
-        self.kinds = {name: (kinds or {}).get(name, name) for name in self.heads}
+        self.kinds = {
+            name: (kinds or {}).get(name) or kind_of(type(self.head(name))) or name for name in self.heads
+        }
+        self.made_for = made_for or Contract()
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.heads}
         seen = {self.head(name).segment for name in self.heads}
         if len(seen) > 1:
@@ -122,11 +136,11 @@ class Model(nn.Module):
         return [module for module in self.modules() if isinstance(module, FullyConnected)]
 
     def inputs(self, graph: Any) -> GraphInputs:
-        """The tensors of a batched DGL graph on the model's device and in its precision."""
+        """The tensors of a batched DGL graph, or of records, on the model's device and in its precision."""
         return self.attach(graph, {})
 
     def encode(self, graph: Any) -> Encoding:
-        """Embeddings of a batched DGL graph (or `GraphInputs`): atom [A, H], block [B, H], graph [G, H].
+        """Embeddings of a batched DGL graph (or records): atom [A, H], block [B, H], graph [G, H].
 
         A model that reads one segment alone (see `Head.segment`) gives the atoms and blocks of that segment.
         """
@@ -203,15 +217,32 @@ class Model(nn.Module):
         return self.run(graph)[1]
 
     def predict(self, graph: Any) -> dict[str, Any]:
-        """Prediction of every head, in the units a user reads, without gradients and without dropout."""
+        """Prediction of every head, in the units a user reads, without gradients and without dropout.
+
+        graph: as in `encode`. Records are worked through in batches, those of weights of the original one by one.
+        """
+        records = _records(graph)
         training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                outputs = self.outputs(graph)
-                return {name: self.head(name).predict(output) for name, output in outputs.items()}
+                if records is None:
+                    return self._predictions(graph)
+                found = [self._predictions([records[i] for i in batch]) for batch in self._batches(records)]
+                return {name: _joined([one[name] for one in found]) for name in self.heads}
         finally:
             self.train(training)
+
+    def _predictions(self, graph: Any) -> dict[str, Any]:
+        return {name: self.head(name).predict(output) for name, output in self.outputs(graph).items()}
+
+    def _batches(self, records: Sequence[Record]) -> list[Sequence[int]]:
+        if not len(records):
+            raise DataError("there are no complexes to predict")
+        order = np.arange(len(records))
+        blocks = np.array([len(record.block_types) for record in records])
+        size = 1 if self.config.reference_quirks else BATCH_BLOCKS
+        return [batch.tolist() for batch in plan_batches(order, blocks, size)]
 
     def loss(
         self, graph: Any, targets: Mapping[str, Any], known: Mapping[str, Tensor] | None = None
@@ -246,13 +277,35 @@ class Model(nn.Module):
         """
         if isinstance(graph, GraphInputs):
             inputs = graph
+            if self.made_for.mendable(inputs.made, self.config.graph_options()):
+                raise DataError(
+                    "these inputs were made with other edges than the model wants; give it the graph itself"
+                )
         else:
-            inputs = inputs_of(graph, dtype=next(self.parameters()).dtype)
+            inputs = self._read(graph)
             if self.segment is not None:
                 inputs = inputs.with_alone(self.segment)
         for name in self.heads:
             if name in targets:
                 inputs = self.head(name).attach(inputs, targets[name])
+        return inputs
+
+    def _read(self, graph: Any) -> GraphInputs:
+        """The tensors of a graph or of records, with the edges, and of the partners, what the model was made for."""
+        options, view, dtype = self.config.graph_options(), self.made_for.view, next(self.parameters()).dtype
+        if (records := _records(graph)) is not None:
+            graph = graphs.batch([record.view(view or record.seen) for record in records], **options)
+        inputs = inputs_of(graph, dtype=dtype)
+        if self.made_for.mendable(inputs.made, options):
+            inputs = inputs_of(graphs.remade(graph, view, **options), dtype=dtype)
+        for level, count in (("block", self.config.block_types), ("atom", keys.ATOM_TYPES)):
+            types = (inputs.blocks if level == "block" else inputs.atoms).type
+            low, high = (int(end) for end in torch.aminmax(types))
+            if low < 0 or high >= count:
+                raise DataError(
+                    f"frame {level}.type: holds {high if low >= 0 else low}, and the model knows 0 to {count - 1}; "
+                    "build the data with the fragment vocabulary that the model was trained with"
+                )
         return inputs
 
     def labelled(self, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -330,14 +383,24 @@ class Model(nn.Module):
         ]
 
     def forward(self, graph: Any) -> dict[str, Any]:
-        """The same as `outputs`, under the name that wrappers such as DDP call."""
-        return self.outputs(graph)
+        """The same as `outputs`, under the name that wrappers such as DDP call.
+
+        They wait for a gradient of every weight: those of which an output does not depend get none, and say so.
+        """
+        outputs = self.outputs(graph)
+        if not torch.is_grad_enabled():
+            return outputs
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        return {
+            name: _each(output, lambda t: _Reached.apply(t, *weights)) for name, output in outputs.items()
+        }
 
     def description(self) -> dict[str, Any]:
         """Everything but the weights, as plain data: what `model.json` holds."""
         return {
             "format": FORMAT,
             "encoder": self.config.description(),
+            "inputs": self.made_for.description(self.config.graph_options()),
             "heads": [
                 {
                     "name": name,
@@ -359,12 +422,28 @@ class Model(nn.Module):
             kind = head_class(entry["kind"])
             heads[entry["name"]] = kind(kind.Config(**{**kind.before(encoder), **entry["config"]}), encoder)
             kinds[entry["name"]], weights[entry["name"]] = entry["kind"], entry["weight"]
-        return cls(encoder, heads, kinds=kinds, weights=weights)
+        made_for = Contract.from_description(description.get("inputs", {}))
+        return cls(encoder, heads, kinds=kinds, weights=weights, made_for=made_for)
 
     def save(self, folder: str | Path) -> None:
-        """Write `model.safetensors` and `model.json` into `folder`, each complete or not at all."""
+        """Write `model.safetensors` and `model.json` into `folder`, each complete or not at all.
+
+        Raises SpecError for a head whose class is not registered, as nobody could load it.
+        """
         from safetensors.torch import save
 
+        for name, kind in self.kinds.items():
+            try:
+                known = head_class(kind)
+            except SpecError as error:
+                raise SpecError(
+                    f"head {name!r} cannot be saved, since nobody could load it: {error}"
+                ) from None
+            if known is not type(self.head(name)):
+                own, other = type(self.head(name)).__name__, known.__name__
+                raise SpecError(
+                    f"head {name!r} cannot be saved as {kind!r}: it is a {own}, and that kind a {other}"
+                )
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         (target / CHECKSUMS).unlink(missing_ok=True)  # of what was there before
@@ -373,8 +452,61 @@ class Model(nn.Module):
         write_bytes(target / DESCRIPTION, json.dumps(self.description(), indent=2).encode())
 
 
+class _Reached(torch.autograd.Function):
+    """The first argument as it is; the others are weights, told in the backward pass that there is nothing for them."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *weights: Tensor) -> Tensor:
+        ctx.count = len(weights)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (*grads, *[None] * ctx.count)
+
+
+def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same with `function` of each tensor of floats, also within named tuples."""
+    if isinstance(value, Tensor):
+        return function(value) if value.is_floating_point() and value.requires_grad else value
+    if isinstance(value, tuple):
+        parts = [_each(one, function) for one in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _records(given: Any) -> Sequence[Record] | None:
+    """Records, if these are what was given: one, several, or a data set; None for a graph."""
+    if isinstance(given, Record):
+        return [given]
+    if isinstance(given, Sequence):
+        plain = isinstance(given, list | tuple | str)
+        wrong = next((one for one in given if not isinstance(one, Record)), None) if plain else None
+        if wrong is not None:
+            raise DataError(
+                f"expected a graph, or records, got {type(given).__name__} of {type(wrong).__name__}"
+            )
+        return given
+    return None
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Predictions of several batches as one."""
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    if isinstance(values[0], tuple):
+        parts = [_joined(part) for part in zip(*values, strict=True)]
+        return type(values[0])(*parts) if hasattr(values[0], "_fields") else tuple(parts)
+    return list(values)
+
+
 def _of(shares: Mapping[str, float], part: str) -> float:
     return shares.get(part, shares[""])
+
+
+def saved_contract(folder: str | Path) -> Contract:
+    """What a saved model was made for. Raises DataError if there is none."""
+    return Contract.from_description(_read_description(Path(folder)).get("inputs", {}))
 
 
 def load(path: str | Path, device: str = "auto") -> Model:

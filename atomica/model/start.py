@@ -13,7 +13,7 @@ from atomica.errors import DataError
 from atomica.model.format import _read_description, read_weights, saved_encoder
 from atomica.model.model import Model
 from atomica.nn.encoding import EncoderSettings
-from atomica.spec import setting
+from atomica.spec import Problems, setting
 
 __all__ = ["InitConfig", "inherit", "initialise"]
 
@@ -31,6 +31,15 @@ class InitConfig:
         "of [model] left out are taken from it",
         path=True,
     )
+    force: bool = setting(
+        False, "start from model.init although its data had another cutoff, rule or fragment vocabulary"
+    )
+
+    def __post_init__(self) -> None:
+        """Check keys against each other."""
+        Problems.check(
+            (self.force and self.init is None, "force", "has no effect without model.init; remove it")
+        )
 
 
 def inherit(own: EncoderSettings, given: Collection[str], saved: Mapping[str, Any]) -> EncoderSettings:

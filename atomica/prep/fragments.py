@@ -419,7 +419,7 @@ def fragment(
 
 
 class Cutter:
-    """Cuts ligands for `atomica-prep build-graphs`: what `_prep.run` asks while a build runs.
+    """Cuts ligands for `atomica-prep build-graphs`: what `_prep.build` asks while it runs.
 
     >>> cutter = Cutter(read_vocabulary("ccd_300"))
     >>> cutter.cut("", ["C1", "C2", "O1"], [6, 6, 8], [(0, 1, 1), (1, 2, 1)])[0]

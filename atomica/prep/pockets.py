@@ -12,31 +12,53 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from atomica.errors import DataError
+from atomica import _prep
+from atomica.errors import DataError, StructureError
 from atomica.files import write_text
 
-__all__ = ["FORMATS", "PACKED", "Pocket", "index_by_score", "pocket_by_score", "structure_files"]
+__all__ = [
+    "FORMATS",
+    "PACKED",
+    "Place",
+    "Pocket",
+    "index_by_score",
+    "kind_of",
+    "places",
+    "pocket_by_score",
+    "structure_files",
+]
 
 
 FORMATS = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
-PACKED = {".gz": "gzip", ".zst": "zstd"}
-"""How a packed file ends → what pyarrow calls the packing."""
+PACKED = (".gz", ".zst")
+"""How structure files end, and how packed ones do."""
 
 
 def structure_files(path: str | Path) -> Iterator[Path]:
     """The structure files at a path: itself, or all in a folder and the folders in it, in order of their names."""
     where = Path(path)
     files = sorted(where.rglob("*")) if where.is_dir() else [where]
-    yield from (file for file in files if file.is_file() and _kind(file)[1] in FORMATS)
+    yield from (file for file in files if file.is_file() and kind_of(file)[1] in FORMATS)
 
 
-def _kind(path: Path) -> tuple[str, str, str | None]:
-    """Name without suffixes, suffix of the format, and packing, of a file name."""
-    name, packing = path.name, PACKED.get(path.suffix.lower())
-    if packing is not None:
-        name = name[: -len(path.suffix)]
+def kind_of(path: Path) -> tuple[str, str]:
+    """Name without suffixes, and suffix of the format, of a file name.
+
+    >>> kind_of(Path("a/1abc.PDB.gz")), kind_of(Path("notes"))
+    (('1abc', '.pdb'), ('notes', ''))
+    """
+    name = path.name[: -len(path.suffix)] if path.suffix.lower() in PACKED else path.name
     stem, suffix = os.path.splitext(name)
-    return stem, suffix.lower(), packing
+    return stem, suffix.lower()
+
+
+Place = tuple[str, int, str]
+"""Where a residue is: chain, number, insertion code."""
+
+
+def places(atoms: _prep.Structure) -> Iterator[Place]:
+    """The place of the residue of every atom."""
+    return zip(atoms.chain.tolist(), atoms.resnum.tolist(), atoms.icode.tolist(), strict=True)
 
 
 class Pocket(NamedTuple):
@@ -49,47 +71,15 @@ class Pocket(NamedTuple):
 def pocket_by_score(path: str | Path, above: float) -> Pocket:
     """The residues (amino acids and nucleotides) of which an atom has a B-factor above a cutoff.
 
-    The first model, every alternate location. Raises DataError if the file cannot be read.
+    The first model, every alternate location. Raises StructureError if the file cannot be read.
     """
-    import numpy as np
-    from biotite import structure
-
-    atoms = _read(Path(path))
-    polymer = structure.filter_amino_acids(atoms) | structure.filter_nucleotides(atoms)
-    atoms = atoms[polymer & (np.asarray(atoms.b_factor) > above)]
-    rows = zip(atoms.chain_id.tolist(), atoms.res_id.tolist(), atoms.ins_code.tolist(), strict=True)
-    found = list(dict.fromkeys((chain, f"{chain}:{number}{icode.strip()}") for chain, number, icode in rows))
-    return Pocket(tuple(dict.fromkeys(chain for chain, _ in found)), tuple(name for _, name in found))
-
-
-def _read(path: Path) -> Any:
-    """All atoms of the first model with their B-factors, as a Biotite array."""
-    import pyarrow as pa
-    from biotite import InvalidFileError
-    from biotite.structure.io import pdb, pdbx
-
-    _, suffix, packing = _kind(path)
-    options: dict[str, Any] = {"model": 1, "altloc": "all", "extra_fields": ["b_factor"]}
-    try:
-        with pa.input_stream(str(path), compression=packing) as stream:
-            content = stream.read()
-        if suffix == ".bcif":
-            return pdbx.get_structure(pdbx.BinaryCIFFile.read(io.BytesIO(content)), **options)
-        text = io.StringIO(content.decode("utf-8", "replace"))
-        if suffix in (".cif", ".mmcif"):
-            return pdbx.get_structure(pdbx.CIFFile.read(text), **options)
-        return pdb.PDBFile.read(text).get_structure(**options)
-    # Biotite has no base class for what it raises on damaged files.
-    except (
-        OSError,
-        pa.ArrowException,
-        InvalidFileError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-    ) as error:
-        raise DataError(f"{path}: its B-factors cannot be read: {error}") from None
+    polymer = _prep.read_structure(path)
+    inside = {place for place, kept in zip(places(polymer), polymer.polymer.tolist(), strict=True) if kept}
+    sites = _prep.read_sites(path)
+    high = (sites.first_model & (sites.b_factor > above)).tolist()
+    found = [place for place, kept in zip(places(sites.atoms), high, strict=True) if kept and place in inside]
+    rows = dict.fromkeys((chain, f"{chain}:{number}{icode}") for chain, number, icode in found)
+    return Pocket(tuple(dict.fromkeys(chain for chain, _ in rows)), tuple(name for _, name in rows))
 
 
 def index_by_score(
@@ -106,7 +96,7 @@ def index_by_score(
     rows: list[tuple[str, ...]] = []
     failures: list[dict[str, Any]] = []
     for file in files:
-        name = _kind(file)[0]
+        name = kind_of(file)[0]
         failure = {
             "row": None,
             "id": name,
@@ -117,7 +107,7 @@ def index_by_score(
         }
         try:
             pocket = pocket_by_score(file, above)
-        except DataError as error:
+        except StructureError as error:
             failures.append({**failure, "code": "Unreadable", "message": str(error)})
             continue
         if len(pocket.residues) < least:

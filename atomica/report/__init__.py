@@ -28,6 +28,7 @@ PAGES = {
     "embed": "atomica.report.embed",
     "evaluate": "atomica.report.evaluate",
     "network": "atomica.report.network",
+    "probe": "atomica.report.probe",
     "score": "atomica.report.score",
 }
 """`run.job` → the module whose function `page` draws what a report of it shows."""

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atomica.files import EVALUATION, METRICS, RESULT
-from atomica.report import PAGES, done, sweeps, training
+from atomica.files import EVALUATION, MEMBERS, METRICS, RESULT
+from atomica.report import PAGES, done, members, sweeps, training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     if (folder / sweeps.TABLE).is_file():
         print(sweeps.write(folder))
+    elif (folder / MEMBERS).is_file():
+        print(members.write(folder))
     elif (folder / METRICS).is_file():
         finished = (folder / EVALUATION).is_file()
         print(training.write(folder, status="done" if finished else "interrupted"))

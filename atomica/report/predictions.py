@@ -45,8 +45,8 @@ class Answers:
 
     ids, texts: of the complexes, and their labels as the data state them. targets [N]: 0 or 1, class indices, or
     numbers. predicted [N] or [N, C]. classes: their names; for yes and no, no first. unit: what the numbers are of,
-    such as the name of the label. file: where all predictions are. baseline [N]: probabilities of the baseline, if
-    there is one.
+    such as the name of the label. file: where all predictions are. baseline: what the best baseline says, if there is
+    one.
     """
 
     ids: Sequence[str]
@@ -218,7 +218,7 @@ def _curves(
         return
     chart.line("this model", *_thinned(*curve(answers.labels, answers.predicted)), colour="c0")
     if answers.baseline is not None:
-        chart.line("baseline", *_thinned(*curve(answers.labels, answers.baseline)), colour="c1")
+        chart.line("best baseline", *_thinned(*curve(answers.labels, answers.baseline)), colour="c1")
     chart.line("guessing", [0, 1], guessing, colour="c7", dashed=True)
     page.charts([chart])
 
@@ -379,8 +379,8 @@ def _least_probable(page: Page, answers: Answers) -> None:
     columns.append(
         Column("of the label", answers.of_label.tolist(), "probability that was given to the true answer")
     )
-    if answers.baseline is not None:
-        columns.append(Column("baseline", answers.baseline.tolist(), "the baseline's probability"))
+    if answers.baseline is not None and not answers.several:
+        columns.append(Column("baseline", answers.baseline.tolist(), "the best baseline's probability"))
     _worst(page, answers, columns, 1 - answers.of_label, caption)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from atomica import _prep
-from atomica.analysis.bfactors import INTERFACE, STRUCTURES, file_of, stems
-from atomica.errors import AtomicaError
+from atomica.analysis.bfactors import INTERFACE, LABEL_IDS, STRUCTURES, file_of, stems
+from atomica.errors import StructureError
+from atomica.prep import pockets
+from atomica.prep.pockets import Place
 from atomica.report.done import Done
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
@@ -33,11 +36,15 @@ SEQUENCES_SHOWN = 12
 
 @dataclass(frozen=True)
 class _Complex:
-    """One of the complexes. title: its id, with its row if others have the same. blocks: its rows of the table."""
+    """One of the complexes. title: its id, with its row if others have the same. blocks: its rows of the table.
+
+    label_ids: whether the table names its residues by the archive's ids.
+    """
 
     title: str
     stem: str
     blocks: Sequence[int]
+    label_ids: bool
 
 
 def page(done: Done, page: Page) -> None:
@@ -47,7 +54,8 @@ def page(done: Done, page: Page) -> None:
         return
     found = {name: table.column(name).to_pylist() for name in table.column_names}
     change = [1.0 - value for value in found["score"]]
-    complexes = _complexes(found)
+    by_label = json.loads((table.schema.metadata or {}).get(LABEL_IDS.encode(), b"[]"))
+    complexes = _complexes(found, set(by_label))
     page.section(
         "Scores along the sequence",
         "The score of a block is the cosine between the embedding of the complex with and without it. Shown is 1 less "
@@ -85,7 +93,7 @@ def page(done: Done, page: Page) -> None:
     page.table(columns, caption, name="scores.csv", whole="scores.parquet", pick=where)
 
 
-def _complexes(found: Mapping[str, list[Any]]) -> list[_Complex]:
+def _complexes(found: Mapping[str, list[Any]], by_label: Collection[int]) -> list[_Complex]:
     """The complexes in the order of the table; other data may have given the same id, but not the same row."""
     blocks: dict[int, list[int]] = {}
     for index, row in enumerate(found["row"]):
@@ -93,7 +101,7 @@ def _complexes(found: Mapping[str, list[Any]]) -> list[_Complex]:
     ids = [str(found["id"][mine[0]]) for mine in blocks.values()]
     counts = Counter(ids)
     return [
-        _Complex(name if counts[name] == 1 else f"{name}, row {row}", stem, mine)
+        _Complex(name if counts[name] == 1 else f"{name}, row {row}", stem, mine, row in by_label)
         for (row, mine), name, stem in zip(blocks.items(), ids, stems(ids, list(blocks)), strict=True)
     ]
 
@@ -152,14 +160,17 @@ def _structure(
     """A structure with the values of its blocks, and the contacts between the two partners."""
     mine = one.blocks
     kind = path.suffix[1:]
+    # What is written of an interface alone has the ids of the table, as if they were the author's.
+    label_ids = one.label_ids and not path.name.endswith(INTERFACE)
     try:
-        read = _prep.read_structure(str(path))
-    except AtomicaError:
+        read = _prep.read_structure(path, label_ids=label_ids)
+        # The viewer knows residues by the author's ids.
+        sites = [_prep.read_sites(path, label_ids=ids).atoms for ids in (True, False) if label_ids]
+    except StructureError:
         return None
-    keys = [
-        (str(found["chain"][i]), int(found["resnum"][i]), str(found["icode"][i] or "").strip()) for i in mine
-    ]
-    highest: dict[tuple[str, int, str], float] = {}
+    names = dict(zip(*map(pockets.places, sites), strict=True)) if sites else {}
+    keys = [(str(found["chain"][i]), int(found["resnum"][i]), str(found["icode"][i] or "")) for i in mine]
+    highest: dict[Place, float] = {}
     for key, index in zip(keys, mine, strict=True):  # a residue may be several blocks
         highest[key] = max(change[index], highest.get(key, -1.0))
     segment = {key: int(found["segment"][i]) for key, i in zip(keys, mine, strict=True)}
@@ -173,17 +184,17 @@ def _structure(
     )
     if path.name.endswith(INTERFACE):
         note += " The structure file was not found: only the atoms of the interface are shown."
-    return Structure(one.title, text, kind, [(*key, value) for key, value in highest.items()], lines, note)
+    values = [(*names.get(key, key), value) for key, value in highest.items()]
+    shown = {key: name for key, name in names.items() if key in highest}
+    return Structure(one.title, text, kind, values, lines, note, shown)
 
 
-def _contacts(read: Any, segment: Mapping[tuple[str, int, str], int]) -> list[list[float]]:
+def _contacts(read: _prep.Structure, segment: Mapping[Place, int]) -> list[list[float]]:
     """Lines between the nearest atoms of residues of the two partners that are in contact."""
-    columns = read.columns()
-    chain, resnum, icode = (columns[name].tolist() for name in ("chain", "resnum", "icode"))
-    place = [(str(c), int(r), str(i).strip()) for c, r, i in zip(chain, resnum, icode, strict=True)]
+    place = list(pockets.places(read))
     side = np.array([segment.get(key, -1) for key in place])
-    kept = np.flatnonzero((side >= 0) & (columns["element"] > 1))
-    xyz = columns["x"][kept]
+    kept = np.flatnonzero((side >= 0) & (read.element > 1))
+    xyz = read.x[kept]
     first, second = _prep.pairs_within(np.ascontiguousarray(xyz, dtype=np.float32), CONTACT)
     across = side[kept[first]] != side[kept[second]]
     first, second = first[across], second[across]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from atomica.report.page import Page, asset
@@ -21,7 +21,8 @@ class Structure:
     """A structure to show.
 
     text, format: the file and how it is read, "pdb" or "cif". values: (chain, residue number, insertion code, value).
-    contacts: lines from atom to atom, x y z x y z in Å. note: what is said of it.
+    contacts: lines from atom to atom, x y z x y z in Å. note: what is said of it. names: residues that a table calls
+    otherwise → what they are called here.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Structure:
     values: Sequence[tuple[str, int, str, float]]
     contacts: Sequence[Sequence[float]]
     note: str = ""
+    names: Mapping[tuple[str, int, str], tuple[str, int, str]] = field(default_factory=dict)
 
 
 def step_of(value: float, low: float, high: float) -> int:
@@ -40,6 +42,11 @@ def step_of(value: float, low: float, high: float) -> int:
     """
     share = (value - low) / (high - low) if high > low else 0.0
     return min(STEPS - 1, max(0, int(share * STEPS)))
+
+
+def _place(chain: str, residue: int, icode: str) -> str:
+    """What the script of the viewer calls a residue."""
+    return f"{chain}|{residue}|{icode.strip()}"
 
 
 def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, high: float) -> str:
@@ -61,9 +68,10 @@ def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, 
                 "format": one.format,
                 "note": one.note,
                 "scores": [
-                    [f"{chain}|{residue}|{icode.strip()}", value, step_of(value, low, high)]
+                    [_place(chain, residue, icode), value, step_of(value, low, high)]
                     for chain, residue, icode, value in one.values
                 ],
+                "names": {_place(*table): _place(*here) for table, here in one.names.items()},
                 "contacts": [[round(float(x), 2) for x in line] for line in one.contacts],
             }
             for one in structures

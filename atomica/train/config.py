@@ -65,6 +65,18 @@ class TrainConfig:
         "steps whose loss or gradient is not finite are skipped and counted, up to so many; one more ends the run",
         low=0,
     )
+    seeds: int = setting(
+        1,
+        "trainings that differ by their seed (run.seed and the numbers after it) alone, as members of one run: each is "
+        "told of, and the ensemble of them",
+        low=1,
+    )
+    folds: int = setting(
+        0,
+        "trainings for each fold of data.folds, that many: every row is tested once, by models that saw none of its "
+        "fold; 0: train, valid and test as the data say",
+        low=0,
+    )
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
+from atomica.evaluation.statistics import monotony
 from atomica.model.model import Model
 from atomica.train import checkpoint
 from atomica.train.config import TrainConfig
@@ -33,6 +35,12 @@ from atomica.train.validation import monitor_of, predict
 
 __all__ = ["Outcome", "Trainer"]
 
+
+REMEDY = (
+    "If it stays so, nothing is learnt: try ten times train.learning_rate or a tenth of it, less dropout, "
+    'another readout of the head, data.sampler = "balanced" for rare classes, or more epochs'
+)
+"""What to change where a model answers the same for all."""
 
 BAD_STEPS, KEPT_BAD_STEPS = "bad_steps", 10
 """Folder of batches with a loss or gradient that was not finite, and how many of them a run keeps."""
@@ -160,7 +168,7 @@ class Trainer:
         pace = self._steps(epoch)
         trained = means(state.sums, self.model)
         model = self.stepper.averaged
-        _, valid_loss, metrics = predict(model, self.valid, self.stop, self.ranks)
+        predictions, valid_loss, metrics = predict(model, self.valid, self.stop, self.ranks)
         metrics = {"loss": valid_loss, **metrics}
         value = metrics[self.monitor]
         better = math.isfinite(value) and (state.best is None or self._is_better(value, state.best))
@@ -171,6 +179,7 @@ class Trainer:
             state.since_best += 1
         state.finished = _is_over(state, self.config)
         self._tell_epoch(epoch + 1, trained, metrics, pace, better)
+        self._warn(epoch + 1, predictions)
         self.saver.best(state, model, value, better)
         self.saver.last(self.state)
 
@@ -316,6 +325,19 @@ class Trainer:
                 **{f"valid {name}": number for name, number in metrics.items()},
             }
             self.display.epoch(epoch, self.config.epochs, {**shown, "complexes/s": pace.rate}, better)
+
+    def _warn(self, epoch: int, predictions: Mapping[str, Tensor]) -> None:
+        """Say after epochs 2, 4, 8, … which heads answer the same for all validation complexes."""
+        if self.display is None or epoch < 2 or epoch & (epoch - 1):
+            return
+        for name, predicted in predictions.items():
+            known, classes = self.valid.known[name], getattr(self.model.head(name).config, "classes", ())
+            targets, said = self.valid.targets[name][known].numpy(), predicted[known].double().numpy()
+            same = monotony(targets, said, classes)
+            if same:
+                self.display.line(
+                    f"warning head {name} says {same} validation complexes after epoch {epoch}. {REMEDY}"
+                )
 
 
 class _Pace:

@@ -11,7 +11,7 @@ use arrow_array::types::{Float32Type, Int32Type, Int8Type, UInt16Type, UInt32Typ
 use arrow_array::{Array, RecordBatch};
 use atomica_prep::dataset::{read_shard, Compression, ShardBuilder};
 use atomica_prep::index::{Ids, Index};
-use atomica_prep::read::{read_bytes, Options};
+use atomica_prep::read::{read_bytes, read_sites_bytes, Options};
 use atomica_prep::record::Record;
 use atomica_prep::structure::{Name, Structure};
 use atomica_prep::torsion::Torsions;
@@ -141,6 +141,23 @@ proptest! {
             prop_assert_eq!(&read[0].positions, &other.positions);
             prop_assert_eq!(&read[0].atom_names, &other.atom_names);
             prop_assert_eq!(&read[0].residues, &other.residues);
+        }
+    }
+
+    #[test]
+    fn b_factors_in_all_formats(model in model(COLUMNS)) {
+        let files =
+            [(pdb(&model).into_bytes(), "pdb"), (mmcif(&model).into_bytes(), "cif"), (bcif(&model, &[]), "bcif")];
+        for (file, extension) in files {
+            let read = |bytes: &[u8]| read_sites_bytes(bytes, extension, "x", Options::default()).unwrap();
+            let sites = read(&file);
+            let values: Vec<f64> = (0..sites.b_factors.len()).map(|i| (i % 4000) as f64 / 4.0 - 20.0).collect();
+            let made = sites.with_b_factors(&values).unwrap();
+            let again = read(&made);
+            prop_assert_eq!(&again.b_factors, &values);
+            prop_assert_eq!(&again.structure, &sites.structure);
+            let whole = |bytes: &[u8]| read_bytes(bytes, extension, "x", Options::default()).unwrap();
+            prop_assert_eq!(whole(&made), whole(&file));
         }
     }
 

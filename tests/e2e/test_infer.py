@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import atomica
+from atomica.errors import DataError, IndexFileError
 from atomica.files import FOLDER_LOCK, Lock
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.jobs.embed import encode
@@ -147,7 +148,7 @@ def test_batches_and_order_change_no_value(tiny_set, weights, tmp_path):
 
     def encoded(positions=None, **config):
         asked = InputConfig(str(tiny_set), **config)
-        opened = open_data(find(asked.paths), asked, "complex", [model.config], tmp_path)
+        opened = open_data(find(asked.paths), asked, "complex", [model], tmp_path)
         return {found.position: found for found in encode(model, opened, positions)}
 
     one, some = encoded(batch_blocks=1), encoded(batch_blocks=97)
@@ -210,6 +211,19 @@ def test_inputs_that_fail_are_listed_and_show_in_the_exit_code(job, tiny_set, tm
     assert '"lost"' in (out / "failures.jsonl").read_text()
     assert pq.read_table(out / "complexes.parquet").column("id").to_pylist() == ["first"]
     assert main([str(out / "spec.toml"), "--resume"]) == 3
+
+
+def test_an_index_that_cannot_be_used_says_so_itself(job, weights, tmp_path, capsys):
+    index = tmp_path / "index.csv"
+    index.write_text("id,file\n")
+    with pytest.raises(IndexFileError, match="header lacks path") as caught:
+        atomica.embed(index, weights, device="cpu")
+    assert (caught.value.code, caught.value.file) == ("IndexColumns", str(index))
+    assert main([str(job(source=index))]) == 1
+    assert f"atomica-run: {index}: the header lacks path" in capsys.readouterr().err
+    index.write_text("id,path,chain1,chain2\n")
+    with pytest.raises(DataError, match="no such vocabulary file"):
+        atomica.embed(index, weights, fragments="mine.tsv", device="cpu")
 
 
 def test_all_that_is_wrong_with_a_job_is_said_at_once(job, capsys, tmp_path):

@@ -220,6 +220,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
             [data, f'[annotate.members]\nyes = ["{weights}"]\n[annotate.thresholds]\nyes = 0.5\n'],
         ),
         "evaluate": job(folder, "evaluate", [data, model, '[evaluate]\nlabel = "label"\n']),
+        "probe": job(folder, "probe", [data.replace('split = "test"\n', ""), model, "[probe]\nseeds = 2\n"]),
         "network": job(folder, "network", [f'[network]\nembeddings = "{folder / "embed"}"\nneighbors = 3\n']),
     }
 
@@ -231,6 +232,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
         ("score", ["Scores along the sequence", "contacts within 4.5", 'id="ngl"', "chain B"]),
         ("annotate", ["threshold", "P(yes)", "mean probability of yes"]),
         ("evaluate", ["ROC curve", "Calibration", "95% interval", "The worst predictions first"]),
+        ("probe", ["random weights, ensemble of 2", "residue counts", "McNemar", "Complexes by true"]),
         ("network", ["Components", "coloured by label", "Similarity"]),
     ],
 )

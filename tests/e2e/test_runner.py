@@ -13,7 +13,7 @@ import time
 from functools import partial
 
 import pytest
-from helpers import TINY, changed, command, environment, events, run
+from helpers import BINARY, TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
@@ -122,19 +122,39 @@ def test_evaluation_and_predictions_belong_together(finished, tiny_set):
     assert [row["id"] for row in rows] == [dataset.ids[i] for i in test]
     assert [row["label"] for row in rows] == [dataset.column("label")[i] for i in test]
     truth = [row["label"] == "yes" for row in rows]
-    for column, who in (("probability", "model"), ("baseline", "baseline")):
+    assert list(head["baselines"]) == ["majority", "regression on counts", "nearest by counts"]
+    for column, found in {"probability": head["model"], **head["baselines"]}.items():
         scores = [float(row[column]) for row in rows]
-        assert head[who]["auroc"]["value"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
-        assert head[who]["auprc"]["value"] == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
-        assert head[who]["auroc"]["low"] <= head[who]["auroc"]["value"] <= head[who]["auroc"]["high"]
+        assert found["auroc"]["value"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
+        assert found["auprc"]["value"] == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
+        assert found["auroc"]["low"] <= found["auroc"]["value"] <= found["auroc"]["high"]
     assert head["base_rate"] == pytest.approx(sum(truth) / len(truth))
     assert head["resamples"] == 1000
     assert head["classes"]["test"] == {"no": truth.count(False), "yes": truth.count(True)}
     assert report["run"]["training_complexes_per_s"] > 0
     assert report["run"]["peak_memory_mib"] > 50
     for conclusion in head["conclusions"]:
-        assert re.search("(includes|does not include) the baseline's", conclusion)
+        assert re.search("(includes|does not include) the best baseline's", conclusion)
         assert conclusion in result.stdout
+    assert head["verdict"] in result.stdout
+
+
+def test_a_model_that_says_the_same_of_all_is_told_of(write_run, capsys):
+    """After two epochs, with what to change, and beside what it is worth in the end."""
+    head = '[[head]]\nkind = "multiclass"\nclasses = ["yes", "no"]\n'
+    changes = {BINARY: head, "epochs = 3": 'epochs = 2\nlearning_rate = 1e-30\nmonitor = "loss"'}
+    path, out = write_run(TINY, changes)
+    assert main([str(path)]) == 0
+    told = (out / "log.txt").read_text()
+    warnings = [line for line in told.splitlines() if "warning head multiclass says" in line]
+    assert len(warnings) == 1
+    assert re.search(
+        r"says (yes|no) for all 12 validation complexes after epoch 2. If it stays so", warnings[0]
+    )
+    assert "it has learnt nothing that differs" in capsys.readouterr().out
+    entry = json.loads((out / "evaluation.json").read_text())["heads"]["multiclass"]
+    assert entry["monotony"].endswith("for all 12")
+    assert "it has learnt nothing that differs" in (out / "report.html").read_text()
 
 
 def test_the_best_checkpoint_gives_the_predictions(finished, tiny_set):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
 
 import atomica
-from atomica import keys
+from atomica import _prep, keys
 from atomica.analysis import masking
-from atomica.analysis.bfactors import Values, coloured, interface, of_record
+from atomica.analysis.bfactors import INTERFACE, Values, coloured, interface, of_record
 from atomica.data import graph
+from atomica.errors import AtomicaError
 from atomica.jobs.score import colours, scores
+from atomica.prep import pockets
 from atomica.runner import main
 
 MODELS = {
@@ -175,43 +180,239 @@ def test_without_the_file_the_interface_is_written(tmp_path):
     assert atoms.b_factor.tolist() == of_block[kept].tolist()
 
 
-@pytest.mark.parametrize("name", ["biotite__5zng.cif.gz", "biotite__1p4k.bcif"])
-def test_mmcif_and_binarycif_keep_the_rest(name, shared, tmp_path):
-    """The B-factors are the scores of the residues; everything else of the file is as it was."""
-    from biotite.structure.io import pdbx
-
+@pytest.mark.parametrize("name", ["biotite__5zng.cif.gz", "biotite__1p4k.bcif", "biotite__1l2y.pdb.gz"])
+def test_files_keep_the_rest(name, shared, tmp_path):
+    """The B-factors are the scores of the residues, in all models; everything else of the file is as it was."""
     source = shared / "data" / "parser" / name
     content = source.read_bytes()
     content = gzip.decompress(content) if source.suffix == ".gz" else content
-    plain = tmp_path / source.name.removesuffix(".gz")
-    plain.write_bytes(content)
-    kind = pdbx.BinaryCIFFile if plain.suffix == ".bcif" else pdbx.CIFFile
-    before = kind.read(plain).block
-    atoms = before["atom_site"]
-    residue = (
-        atoms["auth_asym_id"].as_array(str)[0],
-        int(atoms["auth_seq_id"].as_array(str)[0]),
-        "",
-    )
+    before = _prep.read_sites(source)
+    atoms = before.atoms
+    residue = (atoms.chain[0], int(atoms.resnum[0]), atoms.icode[0], atoms.resname[0])
     written = coloured(source, Values(residues={residue: 42.0}), tmp_path / "coloured")
-    after = kind.read(written).block
-    chosen = (atoms["auth_asym_id"].as_array(str) == residue[0]) & (
-        atoms["auth_seq_id"].as_array(str) == str(residue[1])
+    after = _prep.read_sites(written)
+    chosen = (atoms.chain == residue[0]) & (atoms.resnum == residue[1])
+    assert set(after.b_factor[chosen]) == {42.0}
+    assert not after.b_factor[~chosen].any()
+    if written.suffix == ".bcif":
+        from biotite.structure.io import pdbx
+
+        old, new = (pdbx.BinaryCIFFile.read(io.BytesIO(one)) for one in (content, written.read_bytes()))
+        assert list(old.block) == list(new.block)
+        for category in old.block:
+            for column in old.block[category]:
+                same = old.block[category][column].as_array(str) == new.block[category][column].as_array(str)
+                assert same.all() or column == "B_iso_or_equiv", (category, column)
+    else:
+        blank = np.full(len(before), 0.0)
+        assert after.with_b_factors(blank) == before.with_b_factors(blank)
+        assert len(written.read_bytes().splitlines()) == len(content.splitlines())
+    (tmp_path / "plain").write_bytes(before.with_b_factors(np.nan_to_num(before.b_factor)))
+    if written.suffix != ".bcif":
+        assert (tmp_path / "plain").read_bytes() == content
+
+
+def atom_lines(chain, first, residues, height, write):
+    """Alanines along x; `write(chain, number, atom, x, y, z)` gives a line."""
+    for index in range(residues):
+        for name, along in (("N", -1.2), ("CA", 0.0), ("C", 1.2), ("O", 1.3), ("H", -1.0)):
+            yield write(chain, first + index, name, 3.8 * index + along, height, 0.1 * along)
+
+
+NUMBERS = {
+    "hybrid-36": lambda n: f"{n:4d}" if n < 10_000 else f"A{n - 10_000:03d}",
+    "hexadecimal": lambda n: f"{n:4d}" if n < 10_000 else f"{n:4X}",
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_residue_numbers_that_are_mended_have_their_values(kind, tmp_path):
+    def line(chain, number, name, x, y, z):
+        return (
+            f"ATOM      1  {name:<3} ALA {chain}{NUMBERS[kind](number)}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  9.00"
+            f"          {name[0]:>2}"
+        )
+
+    lines = [*atom_lines("A", 9997, 8, 0.0, line), "TER", *atom_lines("B", 1, 8, 4.0, line), "TER"]
+    water = "HETATM    1  O   HOH A   1      90.000  90.000  90.000  1.00  9.00           O"
+    (tmp_path / "x.pdb").write_text("\n".join([*lines, water, "END", ""]))
+    values = check_values(tmp_path, tmp_path / "x.pdb", "A", "B")
+    assert [number for chain, number in values if chain == "A"] == list(range(9997, 10005))
+
+
+CIF = """\
+data_x
+loop_
+_atom_site.group_PDB
+_atom_site.id
+_atom_site.type_symbol
+_atom_site.label_atom_id
+_atom_site.label_alt_id
+_atom_site.label_comp_id
+_atom_site.label_asym_id
+_atom_site.label_seq_id
+_atom_site.pdbx_PDB_ins_code
+_atom_site.Cartn_x
+_atom_site.Cartn_y
+_atom_site.Cartn_z
+_atom_site.occupancy
+_atom_site.B_iso_or_equiv
+_atom_site.auth_seq_id
+_atom_site.auth_asym_id
+_atom_site.pdbx_PDB_model_num
+"""
+
+
+@pytest.mark.parametrize("ids", ["author", "label"])
+@pytest.mark.parametrize("suffix", [".cif", ".cif.gz", ".bcif", ".bcif.gz", ".bcif.zst"])
+def test_data_of_either_ids_have_their_values(ids, suffix, tmp_path):
+    """Both have chains A and B and some numbers in common, for other residues."""
+    author = {"A": ("B", 1), "B": ("A", 2)}
+
+    def line(chain, number, name, x, y, z):
+        theirs, shift = author[chain]
+        code = "A" if number == 3 else "?"  # the author's third residue is an insertion
+        return (
+            f"ATOM 1 {name[0]} {name} . ALA {chain} {number} {code} {x:.3f} {y:.3f} {z:.3f} 1.00 9.00 "
+            f"{number + shift - (number == 3)} {theirs} 1"
+        )
+
+    lines = [*atom_lines("A", 1, 8, 0.0, line), *atom_lines("B", 1, 8, 4.0, line)]
+    lines.append("HETATM 1 O O . HOH C . ? 90.0 90.0 90.0 1.00 9.00 1 A 1")
+    text = CIF + "\n".join(lines) + "\n"
+    made = text.encode() if "bcif" not in suffix else binary(text)
+    packed = {".gz": gzip.compress, ".zst": pa.Codec("zstd").compress}.get(
+        suffix[suffix.rindex(".") :], bytes
     )
-    values = after["atom_site"]["B_iso_or_equiv"].as_array(float)
-    assert set(values[chosen]) == {42.0}
-    assert not values[~chosen].any()
-    assert list(before) == list(after)
-    for column in atoms:
-        if column != "B_iso_or_equiv":
-            assert (atoms[column].as_array(str) == after["atom_site"][column].as_array(str)).all(), column
+    (tmp_path / f"x{suffix}").write_bytes(packed(made))
+    values = check_values(tmp_path, tmp_path / f"x{suffix}", "A", "B", ids)
+    assert sorted({chain for chain, _ in values}) == ["A", "B"]
+    assert (("A", 1) in values) == (ids == "label")
+    assert (("A", 10) in values) == (ids == "author")
 
 
-def test_values_fall_back_to_the_residue():
+def binary(text):
+    """A text of mmCIF as BinaryCIF, by Biotite."""
+    from biotite.structure.io import pdbx
+
+    file, made = pdbx.BinaryCIFFile(), io.BytesIO()
+    table = pdbx.CIFFile.read(io.StringIO(text)).block["atom_site"]
+
+    def column(name):
+        kind = {"C": float, "o": float, "B": float}.get(
+            name[0], int if name.endswith(("seq_id", "model_num")) else str
+        )
+        mask = table[name].mask
+        values = table[name].as_array(str)
+        values = np.where(np.isin(values, [".", "?"]), "0" if kind is not str else ".", values).astype(kind)
+        return pdbx.BinaryCIFColumn(values, None if mask is None else mask.array)
+
+    file["x"] = pdbx.BinaryCIFBlock(
+        {"atom_site": pdbx.BinaryCIFCategory({name: column(name) for name in table})}
+    )
+    file.write(made)
+    return made.getvalue()
+
+
+def check_values(folder, path, chain1, chain2, ids="author"):
+    """Run the job on data built from a file; every residue of the interface has its value, everything else 0.
+
+    Gives the values by chain and number. The report shows the same residues, named as the viewer names them.
+    """
+    (folder / "index.csv").write_text(f"id,path,chain1,chain2\none,{path.name},{chain1},{chain2}\n")
+    options = ["--out", str(folder / "data"), "--ids", ids]
+    assert _prep.run(["build-graphs", str(folder / "index.csv"), *options]) == 0
+    assert main([str(spec_of(folder, folder / "data", f'[score]\nroot = "{folder}"\n'))]) == 0
+    out = folder / "out"
+    table = pq.read_table(out / "scores.parquet").to_pylist()
+    shown = colours(np.array([row["score"] for row in table])).tolist()
+    expected = {
+        (row["chain"], row["resnum"], row["icode"]): value for row, value in zip(table, shown, strict=True)
+    }
+    (written,) = (out / "structures").iterdir()
+    assert written.suffix == path.with_suffix("").suffix or written.suffix == path.suffix
+    assert not written.name.endswith(INTERFACE)
+    sites = _prep.read_sites(written, label_ids=ids == "label")
+    found = dict.fromkeys(expected)
+    for place, value in zip(pockets.places(sites.atoms), sites.b_factor.tolist(), strict=True):
+        assert value == pytest.approx(expected.get(place, 0.0), abs=0.006), place
+        found[place] = value
+    assert None not in found.values()
+    assert max(value for value in found.values()) == pytest.approx(100)
+    assert len(found) == len(expected) + 1  # the water
+    author = dict(
+        zip(pockets.places(sites.atoms), pockets.places(_prep.read_sites(written).atoms), strict=True)
+    )
+    page = (out / "report.html").read_text()
+    for place in expected:
+        chain, number, icode = author[place]
+        assert f'["{chain}|{number}|{icode}",' in page, place
+    assert re.search(r"[1-9]\d* contacts within 4.5 ", page)
+    return {place[:2]: value for place, value in found.items() if place in expected}
+
+
+def test_values_fall_back_to_the_residue_and_keep_to_it(tmp_path):
+    """Hydrogens have the value of their residue; a ligand of the same number is another, a variant is the same."""
+    line = "ATOM      1  {:<3}{}{} A   1       0.000   0.000   0.000  1.00  9.00           {}"
+    rows = [
+        ("CA", " ", "ALA", "C"),
+        ("HB1", " ", "ALA", "H"),
+        ("CA", "A", "ALA", "C"),
+        ("CA", "B", "SER", "C"),
+        ("C1", " ", "LIG", "C"),
+        ("C2", " ", "LIG", "C"),
+    ]
+    path = tmp_path / "x.pdb"
+    path.write_text("\n".join(line.format(*row) for row in rows) + "\n")
+    residue = ("A", 1, "")
+    values = Values(
+        atoms={((*residue, "ALA"), "CA"): 7.0, ((*residue, "LIG"), "C2"): 3.0},
+        residues={(*residue, "ALA"): 8.0},
+    )
+    assert values.of(_prep.read_sites(path)).tolist() == [7.0, 8.0, 7.0, 8.0, 0.0, 3.0]
+
+
+def test_values_of_a_record():
     record = atomica.open_dataset("demo://pockets")[40]
     values = of_record(record, {1: 7.0})
-    chain, number = record.block_chains[1], str(record.block_resnums[1])
-    assert values.of(chain, number, "", "CA") == 7.0
-    assert values.of(chain, number, "", "HB1") == 7.0  # a hydrogen of the residue
-    assert values.of(chain, "9999", "", "CA") == 0.0
-    assert values.of(chain, "?", "", "CA") == 0.0
+    residue = (record.block_chains[1], int(record.block_resnums[1]), "", record.block_components[1])
+    first, count = int(record.block_lengths[0]), int(record.block_lengths[1])
+    assert values.residues == {residue: 7.0}
+    assert values.atoms == {(residue, name): 7.0 for name in record.atom_names[first : first + count]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CIF.replace("_atom_site.B_iso_or_equiv\n", "") + "ATOM 1 C 'C A' . ALA A 1 ? 0 0 0 1.00 1 A\n 1\n#\n",
+        CIF + "ATOM 1 C CA . ALA A 1 ? 0 0 0 1.00 '?' 1 A 1",
+        CIF + "ATOM 1 C CA . ALA A 1 ? 0 0 0 1.00\n;9.0\n; 1 A 1\n# end",
+        "\ufeffdata_x\n_atom_site.type_symbol C\n_atom_site.label_atom_id CA\n_atom_site.label_comp_id ALA\n"
+        "_atom_site.label_asym_id A\n_atom_site.label_seq_id 1\n_atom_site.Cartn_x 0\n_atom_site.Cartn_y 0\n"
+        "_atom_site.Cartn_z 'O'\n_cell.length_a 9\n".replace("'O'", "'0'"),
+        "ATOM      1  CA  ALA A   1       0.000   0.000   0.000",
+        "ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  9.0\r\nEND\r\n",
+    ],
+    ids=["no column", "quoted", "text field", "item by item", "short line", "cut column"],
+)
+def test_b_factors_are_written_where_there_was_none(text, tmp_path):
+    path = tmp_path / ("x.pdb" if text.startswith("ATOM") else "x.cif")
+    path.write_text(text, newline="")
+    before = _prep.read_sites(path)
+    assert len(before) == 1
+    path.write_bytes(before.with_b_factors(np.array([12.5])))
+    after = _prep.read_sites(path)
+    assert after.b_factor.tolist() == [12.5]
+    for name, column in before.atoms.columns().items():
+        assert np.array_equal(column, after.atoms.columns()[name]), name
+
+
+TOO_MUCH = [([1e4], "10000 is no B-factor: expected -99.99 to 999.99"), ([np.nan], "NaN is no B-factor")]
+
+
+@pytest.mark.parametrize(("values", "message"), [*TOO_MUCH, ([1.0, 2.0], "2 B-factors for 1 records")])
+def test_values_that_fit_into_no_column_are_refused(values, message, tmp_path):
+    path = tmp_path / "x.pdb"
+    path.write_text("ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  9.00           C\n")
+    with pytest.raises(AtomicaError, match=message):
+        _prep.read_sites(path).with_b_factors(np.array(values))

@@ -26,6 +26,7 @@ PLUGIN = Path(__file__).parent / "plugin_example"
 OUTSIDE = {
     "affinity": ("fep/index.csv", lambda row: row["pk"]),
     "ppi_affinity": ("bm5/index.csv", lambda row: row["label"]),
+    "cofactor": ("cofactor/index.csv", lambda row: row["label"] in ("ADP", "HEM")),
     "multiclass": ("entries/index_ligand.csv", lambda row: row["lig_code"] in ("CL", "ZN")),
 }
 """Spec on data from outside the package: its index, and which rows to build for a test."""
@@ -46,7 +47,7 @@ def shards(shared, tmp_path_factory):
             writer = csv.DictWriter(out, reader.fieldnames)
             writer.writeheader()
             for row in reader:
-                kind = row["split"] + (row["lig_code"] if name == "multiclass" else "")
+                kind = row["split"] + (row["lig_code"] if name in ("multiclass", "cofactor") else "")
                 if not chosen(row) or counts.get(kind, 0) == PER_SPLIT:
                     continue
                 counts[kind] = counts.get(kind, 0) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -605,14 +606,13 @@ def test_settings_are_checked(settings, key):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"block_lengths": np.array([1], dtype=np.uint32)}, "block_types, but 1 block_lengths"),
-        ({"block_lengths": np.zeros(9, dtype=np.uint32)}, "block_lengths must be positive"),
-        ({"atom_types": np.zeros(3, dtype=np.uint8)}, "add up to the 9 positions and 3 atom_types"),
+        ({"block_lengths": np.array([1] * 8 + [0], dtype=np.uint32)}, "block_lengths: adds up to 8"),
+        ({"block_lengths": np.array([0, 2] + [1] * 7, dtype=np.uint32)}, "block_lengths must be positive"),
+        ({"atom_types": np.full(9, 121, dtype=np.uint8)}, "atom_types: 121 is no index into the 121 types"),
         ({"segment_ids": np.array([1, 0, 0, 0, 0, 0, 0, 0, 0], dtype=np.uint8)}, "segment_ids must be 0"),
         ({"segment_ids": np.full(9, 2, dtype=np.uint8)}, "segment_ids must be 0"),
-        ({"positions": np.full((9, 3), np.nan, dtype=np.float32)}, "position of atom 0 is not finite"),
-        ({"torsion_fixed": np.array([1], dtype=np.int32)}, "rotatable bonds do not belong together"),
-        ({"torsion_sizes": np.array([2**31], dtype=np.uint32)}, "rotatable bonds do not belong together"),
+        ({"positions": np.full((9, 3), np.nan, dtype=np.float32)}, "positions: that of atom 0 is not finite"),
+        ({"torsion_atoms": np.array([1], dtype=np.int32)}, "torsion_sizes: adds up to 0"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(change, message):
@@ -620,6 +620,76 @@ def test_arrays_that_do_not_fit_are_refused_by_name(change, message):
     bad = dataclasses.replace(good, id="bad", **change)
     with pytest.raises(DataError, match=f"bad: .*{message}"):
         noise.perturb([good, bad], noise.NoiseConfig(), [0, 1], neighbors=2)
+
+
+def spoilt(value):
+    """Ways to spoil a field: without it, of another kind, dtype, shape or length, or with an index to nowhere."""
+    yield "missing", None
+    yield "of another kind", object()
+    if isinstance(value, np.ndarray):
+        yield "a list", value.tolist()
+        yield "of another dtype", value.astype(np.complex64)
+        if value.dtype.itemsize > 1:
+            yield "of bytes in the other order", value.astype(value.dtype.newbyteorder())
+        yield "of one dimension more", value[None]
+        if value.size:
+            yield "too short", value[:-1]
+            yield "too long", np.concatenate([value, value[-1:]])
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield "too short", list(value)[:-1]
+        yield "no texts", [0] * len(value)
+        yield "one text", "A" * len(value)
+
+
+DEFINES = {"block_types": "block_lengths", "atom_types": "positions", "atom_intra": "atom_inter"}
+DEFINES |= {"torsion_fixed": "torsion_moving", "torsion_atoms": "torsion_sizes", "bond_first": "bond_second"}
+"""Fields whose length others must have; of two that disagree the second one is named."""
+
+
+@pytest.mark.parametrize("field", keys.RECORD_FIELDS, ids=lambda field: field.name)
+def test_a_malformed_field_is_named_with_its_complex(field):
+    good = dataclasses.replace(
+        open_dataset("demo://pockets")[0],
+        bond_first=np.array([1, 2], dtype=np.int32),
+        bond_second=np.array([2, 3], dtype=np.int32),
+        bond_orders=np.array([1, 2], dtype=np.uint8),
+    )
+    noise.perturb([good], EVERYTHING, [0], neighbors=2)
+    tried = 0
+    for how, value in spoilt(getattr(good, field.name)):
+        if how == "missing" and field.dtype.endswith("?"):
+            continue
+        tried += 1
+        bad = dataclasses.replace(good, **{field.name: value})
+        names = [field.name]
+        if how.startswith("too") and field.name in DEFINES:
+            names.append(DEFINES[field.name])
+        with pytest.raises(DataError) as caught:
+            noise.perturb([good, bad], EVERYTHING, [0, 1], neighbors=2)
+        where = "record 1" if field.name == "id" and value is None else str(bad.id)
+        assert any(str(caught.value).startswith(f"{where}: {name}: ") for name in names), (how, caught.value)
+    assert tried >= 1
+    if not field.dtype.endswith("?"):
+        object.__delattr__(good, field.name)
+        with pytest.raises(DataError, match=rf": {field.name}: is None"):
+            noise.perturb([good], EVERYTHING, [0], neighbors=2)
+
+
+@pytest.mark.parametrize(
+    "field", [f.name for f in keys.RECORD_FIELDS if f.dtype == "int32" and f.name != "block_resnums"]
+)
+@pytest.mark.parametrize("index", [-2, 10**6])
+def test_an_index_to_nowhere_is_named_with_its_complex(field, index):
+    good = dataclasses.replace(
+        open_dataset("demo://pockets")[0],
+        **{name: np.zeros(1, dtype=np.int32) for name in ("bond_first", "bond_second")},
+        bond_orders=np.ones(1, dtype=np.uint8),
+    )
+    values = getattr(good, field).copy()
+    values.reshape(-1)[-1] = index
+    bad = dataclasses.replace(good, id="bad", **{field: values})
+    with pytest.raises(DataError, match=f"bad: {field}: holds an index beyond its"):
+        noise.perturb([good, bad], EVERYTHING, [0, 1], neighbors=2)
 
 
 @pytest.mark.parametrize("bond", [(1, 7, [7]), (1, -1, [2]), (1, 2, [2, 99])])
@@ -633,7 +703,8 @@ def test_bonds_to_nowhere_are_refused(bond):
         good.segment_ids,
     ]
     bad = as_record(*columns, torsions=[bond])
-    with pytest.raises(DataError, match="rotatable bond 0 has atoms that are not there or of both segments"):
+    wrong = "has atoms that are not there or of both segments|holds an index beyond its 9 rows"
+    with pytest.raises(DataError, match=f"made-up: torsion_(moving|atoms): .*({wrong})"):
         noise.perturb([bad], noise.NoiseConfig(), [0], neighbors=2)
 
 
@@ -648,10 +719,6 @@ def test_wrong_arguments_are_refused():
     hubs = as_record(np.zeros((6, 3)), [3] * 6, [2] * 6, [1] * 6, [0, 0, 0, 1, 1, 1], id="hubs")
     with pytest.raises(DataError, match="hubs: has 6 global blocks; 4 blocks leave no room"):
         noise.perturb([hubs], noise.NoiseConfig(), [0], neighbors=2, max_blocks=4)
-    with pytest.raises(TypeError, match="positions"):
-        noise.perturb(
-            [dataclasses.replace(record, positions=np.zeros((9, 3)))], noise.NoiseConfig(), [0], neighbors=2
-        )
 
 
 def test_draws_that_do_not_fit_are_refused():

@@ -196,6 +196,80 @@ def test_exit_codes(inputs, tmp_path, capfd):
     assert "3 complexes written" in capfd.readouterr().err
 
 
+def test_a_build_from_python_is_that_of_the_command(inputs, tmp_path):
+    with inputs.open("a") as file:
+        file.write("gone,gone.pdb,A,B,,,,\n")
+    one, other = tmp_path / "one", tmp_path / "other"
+    options = _prep.BuildOptions([inputs], one, cutoff=7.5, neighbors=5, compression="zstd", threads=1)
+    summary = _prep.build(options)
+    told = (summary.folder, summary.complexes, summary.failures, summary.failures_by_code, summary.code)
+    assert told == (one, 3, 1, {"Io": 1}, 3)
+    assert not summary.already_complete
+    words = ["--cutoff", "7.5", "--neighbors", "5", "--compression", "zstd"]
+    assert _prep.run(["build-graphs", str(inputs), "--out", str(other), *words]) == summary.code
+    assert {f.name: f.read_bytes() for f in one.iterdir()} == {
+        f.name: f.read_bytes() for f in other.iterdir()
+    }
+    again = _prep.build(
+        _prep.BuildOptions([inputs], one, cutoff=7.5, neighbors=5, compression="zstd", resume=True)
+    )
+    assert (again.already_complete, again.complexes, again.code) == (True, 3, 3)
+
+
+def test_what_cannot_be_built_is_raised_with_its_type(inputs, tmp_path):
+    out = tmp_path / "out"
+
+    def build(source=inputs, **options):
+        return _prep.build(_prep.BuildOptions([source], out, **options))
+
+    (tmp_path / "bad.csv").write_text("id,file\n")
+    with pytest.raises(IndexFileError, match="header lacks path") as caught:
+        build(tmp_path / "bad.csv")
+    assert (caught.value.code, caught.value.file) == ("IndexColumns", str(tmp_path / "bad.csv"))
+    with pytest.raises(AtomicaError, match=r"nowhere\.csv: does not exist"):
+        build(tmp_path / "nowhere.csv")
+    with pytest.raises(AtomicaError, match="cutoff 0: expected a distance"):
+        build(cutoff=0.0)
+    with pytest.raises(AtomicaError, match='ids = "labels": expected author or label'):
+        build(ids="labels")
+    for options, message in (
+        ({"shard": (3, 2)}, "shard: expected"),
+        ({"resume": True, "overwrite": True}, "exclude each other"),
+        ({"keep_additives": True}, "no effect without discover"),
+    ):
+        with pytest.raises(AtomicaError, match=message):
+            build(**options)
+    with pytest.raises(TypeError):
+        build(cutof=1.0)
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises(AtomicaError, match="is not empty") as caught:
+        build()
+    assert (caught.value.code, caught.value.stage) == ("OutputExists", "usage")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    with pytest.raises(ShardError, match="cannot be written"):
+        build()
+
+
+def test_a_cutter_that_fails_ends_the_build_with_its_error(tmp_path):
+    class Cutter:
+        name, sha256, entries, block_types = "mine", "0" * 64, 1, 151
+
+        def cut(self, *given, **named):
+            raise RuntimeError("no more")
+
+    text = pdb().replace("TER\nEND", "TER\n") + (
+        "HETATM    1  C1  LIG C   1       3.000   2.000   1.000  1.00  0.00           C\n"
+        "HETATM    2  C2  LIG C   1       4.500   2.000   1.000  1.00  0.00           C\n"
+    )
+    (tmp_path / "x.pdb").write_text(text)
+    (tmp_path / "x.csv").write_text("id,path,chain1,chain2,lig_code\none,x.pdb,A,C,LIG\n")
+    with pytest.raises(RuntimeError, match="no more"):
+        _prep.build(_prep.BuildOptions([tmp_path / "x.csv"], tmp_path / "out"), Cutter())
+
+
 def test_nearest_refuses_wrong_shapes():
     x = np.zeros((3, 3), np.float32)
     zeros = (np.zeros(3, np.int64), np.zeros(3, np.uint8), np.ones(3, bool))
@@ -208,18 +282,28 @@ def test_nearest_refuses_wrong_shapes():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_ends_cleanly(inputs, tmp_path):
+@pytest.mark.parametrize("how", ["command", "python"])
+def test_ctrl_c_ends_cleanly(how, inputs, tmp_path):
     (tmp_path / "many.csv").write_text(
         "id,path,chain1,chain2\n" + "".join(f"r{i},0.pdb,A,B\n" for i in range(200_000))
     )
     out = tmp_path / "out"
     # A shell that starts the tests in the background has its children ignore the signal.
-    code = """\
+    work = {
+        "command": "sys.exit(_prep.run(sys.argv[1:]))",
+        "python": """
+try:
+    _prep.build(_prep.BuildOptions([sys.argv[2]], sys.argv[4], threads=1))
+except KeyboardInterrupt:
+    sys.exit(130)
+""",
+    }
+    code = f"""\
 import signal, sys
 from atomica import _prep
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print('go', flush=True)
-sys.exit(_prep.run(sys.argv[1:]))
+{work[how]}
 """
     arguments = ["build-graphs", str(tmp_path / "many.csv"), "--out", str(out), "--threads", "1"]
     process = subprocess.Popen(

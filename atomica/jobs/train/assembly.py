@@ -12,6 +12,7 @@ import torch
 
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture
+from atomica.data.features import BlockFeatures
 from atomica.errors import DataError
 from atomica.files import CHECKPOINTS, LAST, SPEC
 from atomica.jobs import folder
@@ -19,8 +20,9 @@ from atomica.jobs.job import Request
 from atomica.jobs.sections import absolute
 from atomica.jobs.train.data import make_parts, open_data, open_features
 from atomica.jobs.train.spec import Spec, read_spec
+from atomica.model.contract import Contract
 from atomica.model.format import saved_encoder
-from atomica.model.model import Model
+from atomica.model.model import Model, saved_contract
 from atomica.model.start import inherit, initialise
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
@@ -81,6 +83,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
 
     checked.device.use(device, request.ranks)
     model, started = _build_model(checked, device, issues, resume=resume)
+    model.made_for = _contract(checked, data["train"], features)
     _check_model(model, checked, issues)
     identity = {
         "settings": checked.identity(),
@@ -117,6 +120,8 @@ def _inherit(
     origin = checked.init.init
     if origin is None:
         return checked
+    if not resume and not checked.init.force:
+        _check_contract(origin, data, issues)
     last = last_checkpoint(checked.run.folder)
     folder = str(last) if resume and last is not None else origin
     try:
@@ -128,6 +133,32 @@ def _inherit(
         issues.add(("model", "init"), str(error).removeprefix(f"{folder}: "))
         return checked
     return replace(checked, model=config)
+
+
+def _check_contract(origin: str, data: Dataset | Mixture, issues: Issues) -> None:
+    """Issues where the data were made otherwise than those of the model that a run starts from."""
+    try:
+        found = saved_contract(origin).problems(data.origin)
+    except DataError:
+        return  # said where its settings are read
+    for text in found.values():
+        issues.add(
+            ("model", "init"), f"data.train was built with {text}; build it alike, or set model.force = true"
+        )
+
+
+def _contract(checked: Spec, data: Dataset | Mixture, features: BlockFeatures | None) -> Contract:
+    """What the model is made for."""
+    labels = {}
+    for head in checked.heads:
+        if head.labelled:
+            names = {key: getattr(head.config, key, None) for key in ("classes", "positive", "negative")}
+            labels[head.name] = {
+                "column": head.common.label,
+                **{key: name for key, name in names.items() if name},
+            }
+    read = {} if features is None else {path.name: features.fingerprint for path in features.paths}
+    return Contract(view=checked.data.input, origin=data.origin, features=read, labels=labels)
 
 
 def _build_model(

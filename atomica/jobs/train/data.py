@@ -62,6 +62,9 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
             issues.add(
                 ("data", part), "its vocabulary differs from that of data.train; build both with the same"
             )
+    for part, dataset in opened.items():
+        for text in dataset.origin.others(opened["train"].origin) if "train" in opened else ():
+            issues.add(("data", part), f"{text} in data.train; build both alike")
     return opened
 
 
@@ -130,7 +133,13 @@ def make_parts(
     for name in PARTS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
-        rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+        try:
+            rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+            rows.clusters(checked.data.cluster)
+        except DataError as error:
+            key = "cluster" if checked.data.cluster and "cluster" in str(error) else "fold"
+            issues.add(("data", key), str(error), value=("data", key) in issues.source)
+            break
         if not len(rows):
             reason = "; skipped: " + counts(rows.skipped) if rows.skipped else ""
             if name in data:

@@ -57,6 +57,8 @@ def overview(job: Assembled) -> list[str]:
             + (f" ({'; '.join(classes)})" if classes else "")
             + skipped
         )
+    if checked.data.fold is not None:
+        lines.append(f"fold    {checked.data.fold} of column {checked.data.folds!r} is tested")
     if "test" not in job.parts:
         lines.append("test    none: there will be no evaluation")
     for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):

@@ -123,6 +123,7 @@ class Spec:
 
 FREE = (
     *(f"data.{key}" for key in ("train", "valid", "test", "embeddings", "loader_threads")),
+    "model.force",
     "train.epochs",
     "train.patience",
     "train.max_skipped",

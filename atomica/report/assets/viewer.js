@@ -136,7 +136,8 @@
         await draw(index);
       }
       const chosen = [];
-      const where = `${row.chain}|${row.number}|${row.insertion || ""}`;
+      const told = `${row.chain}|${row.number}|${row.insertion || ""}`;
+      const where = data.structures[index].names[told] || told;
       now.structure.eachAtom((atom) => {
         if (place(atom) === where) chosen.push(atom.index);
       });

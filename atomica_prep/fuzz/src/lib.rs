@@ -67,10 +67,26 @@ fn structure(bytes: &[u8], format: &str) {
     {
         check_structure(&structure);
     }
+    sites(bytes, format);
     if let Ok(structure) = lenient {
         check_structure(&structure);
         interfaces(structure);
     }
+}
+
+/// A file with other B-factors is the same file otherwise.
+fn sites(bytes: &[u8], format: &str) {
+    let read = |bytes: &[u8]| read::read_sites_bytes(bytes, format, "x", read::Options::default());
+    let Ok(before) = read(bytes) else { return };
+    let records = before.structure.positions.len();
+    assert_eq!((before.b_factors.len(), before.first_model.len(), before.alternate.len()), (records, records, records));
+    let made = before.with_b_factors(&vec![12.5; records]).expect("as many as there are records");
+    let after = read(&made).expect("only numbers were changed");
+    assert!(after.b_factors.iter().all(|b| *b == 12.5) && after.b_factors.len() == records);
+    assert!(before.structure.residues == after.structure.residues && before.structure.chains == after.structure.chains);
+    assert!(before.structure.positions == after.structure.positions);
+    assert!(before.structure.atom_names == after.structure.atom_names);
+    assert!(before.first_model == after.first_model && before.alternate == after.alternate);
 }
 
 fn check_structure(structure: &Structure) {

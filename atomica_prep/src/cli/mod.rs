@@ -97,7 +97,7 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum RuleName {
+pub(crate) enum RuleName {
     /// Any heavy atom of one block with any of the other; small molecules are kept whole
     AllPairs,
     /// Atom k with atom k only, ligands cut as well: how the released weights were trained
@@ -105,14 +105,14 @@ enum RuleName {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum CompressionName {
+pub(crate) enum CompressionName {
     None,
     Zstd,
     Lz4,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum StrictnessName {
+pub(crate) enum StrictnessName {
     /// Mend it, and list what was mended in repairs.jsonl
     Lenient,
     /// Refuse the file, with line and columns, and list it in failures.jsonl
@@ -120,7 +120,7 @@ enum StrictnessName {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum IdsName {
+pub(crate) enum IdsName {
     /// The author's, as in the literature and in PDB files
     Author,
     /// The archive's label ids (mmCIF, BinaryCIF): a chain id for each molecule, residues counted along the sequence;
@@ -138,74 +138,75 @@ impl From<IdsName> for Ids {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Engine {
+pub(crate) enum Engine {
     Local,
     Ray,
 }
 
-#[derive(Debug, Args)]
-struct BuildGraphs {
+/// What to build and how, as the command line or Python says it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BuildGraphs {
     /// Index files (CSV); paths in them are relative to the file. With --discover, structure files and folders
     #[arg(required = true, value_name = "INPUT")]
-    inputs: Vec<PathBuf>,
+    pub(crate) inputs: Vec<PathBuf>,
     /// Folder for the shards, manifest.json, failures.jsonl and repairs.jsonl
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Find the interfaces without an index; what is found is written to discovered.csv, the rest to left_out.csv
     #[arg(long)]
-    discover: bool,
+    pub(crate) discover: bool,
     /// Take additives of crystallisation for ligands, too
     #[arg(long, requires = "discover")]
-    keep_additives: bool,
+    pub(crate) keep_additives: bool,
     /// Blocks belong to the interface when heavy atoms are closer than this, in Å
     #[arg(long, default_value_t = 8.0, value_name = "Å")]
-    cutoff: f64,
+    pub(crate) cutoff: f64,
     /// Nearest neighbours to store for each atom and block
     #[arg(long, default_value_t = 8, value_name = "K")]
-    neighbors: usize,
+    pub(crate) neighbors: usize,
     /// Which atoms decide whether two blocks meet
     #[arg(long, value_enum, default_value = "all-pairs")]
-    interface_rule: RuleName,
+    pub(crate) interface_rule: RuleName,
     /// Vocabulary to cut ligands into fragments with: ccd_300, which comes with the package, or a file made by
     /// `fragments learn`; none: one block per heavy atom. Bonds are those of the ligand's own file, else those of the
     /// component dictionary, else those of the SMILES in the index (lig_smiles); where none of them is known, or makes
     /// sense, a ligand stays one block per atom. Each record says which (ligand_chemistry)
     #[arg(long, default_value = "none", value_name = "NAME|FILE|none")]
-    fragments: String,
+    pub(crate) fragments: String,
     /// What to do about text in structure files that is wrong but leaves no doubt
     #[arg(long, value_enum, default_value = "lenient")]
-    strictness: StrictnessName,
+    pub(crate) strictness: StrictnessName,
     /// Whose chain ids and residue numbers the index and the records use
     #[arg(long, value_enum, default_value = "author")]
-    ids: IdsName,
+    pub(crate) ids: IdsName,
     /// Refuse structure and ligand files that unpack to more: bytes, or a number with KiB, MiB, GiB or TiB
     #[arg(long, default_value = "2GiB", value_name = "SIZE", value_parser = size)]
-    max_decompressed: u64,
+    pub(crate) max_decompressed: u64,
     /// Packing of the shards; unpacked ones are read without copying
     #[arg(long, value_enum, default_value = "none")]
-    compression: CompressionName,
+    pub(crate) compression: CompressionName,
     /// Complexes per shard
     #[arg(long, default_value_t = 1024, value_name = "N")]
-    shard_rows: usize,
+    pub(crate) shard_rows: usize,
     /// Threads; 0 for one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
+    pub(crate) threads: usize,
     /// Build one of N equal parts of the inputs, counted from 1, into a folder of its own; `merge` joins them
     #[arg(long, default_value = "1/1", value_name = "I/N", value_parser = part)]
-    shard: Part,
+    pub(crate) shard: Part,
     /// Where the work is done: here, or by the workers of a Ray cluster (`pip install 'atomica-dgl[ray]'`), the one
     /// at RAY_ADDRESS or else one of this machine; inputs and --out must be reachable by all
     #[arg(long, value_enum, default_value = "local")]
-    engine: Engine,
+    pub(crate) engine: Engine,
     /// Parts that Ray's workers share out; 0 for four per core. The result does not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
-    parts: u64,
+    pub(crate) parts: u64,
     /// Continue an interrupted build
     #[arg(long, conflicts_with = "overwrite")]
-    resume: bool,
+    pub(crate) resume: bool,
     /// Replace the graphs in --out
     #[arg(long)]
-    overwrite: bool,
+    pub(crate) overwrite: bool,
 }
 
 #[derive(Debug, Args)]
@@ -265,7 +266,7 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
         }
     };
     let outcome = match cli.command {
-        Command::BuildGraphs(arguments) => build_graphs(&arguments, stop, fragments),
+        Command::BuildGraphs(arguments) => build_graphs(&arguments, stop, fragments).map(|summary| code_of(&summary)),
         Command::Fragments { .. } => Err(usage(
             "fragments: learning a vocabulary needs RDKit; use the atomica-prep command of the Python package"
                 .to_owned(),
@@ -479,7 +480,8 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Option<&Fragments>) -> Result<u8> {
+/// Builds, with a bar on the terminal and what it came to.
+pub(crate) fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Option<&Fragments>) -> Result<Summary> {
     let build = arguments.checked(fragments)?;
     let pool = pool(arguments.threads)?;
     let bar = progress_bar();
@@ -493,13 +495,16 @@ fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Option<&Fragmen
     bar.finish_and_clear();
     let summary = summary?;
     report(&summary, &build, begin.elapsed());
-    Ok(if summary.interrupted {
-        INTERRUPTED
-    } else if summary.counts.failures > 0 {
-        SOME_FAILED
-    } else {
-        DONE
-    })
+    Ok(summary)
+}
+
+/// The exit code of a build.
+pub(crate) fn code_of(summary: &Summary) -> u8 {
+    match summary {
+        Summary { interrupted: true, .. } => INTERRUPTED,
+        summary if summary.counts.failures > 0 => SOME_FAILED,
+        _ => DONE,
+    }
 }
 
 fn report(summary: &Summary, build: &Build, elapsed: Duration) {

@@ -2,7 +2,7 @@
 
 use super::geometry::{add, apply, dot, mean, rotation, sub, wide, Point};
 use crate::torsion::Torsions;
-use crate::vocab::{GLOBAL_BLOCK, RESIDUE_BLOCKS};
+use crate::vocab::{ATOMS, GLOBAL_BLOCK, RESIDUE_BLOCKS};
 
 /// What noise to make; 0 switches a kind off.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,8 +72,11 @@ impl Complex {
         if self.segments.iter().any(|s| *s > 1) || self.segments.windows(2).any(|w| w[0] > w[1]) {
             return Err("segment_ids must be 0 for the first blocks and 1 for the others".to_owned());
         }
+        if let Some(kind) = self.atom_types.iter().find(|kind| usize::from(**kind) >= ATOMS) {
+            return Err(format!("atom_types: {kind} is no index into the {ATOMS} types"));
+        }
         if let Some(atom) = self.positions.iter().position(|p| p.iter().any(|c| !c.is_finite())) {
-            return Err(format!("the position of atom {atom} is not finite"));
+            return Err(format!("positions: that of atom {atom} is not finite"));
         }
         self.check_torsions()
     }
@@ -82,7 +85,11 @@ impl Complex {
         let Torsions { fixed, moving, sizes, atoms } = &self.torsions;
         let total: u64 = sizes.iter().map(|s| u64::from(*s)).sum();
         if fixed.len() != sizes.len() || moving.len() != sizes.len() || total != atoms.len() as u64 {
-            return Err("the lists of rotatable bonds do not belong together".to_owned());
+            let [fixed, moving, sizes, atoms] = [fixed.len(), moving.len(), sizes.len(), atoms.len()];
+            return Err(format!(
+                "torsion_sizes: the lists of rotatable bonds do not belong together: {sizes} torsion_sizes, of \
+                 {total} atoms in all, {fixed} torsion_fixed, {moving} torsion_moving, {atoms} torsion_atoms"
+            ));
         }
         let segment_of = self.segment_of_atoms();
         let segment = |atom: i32| usize::try_from(atom).ok().and_then(|a| segment_of.get(a)).copied();
@@ -91,8 +98,14 @@ impl Complex {
             let (moved, others) = rest.split_at(*size as usize);
             rest = others;
             let own = segment(fixed[t]);
-            if own.is_none() || segment(moving[t]) != own || moved.iter().any(|a| segment(*a) != own) {
-                return Err(format!("rotatable bond {t} has atoms that are not there or of both segments"));
+            for (name, wrong) in [
+                ("torsion_fixed", own.is_none()),
+                ("torsion_moving", segment(moving[t]) != own),
+                ("torsion_atoms", moved.iter().any(|a| segment(*a) != own)),
+            ] {
+                if wrong {
+                    return Err(format!("{name}: rotatable bond {t} has atoms that are not there or of both segments"));
+                }
             }
         }
         Ok(())

@@ -5,13 +5,15 @@ mod convolution;
 mod error;
 mod neighbors;
 mod noise;
+mod pools;
 mod structure;
 
 use pyo3::prelude::*;
 
+use command::{BuildOptions, Summary};
 use convolution::Convolution;
 use error::{AtomicaError, IndexFileError, ShardError, StructureError};
-use structure::Structure;
+use structure::{Sites, Structure};
 
 use crate::dataset::{SCHEMA_VERSION, VERSION};
 
@@ -31,16 +33,21 @@ fn atom_symbols() -> Vec<&'static str> {
 #[pymodule]
 fn _prep(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(command::run, module)?)?;
+    module.add_function(wrap_pyfunction!(command::build, module)?)?;
     module.add_function(wrap_pyfunction!(neighbors::nearest, module)?)?;
     module.add_function(wrap_pyfunction!(neighbors::pairs_within, module)?)?;
     module.add_function(wrap_pyfunction!(noise::perturb, module)?)?;
     module.add_function(wrap_pyfunction!(noise::torsion_score, module)?)?;
     module.add_function(wrap_pyfunction!(noise::rotation_table, module)?)?;
     module.add_function(wrap_pyfunction!(structure::read_structure, module)?)?;
+    module.add_function(wrap_pyfunction!(structure::read_sites, module)?)?;
     module.add_class::<Convolution>()?;
     module.add_function(wrap_pyfunction!(block_symbols, module)?)?;
     module.add_function(wrap_pyfunction!(atom_symbols, module)?)?;
     module.add_class::<Structure>()?;
+    module.add_class::<Sites>()?;
+    module.add_class::<BuildOptions>()?;
+    module.add_class::<Summary>()?;
     module.add("SCHEMA_VERSION", SCHEMA_VERSION)?;
     module.add("VERSION", VERSION)?;
     module.add("AtomicaError", py.get_type::<AtomicaError>())?;

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray1, PyArray2, ToPyArray};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, ToPyArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use super::error::to_python;
+use crate::interface::{Role, Subject};
 use crate::read::{self, Ids, Strictness};
-use crate::structure::{self, Name, Repaired, Residue};
+use crate::structure::{self, Name, Repaired, Residue, Source};
 
 /// What a structure is read from.
 #[derive(FromPyObject)]
@@ -21,7 +22,8 @@ pub(super) enum Input {
     Path(PathBuf),
 }
 
-/// The first model of a structure file after the choice of alternate locations. Made by `read_structure`.
+/// The first model of a structure file after the choice of alternate locations. Made by `read_structure`; the one of
+/// `Sites` has all models and all alternate locations.
 ///
 /// `len()` is the number of atoms. The properties are columns with one entry per atom; each is made anew when it is
 /// asked for, so keep what is used twice.
@@ -38,7 +40,7 @@ type TextColumn<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Structure {
     /// A value of every residue, repeated for its atoms.
-    fn spread<T: Copy>(&self, value: impl Fn(&Residue) -> T) -> Vec<T> {
+    fn spread<T: Copy>(&self, mut value: impl FnMut(&Residue) -> T) -> Vec<T> {
         let mut column = Vec::with_capacity(self.structure.positions.len());
         for residue in &self.structure.residues {
             column.resize(residue.end, value(residue));
@@ -130,6 +132,14 @@ impl Structure {
         self.spread(|residue| residue.hetero).into_pyarray(py)
     }
 
+    /// Whether the residue is an amino acid or a nucleotide of a polymer, as interfaces take it, `[N]` bool.
+    #[getter]
+    fn polymer<'py>(&self, py: Python<'py>) -> Column<'py, bool> {
+        let subject = Subject::new(Source { structure: self.structure.clone(), sha256: String::new() });
+        let mut roles = subject.roles().iter();
+        self.spread(|_| matches!(roles.next(), Some(Role::Polymer(_)))).into_pyarray(py)
+    }
+
     /// What was mended to read it: a dict for each kind, with `kind`, `count`, and of the first one `line`, `column`
     /// (None where there is none) and `message`.
     #[getter]
@@ -176,12 +186,7 @@ pub(super) fn read_structure(
     max_decompressed: Option<u64>,
     label_ids: bool,
 ) -> PyResult<Structure> {
-    let usual = read::Options::default();
-    let options = read::Options {
-        strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
-        max_decompressed: max_decompressed.unwrap_or(usual.max_decompressed),
-        ids: if label_ids { Ids::Label } else { Ids::Author },
-    };
+    let options = options(strict, max_decompressed, label_ids);
     let (structure, sha256) = match source {
         Input::Path(path) => {
             let shown = path.to_string_lossy();
@@ -200,4 +205,76 @@ pub(super) fn read_structure(
     }
     .map_err(|error| to_python(py, &error))?;
     Ok(Structure { structure, sha256 })
+}
+
+fn options(strict: bool, max_decompressed: Option<u64>, label_ids: bool) -> read::Options {
+    let usual = read::Options::default();
+    read::Options {
+        strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
+        max_decompressed: max_decompressed.unwrap_or(usual.max_decompressed),
+        ids: if label_ids { Ids::Label } else { Ids::Author },
+    }
+}
+
+/// Every record of an atom in a structure file, in file order: all models, all alternate locations. Made by
+/// `read_sites`; `len()` is the number of records.
+#[pyclass(frozen, module = "atomica._prep")]
+pub(super) struct Sites {
+    sites: read::Sites,
+}
+
+#[pymethods]
+impl Sites {
+    fn __len__(&self) -> usize {
+        self.sites.b_factors.len()
+    }
+
+    /// The records as the atoms of a `Structure`, each under the names that `read_structure` gives its residue.
+    #[getter]
+    fn atoms(&self) -> Structure {
+        Structure { structure: self.sites.structure.clone(), sha256: None }
+    }
+
+    /// Whether a record is of the first model, `[N]` bool.
+    #[getter]
+    fn first_model<'py>(&self, py: Python<'py>) -> Column<'py, bool> {
+        self.sites.first_model.to_pyarray(py)
+    }
+
+    /// Whether a record is an alternate location, `[N]` bool.
+    #[getter]
+    fn alternate<'py>(&self, py: Python<'py>) -> Column<'py, bool> {
+        self.sites.alternate.to_pyarray(py)
+    }
+
+    /// B-factors, `[N]` float64, Å²; NaN where the file says none.
+    #[getter]
+    fn b_factor<'py>(&self, py: Python<'py>) -> Column<'py, f64> {
+        self.sites.b_factors.to_pyarray(py)
+    }
+
+    /// The bytes of the file, unpacked, with other B-factors, `[N]` float64 from -99.99 to 999.99; all else stays as it
+    /// is, byte for byte. Raises `AtomicaError` for values that do not fit.
+    fn with_b_factors<'py>(
+        &self,
+        py: Python<'py>,
+        values: PyReadonlyArray1<'py, f64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let made = self.sites.with_b_factors(&values.as_array().to_vec());
+        made.map(|bytes| PyBytes::new(py, &bytes)).map_err(|error| to_python(py, &error))
+    }
+}
+
+/// Read every record of an atom in a structure file, with its B-factor; see `read_structure`. Raises `StructureError`.
+#[pyfunction]
+#[pyo3(signature = (path, *, label_ids=false, max_decompressed=None))]
+pub(super) fn read_sites(
+    py: Python<'_>,
+    path: PathBuf,
+    label_ids: bool,
+    max_decompressed: Option<u64>,
+) -> PyResult<Sites> {
+    let (shown, options) = (path.to_string_lossy(), options(false, max_decompressed, label_ids));
+    let read = py.detach(|| read::read_sites(&path, &shown, options));
+    read.map(|sites| Sites { sites }).map_err(|error| to_python(py, &error))
 }

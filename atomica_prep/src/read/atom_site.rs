@@ -22,10 +22,11 @@ pub(super) enum Item {
     Icode,
     Occupancy,
     Model,
+    BFactor,
 }
 
 /// All columns with their names, in the order of [`Item`].
-pub(super) const ITEMS: [(Item, &str); 17] = [
+pub(super) const ITEMS: [(Item, &str); 18] = [
     (Item::X, "Cartn_x"),
     (Item::Y, "Cartn_y"),
     (Item::Z, "Cartn_z"),
@@ -43,6 +44,7 @@ pub(super) const ITEMS: [(Item, &str); 17] = [
     (Item::Icode, "pdbx_PDB_ins_code"),
     (Item::Occupancy, "occupancy"),
     (Item::Model, "pdbx_PDB_model_num"),
+    (Item::BFactor, "B_iso_or_equiv"),
 ];
 
 /// Where one of each pair will do.

@@ -137,6 +137,21 @@ impl Builder {
         Ok(Structure { repairs, ..structure })
     }
 
+    /// Atoms so far.
+    pub(super) fn atoms(&self) -> usize {
+        self.structure.positions.len()
+    }
+
+    /// All atoms as they were given, nothing joined and nothing chosen, and which of them are alternate locations.
+    pub(super) fn records(mut self, shown: &str, expected: &str) -> Result<(Structure, Vec<bool>)> {
+        let repairs = std::mem::take(&mut self.notes).finish(shown)?;
+        if self.atoms() == 0 {
+            return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
+        }
+        let alternate = (0..self.atoms()).map(|atom| self.altlocs.get(atom).is_some_and(|a| *a != 0)).collect();
+        Ok((Structure { repairs, ..self.structure }, alternate))
+    }
+
     fn settle(self) -> Structure {
         if !self.altlocs.is_empty() {
             self.choose_altlocs()

@@ -6,6 +6,7 @@ use super::atom_site::{self, Item};
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
+use super::sites::{Places, Sites};
 use super::words::{Short, Words};
 use crate::error::{quote, Error, Problem, Result};
 use crate::structure::{Name, Repair, Structure};
@@ -177,11 +178,97 @@ fn atom_site_name(tag: &[u8]) -> Option<&[u8]> {
     head.eq_ignore_ascii_case(CATEGORY).then_some(name)
 }
 
+/// What holds atoms.
+const EXPECTED: &str = "rows of _atom_site";
+
+/// An `_atom_site`, not read yet.
+enum Found<'a> {
+    /// A loop: its names, the line where it begins, and its rows.
+    Loop(Vec<Token<'a>>, u64, Tokens<'a>),
+    /// Item by item, as for a single atom, and where the last value ends.
+    Single(Vec<(&'a [u8], Token<'a>)>, usize),
+}
+
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
+    match find(text, shown)? {
+        Found::Loop(tags, line, rows) => read_loop(rows, line, &tags, Builder::new(text.len() / 90, options), shown),
+        Found::Single(items, _) => {
+            let (names, row): (Vec<&[u8]>, Vec<Token<'_>>) = items.into_iter().unzip();
+            let items: Vec<Option<Item>> = names.iter().map(|name| Item::named(name)).collect();
+            let line = row.first().map_or(0, |t| t.line);
+            let mut table = Table::new(&items, Builder::new(1, options), line, shown)?;
+            table.row(&row);
+            table.finish(shown)
+        }
+    }
+}
+
+/// The rows of all models.
+pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites> {
+    let (mut items, line, mut rows, single) = match find(text, shown)? {
+        Found::Loop(tags, line, rows) => {
+            let items = tags.iter().map(|t| atom_site_name(t.text).and_then(Item::named)).collect::<Vec<_>>();
+            (items, line, rows, None)
+        }
+        Found::Single(items, end) => {
+            let (names, row): (Vec<&[u8]>, Vec<Token<'_>>) = items.into_iter().unzip();
+            let line = row.first().map_or(0, |t| t.line);
+            (
+                names.iter().map(|name| Item::named(name)).collect(),
+                line,
+                Tokens { at: end, ..Tokens::new(text) },
+                Some(row),
+            )
+        }
+    };
+    let place = |item: Item| items.iter().position(|i| *i == Some(item));
+    let (b_factor, model, width) = (place(Item::BFactor), place(Item::Model), items.len());
+    // Without the column of models, all rows are read.
+    if let Some(item) = model.and_then(|column| items.get_mut(column)) {
+        *item = None;
+    }
+    // Places are those in the whole text.
+    let mark = text.len() - rows.text.len();
+    let names = mark + rows.at;
+    let mut table = Table::new(&items, Builder::new(text.len() / 90, options), line, shown)?;
+    let mut of_first: Option<&[u8]> = None;
+    let (mut first_model, mut b_factors) = (Vec::new(), Vec::new());
+    let (mut words, mut ends) = (Vec::new(), Vec::new());
+    let mut row: Vec<Token<'_>> = single.clone().unwrap_or_default();
+    loop {
+        if single.is_none() {
+            next_row(&mut rows, width, &mut row, shown)?;
+        }
+        if row.is_empty() {
+            break;
+        }
+        let before = table.builder.atoms();
+        table.row(&row);
+        if table.builder.atoms() > before {
+            first_model.push(given(&row, model).is_none_or(|model| *of_first.get_or_insert(model) == model));
+            let number = given(&row, b_factor).and_then(|text| fast_float2::parse::<f64, _>(text).ok());
+            b_factors.push(number.filter(|b| b.is_finite()).unwrap_or(f64::NAN));
+            if let Some(token) = b_factor.and_then(|column| row.get(column)) {
+                let begin = token.text.as_ptr().addr() - text.as_ptr().addr();
+                words.push(begin..begin + token.text.len());
+            }
+            ends.push(mark + rows.at);
+        }
+        if single.is_some() {
+            break;
+        }
+    }
+    let places = if b_factor.is_some() { Places::Words(words) } else { Places::Missing(names, ends) };
+    Ok(Sites::new(table.builder.records(shown, EXPECTED)?, first_model, b_factors, text, places))
+}
+
+/// The first `_atom_site`.
+fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
     let mut tokens = Tokens::new(text);
     let mut pending: Option<Token<'_>> = None;
     // An `_atom_site` written item by item, as for a single atom.
     let mut single: Vec<(&[u8], Token<'_>)> = Vec::new();
+    let mut end = 0;
     loop {
         let token = match pending.take() {
             Some(token) => Some(token),
@@ -201,7 +288,7 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
                 if tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
-                    return read_loop(before, token.line, &tags, Builder::new(text.len() / 90, options), shown);
+                    return Ok(Found::Loop(tags, token.line, before));
                 }
                 pending = next;
             }
@@ -211,6 +298,7 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
                     Some(value) if matches!(value.kind, Kind::Value { .. }) => {
                         if let Some(name) = atom_site_name(token.text) {
                             single.push((name, value));
+                            end = tokens.at;
                         }
                     }
                     other => {
@@ -230,13 +318,8 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
             Kind::Value { .. } => {}
         }
     }
-    if let Some((_, first)) = single.first() {
-        let items: Vec<Option<Item>> = single.iter().map(|(name, _)| Item::named(name)).collect();
-        let line = first.line;
-        let mut table = Table::new(&items, Builder::new(1, options), line, shown)?;
-        let row: Vec<Token<'_>> = single.iter().map(|(_, value)| *value).collect();
-        table.row(&row);
-        return table.finish(shown);
+    if !single.is_empty() {
+        return Ok(Found::Single(single, end));
     }
     Err(Error::NoAtoms { path: shown.to_owned(), expected: "an _atom_site table".to_owned() })
 }
@@ -260,27 +343,32 @@ fn read_loop<'a>(
             table.line(&words, tokens.line, &mut row);
             tokens.skip_line(length);
         }
-        row.clear();
-        while row.len() < width {
-            match tokens.next().map_err(|e| e.into_error(shown))? {
-                Some(token) if matches!(token.kind, Kind::Value { .. }) => row.push(token),
-                _ => break,
-            }
-        }
-        if row.len() < width {
-            break;
+        next_row(&mut tokens, width, &mut row, shown)?;
+        if row.is_empty() {
+            return table.finish(shown);
         }
         table.row(&row);
     }
-    if let Some(start) = row.first() {
-        return Err(Error::Syntax {
+}
+
+/// The values of the next row; none at the end of the table.
+fn next_row<'a>(tokens: &mut Tokens<'a>, width: usize, row: &mut Vec<Token<'a>>, shown: &str) -> Result<()> {
+    row.clear();
+    while row.len() < width {
+        match tokens.next().map_err(|e| e.into_error(shown))? {
+            Some(token) if matches!(token.kind, Kind::Value { .. }) => row.push(token),
+            _ => break,
+        }
+    }
+    match row.first() {
+        Some(start) if row.len() < width => Err(Error::Syntax {
             path: shown.to_owned(),
             line: start.line,
             column: Some(start.column),
             reason: format!("the last row of _atom_site has {} of {width} values", row.len()),
-        });
+        }),
+        _ => Ok(()),
     }
-    table.finish(shown)
 }
 
 /// Positions of the items in a row. Of a pair, the column of the wanted ids comes first.
@@ -606,7 +694,7 @@ impl<'a> Table<'a> {
     }
 
     fn finish(self, shown: &str) -> Result<Structure> {
-        self.builder.finish(shown, "rows of _atom_site")
+        self.builder.finish(shown, EXPECTED)
     }
 }
 

@@ -6,6 +6,8 @@
 //!    Result<Structure>`. It gives its residues and atoms in file order to a `Builder` (`builder.rs`), which joins what
 //!    is split and settles alternate locations; what it mends it counts with `builder.notes.repair`, what it cannot
 //!    read goes to `builder.notes.problems`, with line and columns. `pdb.rs` shows all of it.
+//!    A second function, `sites`, reads every record of all models into the same `Builder` and says where its B-factor
+//!    is written (`sites.rs`).
 //! 2. One row in `FORMATS`, and `mod mine;`. The index, `--discover`, `check`, Python and the packings `.gz` and
 //!    `.zst` follow from the row.
 //! 3. One writer in `tests/written/mod.rs`, and one line in the test `one_entry_in_all_formats` of
@@ -25,12 +27,15 @@ mod number;
 mod options;
 mod packing;
 mod pdb;
+mod sites;
 mod words;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 pub use options::{Ids, Options, Strictness};
 use packing::{load, unpacked, Packing};
+pub use sites::Sites;
 
 use crate::error::{Error, Result};
 use crate::structure::{Source, Structure};
@@ -44,12 +49,14 @@ struct Format {
     /// Has the archive's ids besides the author's.
     label_ids: bool,
     parse: fn(&[u8], &str, Options) -> Result<Structure>,
+    /// Every record, and the places of their B-factors.
+    sites: fn(&[u8], &str, Options) -> Result<Sites>,
 }
 
 const FORMATS: &[Format] = &[
-    Format { extensions: &["pdb", "ent"], text: true, label_ids: false, parse: pdb::parse },
-    Format { extensions: &["cif", "mmcif"], text: true, label_ids: true, parse: mmcif::parse },
-    Format { extensions: &["bcif"], text: false, label_ids: true, parse: bcif::parse },
+    Format { extensions: &["pdb", "ent"], text: true, label_ids: false, parse: pdb::parse, sites: pdb::sites },
+    Format { extensions: &["cif", "mmcif"], text: true, label_ids: true, parse: mmcif::parse, sites: mmcif::sites },
+    Format { extensions: &["bcif"], text: false, label_ids: true, parse: bcif::parse, sites: bcif::sites },
 ];
 
 fn kind_of(path: &Path) -> Option<(&'static Format, Packing)> {
@@ -99,7 +106,36 @@ pub fn read_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) ->
     read_as(raw, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_as(raw: &[u8], (format, packing): (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
+/// Reads every record of an atom in a structure file; `shown` is its name in messages.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_sites(path: &Path, shown: &str, options: Options) -> Result<Sites> {
+    let kind = kind_of(path).ok_or_else(|| unknown_format(shown))?;
+    let (raw, _) = load(path, shown)?;
+    (kind.0.sites)(&text_of(&raw, kind, shown, options)?, shown, options)
+}
+
+/// [`read_sites`] for the bytes of a file that would end with `extension`.
+///
+/// # Errors
+/// As [`read_bytes`].
+pub fn read_sites_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) -> Result<Sites> {
+    let kind = kind_of_extension(extension, shown)?;
+    (kind.0.sites)(&text_of(raw, kind, shown, options)?, shown, options)
+}
+
+fn read_as(raw: &[u8], kind: (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
+    (kind.0.parse)(&text_of(raw, kind, shown, options)?, shown, options)
+}
+
+/// What is to be parsed.
+fn text_of<'a>(
+    raw: &'a [u8],
+    (format, packing): (&Format, Packing),
+    shown: &str,
+    options: Options,
+) -> Result<Cow<'a, [u8]>> {
     let text = unpacked(raw, packing, options.max_decompressed, shown)?;
     if format.text && text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::EmptyFile { path: shown.to_owned() });
@@ -107,7 +143,7 @@ fn read_as(raw: &[u8], (format, packing): (&Format, Packing), shown: &str, optio
     if !format.label_ids && !options.ids.usual() {
         return Err(Error::NoLabelIds { path: shown.to_owned() });
     }
-    (format.parse)(&text, shown, options)
+    Ok(text)
 }
 
 fn kind_of_extension(extension: &str, shown: &str) -> Result<(&'static Format, Packing)> {

@@ -5,9 +5,13 @@ use memchr::memchr_iter;
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::options::Options;
+use super::sites::{Places, Sites};
 use crate::error::{quote, Problem, Result};
 use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
+
+/// What holds atoms.
+const EXPECTED: &str = "lines ATOM or HETATM";
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let mut reader = Reader::new(text.len(), options);
@@ -21,7 +25,32 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
             break;
         }
     }
-    reader.builder.finish(shown, "lines ATOM or HETATM")
+    reader.builder.finish(shown, EXPECTED)
+}
+
+/// The atom lines of all models; each model is read as if it were the first.
+pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites> {
+    let mut reader = Reader::new(text.len(), options);
+    let (mut first, mut begin) = (true, 0);
+    let (mut first_model, mut b_factors, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, whole) in (1..).zip(text.split_inclusive(|c| *c == b'\n')) {
+        let line = whole.strip_suffix(b"\n").unwrap_or(whole);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let before = reader.builder.atoms();
+        if !reader.line(line, number) {
+            reader = Reader { builder: reader.builder, ..Reader::new(0, options) };
+            reader.line(line, number);
+            first = false;
+        }
+        if reader.builder.atoms() > before {
+            let [from, to] = [60, 66].map(|column| column.min(line.len()));
+            first_model.push(first);
+            b_factors.push(line.get(from..to).and_then(decimal).unwrap_or(f64::NAN));
+            places.push((begin + from..begin + to, 60 - from));
+        }
+        begin += whole.len();
+    }
+    Ok(Sites::new(reader.builder.records(shown, EXPECTED)?, first_model, b_factors, text, Places::Columns(places)))
 }
 
 struct Reader {

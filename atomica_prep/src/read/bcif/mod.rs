@@ -12,11 +12,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use self::encoding::{decode, Values};
-use self::pack::{Decoded, Value};
+use self::pack::{Decoded, Head, Value};
 use super::atom_site::{self, Item, ITEMS};
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::notes::Notes;
 use super::options::{Ids, Options};
+use super::sites::{Places, Sites};
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
@@ -147,13 +148,54 @@ fn broken(shown: &str, place: String, reason: String) -> Error {
     Error::BinaryCif { path: shown.to_owned(), place, reason }
 }
 
+/// What holds atoms.
+const EXPECTED: &str = "rows of _atom_site";
+
 pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Structure> {
-    let whole = |reason: String| broken(shown, "the file".to_owned(), reason);
-    let category = atom_site(Value(bytes)).map_err(whole)?;
-    let Some(category) = category else {
-        return Err(Error::NoAtoms { path: shown.to_owned(), expected: "a category _atom_site".to_owned() });
-    };
-    read_table(columns(category, bytes.len(), shown, options.max_decompressed)?, options)
+    let wanted = |item: Item| item != Item::BFactor;
+    let columns = columns(category(bytes, shown)?, wanted, bytes.len(), shown, options.max_decompressed)?;
+    read_table(columns, options)?.finish(shown, EXPECTED)
+}
+
+/// The rows of all models.
+pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites> {
+    let category = category(bytes, shown)?;
+    let mut columns = columns(category, |_| true, bytes.len(), shown, options.max_decompressed)?;
+    // Without the column of models, all rows are read.
+    let (model, mut b_factors) = (columns.texts(Item::Model)?, columns.floats(Item::BFactor)?);
+    b_factors.resize(columns.rows, f64::NAN);
+    let of_first = model.rows.iter().copied().find(|m| *m >= 0);
+    let of_first = (0..columns.rows).map(|row| model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == of_first));
+    let first_model = of_first.collect();
+    let places = b_factor_place(category, bytes).map_err(|reason| broken(shown, "_atom_site".to_owned(), reason))?;
+    Ok(Sites::new(read_table(columns, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
+}
+
+/// The column of B-factors, or the head of the list of columns, to which one more is to be written.
+fn b_factor_place(category: Value<'_>, bytes: &[u8]) -> Decoded<Places> {
+    let from = |rest: &[u8]| bytes.len() - rest.len();
+    let list = category.need("columns")?;
+    let mut place = None;
+    list.each("columns", |column| -> Decoded<Option<()>> {
+        if Item::named(column.need("name")?.text("name")?) == Some(Item::BFactor) {
+            place = Some(Places::Packed(from(column.0)..from(column.end()?), Vec::new()));
+        }
+        Ok(None)
+    })?;
+    match (place, list.head()?) {
+        (Some(place), _) => Ok(place),
+        (None, (Head::Array(count), first)) => {
+            let count = u32::try_from(count + 1).map_err(|e| e.to_string())?;
+            Ok(Places::Packed(from(list.0)..from(first), [&[0xdd], count.to_be_bytes().as_slice()].concat()))
+        }
+        _ => Err("columns is no list".to_owned()),
+    }
+}
+
+fn category<'a>(bytes: &'a [u8], shown: &str) -> Result<Value<'a>> {
+    let found = atom_site(Value(bytes)).map_err(|reason| broken(shown, "the file".to_owned(), reason))?;
+    let expected = || Error::NoAtoms { path: shown.to_owned(), expected: "a category _atom_site".to_owned() };
+    found.ok_or_else(expected)
 }
 
 /// The first category `_atom_site`. Every value of the file is gone over, and once only.
@@ -171,7 +213,13 @@ fn atom_site(file: Value<'_>) -> Decoded<Option<Value<'_>>> {
     Ok(found)
 }
 
-fn columns<'a>(category: Value<'a>, limit: usize, shown: &'a str, memory: u64) -> Result<Columns<'a>> {
+fn columns<'a>(
+    category: Value<'a>,
+    wanted: impl Fn(Item) -> bool,
+    limit: usize,
+    shown: &'a str,
+    memory: u64,
+) -> Result<Columns<'a>> {
     let wrong = |reason: String| broken(shown, "_atom_site".to_owned(), reason);
     let rows = category.need("rowCount").and_then(|r| r.int("rowCount")).map_err(wrong)?;
     let rows = usize::try_from(rows).ok().filter(|r| *r <= limit / ROW_BYTES).ok_or_else(|| {
@@ -187,7 +235,7 @@ fn columns<'a>(category: Value<'a>, limit: usize, shown: &'a str, memory: u64) -
     let read = |column: Value<'a>| -> Decoded<Option<()>> {
         "_atom_site".clone_into(&mut place);
         let name = column.need("name")?.text("name")?;
-        let Some(item) = Item::named(name) else { return Ok(None) };
+        let Some(item) = Item::named(name).filter(|item| wanted(*item)) else { return Ok(None) };
         place = format!("_atom_site.{}", item.name());
         let values = decode(column.need("data")?, limit)?;
         let mask = match column.get("mask")? {
@@ -221,7 +269,7 @@ fn repair(notes: &mut Notes, kind: Repair, item: Item, row: usize, what: impl Fn
     notes.repair(kind, || Problem { line: 0, column: 0, column_end: 0, what: what() });
 }
 
-fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
+fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
     let shown = columns.shown;
     atom_site::check(|item| columns.has(item), shown, None)?;
     let rows = columns.rows;
@@ -374,7 +422,7 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Structure> {
         });
         builder.atom(name, element, position, weight, letter);
     }
-    builder.finish(shown, "rows of _atom_site")
+    Ok(builder)
 }
 
 #[cfg(test)]
