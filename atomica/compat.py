@@ -76,15 +76,30 @@ class _ModelType:
     def unknown(self, config: Settings) -> list[str]:
         """Settings that are on and that nothing here reads: what they change would be silently wrong."""
         known = {*_ENCODER, *self.needs, *self.settings, *(_EMBEDDINGS if self.embeddings else ())}
-        return [f"{name} = {value!r}" for name, value in config.items() if name not in known and _on(name, value)]
+        return [
+            f"{name} = {value!r}" for name, value in config.items() if name not in known and _on(name, value)
+        ]
 
 
 _ENCODER = (
-    *("model_type", "atom_hidden_size", "block_hidden_size", "edge_size", "n_layers", "dropout", "k_neighbors"),
-    *("global_message_passing", "bottom_global_message_passing", "fragmentation_method", "modality_embedding"),
-    *("top_max_edge_length", "attn_pad_mask"),
+    *(
+        "model_type",
+        "atom_hidden_size",
+        "block_hidden_size",
+        "edge_size",
+        "n_layers",
+        "dropout",
+        "k_neighbors",
+    ),
+    *(
+        "global_message_passing",
+        "bottom_global_message_passing",
+        "fragmentation_method",
+        "modality_embedding",
+    ),
+    *("top_max_edge_length", "attn_pad_mask", "head"),
 )
-"""Settings that are read of every model type."""
+"""Settings that are read of every model type, or only name something."""
 _EMBEDDINGS = (
     *("block_embedding_size", "block_embedding0_size", "block_embedding1_size", "num_projector_layers"),
     *("projector_hidden_size", "projector_dropout", "nonlinearity"),
@@ -92,7 +107,11 @@ _EMBEDDINGS = (
 _LOSS = ("loss_type", "focal_alpha", "focal_gamma", "pocket_embedding_size")
 _NETWORK = ("pred_dropout",)
 _NOISE = (
-    *(f"{task}_{what}" for task in ("translation", "rotation", "torsion", "atom") for what in ("noise", "weight")),
+    *(
+        f"{task}_{what}"
+        for task in ("translation", "rotation", "torsion", "atom")
+        for what in ("noise", "weight")
+    ),
     *("mask_weight", "num_masked_block_classes"),
 )
 _OFF: Mapping[str, float] = {"na_loss_weight": 1.0}
@@ -229,8 +248,10 @@ MODEL_TYPES: Mapping[str, _ModelType] = {
     "MultiLabelClassifierModel": _ModelType(("num_classes",), _multilabel, settings=_LOSS),
     "RegressionPredictor": _ModelType(heads=_regression),
     "AffinityPredictor": _ModelType(
-        ("num_affinity_pred_layers", "nonlinearity", "affinity_pred_hidden_size"), _affinity, embeddings=True,
-        settings=("affinity_pred_dropout",)
+        ("num_affinity_pred_layers", "nonlinearity", "affinity_pred_hidden_size"),
+        _affinity,
+        embeddings=True,
+        settings=("affinity_pred_dropout",),
     ),
     "MaskedNodeModel": _ModelType(("num_masked_block_classes",), _masked),
     "ProteinInterfaceModel": _ModelType(heads=_interface, nested="prot_model"),
@@ -323,9 +344,9 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
 
     path: the folder of a saved model (a run's checkpoints/best); or the original's weights, NAME.pt, with their
     settings beside them as NAME_config.json, or NAME_weights.pt with NAME_config.json, or model.pt or weights.pt with
-    config.json; or a folder that holds one such pair. config: the original's settings where they lie elsewhere. device: "auto" (CUDA if there is one),
-    "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused, since reading one runs code from it.
-    Raises DataError saying what is missing or does not fit.
+    config.json; or a folder that holds one such pair. config: the original's settings where they lie elsewhere. device:
+    "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused, since
+    reading one runs code from it. Raises DataError saying what is missing or does not fit.
     """
     weights, settings = _files(Path(path), None if config is None else Path(config))
     if settings is None:

@@ -134,7 +134,9 @@ GRAPH_FIELDS: tuple[Field, ...] = (
 OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.masked", "B", "bool", "", "its type is to be predicted; absent: the blocks of type MASK"),
     Field("block.embedding", "B,E", "float32", "", "external features, e.g. of a protein language model"),
-    Field("block.vector", "B,E", "float32", "", "external features of the complex, the same for all its blocks"),
+    Field(
+        "block.vector", "B,E", "float32", "", "external features of the complex, the same for all its blocks"
+    ),
     Field("block.embedding_0", "B,E0", "float32", "", "the same, read for blocks of segment 0 only"),
     Field("block.embedding_1", "B,E1", "float32", "", "the same, read for blocks of segment 1 only"),
 )

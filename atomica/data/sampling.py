@@ -65,6 +65,26 @@ class DataConfig:
         "files, for the blocks of segment 0 and of segment 1. model.embeddings.sizes must say the same sizes",
         path=True,
     )
+    block_labels: str | None = setting(
+        None,
+        "CSV with columns id, chain, resnum, icode and labels, a row for each residue: what heads on residues learn",
+        path=True,
+    )
+    vectors: str | None = setting(
+        None,
+        "a vector for each complex, which heads with a vector_size read: a safetensors file with a tensor [size] by id",
+        path=True,
+    )
+    keep_blocks: float = setting(
+        1.0,
+        "augmentation: each block of a training complex but global ones is kept with this probability, one of each "
+        "partner at least",
+        above=0,
+        high=1,
+    )
+    keep_whole: float = setting(
+        0.0, "of keep_blocks: share of training complexes that are left as they are", low=0, high=1
+    )
     weights: tuple[float, ...] = setting(
         (),
         "of a mixture: share of each set of `train` in an epoch, relative to the others; empty: every complex "
@@ -127,6 +147,11 @@ class DataConfig:
                 len(self.feature_files) == 2 and self.input != "complex",
                 "embeddings",
                 f"names a file for each segment, but data.input = {self.input!r} shows one alone; name one file",
+            ),
+            (
+                self.keep_whole > 0 and self.keep_blocks == 1,
+                "keep_whole",
+                "has no effect with data.keep_blocks = 1",
             ),
             (
                 self.max_item_blocks > self.batch_blocks,

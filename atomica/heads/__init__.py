@@ -50,14 +50,18 @@ BUILT_IN = (
     *("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "multilabel", "regression"),
     *("residue_binary", "residue_multiclass", "residue_regression"),
 )
-"""Kinds of this package; each is a module of the same name beside this one."""
+"""Kinds of this package; each is a module of the same name beside this one, those of residues one together."""
 
 ENCODINGS = ("atom", "block", "graph", "detail", "invariants")
 """What a head may need of an encoder, see `EncoderSettings.serves`."""
 NEEDS = (*ENCODINGS, "partners")
 TARGETS = ("labels", "block_labels", "perturbation", "masks", "none")
 
-_KINDS: Kinds[Head] = Kinds("head", {kind: f"{__name__}.{kind}" for kind in BUILT_IN}, "atomica.heads")
+_KINDS: Kinds[Head] = Kinds(
+    "head",
+    {kind: f"{__name__}.{'residue' if kind.startswith('residue') else kind}" for kind in BUILT_IN},
+    "atomica.heads",
+)
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
 
 
@@ -74,7 +78,11 @@ class NetworkConfig:
     dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
-        Problems.check(config=self)
+        Problems.check(*self.problems(), config=self)
+
+    def problems(self) -> list[tuple[bool, str, str]]:
+        """What may be wrong with keys beside each other: whether it is, the key, what to say."""
+        return []
 
     def network(self, width: int) -> nn.Sequential:
         """The network: [N, width] → [N, 1]."""
@@ -140,7 +148,7 @@ class Head(nn.Module):
         """What adds up to the loss, by name, where it is made of means over different things."""
         return {"": self.loss(output, target)}
 
-    def counts(self, target: Any, inputs: GraphInputs) -> dict[str, int]:
+    def counts(self, target: Any, inputs: GraphInputs) -> Mapping[str, float]:
         """Of how many things each of `summands` and `parts` is the mean; "" stands for those not named.
 
         A batch that is shared between devices, or worked through in parts, is put together by these numbers. Not
@@ -166,6 +174,10 @@ class Head(nn.Module):
 
     def standardise(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
         """Keep these statistics: number of rows, and float64 sums [W] of them and of their squares."""
+
+    def measured(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+        """What `metrics` are updated with: of heads without labels of complexes those that have an answer."""
+        return prediction, target
 
     def weigh(self, target: Tensor) -> None:
         """Learn how rare labels are from those of the training rows that have one, before the first step."""

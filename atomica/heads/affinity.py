@@ -36,7 +36,7 @@ class AffinityHead(RegressionHead):
         return {"readout": "block"}
 
     def __init__(self, config: AffinityConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)  # type: ignore[arg-type]
+        super().__init__(config, encoder)
         self.with_global_blocks = encoder.block_global
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,19 +16,29 @@ from atomica.heads.readout import ReadoutConfig, ReadoutHead
 from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
 
-__all__ = ["BinaryConfig", "BinaryHead"]
+__all__ = ["BinaryConfig", "BinaryHead", "YesOrNo"]
 
 
-@dataclass(frozen=True)
-class BinaryConfig(LossConfig, ReadoutConfig):
-    """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
+@dataclass(frozen=True, kw_only=True)
+class YesOrNo(LossConfig):
+    """Keys of heads that say yes or no."""
 
     positive: str = setting("1", "label value that counts as yes", shortest=1)
     negative: str = setting("", "label value that counts as no; empty: every other value")
 
     def __post_init__(self) -> None:
         same = self.positive == self.negative != ""
-        Problems.check(*self.problems(), *self.loss_problems(1), (same, "negative", "must differ from positive"), config=self)
+        Problems.check(
+            *self.problems(),
+            *self.loss_problems(1),
+            (same, "negative", "must differ from positive"),
+            config=self,
+        )
+
+
+@dataclass(frozen=True)
+class BinaryConfig(YesOrNo, ReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
 
 
 @register("binary")
@@ -38,12 +48,12 @@ class BinaryHead(ReadoutHead):
     `forward` gives logits [G]; `predict` the probability of the positive class [G].
     """
 
-    Config = BinaryConfig
+    Config: ClassVar[type] = BinaryConfig
     monitor = "auroc"
     monitor_mode = "max"
     plots = ("roc", "precision_recall", "calibration", "probabilities", "confusion", "least_probable")
 
-    def __init__(self, config: BinaryConfig, encoder: EncoderSettings) -> None:
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder, 1, config.network)
         self.weights = Weighted(config, 1)
 
@@ -58,7 +68,7 @@ class BinaryHead(ReadoutHead):
         return torch.sigmoid(output)
 
     @classmethod
-    def encode_labels(cls, config: BinaryConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def encode_labels(cls, config: YesOrNo, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → targets 0 or 1 [G] and known [G]. Raises DataError if no row is labelled yes or none no.
 
         >>> config = BinaryConfig(positive="ZN", negative="CA")

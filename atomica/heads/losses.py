@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atomica.heads import NetworkConfig
 from atomica.spec import setting
 
 __all__ = ["LossConfig", "Weighted", "class_weights", "classes_loss", "positive_weights", "yes_or_no_loss"]
@@ -22,7 +23,7 @@ WEIGHTING = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(NetworkConfig):
     """Keys of heads on classes: how the loss weighs them."""
 
     loss: str = setting(
@@ -73,7 +74,9 @@ class Weighted(nn.Module):
         self.learns = given == "balanced"
         self.some = given != "none"
         if self.some:
-            numbers = torch.ones(count) if isinstance(given, str) else torch.tensor(given, dtype=torch.float32)
+            numbers = (
+                torch.ones(count) if isinstance(given, str) else torch.tensor(given, dtype=torch.float32)
+            )
             self.register_buffer("values", numbers)
 
     def learn(self, weights: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,12 @@ from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
 
-__all__ = ["MulticlassConfig", "MulticlassHead"]
+__all__ = ["MulticlassConfig", "MulticlassHead", "OneOfSeveral", "tapering"]
 
 
 @dataclass(frozen=True)
-class MulticlassConfig(LossConfig, ReadoutConfig):
-    """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range.
+class OneOfSeveral(LossConfig):
+    """Keys of heads that say which class.
 
     The classes are listed rather than taken from the data: their number and order are part of the weights, and
     train, valid and test parts need not hold all of them.
@@ -44,6 +44,11 @@ class MulticlassConfig(LossConfig, ReadoutConfig):
         )
 
 
+@dataclass(frozen=True)
+class MulticlassConfig(OneOfSeveral, ReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range."""
+
+
 def tapering(config: NetworkConfig, width: int, out: int) -> nn.Sequential:
     """[activation, dropout, linear] × layers, the last but one half as wide: [G, width] → [G, out]."""
     between = [*[config.hidden] * (config.layers - 2), config.hidden // 2][: config.layers - 1]
@@ -57,12 +62,12 @@ class MulticlassHead(ReadoutHead):
     `forward` gives logits [G, C]; `predict` the probability of each class [G, C].
     """
 
-    Config = MulticlassConfig
+    Config: ClassVar[type] = MulticlassConfig
     monitor = "auroc"
     monitor_mode = "max"
     plots = ("confusion", "by_class", "calibration", "least_probable")
 
-    def __init__(self, config: MulticlassConfig, encoder: EncoderSettings) -> None:
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         classes = len(config.classes)
         super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
         self.weights = Weighted(config, classes)
@@ -90,7 +95,7 @@ class MulticlassHead(ReadoutHead):
         return output.softmax(dim=1)
 
     @classmethod
-    def encode_labels(cls, config: MulticlassConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def encode_labels(cls, config: OneOfSeveral, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → class indices [G], 0 where unknown, and known [G]. Raises DataError if no class is met.
 
         >>> target, known = MulticlassHead.encode_labels(MulticlassConfig(("HEM", "SF4")), ["SF4", "ATP", "HEM"])

@@ -26,9 +26,13 @@ class MultilabelConfig(LossConfig, ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "multilabel"`. Raises SpecError naming every value out of range."""
 
     classes: tuple[str, ...] = setting(
-        doc="what a complex may be, each yes or no; other words of a label mean nothing", shortest=2, distinct=True
+        doc="what a complex may be, each yes or no; other words of a label mean nothing",
+        shortest=2,
+        distinct=True,
     )
-    separator: str = setting(";", "what stands between the words of a label; a label without any of them: no to all")
+    separator: str = setting(
+        ";", "what stands between the words of a label; a label without any of them: no to all"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -64,7 +68,7 @@ class MultilabelHead(ReadoutHead):
         return {}
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(self.read(encoding, inputs))  # type: ignore[no-any-return]
+        return self.network(self.read(encoding, inputs))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         total, count = yes_or_no_loss(output, target.to(output.dtype), self.config, self.weights())

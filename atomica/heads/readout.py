@@ -19,7 +19,7 @@ from atomica.heads import Head, NetworkConfig
 from atomica.keys import EDGE_TYPES
 from atomica.nn.encoding import ACTIVATIONS, DetailedEncoding, EncoderSettings, Encoding
 from atomica.nn.representations import POOLS, Representation, block_invariants, pooled
-from atomica.spec import Problems, setting
+from atomica.spec import setting
 
 __all__ = ["BlockReadoutConfig", "ReadoutConfig", "ReadoutHead", "Standardised", "chosen", "read", "width_of"]
 
@@ -59,11 +59,7 @@ class ReadoutConfig(NetworkConfig):
         low=0,
     )
 
-    def __post_init__(self) -> None:
-        Problems.check(*self.problems(), config=self)
-
     def problems(self) -> list[tuple[bool, str, str]]:
-        """What may be wrong with the keys of the readout: whether it is, the key, what to say."""
         graph = self.readout == "graph" and self.over != "complex"
         return [(graph, "over", 'has no effect: the readout "graph" is of the whole complex')]
 

@@ -36,14 +36,14 @@ class RegressionHead(ReadoutHead):
     baseline = "contacts"
     plots = ("scatter", "errors", "largest_errors")
 
-    def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder, 1, config.network)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(output, target.to(output.dtype))
 
     @classmethod
-    def encode_labels(cls, config: RegressionConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def encode_labels(cls, config: Any, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → float32 targets [G], 0 where unknown, and known [G]. Raises DataError if none is a number.
 
         >>> target, known = RegressionHead.encode_labels(RegressionConfig(), ["6.5", "n/a", None, "1e-1"])

@@ -1,8 +1,8 @@
 """A label for each block: residues, nucleotides, fragments; yes or no, a class, or a number.
 
-The same networks, losses and metrics as of complexes, on what is read of each block. Outputs have a row for each block of
-the batch, targets too: `data.block_labels` says where labels come from. Global blocks, and blocks without a label, count
-nowhere. Shapes: B blocks, L of them with a label, C classes.
+The same networks, losses and metrics as of complexes, on what is read of each block. Outputs have a row for each block
+of the batch, targets too: `data.block_labels` says where labels come from. Global blocks, and blocks without a label,
+count nowhere. Shapes: B blocks, L of them with a label, C classes.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import Head, register
-from atomica.heads.binary import BinaryConfig, BinaryHead
-from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
-from atomica.heads.readout import BLOCK_READOUTS, BlockReadoutConfig
-from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.heads.binary import BinaryHead, YesOrNo
+from atomica.heads.multiclass import MulticlassHead, OneOfSeveral
+from atomica.heads.readout import BlockReadoutConfig
+from atomica.heads.regression import RegressionHead
 from atomica.nn.encoding import EncoderSettings
-from atomica.spec import setting
 
 __all__ = [
     "BlockHead",
@@ -45,6 +43,7 @@ class BlockHead(Head):
     """What heads on blocks share; the class beside it is of the same question about complexes."""
 
     targets = "block_labels"
+    baseline = "neighbours"
 
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
@@ -58,6 +57,10 @@ class BlockHead(Head):
             return output.sum() * 0.0
         return super().loss(output[known], target[known])
 
+    def measured(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        known = known_of(target)
+        return prediction[known], target[known]
+
     def counts(self, target: Any, inputs: GraphInputs) -> dict[str, Any]:
         return {"": self.amount(target[known_of(target)])}
 
@@ -65,6 +68,38 @@ class BlockHead(Head):
         raise DataError("labels are of blocks; leave out blocks instead of complexes")
 
 
-class _Blocks(BlockReadoutConfig):
-    """The keys of a head on complexes that one on blocks does not have, as they are for it."""
+@dataclass(frozen=True)
+class ResidueBinaryConfig(YesOrNo, BlockReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "residue_binary"`. Raises SpecError naming every value out of range."""
 
+
+@dataclass(frozen=True)
+class ResidueMulticlassConfig(OneOfSeveral, BlockReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "residue_multiclass"`. Raises SpecError as the others."""
+
+
+@dataclass(frozen=True)
+class ResidueRegressionConfig(BlockReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "residue_regression"`. Raises SpecError as the others."""
+
+
+@register("residue_binary")
+class ResidueBinaryHead(BlockHead, BinaryHead):
+    """Yes or no for each block; loss: binary cross-entropy over the blocks that have a label."""
+
+    Config = ResidueBinaryConfig
+    monitor = "auprc"
+
+
+@register("residue_multiclass")
+class ResidueMulticlassHead(BlockHead, MulticlassHead):
+    """One of several classes for each block; loss: cross-entropy over the blocks that have a label."""
+
+    Config = ResidueMulticlassConfig
+
+
+@register("residue_regression")
+class ResidueRegressionHead(BlockHead, RegressionHead):
+    """A number for each block; loss: mean squared error over the blocks that have a label."""
+
+    Config = ResidueRegressionConfig

@@ -257,7 +257,7 @@ class Model(nn.Module):
 
     def counts(
         self, inputs: GraphInputs, targets: Mapping[str, Any], known: Mapping[str, Tensor]
-    ) -> dict[str, dict[str, int]]:
+    ) -> dict[str, Mapping[str, float]]:
         """Of how many things each part of each head's loss is the mean, see `Head.counts`."""
         return {
             name: {"": self.head(name).amount(targets[name][known[name]])}

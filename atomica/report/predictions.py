@@ -27,7 +27,7 @@ Integers = npt.NDArray[np.int64]
 FORMS = {
     "yes-no": "a probability of yes [N], answers 0 or 1",
     "classes": "a probability per class [N, C], answers are class indices",
-    "questions": "a probability of yes to each question [N, C], answers 0 or 1 [N, C]",
+    "labels": "a probability of yes to each question [N, C], answers 0 or 1 [N, C]",
     "numbers": "a number [N] for each answer that is a number",
 }
 """Forms of answers that a plot may be of."""
@@ -61,10 +61,14 @@ class Answers:
     def fit(self, form: str) -> bool:
         """Whether they are of a form, see `FORMS`."""
         if form == "classes":
-            return self.predicted.ndim == 2 and self.targets.ndim == 1 and np.issubdtype(self.targets.dtype, np.integer)
+            return (
+                self.predicted.ndim == 2
+                and self.targets.ndim == 1
+                and np.issubdtype(self.targets.dtype, np.integer)
+            )
         if form == "yes-no":
             return is_binary(self.targets, self.predicted)
-        return self.predicted.shape == self.targets.shape and self.predicted.ndim == 1 + (form == "questions")
+        return self.predicted.shape == self.targets.shape and self.predicted.ndim == 1 + (form == "labels")
 
     @property
     def labels(self) -> Integers:
@@ -340,7 +344,7 @@ def _by_class(page: Page, answers: Answers) -> None:
     )
 
 
-@plot("by_question", "how often each is a yes, areas under its curves, recall and precision at 0.5", "questions")
+@plot("by_question", "how often each is a yes, areas under its curves, recall and precision at 0.5", "labels")
 def _by_question(page: Page, answers: Answers) -> None:
     rows = []
     for index, name in enumerate(answers.names):
@@ -349,7 +353,9 @@ def _by_question(page: Page, answers: Answers) -> None:
         true = int(labels.sum())
         recall, precision = (hits / n if n else math.nan for n in (true, int(said.sum())))
         shown = [auroc(labels, scores), auprc(labels, scores), recall, precision]
-        rows.append([name, str(true), str(int(said.sum())), *("–" if math.isnan(x) else f"{x:.3f}" for x in shown)])
+        rows.append(
+            [name, str(true), str(int(said.sum())), *("–" if math.isnan(x) else f"{x:.3f}" for x in shown)]
+        )
     columns = ["question", "yes", "predicted", "AUROC", "AUPRC", "recall at 0.5", "precision at 0.5"]
     page.small_table(columns, rows, f"Each question alone, for {len(answers.ids)} complexes")
 

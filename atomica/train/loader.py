@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from atomica.data import graph as graphs
 from atomica.data import noise
 from atomica.data.features import BlockFeatures
 from atomica.data.inputs import GraphInputs
+from atomica.data.labels import BlockTargets, ComplexVectors
 from atomica.data.noise import NoiseConfig
+from atomica.data.record import Record
 from atomica.data.sampling import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
 from atomica.data.transfer import moved
 from atomica.model.model import Model
@@ -27,6 +29,9 @@ __all__ = ["FIXED", "Batch", "Draws", "Part"]
 
 FIXED = 2**32 - 1
 """The epoch that noise of validation and test complexes is drawn for, so that it does not change between epochs."""
+
+BLOCKS = 1
+"""Tells the random numbers that leave out blocks from those of noise."""
 
 
 Draws = npt.NDArray[np.int64]
@@ -48,7 +53,7 @@ class Batch:
     targets: Mapping[str, Any]
     known: Mapping[str, Tensor]
     rows: Mapping[str, Tensor]
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, float]]
     unperturbed: int | None = None
 
     @property
@@ -64,7 +69,8 @@ class Part:
     targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
     the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
     drawn. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
-    features: external features of blocks, for a model that reads them.
+    features: external features of blocks, for a model that reads them; vectors: of complexes, for heads that do.
+    block_targets: labels of blocks, by head. keep_blocks, keep_whole: how blocks of complexes are left out at random.
     """
 
     rows: Rows
@@ -80,6 +86,10 @@ class Part:
     noise: NoiseConfig | None = None
     max_blocks: int | None = None
     features: BlockFeatures | None = None
+    vectors: ComplexVectors | None = None
+    block_targets: Mapping[str, BlockTargets] = field(default_factory=dict)
+    keep_blocks: float = 1.0
+    keep_whole: float = 0.0
 
     def plan(self) -> list[Draws]:
         """Batches that hold every row once, in row order."""
@@ -126,6 +136,9 @@ class Part:
         unperturbed = None
         records = [dataset[row] for row in rows]
         seen = [record.view(self.input) for record in records]
+        kept = np.arange(sum(len(record.block_types) for record in seen))
+        if self.keep_blocks < 1:
+            seen, kept = self._sampled(seen, noise.seeds(self.seed, epoch, rows + times * len(dataset)))
         made = None
         if self.noise is None and self.max_blocks is None:
             graph = graphs.batch(seen, **self.graph_options)
@@ -148,10 +161,17 @@ class Part:
         if self.features is not None:
             frames = model.config.embeddings.frames
             for name, values in zip(frames, self.features.rows(records, self.input), strict=True):
+                values = values[kept if made is None else kept[made.kept_blocks]]
                 if made is not None:
-                    values = values[made.kept_blocks]
                     values[made.masked] = 0.0  # they would tell what is hidden
                 graph.nodes[keys.BLOCK].data[name] = torch.from_numpy(values)
+        kept = kept if made is None else kept[made.kept_blocks]
+        for name, labels in self.block_targets.items():
+            targets[name] = labels.values[torch.from_numpy(labels.rows(positions)[kept])]
+        if self.vectors is not None:
+            each = graph.batch_num_nodes(keys.BLOCK)
+            own = torch.from_numpy(self.vectors.rows([record.id for record in records]))
+            graph.nodes[keys.BLOCK].data["vector"] = own.repeat_interleave(each, dim=0)
         known = {name: known[index] for name, known in self.known.items()}
         prepared = model.prepare(graph, targets).planned()
         device = next(model.parameters()).device
@@ -165,6 +185,24 @@ class Part:
             counts=model.counts(prepared, targets, known),
             unperturbed=unperturbed,
         )
+
+    def _sampled(
+        self, seen: Sequence[Record], seeds: npt.NDArray[np.uint64]
+    ) -> tuple[list[Record], npt.NDArray[np.int64]]:
+        """Complexes with some of their blocks, and which these are of all, counted over all complexes."""
+        found, kept, first = [], [], 0
+        for record, seed in zip(seen, seeds.tolist(), strict=True):
+            generator = np.random.default_rng([seed, BLOCKS])
+            share = 1.0 if generator.random() < self.keep_whole else self.keep_blocks
+            one, own = (
+                (record, np.ones(len(record.block_types), bool))
+                if share == 1
+                else record.sampled(share, generator)
+            )
+            found.append(one)
+            kept.append(first + np.flatnonzero(own))
+            first += len(own)
+        return found, np.concatenate(kept)
 
     def batches(
         self, jobs: Iterable[tuple[Sequence[Draws], int]], model: Model

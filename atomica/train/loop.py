@@ -123,6 +123,9 @@ class Trainer:
         if resume is None:
             for name, target in self.train.targets.items():
                 self.model.head(name).weigh(target[self.train.known[name]])
+            for name, labels in self.train.block_targets.items():
+                head = self.model.head(name)
+                head.weigh(head.measured(labels.values, labels.values)[1])
         if resume is None and self.model.standardise(self._looks, self.ranks.gather) and self.stepper.average:
             self.stepper.averaged.load_state_dict(self.model.state_dict())
         # From here on batches are prepared, also those of the next epoch while this one is validated.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Agreement", "Step", "Stepper", "numbers_of", "split"]
 
-Counts = dict[str, dict[str, int]]
+Counts = dict[str, dict[str, float]]
 
 
 def split(
@@ -212,7 +212,7 @@ class Stepper:
         }
 
 
-def _add(sums: Counts, more: Mapping[str, Mapping[str, int]]) -> None:
+def _add(sums: Counts, more: Mapping[str, Mapping[str, float]]) -> None:
     for head, parts in more.items():
         entry = sums.setdefault(head, {})
         for part, count in parts.items():

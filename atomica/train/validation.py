@@ -30,15 +30,16 @@ def predict(
 ) -> tuple[dict[str, Tensor], float, dict[str, float]]:
     """Predictions for the rows of `part`, in order; the loss; the heads' metrics.
 
-    Predictions are those of heads with labels, for all rows, labelled or not. The loss of a head is the mean over
-    the complexes it has targets for; a head without any has no metrics. Metric names are those of the head, with
-    `HEAD/` in front if there are several heads. Noise, if any, is the same in every call. Ranks share the batches, and
-    all get the result.
+    Predictions are those of heads with labels, for all rows, labelled or not, and of heads on blocks for all blocks. The
+    loss of a head is the mean over the complexes it has targets for; a head without any has no metrics. Metric names
+    are those of the head, with `HEAD/` in front if there are several heads. Noise, if any, is the same in every call.
+    Ranks share the batches, and all get the result.
     """
     device = next(model.parameters()).device
     metrics = {name: model.head(name).metrics().to(device) for name in model.heads}
     labelled = [name for name in model.heads if model.head(name).targets == "labels"]
-    plan, found = part.plan(), _Found(labelled)
+    on_blocks = [name for name in model.heads if model.head(name).targets == "block_labels"]
+    plan, found = part.plan(), _Found(labelled, on_blocks)
     rounds = -(-len(plan) // ranks.size)
     own = plan[ranks.rank :: ranks.size]
     model.eval()
@@ -51,6 +52,7 @@ def predict(
     means = means_of(merged(ranks.gather(found.sums)), model)
     measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
     predictions = {name: ranks.rows(len(part.rows), found.rows[name]) for name in labelled}
+    blocks = {name: _joined(ranks.gather(own)) for name, own in found.blocks.items()}
     if ranks.size > 1:
         measured |= _measure_all(model, part, predictions, metrics)
     several = len(metrics) > 1
@@ -61,14 +63,15 @@ def predict(
         for name, metric in collection.items()
     }
     loss = means.pop("loss", math.nan)
-    return predictions, loss, {**means, **values}
+    return {**predictions, **blocks}, loss, {**means, **values}
 
 
 class _Found:
     """What a rank finds in its batches: predictions by row, sums of losses, the heads whose metrics saw something."""
 
-    def __init__(self, labelled: Sequence[str]) -> None:
+    def __init__(self, labelled: Sequence[str], on_blocks: Sequence[str]) -> None:
         self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in labelled}
+        self.blocks: dict[str, dict[str, Any]] = {name: {} for name in on_blocks}
         self.sums: Sums = {}
         self.measured: set[str] = set()
 
@@ -88,9 +91,22 @@ class _Found:
                     continue
             if name in batch.rows and target is not None:
                 predicted, target = predicted[batch.rows[name]], target[batch.rows[name]]
+            if head.targets == "block_labels":
+                each = torch.bincount(batch.graph.graph_of_block, minlength=len(draws)).tolist()
+                self.blocks[name] |= {
+                    str(row): one.tolist()
+                    for row, one in zip(draws.tolist(), predicted.split(each), strict=True)
+                }
+                predicted, target = head.measured(predicted, target)
             if not isinstance(target, Tensor) or len(target):
                 metrics[name].update(predicted, target)
                 self.measured.add(name)
+
+
+def _joined(found: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Predictions for the blocks of each row, by its number on each rank, as one tensor in the order of rows."""
+    rows = {int(row): values for one in found for row, values in one.items()}
+    return torch.tensor([value for _, values in sorted(rows.items()) for value in values])
 
 
 def _measure_all(

@@ -13,11 +13,13 @@ from torch import Tensor
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture, open_dataset
 from atomica.data.features import BlockFeatures
+from atomica.data.labels import BlockLabels, BlockTargets, ComplexVectors, residues
 from atomica.data.record import PARTS
 from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
 from atomica.errors import AtomicaError, DataError
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
-from atomica.spec import Issues
+from atomica.keys import GLOBAL_BLOCK
+from atomica.spec import Issues, KeyPath
 from atomica.train.loader import Part
 
 __all__ = ["make_parts", "open_data", "open_features"]
@@ -155,6 +157,9 @@ def make_parts(
         labels = _encode_labels(checked, rows, issues)
         if labels is None:
             continue
+        of_blocks = _block_targets(checked, labels.rows, issues)
+        if of_blocks is None:
+            continue
         rows, texts[name] = labels.rows, labels.texts
         if not len(rows):
             issues.add(
@@ -179,6 +184,10 @@ def make_parts(
             noise=checked.noise if noisy else None,
             max_blocks=checked.data.max_item_blocks if rows.cropped else None,
             features=features,
+            vectors=_open_vectors(checked, rows, issues),
+            block_targets=of_blocks,
+            keep_blocks=checked.data.keep_blocks if name == "train" else 1.0,
+            keep_whole=checked.data.keep_whole,
         )
     return parts, texts
 
@@ -243,6 +252,66 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
         {name: mask[kept] for name, mask in known.items()},
         {name: [column[i] for i in kept.tolist()] for name, column in texts.items()},
     )
+
+
+def _block_targets(checked: Spec, rows: Rows, issues: Issues) -> dict[str, BlockTargets] | None:
+    """Labels of the blocks of all rows, by head that learns from them; None, and issues added, if they are wrong."""
+    heads = [(index, head) for index, head in enumerate(checked.heads) if head.cls.targets == "block_labels"]
+    path = checked.data.block_labels
+    if not heads or path is None:
+        why = (
+            "a head of kind residue_… learns from them: name the file"
+            if heads
+            else "has no effect: no head learns from it"
+        )
+        if bool(heads) != (path is not None):
+            issues.add(("data", "block_labels"), why, value=path is not None)
+            return None
+        return {}
+    found: dict[str, BlockTargets] = {}
+    path_: KeyPath = ("data", "block_labels")
+    try:
+        labels = BlockLabels(path)
+        records = [rows.dataset[row].view(checked.data.input) for row in rows.rows]
+        counts_ = [len(record.block_types) for record in records]
+        ordinary = np.concatenate([record.block_types != GLOBAL_BLOCK for record in records])
+        ids = [record.id for record in records for _ in record.block_types]
+        named = [residue for record in records for residue in residues(record)]
+        for index, head in heads:
+            texts = [text for record in records for text in labels.texts(record, head.common.label)]
+            path_ = ("head", index, "kind")
+            target, known = head.cls.encode_labels(head.config, texts)
+            none = torch.tensor(torch.nan if target.is_floating_point() else -1, dtype=target.dtype)
+            values = torch.where(known, target, none)
+            found[head.name] = BlockTargets(values, np.cumsum(counts_), ids, named, texts, ordinary)
+    except DataError as error:
+        issues.add(path_, f"{rows.part} blocks: {error}", value=path_ in issues.source)
+        return None
+    return found
+
+
+def _open_vectors(checked: Spec, rows: Rows, issues: Issues) -> ComplexVectors | None:
+    """The external vectors of complexes; an issue if heads ask for others, or for none."""
+    sizes = {getattr(head.config, "vector_size", 0) for head in checked.heads} - {0}
+    path = checked.data.vectors
+    if not sizes and path is None:
+        return None
+    if path is None or len(sizes) != 1:
+        why = (
+            "has no effect: no head has a vector_size"
+            if not sizes
+            else f"heads read vectors of {' and '.join(map(str, sorted(sizes)))} numbers: name one file that has them"
+        )
+        issues.add(("data", "vectors"), why, value=path is not None)
+        return None
+    try:
+        vectors = ComplexVectors(path)
+    except DataError as error:
+        issues.add(("data", "vectors"), str(error), value=False)
+        return None
+    if problem := vectors.problem(rows.ids, *sizes):
+        issues.add(("data", "vectors"), f"{rows.part}: {problem}", value=False)
+    return vectors
 
 
 def _classes(

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from atomica.console import Journal
+from atomica.data.labels import BlockTargets
 from atomica.data.sampling import Rows
 from atomica.evaluation import baseline
 from atomica.evaluation.baseline import Baseline
 from atomica.evaluation.results import Answers, Evaluation, assess, tell
 from atomica.evaluation.statistics import form_of, numbered
+from atomica.heads.residue import known_of
 from atomica.jobs.train.assembly import Assembled
 from atomica.jobs.train.overview import MIB, known_texts, peak_memory
 from atomica.jobs.train.spec import HeadSpec
@@ -41,15 +45,16 @@ def evaluate(
         loss=loss,
         metrics=metrics,
         heads=[head.name for head in job.spec.heads],
-        labelled=sum(head.labelled for head in job.spec.heads),
+        labelled=sum(head.labelled or head.name in test.block_targets for head in job.spec.heads),
     )
     for head in job.spec.heads:
         own, title = evaluation.own(head.name), f"test    head {head.name}"
-        if not head.labelled:
+        on_blocks = head.name in test.block_targets
+        if not head.labelled and not on_blocks:
             evaluation.add(head.name, head.common.kind)
             journal.say(tell(title, {}, own, ""))
             continue
-        answers = _answers(job, head, predictions[head.name])
+        answers = (_of_blocks if on_blocks else _answers)(job, head, predictions[head.name])
         entry: dict[str, Any] = {
             "label": head.common.label,
             "config": asdict(head.config),
@@ -57,13 +62,14 @@ def evaluate(
         }
         if not entry["complexes"]:
             evaluation.add(head.name, head.common.kind, **entry)
-            journal.say(f"{title}: not evaluated, the test complexes have no {head.common.label}")
+            of = "blocks of the test complexes" if on_blocks else "test complexes"
+            journal.say(f"{title}: not evaluated, the {of} have no {head.common.label}")
             continue
         judged = outcome.monitor.rpartition("/")[2] if head is job.spec.heads[0] else head.cls.monitor
         classes = getattr(head.config, "classes", ())
         measures = job.model.head(head.name).metrics()
         entry |= assess(answers, measures, judged=judged, seed=seed, classes=classes)
-        if answers.form == "yes-no":
+        if answers.form == "yes-no" and not on_blocks:
             entry["classes"] = {
                 name: dict(sorted(Counter(str(text) for text in found).items()))
                 for name, found in known_texts(job, head.name).items()
@@ -93,6 +99,52 @@ def _answers(job: Assembled, head: HeadSpec, predicted: Tensor) -> Answers:
         clusters=part.rows.clusters(job.spec.data.cluster),
     )
     return Answers(**{**vars(answers), "baselines": _baselines(job, head, answers)})
+
+
+def _of_blocks(job: Assembled, head: HeadSpec, predicted: Tensor) -> Answers:
+    """The same of a head on blocks, for all but global ones, which are named by complex and residue."""
+    train, test = (job.parts[part].block_targets[head.name] for part in ("train", "test"))
+    rows, column = job.parts["test"].rows, job.spec.data.cluster
+
+    def known(labels: BlockTargets) -> tuple[Any, Any]:
+        own = labels.values[torch.from_numpy(labels.ordinary)]
+        return own.numpy(), known_of(own).numpy()
+
+    kept = np.flatnonzero(test.ordinary).tolist()
+    target, there = known(test)
+    of_row = np.repeat(np.arange(len(rows)), np.diff(test.ends, prepend=0))[test.ordinary]
+    clusters = rows.clusters(column)
+    answers = Answers(
+        [" ".join([test.ids[i], *residue_name(test.residues[i])]) for i in kept],
+        [test.texts[i] for i in kept],
+        target,
+        there,
+        predicted.double().numpy()[test.ordinary],
+        clusters=[(rows.ids if clusters is None else clusters)[row] for row in of_row.tolist()],
+    )
+    form = form_of(target[there], answers.predicted[there]) if there.any() else ""
+    if not form:
+        return answers
+    learnt, usable = known(train)
+    found = baseline.answer(
+        head.cls.baseline,
+        form,
+        job.parts["train"].rows,
+        learnt,
+        rows,
+        input=job.spec.data.input,
+        classes=answers.predicted.shape[1] if form == "classes" else 2,
+        learnt=usable,
+        groups=_groups(job.parts["train"].rows, column),
+        seed=job.spec.run.seed,
+    )
+    return Answers(**{**vars(answers), "baselines": found})
+
+
+def residue_name(residue: tuple[str, int, str]) -> tuple[str, str]:
+    """Chain, and number with insertion code, as an id shows them."""
+    chain, number, code = residue
+    return chain, f"{number}{code}"
 
 
 def _baselines(job: Assembled, head: HeadSpec, answers: Answers) -> list[Baseline]:

@@ -32,7 +32,10 @@ class HeadConfig:
 
     kind: str = setting(doc="which head: a registered name")
     name: str = setting("", "name in metrics and predictions; empty: the kind")
-    label: str = setting("label", "label or metadata column of the data that holds the answer")
+    label: str = setting(
+        "label",
+        "label or metadata column of the data that holds the answer; of heads on residues, of data.block_labels",
+    )
     weight: float = setting(1.0, "share in the total loss", above=0)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class HeadSpec:
     def table(self) -> dict[str, Any]:
         """All its settings, as a table of a TOML file."""
         common = asdict(self.common)
-        if not self.labelled:
+        if not self.labelled and self.cls.targets != "block_labels":
             del common["label"]
         return {**common, "name": self.name, **asdict(self.config)}
 
@@ -122,7 +125,10 @@ class Spec:
 
 
 FREE = (
-    *(f"data.{key}" for key in ("train", "valid", "test", "embeddings", "loader_threads")),
+    *(
+        f"data.{key}"
+        for key in ("train", "valid", "test", "embeddings", "block_labels", "vectors", "loader_threads")
+    ),
     "model.force",
     "train.epochs",
     "train.patience",
@@ -278,7 +284,11 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
                 f"needs both partners, but data.input = {checked.data.input!r} shows one alone; "
                 'use input = "complex"',
             )
-        if not head.labelled and ("head", index, "label") in issues.source:
+        if (
+            not head.labelled
+            and head.cls.targets != "block_labels"
+            and ("head", index, "label") in issues.source
+        ):
             issues.add(
                 ("head", index, "label"), f"has no effect: a head of kind {head.common.kind!r} reads no label"
             )
