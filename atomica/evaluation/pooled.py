@@ -17,14 +17,14 @@ import numpy as np
 
 from atomica.errors import DataError
 from atomica.evaluation.baseline import Baseline
-from atomica.evaluation.results import Answers
+from atomica.evaluation.results import PREDICTED, Answers
 from atomica.evaluation.statistics import MEASURES, Floats, form_of
 
 __all__ = ["WEIGHTS", "Predictions", "blend_weight", "ensemble", "joined", "read_predictions", "spread"]
 
 VALUES = ("probability", "prediction")
 """Columns that may hold what a model says."""
-OTHERS = ("id", "label", "cluster", "spread")
+OTHERS = ("id", "label", "cluster", "spread", PREDICTED)
 """Columns that are not what a baseline says."""
 WEIGHTS = tuple(index / 20 for index in range(21))
 """Weights of a blend that are tried."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from atomica.evaluation.statistics import (
     intervals,
     monotony,
     numbered,
+    undefined,
 )
 from atomica.files import EVALUATION, PREDICTIONS, write_json, write_text
 
@@ -30,6 +32,7 @@ __all__ = [
     "Answers",
     "Evaluation",
     "assess",
+    "class_names",
     "format_comparison",
     "measured",
     "predictions_csv",
@@ -44,6 +47,7 @@ class Answers:
 
     ids, texts [N]: names and labels as the data have them; target [N] or [N, C], and where it is known [N]; predicted
     [N] or [N, C]. baselines: what they say of the same. clusters [N]: name of the cluster of each, if that is known.
+    classes: names of the classes, see `class_names`.
     """
 
     ids: Sequence[str]
@@ -53,6 +57,7 @@ class Answers:
     predicted: npt.NDArray[np.float64]
     baselines: Sequence[Baseline] = ()
     clusters: Sequence[str] | None = None
+    classes: Sequence[str] = ()
 
     @property
     def form(self) -> str:
@@ -65,9 +70,47 @@ class Answers:
             ("id", self.ids),
             ("label", [text or "" for text in self.texts]),
             ("probability" if self.form == "yes-no" else "prediction", cells(self.predicted)),
+            *self._classes(),
             *((one.name, cells(one.predicted)) for one in self.baselines),
             *([] if self.clusters is None else [("cluster", self.clusters)]),
         ]
+
+    def _classes(self) -> list[tuple[str, Sequence[Any]]]:
+        """The predicted class by name, and of several classes the probability of each under its name."""
+        form = self.form
+        if form == "yes-no" and len(self.classes) == 2:
+            return [(PREDICTED, [self.classes[one >= 0.5] for one in self.predicted.tolist()])]
+        if form not in ("classes", "labels") or len(self.classes) != self.predicted.shape[1]:
+            return []
+        taken = {
+            "id",
+            "label",
+            "prediction",
+            PREDICTED,
+            "cluster",
+            "spread",
+            *(one.name for one in self.baselines),
+        }
+        each = [
+            (f"P({name})" if name in taken else name, self.predicted[:, index].tolist())
+            for index, name in enumerate(self.classes)
+        ]
+        if form == "labels":
+            return each
+        return [(PREDICTED, [self.classes[index] for index in self.predicted.argmax(axis=1)]), *each]
+
+
+PREDICTED = "predicted"
+"""Column with the name of the predicted class."""
+
+
+def class_names(config: Any) -> list[str]:
+    """Names of the classes that a head with these settings answers with, no before yes; none of other heads."""
+    if hasattr(config, "classes"):
+        return [str(name) for name in config.classes]
+    if getattr(config, "positive", ""):
+        return [str(getattr(config, "negative", "") or f"not {config.positive}"), str(config.positive)]
+    return []
 
 
 def cells(predicted: npt.NDArray[np.float64]) -> list[Any]:
@@ -82,11 +125,13 @@ def cells(predicted: npt.NDArray[np.float64]) -> list[Any]:
 
 
 def measured(metrics: Any, answers: Answers) -> dict[str, float]:
-    """A head's metrics by name. metrics: a `torchmetrics.MetricCollection`."""
+    """A head's metrics by name, NaN where undefined. metrics: a `torchmetrics.MetricCollection`."""
     metrics.reset()
     predicted = torch.from_numpy(answers.predicted[answers.known]).float()
-    metrics.update(predicted, torch.from_numpy(answers.target[answers.known]))
-    return {name: float(value) for name, value in metrics.compute().items()}
+    target = answers.target[answers.known]
+    metrics.update(predicted, torch.from_numpy(target))
+    unknown = undefined(target, predicted.numpy())
+    return {name: math.nan if name in unknown else float(one) for name, one in metrics.compute().items()}
 
 
 def singles(values: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -28,6 +28,7 @@ __all__ = [
     "monotony",
     "numbered",
     "resamplings",
+    "undefined",
 ]
 
 
@@ -165,6 +166,26 @@ def form_of(targets: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> str:
     if predictions.ndim == 2 and targets.shape == predictions.shape and np.isin(targets, (0, 1)).all():
         return "labels"
     return "numbers" if targets.shape == predictions.shape == (len(targets),) and not whole else ""
+
+
+def undefined(targets: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> frozenset[str]:
+    """Names of metrics that mean nothing for these targets and predictions, whatever number a library gives for them.
+
+    >>> sorted(undefined(np.array([1, 1]), np.array([0.2, 0.9])))
+    ['auprc', 'auroc', 'mcc']
+    >>> sorted(undefined(np.array([5.0, 5.0]), np.array([4.0, 6.0])))
+    ['pearson', 'r2', 'spearman']
+    """
+    if targets.ndim != 1:
+        return frozenset()
+    if np.issubdtype(targets.dtype, np.integer):
+        classes = set(targets.tolist())
+        found = {"auroc", "auprc", "mcc"} if len(classes) < 2 else set()
+        return frozenset(found | ({"f1"} if classes <= {0} and predictions.ndim == 1 else set()))
+    if len(targets) < 2 or not np.ptp(targets):
+        return frozenset({"pearson", "spearman", "r2"})
+    flat = predictions.shape == targets.shape and not np.ptp(predictions)
+    return frozenset({"pearson", "spearman"} if flat else ())
 
 
 def is_binary(targets: npt.NDArray[Any], predictions: npt.NDArray[Any]) -> bool:

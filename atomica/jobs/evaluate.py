@@ -21,7 +21,15 @@ from atomica.data.sampling import DataConfig, select_rows
 from atomica.errors import AtomicaError, DataError
 from atomica.evaluation import baseline
 from atomica.evaluation.pooled import blend_weight, read_predictions, spread
-from atomica.evaluation.results import Answers, Evaluation, assess, format_comparison, measured, singles
+from atomica.evaluation.results import (
+    Answers,
+    Evaluation,
+    assess,
+    class_names,
+    format_comparison,
+    measured,
+    singles,
+)
 from atomica.evaluation.statistics import compare, numbered
 from atomica.jobs.inputs import Opened, select
 from atomica.jobs.job import Job, Kind, Result
@@ -226,6 +234,7 @@ def _asked(job: Job, data: Opened) -> tuple[dict[str, list[Answers]], float]:
                     part.known[name].numpy(),
                     predicted.double().numpy(),
                     clusters=data.rows.clusters(job.options.cluster),
+                    classes=class_names(model.head(name).config),
                 )
             )
     return found, float(np.mean(losses))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from atomica.errors import AtomicaError
-from atomica.evaluation.results import predictions_name
+from atomica.evaluation.results import class_names, predictions_name
 from atomica.evaluation.statistics import MEASURES
 from atomica.files import PREDICTIONS
 from atomica.heads import head_class
@@ -139,16 +139,8 @@ def _answers(folder: Path, name: str, entry: Mapping[str, Any]) -> Answers | str
         texts=[row["label"] for row in rows],
         targets=target[known].numpy(),
         predicted=np.array([json.loads(row[column]) for row in rows], dtype=np.float64),
-        classes=_class_names(config),
+        classes=class_names(config),
         unit=str(entry["label"]),
         file=path.name,
         baseline=np.array([json.loads(row[best]) for row in rows], dtype=np.float64) if based else None,
     )
-
-
-def _class_names(config: Any) -> list[str]:
-    if hasattr(config, "classes"):
-        return [str(name) for name in config.classes]
-    if getattr(config, "positive", ""):
-        return [str(getattr(config, "negative", "") or f"not {config.positive}"), str(config.positive)]
-    return []

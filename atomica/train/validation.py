@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomica.evaluation.statistics import undefined
 from atomica.model.model import Model
 from atomica.spec import Problems
 from atomica.train.config import TrainConfig
@@ -54,8 +55,9 @@ def predict(
     if ranks.size > 1:
         measured |= _measure_all(model, part, predictions, metrics)
     several = len(metrics) > 1
+    unknown = {name: _undefined(part, name, predictions[name]) for name in labelled}
     values = {
-        f"{head}/{name}" if several else name: _value(metric)
+        f"{head}/{name}" if several else name: math.nan if name in unknown.get(head, ()) else _value(metric)
         for head, collection in metrics.items()
         if head in measured
         for name, metric in collection.items()
@@ -110,6 +112,12 @@ def _measure_all(
             metrics[name].update(predicted[known].to(device), part.targets[name][known].to(device))
             measured.add(name)
     return measured
+
+
+def _undefined(part: Part, head: str, predicted: Tensor) -> frozenset[str]:
+    """Names of metrics of a head that mean nothing for the labels of a part."""
+    known = part.known[head]
+    return undefined(part.targets[head][known].numpy(), predicted[known].float().cpu().numpy())
 
 
 def _value(metric: Any) -> float:

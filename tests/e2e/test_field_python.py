@@ -8,11 +8,14 @@ import os
 import re
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import BINARY, TINY, events
+from helpers import BINARY, TINY, command, environment, events, run, start, wait_for_steps
 
 import atomica
 from atomica.data.origin import Origin
@@ -374,3 +377,208 @@ def test_a_folder_that_nothing_can_be_written_to_is_told_before(write_run, capsy
             said = refused(capsys, spec, *more, "--set", f"run.out={place}")
             assert message in said
             assert "run.out" in said
+
+
+def test_a_metric_that_the_labels_leave_undefined_is_told_before(write_run, tiny_set, tmp_path, capsys):
+    rows = list(csv.reader((tiny_set.parent / "index.csv").open()))
+    for row in rows[1:]:
+        row[-1] = "7" if row[5] == "valid" else row[-1]
+    with (tiny_set.parent / "flat.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    assert (
+        atomica._prep.run(["build-graphs", str(tiny_set.parent / "flat.csv"), "--out", str(tmp_path / "set")])
+        == 0
+    )
+    spec, out = write_run(TINY, {BINARY: REGRESSION, str(tiny_set): str(tmp_path / "set")})
+    for more in ((), ("--dry-run",)):
+        said = refused(capsys, spec, *more, "--set", "train.monitor=spearman")
+        assert (
+            "spearman means nothing for the validation labels of head regression, which are '7' (12)" in said
+        )
+    assert not out.exists()
+    assert main([str(spec), "--dry-run"]) == 0
+
+
+# ------------------------------------------------------------------------------------------- outputs for other programs
+
+
+def strict(text):
+    """JSON as other programs read it, without Python's NaN."""
+
+    def wrong(name):
+        raise AssertionError(name)
+
+    return json.loads(text, parse_constant=wrong)
+
+
+def test_undefined_metrics_are_null_and_files_strict(write_run, tiny_set, tmp_path):
+    """Metrics of one class were 0 or 1."""
+    rows = [
+        row
+        for row in csv.reader((tiny_set.parent / "index.csv").open())
+        if row[5] != "test" or row[4] == "yes"
+    ]
+    with (tiny_set.parent / "one.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    assert (
+        atomica._prep.run(["build-graphs", str(tiny_set.parent / "one.csv"), "--out", str(tmp_path / "set")])
+        == 0
+    )
+    spec, out = write_run(TINY, {str(tiny_set): str(tmp_path / "set")})
+    assert main([str(spec), "--set", "train.epochs=1"]) == 0
+    metrics = strict((out / "evaluation.json").read_text())["metrics"]
+    assert [metrics[name] for name in ("auroc", "auprc", "mcc")] == [None] * 3
+    assert metrics["accuracy"] is not None
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        strict(line)
+    assert (out / "report.html").is_file()
+
+
+def test_predictions_of_classes_name_them(write_run):
+    head = '[[head]]\nkind = "multiclass"\nclasses = ["no", "yes"]\n'
+    spec, out = write_run(TINY, {BINARY: head})
+    assert main([str(spec), "--set", "train.epochs=1"]) == 0
+    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    for row in rows:
+        shares = {name: float(row[name]) for name in ("no", "yes")}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == max(shares, key=shares.get)
+    spec, out = write_run(TINY)
+    assert main([str(spec), "--set", "train.epochs=1"]) == 0
+    for row in csv.DictReader((out / "predictions.csv").open()):
+        assert row["predicted"] == ("yes" if float(row["probability"]) >= 0.5 else "no")
+
+
+def test_a_terminal_may_know_ascii_alone(write_run):
+    spec, _ = write_run(TINY)
+    env = environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    for arguments in (["--list"], [spec, "--dry-run"], [spec, "--dry-run", "--set", "run.name=Å"]):
+        done = run(*arguments, env=env)
+        assert "UnicodeEncodeError" not in done.stderr
+        assert done.returncode in (0, 2)
+
+
+def test_a_run_outlives_who_reads_it(write_run):
+    """As `atomica-run … | head -1` does."""
+    spec, out = write_run(TINY)
+    words = " ".join(map(str, command(spec, "--set", "train.epochs=2")))
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {words} | head -n 1"],
+        env=environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (out / "evaluation.json").is_file()
+    assert "nobody reads the output any more" in (out / "log.txt").read_text()
+    listing = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {' '.join(command('--list'))} | head -n 1"],
+        env=environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert (listing.returncode, listing.stderr) == (0, "")
+
+
+def test_a_lost_terminal_ends_a_run_as_a_request_does(write_run):
+    spec, out = write_run(TINY, {"epochs = 3": "epochs = 3000"})
+    with start(spec) as process:
+        wait_for_steps(process, out, 3)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=120) == 130
+    assert (out / "checkpoints" / "last").is_dir()
+
+
+@pytest.mark.parametrize("program", ["atomica.runner", "atomica.prep.command"])
+def test_both_commands_tell_their_version(program):
+    done = subprocess.run(
+        [sys.executable, "-m", program, "--version"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout.split()[-1] == atomica.__version__
+
+
+# ---------------------------------------------------------------------------------------------- notes that save people
+
+
+def dry(capsys, spec, *more):
+    capsys.readouterr()
+    assert main([str(spec), "--dry-run", *more]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_same_complex_under_two_ids_is_noted(write_run, tiny_set, tmp_path, capsys):
+    rows = list(csv.reader((tiny_set.parent / "index.csv").open()))
+    train = next(row for row in rows if row[5] == "train")
+    twin = ["twin", *train[1:5], "test", *train[6:]]
+    with (tiny_set.parent / "twins.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([*rows, twin])
+    assert (
+        atomica._prep.run(
+            ["build-graphs", str(tiny_set.parent / "twins.csv"), "--out", str(tmp_path / "set")]
+        )
+        == 0
+    )
+    said = dry(capsys, write_run(TINY, {str(tiny_set): str(tmp_path / "set")})[0])
+    assert "1 complexes of test are in train under another id" in said
+    assert f"twin is {train[0]}" in said
+    assert "under another id" not in dry(capsys, write_run(TINY)[0])
+
+
+def test_a_named_test_set_is_taken_whole(write_run, tiny_set, tmp_path, capsys):
+    spec, _ = write_run(TINY)
+    other = shutil.copytree(tiny_set, tmp_path / "other")
+    said = dry(capsys, spec, "--set", f"data.test={other}")
+    assert "test    60 complexes" in said
+    assert "all 60 complexes of data.test are taken, though its split column says test of 12" in said
+    assert "test    12 complexes" in dry(capsys, spec, "--set", f"data.test={tiny_set}")
+
+
+def test_classes_without_rows_are_noted(write_run, capsys):
+    head = '[[head]]\nkind = "multiclass"\nclasses = ["no", "yess"]\n'
+    spec, _ = write_run(TINY, {BINARY: head.replace('"no", ', '"no", "yes", "never", ')})
+    said = dry(capsys, spec)
+    assert "class 'never' of head multiclass has no training row" in said
+    assert "class 'yess' of head multiclass has no training row" in said
+
+
+def relabelled(tiny_set, target, change):
+    """The data set with other labels of size."""
+    rows = list(csv.reader((tiny_set.parent / "index.csv").open()))
+    for row in rows[1:]:
+        row[-1] = row[-1] and change(float(row[-1]))
+    index = tiny_set.parent / f"{target.name}.csv"
+    with index.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    assert atomica._prep.run(["build-graphs", str(index), "--out", str(target)]) == 0
+    return target
+
+
+def test_labels_in_the_thousands_are_learnt_and_given_back(write_run, tiny_set, tmp_path, capsys):
+    far = relabelled(tiny_set, tmp_path / "far", lambda size: f"{1000 * size + 1e6:.0f}")
+    spec, out = write_run(TINY, {BINARY: REGRESSION, str(tiny_set): str(far)})
+    assert "standard deviations from their mean, and predicts in their unit" in dry(capsys, spec)
+    assert main([str(spec)]) == 0
+    found = [float(row["prediction"]) for row in csv.DictReader((out / "predictions.csv").open())]
+    assert all(1_003_000 < one < 1_014_000 for one in found)
+    head = json.loads((out / "checkpoints" / "best" / "model.json").read_text())["heads"][0]
+    assert head["label_scale"][0] == pytest.approx(1_008_000, rel=2e-3)
+    again, _ = write_run(TINY, {BINARY: REGRESSION, str(tiny_set): str(far)})
+    init = [
+        "--set",
+        f"model.init={out}/checkpoints/best",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        f"run.out={tmp_path}/on",
+    ]
+    assert main([str(again), *init]) == 0
+    kept = json.loads((tmp_path / "on" / "checkpoints" / "best" / "model.json").read_text())["heads"][0]
+    assert kept["label_scale"] == head["label_scale"]
+
+
+def test_labels_that_are_all_the_same_are_noted(write_run, tiny_set, tmp_path, capsys):
+    flat = relabelled(tiny_set, tmp_path / "flat", lambda size: "7.5")
+    said = dry(capsys, write_run(TINY, {BINARY: REGRESSION, str(tiny_set): str(flat)})[0])
+    assert "the training labels of head regression are all 7.5" in said

@@ -16,7 +16,9 @@ from atomica import spec
 from atomica.data.dataset import Dataset, Mixture
 from atomica.data.features import BlockFeatures
 from atomica.errors import DataError
+from atomica.evaluation.statistics import undefined
 from atomica.files import CHECKPOINTS, LAST, SPEC
+from atomica.heads import values_met
 from atomica.jobs import folder
 from atomica.jobs.job import Request
 from atomica.jobs.sections import absolute
@@ -87,7 +89,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
     targets = {name: parts["train"].targets[name][known] for name, known in parts["train"].known.items()}
     model, started = _build_model(checked, device, issues, targets, found)
     model.made_for = _contract(checked, data["train"], features)
-    _check_model(model, checked, issues)
+    _check_model(model, checked, parts["valid"], issues)
     identity = {
         "settings": checked.identity(),
         "data": {name: part.rows.dataset.fingerprint for name, part in parts.items() if name != "test"},
@@ -198,14 +200,15 @@ def _build_model(
     return checked.device.place(model, device), started
 
 
-def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
+def _check_model(model: Model, checked: Spec, valid: Part, issues: Issues) -> None:
     """What `[train]` and `[device]` say of metrics and parts of the model, against those it has; the plots of heads."""
     if model.kernel is None and checked.device.kernel != "auto":
         issues.add(
             ("device", "kernel"), f"has no effect: the {model.config.kind} encoder has no convolutions"
         )
     try:
-        monitor_of(model, checked.train)
+        monitor, _ = monitor_of(model, checked.train)
+        _check_monitor(monitor, valid, issues)
     except Problems as error:
         issues.take(("train",), error)
     for key, message in part_problems(model, checked.train):
@@ -213,6 +216,24 @@ def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
     for index, head in enumerate(checked.heads):
         for message in predictions.unknown(head.cls.plots):
             issues.add(("head", index, "kind"), f"{head.cls.__name__}.plots: {message}")
+
+
+def _check_monitor(monitor: str, valid: Part, issues: Issues) -> None:
+    """An issue if the metric that decides which epoch is best means nothing for the validation labels."""
+    for name, target in valid.targets.items():
+        own = monitor.removeprefix(f"{name}/")
+        if "/" in own or (len(valid.targets) > 1 and own == monitor and own != "loss"):
+            continue
+        labels = target[valid.known[name]].numpy()
+        # Whatever is predicted, as long as it is not always the same.
+        if own in undefined(labels, np.arange(len(labels), dtype=np.float64)):
+            met = values_met([f"{value:g}" for value in labels.tolist()])
+            issues.add(
+                ("train", "monitor"),
+                f"{monitor} means nothing for the validation labels of head {name}, which are {met}; choose another, "
+                "or other validation rows",
+                value=("train", "monitor") in issues.source,
+            )
 
 
 def last_checkpoint(run: Path) -> Path | None:

@@ -13,7 +13,7 @@ from atomica.console import Journal
 from atomica.data.sampling import Rows
 from atomica.evaluation import baseline
 from atomica.evaluation.baseline import Baseline
-from atomica.evaluation.results import Answers, Evaluation, assess, tell
+from atomica.evaluation.results import Answers, Evaluation, assess, class_names, tell
 from atomica.evaluation.statistics import form_of, numbered
 from atomica.jobs.train.assembly import Assembled
 from atomica.jobs.train.overview import MIB, known_texts, peak_memory
@@ -91,6 +91,7 @@ def _answers(job: Assembled, head: HeadSpec, predicted: Tensor) -> Answers:
         part.known[head.name].numpy(),
         predicted.double().numpy(),
         clusters=part.rows.clusters(job.spec.data.cluster),
+        classes=class_names(head.config),
     )
     return Answers(**{**vars(answers), "baselines": _baselines(job, head, answers)})
 
