@@ -36,11 +36,12 @@ from atomica.evaluation.statistics import MEASURES, Measure, compare, mcnemar, n
 from atomica.heads import Head
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
-from atomica.jobs.embed import encode
+from atomica.jobs.embed import TABLES, encode
 from atomica.jobs.inputs import Opened
-from atomica.jobs.job import Job, Kind, Result
+from atomica.jobs.job import Job, Kind, Result, without_effect
 from atomica.model.model import Model
 from atomica.nn.equivariant import EncoderConfig
+from atomica.nn.representations import POOLS, Representation
 from atomica.report.probe import page
 from atomica.spec import Issues, Problems, setting
 
@@ -67,6 +68,14 @@ class ProbeConfig:
         "Parquet of vectors by id, or folder of a job embed; absent: what model.weights makes of the data",
         path=True,
     )
+    representation: str = setting(
+        "z_graph",
+        "of vectors that model.weights makes: z_graph (rotation invariants of all features), z_interface, h_graph (what"
+        " its last layer gives), or h_interface",
+        choices=TABLES["complexes"],
+    )
+    pool: str = setting("mean_std_global", "of z_graph and z_interface: how blocks are pooled", choices=POOLS)
+    segment: int = setting(0, "of z_interface and h_interface: which partner", choices=(0, 1))
     column: str = setting("embedding", "column of the vectors in probe.vectors and probe.random")
     random: str | None = setting(
         None,
@@ -113,6 +122,11 @@ class ProbeConfig:
                 'has no effect with answers = "numbers"; remove it',
             ),
         )
+
+    @property
+    def asked(self) -> Representation:
+        """What a model is to make of the data."""
+        return Representation(self.representation, self.pool, self.segment)
 
 
 # -------------------------------------------------------------------------------------------------- inputs
@@ -216,9 +230,9 @@ def _read(path: str, options: ProbeConfig, ids: Sequence[str]) -> Floats:
     return np.stack([found[one] for one in ids])
 
 
-def _encoded(model: Model, data: Opened, places: Indices) -> Floats:
+def _encoded(model: Model, data: Opened, places: Indices, asked: Representation) -> Floats:
     """What an encoder makes of some of the rows: [N, F]."""
-    found = {one.position: one.complex for one in encode(model, data, places)}
+    found = {one.position: one.complex for one in encode(model, data, places, {"complexes": asked})}
     return np.stack([found[place] for place in places.tolist()]).astype(np.float64)
 
 
@@ -340,6 +354,11 @@ def check(job: Job, issues: Issues) -> None:
             )
     if job.weights is not None and options.vectors is not None and options.random is not None:
         issues.add(("model", "weights"), "has no effect: probe.vectors and probe.random bring all vectors")
+    if options.vectors is not None and options.random is not None:
+        why = "probe.vectors and probe.random bring all vectors"
+        without_effect("probe", options, ("representation", "pool", "segment"), why, issues)
+    elif job.model is not None and (lacking := options.asked.unserved(job.model.config)):
+        issues.add(("probe", "representation"), lacking)
     if job.opened is not None:
         try:
             question(options, job.opened)
@@ -359,7 +378,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model | None = None) ->
         if path is not None:
             return _read(path, options, ids)
         assert encoder is not None  # `check` has seen to that
-        return _encoded(encoder, data, asked.places)
+        return _encoded(encoder, data, asked.places, options.asked)
 
     arms: dict[str, list[Floats]] = {}
     for name, x in (
