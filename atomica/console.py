@@ -25,12 +25,12 @@ def plain() -> None:
 
 
 def hang_up() -> None:
-    """Write nowhere what would go to a pipe that nobody reads any more, as after `| head`."""
+    """Write nowhere what would go to a pipe that nobody reads any more, as after `| head`, or to a lost terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(nowhere, stream.fileno())
         except ValueError:
             continue  # closed
@@ -64,7 +64,7 @@ class Journal:
             return
         try:
             print(text, file=sys.stderr if error else sys.stdout, flush=True)
-        except BrokenPipeError:
+        except OSError:  # a pipe that nobody reads any more, a terminal that is gone
             hang_up()
             self.note(text)
             self.note("nobody reads the output any more: what follows stands here alone")

@@ -135,20 +135,17 @@ class _Signals:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. What PyTorch keeps for the whole process is put back at the end."""
     plain()
-    try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
-    except BrokenPipeError:  # as of `atomica-run --list | head`
-        hang_up()
-        return DONE
-
-
-def _main(words: list[str]) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.list or arguments.schema:
         from atomica import catalogue
 
-        print(catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1))
+        try:
+            text = catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1)
+            print(text, flush=True)
+        except BrokenPipeError:  # as of `| head`
+            hang_up()
         return DONE
     if arguments.spec is None:
         parser.error("the following arguments are required: SPEC.toml")

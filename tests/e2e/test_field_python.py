@@ -488,13 +488,8 @@ def test_a_lost_terminal_ends_a_run_as_a_request_does(write_run):
 
 @pytest.mark.parametrize("program", ["atomica.runner", "atomica.prep.command"])
 def test_both_commands_tell_their_version(program):
-    done = subprocess.run(
-        [sys.executable, "-m", program, "--version"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [sys.executable, "-c", f"import sys; from {program} import main; sys.exit(main(['--version']))"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.split()[-1] == atomica.__version__
 

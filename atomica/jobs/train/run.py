@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from atomica import environment, spec
 from atomica.console import Journal
 from atomica.errors import SpecError
@@ -21,7 +19,7 @@ from atomica.model.format import read_weights
 from atomica.report import training
 from atomica.spec import Source
 from atomica.train import checkpoint, distributed
-from atomica.train.display import Display
+from atomica.train.display import Display, Terminal
 from atomica.train.logging import RunLog
 from atomica.train.loop import Outcome, Trainer
 from atomica.train.stopping import Stop
@@ -77,7 +75,7 @@ class Training:
                 config=job.spec.train,
                 folder=job.folder / CHECKPOINTS,
                 log=log,
-                display=Display(Console(stderr=True), journal) if ranks.first else None,
+                display=Display(Terminal(), journal) if ranks.first else None,
                 every_steps=job.spec.log.every_steps,
                 stop=stop,
                 identity=job.identity,
