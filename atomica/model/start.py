@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from atomica.errors import DataError
 from atomica.model.format import _read_description, read_weights, saved_encoder
 from atomica.model.model import Model
+from atomica.nn.encoders import DEFAULT
 from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
 
@@ -113,9 +114,10 @@ def take_label_scales(model: Model, folder: Path, only: Collection[str] | None =
 
 
 def _check_kind(own: EncoderSettings, saved: Mapping[str, Any]) -> None:
-    if saved["kind"] != own.kind:
+    kind = saved.get("kind", DEFAULT)
+    if kind != own.kind:
         raise DataError(
-            f'its encoder is of the kind {saved["kind"]!r}, this one {own.kind!r}; set model.kind = "{saved["kind"]}"'
+            f'its encoder is of the kind {kind!r}, this one {own.kind!r}; set model.kind = "{kind}"'
         )
 
 

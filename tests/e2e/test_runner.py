@@ -445,7 +445,7 @@ def test_dry_run_checks_everything_and_writes_nothing(write_spec, capsys):
     ):
         assert re.search(pattern, text), (pattern, text)
     sizes = re.findall(r"part .* ([\d,]+) parameters", text)
-    total = re.search(r"model +([\d,]+)", text)[1]
+    total = re.search(r"model +\w+ encoder, ([\d,]+)", text)[1]
     assert sum(int(size.replace(",", "")) for size in sizes) == int(total.replace(",", ""))
     assert not out.exists()
 

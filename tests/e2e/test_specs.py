@@ -185,7 +185,7 @@ def test_a_head_of_another_package(tiny_set, tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert -1 <= report["heads"]["ranking"]["metrics"]["spearman"] <= 1
-    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("id,label,prediction\n")
+    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("id,label,prediction,")
     # The report has the plot that it names, and that it brings.
     page = (tmp_path / "out" / "report.html").read_text()
     assert "place by score" in page
