@@ -38,7 +38,7 @@ _HOMES = {
     "open_dataset": "data.dataset",
     "save_graphs": "data.graph",
 }
-_MODULES = ("compat", "graph", "heads", "testing")
+_MODULES = {name: name for name in ("compat", "graph", "heads", "testing")} | {"noise": "data.noise"}
 
 __all__ = [
     "AtomicaError",
@@ -66,7 +66,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"atomica.{_HOMES[name]}"), name)
     if name in _MODULES:
-        return importlib.import_module(f"atomica.{name}")
+        return importlib.import_module(f"atomica.{_MODULES[name]}")
     raise AttributeError(f"module 'atomica' has no attribute {name!r}")
 
 

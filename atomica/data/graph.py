@@ -77,7 +77,6 @@ else:
     dgl = _import_dgl()
 
 IntArray = npt.NDArray[np.int64]
-_OPTIONS = ("k_neighbors", "atom_global", "block_global", "reference_quirks")
 
 
 def batch(

@@ -21,7 +21,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 """The files of a saved model."""
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
     """What `model.json` in `folder` says. Raises DataError if it, or the weights, are not there."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
@@ -31,11 +31,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / DESCRIPTION).read_text())
     except json.JSONDecodeError as error:
         raise DataError(f"{folder / DESCRIPTION}: not valid JSON ({error})") from error
-    _check_format(found)
+    check_format(found)
     return dict(found)
 
 
-def _check_format(description: Any) -> None:
+def check_format(description: Any) -> None:
+    """Raise DataError if a description is of another format than this version reads."""
     version = description.get("format") if isinstance(description, Mapping) else None
     if version != FORMAT:
         raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
@@ -61,4 +62,4 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def saved_encoder(folder: str | Path) -> dict[str, Any]:
     """The encoder's kind and settings of a saved model, as plain data. Raises DataError if `folder` has none."""
-    return {"kind": DEFAULT, **_read_description(Path(folder))["encoder"]}
+    return {"kind": DEFAULT, **read_description(Path(folder))["encoder"]}

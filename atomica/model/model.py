@@ -23,8 +23,8 @@ from atomica.model.format import (
     DESCRIPTION,
     FORMAT,
     WEIGHTS,
-    _check_format,
-    _read_description,
+    check_format,
+    read_description,
     read_weights,
 )
 from atomica.nn.convolution import FullyConnected
@@ -289,7 +289,7 @@ class Model(nn.Module):
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Model:
         """A model with fresh weights from what `description` gives. Raises DataError on an unknown format."""
-        _check_format(description)
+        check_format(description)
         encoder = settings_from(description["encoder"])
         heads, kinds, weights = {}, {}, {}
         for entry in description["heads"]:
@@ -321,7 +321,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
     does not fit, or differs from the checksums that checkpoints have.
     """
     folder = Path(path)
-    model = Model.from_description(_read_description(folder))
+    model = Model.from_description(read_description(folder))
     weights = read_weights(folder)
     try:
         model.load_state_dict(weights)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from atomica.errors import DataError
-from atomica.model.format import _read_description, read_weights, saved_encoder
+from atomica.model.format import read_description, read_weights, saved_encoder
 from atomica.model.model import Model
 from atomica.nn.encoders import DEFAULT
 from atomica.nn.encoding import EncoderSettings
@@ -64,7 +64,7 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
     folder holds no model, or its encoder is of another kind or has other sizes.
     """
     source = Path(folder)
-    description, weights = _read_description(source), read_weights(source)
+    description, weights = read_description(source), read_weights(source)
     _check_kind(model.config, saved_encoder(source))
     encoder = _under(weights, "encoder")
     lines = [_copy(model.encoder, encoder, "encoder")]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from atomica.console import progress_bar
 from atomica.errors import AtomicaError, DataError
 from atomica.files import DONE, FAILED, INTERRUPTED, SOME_FAILED, USAGE, write_text
 from atomica.prep.fragments import ORGANIC, Assembly, Molecule, UnionWriter, sensible
@@ -392,18 +393,7 @@ def _checked(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[arg
 
 def _progress() -> tuple[AbstractContextManager[Any], Callable[[str, int, int | None], None]]:
     """A line on the terminal with rate and remaining time; nothing where stderr is none."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    bar = progress_bar()
     tasks: dict[str, Any] = {}
 
     def told(what: str, done: int, total: int | None) -> None:

@@ -10,7 +10,7 @@ How to add the page of a job NAME:
 1. `report/NAME.py` with a function `page(done, page)`, which reads the tables that the job wrote (`done.tables`,
    `done.figures`, see `done.Done`) and adds sections to the page; see `report/embed.py` as an example. It gets no more
    than that, so that the report can be made again from the folder. Summary, settings and versions are there already.
-2. A row in `PAGES` below, for `python -m atomica.report FOLDER`; and `jobs/NAME.py` hands the function to its `Kind`.
+2. `jobs/NAME.py` hands the function to its `Kind`; `python -m atomica.report FOLDER` finds it by the name of the file.
 3. In `tests/unit/test_report.py` a function `left_by_NAME`, which leaves tables as the job does, with markup in every
    text: the test of all pages checks that it stays text. In `tests/e2e/test_report.py` the job itself, with what its
    page must show in a browser.
@@ -18,16 +18,3 @@ How to add the page of a job NAME:
 A piece that no page has yet is a macro in `assets/pieces.html` and a method of `Page` that adds it. A plot of the
 predictions of a head is a function in `report/predictions.py`, or in a package that brings the head; see `plot` there.
 """
-
-from __future__ import annotations
-
-__all__ = ["PAGES"]
-
-PAGES = {
-    "annotate": "atomica.report.annotate",
-    "embed": "atomica.report.embed",
-    "evaluate": "atomica.report.evaluate",
-    "network": "atomica.report.network",
-    "score": "atomica.report.score",
-}
-"""`run.job` → the module whose function `page` draws what a report of it shows."""

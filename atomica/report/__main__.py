@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from atomica.files import EVALUATION, METRICS, RESULT
-from atomica.report import PAGES, done, sweeps, training
+from atomica.report import done, sweeps, training
+
+
+def page_of(job: object) -> done.Draw | None:
+    """The function that draws the page of a job, which the file of its name has; None if there is none.
+
+    >>> page_of("embed").__module__, page_of("svg"), page_of("no job")
+    ('atomica.report.embed', None, None)
+    """
+    name = f"atomica.report.{job}"
+    known = str(job).isidentifier() and importlib.util.find_spec(name) is not None
+    return getattr(importlib.import_module(name), "page", None) if known else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(training.write(folder, status="done" if finished else "interrupted"))
     elif (folder / RESULT).is_file():
         job = json.loads((folder / RESULT).read_text(encoding="utf-8"))["job"]
-        print(done.write(folder, importlib.import_module(PAGES[job]).page))
+        draw = page_of(job)
+        if draw is None:
+            print(
+                f"{folder}: its job is called {job!r}, for which this version has no report", file=sys.stderr
+            )
+            return 2
+        print(done.write(folder, draw))
     else:
         print(
             f"{folder}: neither a training run ({METRICS}), nor a job that is done ({RESULT}), nor a sweep "

@@ -1,7 +1,6 @@
 """Pages and charts of the reports: what is drawn is what the numbers say, and text stays text."""
 
 import csv
-import importlib
 import json
 import re
 from dataclasses import replace
@@ -18,7 +17,8 @@ from atomica.errors import SpecError
 from atomica.evaluation.statistics import compare, intervals
 from atomica.files import ENVIRONMENT, EVALUATION, METRICS, PREDICTIONS, REPORT, RESULT, SPEC
 from atomica.heads import available, head_class
-from atomica.report import PAGES, sweeps
+from atomica.jobs import JOBS
+from atomica.report import sweeps
 from atomica.report.__main__ import main as report
 from atomica.report.page import FIRST, ROWS, Column, Page
 from atomica.report.predictions import PLOTS, Answers, plot, show, unknown, wilson
@@ -396,7 +396,7 @@ def leave(folder, name):
     (folder / ENVIRONMENT).write_text(json.dumps([start]))
 
 
-@pytest.mark.parametrize("name", [*PAGES, "train", "sweep"])
+@pytest.mark.parametrize("name", [*JOBS, "sweep"])
 def test_markup_of_others_is_text_on_every_page(tmp_path, name):
     """In ids, labels, classes, file names, settings: no tag, no attribute, no script comes of it."""
     leave(tmp_path, name)
@@ -414,9 +414,14 @@ def test_markup_of_others_is_text_on_every_page(tmp_path, name):
 
 
 def test_every_job_has_the_page_that_is_found_by_its_name():
-    from atomica.jobs import JOBS
     from atomica.jobs.job import kind
+    from atomica.report.__main__ import page_of
 
-    pages = {name: getattr(kind(name), "page", None) for name in JOBS}
-    found = {name: importlib.import_module(module).page for name, module in PAGES.items()}
-    assert {name: page for name, page in pages.items() if page is not None} == found
+    pages = {name: kind(name).page for name in JOBS if name != "train"}
+    assert {name: page_of(name) for name in pages} == pages
+
+
+def test_a_folder_of_a_job_that_nobody_knows_is_refused(tmp_path, capsys):
+    (tmp_path / RESULT).write_text(json.dumps({"job": "divine", "tables": {}, "figures": {}}))
+    assert report([str(tmp_path)]) == 2
+    assert "its job is called 'divine', for which this version has no report" in capsys.readouterr().err

@@ -53,9 +53,11 @@ class Training:
         """Make the folder and hold it; all ranks agree on whether that went well."""
         job, first = self.job, self.request.ranks.first
 
+        def begun() -> bool:
+            return last_checkpoint(job.folder) is not None
+
         def make() -> None:
             if first:
-                begun = lambda: last_checkpoint(job.folder) is not None  # noqa: E731
                 folder.take(job.folder, self.request.claim, begun=begun, resume=job.resume is not None)
 
         distributed.agreed(self.request.ranks, make)

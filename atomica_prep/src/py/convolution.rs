@@ -41,7 +41,7 @@ impl ConvolutionArguments<'_> {
     }
 }
 
-/// A convolution on CPU in float32: see `atomica.conv`, which makes and calls it.
+/// A convolution on CPU in float32: see `atomica.nn.convolution`, which makes and calls it.
 #[pyclass(frozen, module = "atomica._prep")]
 pub(super) struct Convolution {
     inner: crate::convolution::Convolution,
