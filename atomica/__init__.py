@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from atomica.data import door
+
 if TYPE_CHECKING:
     from atomica import compat, graph, heads, testing
     from atomica.compat import load
@@ -60,6 +62,8 @@ __all__ = [
     "save_graphs",
     "testing",
 ]
+
+door.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,8 @@ class Structure:
     def polymer(self) -> NDArray[np.bool_]: ...
     @property
     def repairs(self) -> list[dict[str, Any]]: ...
+    @property
+    def accounts(self) -> dict[str, int]: ...
     def columns(self) -> dict[str, NDArray[Any]]: ...
 
 class Sites:
@@ -74,6 +76,7 @@ class BuildOptions:
         interface_rule: Literal["all-pairs", "reference"] = "all-pairs",
         strictness: Literal["lenient", "strict"] = "lenient",
         ids: Literal["author", "label"] = "author",
+        assembly: str = "none",
         max_decompressed: int | None = None,
         compression: Literal["none", "zstd", "lz4"] = "none",
         shard_rows: int = 1024,
@@ -123,6 +126,7 @@ def read_structure(
     strict: bool = False,
     max_decompressed: int | None = None,
     label_ids: bool = False,
+    assembly: str | None = None,
 ) -> Structure: ...
 def read_sites(
     path: str | os.PathLike[str], *, label_ids: bool = False, max_decompressed: int | None = None

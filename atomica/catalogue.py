@@ -117,7 +117,9 @@ def _training() -> dict[str, Any]:
     heads = []
     for name in available():
         cls = head_class(name)
-        head = spec.schema(HeadConfig, exclude=() if cls.targets == "labels" else ("label",))
+        head = spec.schema(
+            HeadConfig, exclude=() if cls.targets in ("labels", "block_labels") else ("label",)
+        )
         own = spec.schema(cls.Config)
         head["properties"] |= {"kind": {"const": name}, **own["properties"]}
         head["required"] += own["required"]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from atomica import environment
+from atomica.data.origin import Origin
 from atomica.errors import DataError
 from atomica.heads import Head
 from atomica.heads.affinity import AffinityConfig, AffinityHead
@@ -23,19 +24,32 @@ from atomica.heads.denoise import DenoiseConfig, DenoiseHead
 from atomica.heads.interface import InterfaceConfig, InterfaceHead
 from atomica.heads.masked_block import MaskedBlockConfig, MaskedBlockHead
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.multilabel import MultilabelConfig, MultilabelHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.heads.residue import ResidueBinaryConfig, ResidueBinaryHead
 from atomica.keys import SPECIAL_BLOCKS
+from atomica.model.contract import Contract
 from atomica.model.format import WEIGHTS
-from atomica.model.model import Model
+from atomica.model.model import Model, saved_contract
 from atomica.model.model import load as load_own
 from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoding import EmbeddingConfig
 from atomica.nn.equivariant import EncoderConfig, EquivariantEncoder, LevelEncoder
-from atomica.nn.layers import Convolution, EmbeddingMixer
+from atomica.nn.layers import RADIAL_CUTOFF, Convolution, EmbeddingMixer
 
-__all__ = ["MODEL_TYPES", "from_reference", "load", "load_reference", "to_reference", "weights_file"]
+__all__ = [
+    "MODEL_TYPES",
+    "from_reference",
+    "load",
+    "load_reference",
+    "made_for",
+    "to_reference",
+    "weights_file",
+]
 
 _FROM = "the original's"
+_CONTRACT = Contract(origin=Origin(cutoff=8.0))
+"""All that is known of the data of the original's models: the cutoff of its processing."""
 Settings = Mapping[str, Any]
 
 
@@ -49,7 +63,7 @@ class _ModelType:
     needs: settings it must have beside those of every encoder. heads: their configurations, by kind, and
     weights: their shares of the total loss, if not 1. embeddings: whether external block features are read.
     nested: the setting that holds the encoder's settings, if they are not at the top, and the prefix of that
-    encoder's parameters.
+    encoder's parameters. settings: those that are read beside the ones of every encoder and `needs`.
     """
 
     needs: tuple[str, ...] = ()
@@ -57,10 +71,61 @@ class _ModelType:
     weights: Callable[[Settings], dict[str, float]] = lambda config: {}
     embeddings: bool = False
     nested: str = ""
+    settings: tuple[str, ...] = ()
+
+    def unknown(self, config: Settings) -> list[str]:
+        """Settings that are on and that nothing here reads: what they change would be silently wrong."""
+        known = {*_ENCODER, *self.needs, *self.settings, *(_EMBEDDINGS if self.embeddings else ())}
+        return [
+            f"{name} = {value!r}" for name, value in config.items() if name not in known and _on(name, value)
+        ]
+
+
+_ENCODER = (
+    *(
+        "model_type",
+        "atom_hidden_size",
+        "block_hidden_size",
+        "edge_size",
+        "n_layers",
+        "dropout",
+        "k_neighbors",
+    ),
+    *(
+        "global_message_passing",
+        "bottom_global_message_passing",
+        "fragmentation_method",
+        "modality_embedding",
+    ),
+    *("top_max_edge_length", "head"),
+)
+"""Settings that are read of every model type, or only name something."""
+_EMBEDDINGS = (
+    *("block_embedding_size", "block_embedding0_size", "block_embedding1_size", "num_projector_layers"),
+    *("projector_hidden_size", "projector_dropout", "nonlinearity"),
+)
+_LOSS = ("loss_type", "focal_alpha", "focal_gamma", "pocket_embedding_size")
+_NETWORK = ("pred_dropout",)
+_NOISE = (
+    *(
+        f"{task}_{what}"
+        for task in ("translation", "rotation", "torsion", "atom")
+        for what in ("noise", "weight")
+    ),
+    *("mask_weight", "num_masked_block_classes"),
+)
+_OFF: Mapping[str, float] = {"na_loss_weight": 1.0}
+"""Settings that are off at another value than nothing."""
+
+
+def _on(name: str, value: Any) -> bool:
+    """Whether a setting does anything."""
+    return bool(value) and value != _OFF.get(name)
 
 
 def _classifier(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
     own = BinaryConfig(
+        readout="graph",
         hidden=config["pred_hidden_size"],
         layers=config["num_pred_layers"],
         activation=_activation(config),
@@ -70,18 +135,58 @@ def _classifier(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
 
 
 def _multiclass(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
-    # the original has numbers for classes
-    own = MulticlassConfig(classes=tuple(str(index) for index in range(config["num_classes"])))
+    own = MulticlassConfig(**_of_classes(config, encoder))
     return {"multiclass": MulticlassHead(own, encoder)}
 
 
+def _multilabel(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    own = MultilabelConfig(**_of_classes(config, encoder))
+    return {"multilabel": MultilabelHead(own, encoder)}
+
+
+def _of_classes(config: Settings, encoder: EncoderConfig) -> dict[str, Any]:
+    """Settings that heads on several classes share."""
+    loss = config.get("loss_type") or "cross_entropy"
+    known = {"cross_entropy": "cross_entropy", "binary_cross_entropy": "cross_entropy", "focal": "focal"}
+    if loss not in known:
+        raise DataError(f"loss_type = {loss!r} cannot be imported; supported: {', '.join(known)}")
+    count = config["num_classes"]
+    alpha = config.get("focal_alpha") if loss == "focal" else None  # read of the focal loss alone
+    given = alpha if isinstance(alpha, list | tuple) and len(alpha) > 1 else None
+    if alpha is not None and given is None:
+        number = alpha[0] if isinstance(alpha, list | tuple) else alpha
+        given = [number] * count
+    return {
+        "classes": tuple(str(index) for index in range(count)),
+        "readout": "graph",
+        "hidden": encoder.block_hidden,
+        "layers": 4,
+        "loss": known[loss],
+        "focal_gamma": float(config.get("focal_gamma") or 0.0) if loss == "focal" else 2.0,
+        "class_weights": "none" if given is None else tuple(map(float, given)),
+        "vector_size": int(config.get("pocket_embedding_size") or 0),
+    }
+
+
+def _residues(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
+    own = ResidueBinaryConfig(
+        readout="block",
+        hidden=config["pred_hidden_size"],
+        layers=config["num_pred_layers"],
+        activation=_activation(config),
+        dropout=config.get("pred_dropout", 0.0),
+    )
+    return {"residue_binary": ResidueBinaryHead(own, encoder)}
+
+
 def _regression(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
-    own = RegressionConfig(hidden=encoder.block_hidden, layers=3, dropout=encoder.dropout)
+    own = RegressionConfig(readout="graph", hidden=encoder.block_hidden, layers=3, dropout=encoder.dropout)
     return {"regression": RegressionHead(own, encoder)}
 
 
 def _affinity(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
     own = AffinityConfig(
+        readout="block",
         hidden=config["affinity_pred_hidden_size"],
         layers=max(2, config["num_affinity_pred_layers"]),
         activation=_activation(config),
@@ -131,17 +236,28 @@ def _activation(config: Settings) -> str:
 
 MODEL_TYPES: Mapping[str, _ModelType] = {
     "PredictionModel": _ModelType(),
-    "ClassifierModel": _ModelType(("num_pred_layers", "nonlinearity", "pred_hidden_size"), _classifier),
-    "MultiClassClassifierModel": _ModelType(("num_classes",), _multiclass),
+    "ClassifierModel": _ModelType(
+        ("num_pred_layers", "nonlinearity", "pred_hidden_size"), _classifier, settings=_NETWORK
+    ),
+    "ResidueClassifierModel": _ModelType(
+        ("num_pred_layers", "nonlinearity", "pred_hidden_size"), _residues, settings=_NETWORK
+    ),
+    "MultiClassClassifierModel": _ModelType(
+        ("num_classes",), _multiclass, settings=("num_masked_block_classes", *_LOSS)
+    ),
+    "MultiLabelClassifierModel": _ModelType(("num_classes",), _multilabel, settings=_LOSS),
     "RegressionPredictor": _ModelType(heads=_regression),
     "AffinityPredictor": _ModelType(
-        ("num_affinity_pred_layers", "nonlinearity", "affinity_pred_hidden_size"), _affinity, embeddings=True
+        ("num_affinity_pred_layers", "nonlinearity", "affinity_pred_hidden_size"),
+        _affinity,
+        embeddings=True,
+        settings=("affinity_pred_dropout",),
     ),
-    "MaskedNodeModel": _ModelType(("num_masked_block_classes",), _masked),
+    "MaskedNodeModel": _ModelType(("num_masked_block_classes",), _masked, settings=("attn_pad_mask",)),
     "ProteinInterfaceModel": _ModelType(heads=_interface, nested="prot_model"),
-    "DenoisePretrainModel": _ModelType(heads=_denoise, weights=_mask_weight),
+    "DenoisePretrainModel": _ModelType(heads=_denoise, weights=_mask_weight, settings=_NOISE),
     "DenoisePretrainModelWithBlockEmbedding": _ModelType(
-        heads=_denoise, weights=_mask_weight, embeddings=True
+        heads=_denoise, weights=_mask_weight, embeddings=True, settings=_NOISE
     ),
 }
 """The original's model types that can be imported."""
@@ -166,7 +282,12 @@ def from_reference(config: Settings, state_dict: Mapping[str, Tensor]) -> Model:
     missing = [name for name in needed if name not in config]
     if missing:
         raise DataError(f"{_FROM} settings lack {', '.join(missing)}")
-    name = f"{known.nested}." * bool(known.nested) + "block_embedding.block_embedding.weight"
+    if unknown := known.unknown(config):
+        raise DataError(
+            f"{_FROM} settings {', '.join(unknown)} change what a {kind} computes, and cannot be imported"
+        )
+    prefix = f"{known.nested}." * bool(known.nested)
+    name = f"{prefix}block_embedding.block_embedding.weight"
     if name not in state_dict:
         raise DataError(f"{_FROM} weights lack {name}")
     encoder = EncoderConfig(
@@ -180,12 +301,24 @@ def from_reference(config: Settings, state_dict: Mapping[str, Tensor]) -> Model:
         block_global=config.get("global_message_passing", False),
         modality_embedding=bool(config.get("modality_embedding", False)),
         reference_quirks=True,
+        pad_mask=bool(config.get("attn_pad_mask", False)),
+        **_block_grid(config, state_dict.get(f"{prefix}top_encoder.encoder.edge_embedder.0.offset")),
         block_types=state_dict[name].shape[0],
         embeddings=_embeddings(config) if known.embeddings else EmbeddingConfig(),
     )
-    model = Model(encoder, known.heads(config, encoder), weights=known.weights(config))
+    model = Model(encoder, known.heads(config, encoder), weights=known.weights(config), made_for=_CONTRACT)
     _fill(model, dict(state_dict))
     return model.eval()
+
+
+def _block_grid(config: Settings, saved: Tensor | None) -> dict[str, float]:
+    """The distance Gaussians between blocks: the centres are saved with the weights, the width is a setting."""
+    longest = float(config.get("top_max_edge_length") or RADIAL_CUTOFF)
+    cutoff = longest if saved is None else float(saved[-1])
+    if saved is not None and not torch.allclose(saved.cpu(), torch.linspace(0.0, cutoff, len(saved))):
+        raise DataError(f"{_FROM} weights have distance Gaussians between blocks that are not evenly spaced")
+    width = longest / (config["edge_size"] - 1)
+    return {"block_cutoff": cutoff, "block_width": 0.0 if cutoff == longest else width}
 
 
 def _embeddings(config: Settings) -> EmbeddingConfig:
@@ -210,15 +343,21 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
     """Read a trained model, ours or the original's.
 
     path: the folder of a saved model (a run's checkpoints/best); or the original's weights, NAME.pt, with their
-    settings beside them as NAME_config.json, or NAME_weights.pt with NAME_config.json; or a folder that holds one
-    such pair. config: the original's settings where they lie elsewhere. device: "auto" (CUDA if there is one),
-    "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused, since reading one runs code from it.
-    Raises DataError saying what is missing or does not fit.
+    settings beside them as NAME_config.json, or NAME_weights.pt with NAME_config.json, or model.pt or weights.pt with
+    config.json; or a folder that holds one such pair. config: the original's settings where they lie elsewhere. device:
+    "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused, since
+    reading one runs code from it. Raises DataError saying what is missing or does not fit.
     """
     weights, settings = _files(Path(path), None if config is None else Path(config))
     if settings is None:
-        return load_own(path, device)
+        return load_own(weights.parent, device)
     return load_reference(settings, weights).to(environment.device(device))
+
+
+def made_for(path: str | Path, *, config: str | Path | None = None) -> Contract:
+    """What a trained model was made for, without its weights; arguments and errors as of `load`."""
+    weights, settings = _files(Path(path), None if config is None else Path(config))
+    return saved_contract(weights.parent) if settings is None else _CONTRACT
 
 
 def weights_file(path: str | Path, config: str | Path | None = None) -> Path:
@@ -228,6 +367,7 @@ def weights_file(path: str | Path, config: str | Path | None = None) -> Path:
 
 def _files(path: Path, config: Path | None) -> tuple[Path, Path | None]:
     """Weights, and settings if they are the original's, of what `path` names."""
+    path, config = path.expanduser(), None if config is None else config.expanduser()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir():
@@ -252,6 +392,7 @@ def _files(path: Path, config: Path | None) -> tuple[Path, Path | None]:
     if path.suffix != ".pt":
         raise DataError(f"{path}: neither the folder of a saved model nor weights of the original (.pt)")
     names = [f"{path.stem}_config.json", f"{path.stem.removesuffix('_weights')}_config.json"]
+    names += ["config.json"] if path.stem in ("model", "weights") else []
     settings = config or next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
     if settings is None:
         raise DataError(
@@ -405,6 +546,11 @@ class _Names:
             self.convolution(f"{level}.tor_bond_conv", head.torsion_convolution)
             self.sequence(f"{level}.tor_final_layer", head.torsion_network, 0, 3)
 
+    def classes(self, head: MulticlassHead | MultilabelHead) -> None:
+        self.sequence("classifier_ffn", head.network, 1, 2)
+        if head.vector is not None:
+            self.linear("pocket_projector", head.vector)
+
     def interface(self, head: InterfaceHead) -> None:
         self.encoder("cmplx_model.", head.complex_encoder)
         self.sequence("prot_ffn", head.pocket_network, 1, 2)
@@ -417,7 +563,9 @@ _HEAD_NAMES: Mapping[type[Head], Callable[[_Names, Any], None]] = {
     DenoiseHead: _Names.denoise,
     InterfaceHead: _Names.interface,
     MaskedBlockHead: lambda names, head: names.sequence("masked_ffn", head.network, 1, 3),
-    MulticlassHead: lambda names, head: names.sequence("classifier_ffn", head.network, 1, 2),
+    MulticlassHead: _Names.classes,
+    MultilabelHead: _Names.classes,
+    ResidueBinaryHead: lambda names, head: names.sequence("classifier_ffn", head.network, 2, 3),
     RegressionHead: lambda names, head: names.sequence("energy_ffn", head.network, 2, 3),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,27 @@ from atomica.files import LOG
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Journal", "Meter", "progress_bar"]
+__all__ = ["Journal", "Meter", "hang_up", "plain", "progress_bar"]
+
+
+def plain() -> None:
+    """Let a terminal that knows ASCII alone show "?" for the rest, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def hang_up() -> None:
+    """Write nowhere what would go to a pipe that nobody reads any more, as after `| head`, or to a lost terminal."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+        except ValueError:
+            continue  # closed
+    os.close(nowhere)
 
 
 class Journal:
@@ -40,7 +62,13 @@ class Journal:
         """Print to standard output or standard error, and write down; nothing if silent."""
         if self.silent:
             return
-        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+        try:
+            print(text, file=sys.stderr if error else sys.stdout, flush=True)
+        except OSError:  # a pipe that nobody reads any more, a terminal that is gone
+            hang_up()
+            self.note(text)
+            self.note("nobody reads the output any more: what follows stands here alone")
+            return
         self.note(text)
 
     def note(self, text: str) -> None:

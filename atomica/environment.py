@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +18,7 @@ from atomica.files import ENVIRONMENT, write_json
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PACKAGES", "describe", "device", "hardware", "read", "record"]
+__all__ = ["PACKAGES", "describe", "device", "hardware", "read", "record", "untouched", "version"]
 
 
 PACKAGES = ("torch", "dgl", "numpy", "e3nn", "pyarrow", "safetensors", "torchmetrics", "scikit-learn")
@@ -35,6 +37,41 @@ def device(wanted: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def version() -> str:
+    """That of this package.
+
+    >>> version()
+    '0.1.0'
+    """
+    return metadata.version("atomica-dgl")
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Leave as it was what a process keeps of PyTorch, NumPy and Python: threads, determinism, random states."""
+    import numpy as np
+    import torch
+
+    threads, drawn = (
+        torch.get_num_threads(),
+        (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+    )
+    exact = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
+        torch.set_rng_state(drawn[2])
+
+
 def describe() -> dict[str, Any]:
     """Versions of this package and of those that decide its numbers; processor, cores, memory, GPUs; the time.
 
@@ -42,7 +79,7 @@ def describe() -> dict[str, Any]:
     >>> found["versions"]["atomica"], found["hardware"]["cores"] >= 1
     ('0.1.0', True)
     """
-    versions = {"atomica": metadata.version("atomica-dgl"), "python": platform.python_version()}
+    versions = {"atomica": version(), "python": platform.python_version()}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

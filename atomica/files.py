@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "Lock",
@@ -16,6 +18,7 @@ __all__ = [
     "damage",
     "replacing",
     "sync",
+    "to_json",
     "write_bytes",
     "write_json",
     "write_text",
@@ -33,6 +36,9 @@ CHECKPOINTS, LAST, BEST, METRICS = "checkpoints", "last", "best", "metrics.jsonl
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
 """Of whatever evaluates."""
+
+MEMBERS = "members.json"
+"""Of a run of several trainings: its members, their state and where their weights are."""
 
 IDENTITY, RESULT, FAILURES = "job.json", "result.json", "failures.jsonl"
 """Of a job after training: what decides its numbers, what it gave, which inputs failed."""
@@ -73,8 +79,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write plain data as a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write plain data as a JSON file whole or not at all; see `to_json`."""
+    write_text(path, to_json(content, indent=1) + "\n")
+
+
+def to_json(content: object, *, indent: int | None = None) -> str:
+    """Plain data as JSON that every program reads: what is not finite is null.
+
+    >>> to_json({"auroc": float("nan"), "loss": [1.5, float("inf")]})
+    '{"auroc": null, "loss": [1.5, null]}'
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def sync(path: Path) -> None:

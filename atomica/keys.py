@@ -121,11 +121,22 @@ GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.segment", "B", "int64", "", "0 or 1"),
     Field("block.is_global", "B", "bool", "", "is a global block"),
     Field("block.modality", "B", "int64", "", "modality of the complex, -1 if none"),
+    Field(
+        "block.place",
+        "B,3",
+        "int64",
+        "",
+        "its place in its complex, blocks of the complex, atoms of the block",
+    ),
+    Field("block.made", "B,9", "int64", "", "options of the graph and of its data set, see `data.origin`"),
 )
 
 OPTIONAL_GRAPH_FIELDS: tuple[Field, ...] = (
     Field("block.masked", "B", "bool", "", "its type is to be predicted; absent: the blocks of type MASK"),
     Field("block.embedding", "B,E", "float32", "", "external features, e.g. of a protein language model"),
+    Field(
+        "block.vector", "B,E", "float32", "", "external features of the complex, the same for all its blocks"
+    ),
     Field("block.embedding_0", "B,E0", "float32", "", "the same, read for blocks of segment 0 only"),
     Field("block.embedding_1", "B,E1", "float32", "", "the same, read for blocks of segment 1 only"),
 )

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from atomica import spec
-from atomica.console import Journal
+from atomica import environment, spec
+from atomica.console import Journal, hang_up, plain
 from atomica.errors import AtomicaError, SpecError
 from atomica.files import DONE, FAILED, INTERRUPTED, USAGE
 from atomica.train import distributed
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show heads, schedules, samplers, sweeps and jobs, and what they take",
     )
+    parser.add_argument("--version", action="version", version=f"atomica-run {environment.version()}")
     parser.add_argument("--schema", action="store_true", help="print a JSON schema of specs, for editors")
     going_on = parser.add_mutually_exclusive_group()
     going_on.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Signals:
-    """SIGINT, SIGTERM, SIGUSR1: once training runs, the first asks it to stop after the step and checkpoint.
+    """SIGINT, SIGTERM, SIGHUP, SIGUSR1: once training runs, the first asks it to stop after the step and checkpoint.
 
     Schedulers and launchers send more than one, so only a second Ctrl-C, not in the same second, ends it at once.
     """
@@ -108,7 +109,9 @@ class _Signals:
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may handle signals
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup has asked for that
             self.before[number] = signal.signal(number, self.receive)
 
     def restore(self) -> None:
@@ -130,14 +133,19 @@ class _Signals:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code. What PyTorch keeps for the whole process is put back at the end."""
+    plain()
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(words)
     if arguments.list or arguments.schema:
         from atomica import catalogue
 
-        print(catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1))
+        try:
+            text = catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1)
+            print(text, flush=True)
+        except BrokenPipeError:  # as of `| head`
+            hang_up()
         return DONE
     if arguments.spec is None:
         parser.error("the following arguments are required: SPEC.toml")
@@ -147,8 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.devices > 1 and not distributed.started_here():
         if distributed.is_rank():
             parser.error("--devices has no effect under torchrun, which starts the processes itself")
-        # A sweep hands --devices on to its trials.
-        if not arguments.dry_run and not _is_sweep(arguments):
+        # A sweep hands --devices on to its trials, an ensemble has its members share them.
+        if not arguments.dry_run and not _starts_runs(arguments):
             return distributed.launch(arguments.devices, words)
     signals = _Signals()
     signals.install()
@@ -167,35 +175,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.restore()
 
 
-def _is_sweep(arguments: argparse.Namespace) -> bool:
-    """Whether the spec has a section [sweep]; a spec that cannot be read has none."""
+def _starts_runs(arguments: argparse.Namespace) -> bool:
+    """Whether the spec describes a sweep or several members; one that cannot be read does not."""
     try:
-        return "sweep" in spec.load(arguments.spec, arguments.overrides).tree
+        source = spec.load(arguments.spec, arguments.overrides)
     except SpecError:
         return False
+    return "sweep" in source.tree or _several(source)
+
+
+def _several(source: spec.Source) -> bool:
+    """Whether a spec asks for more than one training."""
+    table = source.tree.get("train")
+    asked = (table.get(key) for key in ("seeds", "folds")) if isinstance(table, dict) else ()
+    return any(isinstance(one, int) and one > least for one, least in zip(asked, (1, 0), strict=False))
 
 
 def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
     """The job that the spec describes, checked. Raises SpecError with all that is wrong."""
     from atomica.jobs import JOBS
+    from atomica.jobs.folder import placed
     from atomica.jobs.job import kind
+    from atomica.sweep.members import prepare as prepare_members
 
     source = spec.load(arguments.spec, arguments.overrides)
+    source = placed(source, start_or_resume=arguments.start_or_resume)
     name = source.get(("run", "job")) if ("run", "job") in source else "train"
-    # What is no name of a job is for the reader of specs to say.
-    chosen = name if isinstance(name, str) and name in JOBS else "train"
+    if not isinstance(name, str) or name not in JOBS:
+        # Nobody knows what else is right in it.
+        issues = spec.Issues(source)
+        issues.add(("run", "job"), spec.not_among(name, tuple(JOBS)))
+        issues.raise_any()
+    chosen = str(name)
     if "sweep" in source.tree and chosen == "train":
         from atomica.sweep.engine import prepare
 
         return prepare(source, request)
+    if chosen == "train" and _several(source):
+        return prepare_members(source, request)
     return kind(chosen).prepare(source, request)
 
 
 def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
     """What the arguments ask for, as one of some ranks; returns the exit code."""
     # The heavy imports start here, after the arguments are known to be right.
-    from atomica.jobs.folder import Claim
     from atomica.jobs.job import Request
+
+    with environment.untouched():
+        return _work(arguments, signals, ranks, Request)
+
+
+def _work(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks, Request: type[Request]) -> int:
+    """The same, once all is imported."""
+    from atomica.jobs.folder import Claim
 
     started, journal, claim = False, Journal(silent=not ranks.first), Claim()
     request = Request(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -48,10 +47,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the original's networks, *.safetensors, unpacked."""
-    folder = tmp_path_factory.mktemp("models")
-    with tarfile.open(Path(__file__).parent / "fixtures" / "model.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    from cases import unpacked  # needs PyTorch, which not all tests do
+
+    return unpacked(tmp_path_factory.mktemp("models"))
 
 
 def seed(name: str) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from atomica import _prep
 from atomica.data.record import Record
+from atomica.errors import StructureError
 from atomica.files import write_bytes
 from atomica.keys import GLOBAL_BLOCK
 from atomica.prep.pockets import Place, kind_of, places
@@ -31,6 +32,7 @@ __all__ = [
     "interface",
     "of_record",
     "stems",
+    "write",
 ]
 
 
@@ -191,6 +193,29 @@ def interface(record: Record, by_block: Mapping[int, float], target: Path, why: 
     path = target.with_name(target.name + INTERFACE)
     write_bytes(path, ("\n".join(lines) + "\n#\n").encode())
     return path
+
+
+def write(
+    source: Path | None,
+    record: Record,
+    by_block: Mapping[int, float],
+    target: Path,
+    *,
+    label_ids: bool,
+    setting: str,
+) -> None:
+    """Write a complex with the numbers of its blocks: `coloured` if its file can be read, else `interface`.
+
+    setting: says where the files lie.
+    """
+    why = f"{record.source_path} was not found; {setting} says where it lies"
+    if source is not None and source.is_file():
+        try:
+            coloured(source, of_record(record, by_block), target, label_ids=label_ids)
+            return
+        except StructureError as error:
+            why = str(error)
+    interface(record, by_block, target, why)
 
 
 def _quoted(text: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica.errors import DataError
-from atomica.files import write_text
+from atomica.files import write_json
 
 __all__ = ["RULES", "ClassRule", "Learnt", "learn", "read_ensemble", "write_ensemble"]
 
@@ -117,7 +117,7 @@ def write_ensemble(path: Path, classes: Mapping[str, ClassRule], sums: Mapping[s
             for name, rule in classes.items()
         },
     }
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_json(path, content)
 
 
 def read_ensemble(path: str | Path) -> tuple[dict[str, ClassRule], dict[str, str]]:

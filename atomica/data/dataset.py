@@ -6,15 +6,18 @@ Numbers of a record are NumPy views of the mapped file. Nothing here needs PyTor
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atomica.data.origin import Origin
 from atomica.data.record import INPUTS, Indices, Record, Texts, malformed
 from atomica.data.shards import Columns, Shard
 from atomica.errors import DataError, ShardError
@@ -23,7 +26,7 @@ from atomica.keys import RECORD_FIELDS, SCHEMA_VERSION
 if TYPE_CHECKING:
     import dgl
 
-__all__ = ["Dataset", "Mixture", "open_dataset"]
+__all__ = ["Complexes", "Dataset", "Mixture", "open_dataset"]
 
 BASE_BLOCKS, BASE_ATOMS = 150, 121
 """Sizes of the block vocabulary without fragments, and of the atom vocabulary."""
@@ -34,7 +37,110 @@ DEMO = "demo://"
 # ----------------------------------------------------------------------------------------------- dataset
 
 
-class Dataset(Sequence[Record]):
+class Complexes(Sequence[Record]):
+    """What a data set and a mixture of them share: how rows are chosen. Rows are counted from 0.
+
+    ids: the name of every complex, in row order. fragments: name of their vocabulary; block_types: size of the whole
+    block vocabulary. origin: how they were made.
+    """
+
+    name: str
+    ids: list[str]
+    fragments: str
+    block_types: int
+    origin: Origin
+
+    def _read(self, row: int) -> Record:
+        """The record of one row."""
+        raise NotImplementedError
+
+    def __contains__(self, item: object) -> bool:
+        """Whether a complex has this id."""
+        return item in self.ids
+
+    def __getitem__(self, index: Any) -> Any:
+        """The record of a row or an id; for a slice, a list of rows or ids, or a mask [N], a list of records.
+
+        Negative rows count from the end. Raises IndexError for a row beyond the end, TypeError for what is no whole
+        number, and DataError for an id that no complex has, or several.
+        """
+        if isinstance(index, slice):
+            return [self._read(row) for row in range(*index.indices(len(self)))]
+        if isinstance(index, bool | np.bool_):
+            raise TypeError(f"row {index}: a row is a whole number or an id")
+        if isinstance(index, str) or np.ndim(index) == 0:
+            return self._read(int(self.rows([index])[0]))
+        return [self._read(row) for row in self.rows(index).tolist()]
+
+    def rows(self, chosen: Any) -> Indices:
+        """Row numbers of rows, ids, or the rows of a mask [N]: `data.rows(["1abc_A_B"])`. Errors as of `data[…]`."""
+        if isinstance(chosen, str):
+            raise TypeError(f"{chosen!r} is one id, and a list of them was expected: [{chosen!r}]")
+        count = len(self)
+        if not hasattr(chosen, "__array__"):
+            chosen = list(chosen)
+            if any(isinstance(one, str) for one in chosen):
+                return self._rows_of_ids(chosen)
+        values = np.asarray(chosen)
+        if values.ndim != 1:
+            raise TypeError(f"rows are a list of whole numbers, not an array of shape {values.shape}")
+        if values.dtype == np.bool_:
+            if len(values) != count:
+                raise IndexError(f"a mask of {len(values)} values for a data set of {count} complexes")
+            return np.flatnonzero(values)
+        if not values.size:
+            return np.zeros(0, dtype=np.int64)
+        if not np.issubdtype(values.dtype, np.integer) or any(
+            isinstance(one, bool | np.bool_) for one in chosen
+        ):
+            shown = next(
+                (one for one in chosen if isinstance(one, bool | np.bool_ | float | np.floating)), chosen[0]
+            )
+            raise TypeError(
+                f"row {shown!r}: a row is a whole number, an id, or one of a mask of {count} values"
+            )
+        rows = values.astype(np.int64)
+        rows = np.where(rows < 0, rows + count, rows)
+        beyond = (rows < 0) | (rows >= count)
+        if beyond.any():
+            raise IndexError(f"row {values[beyond][0]} of a data set of {count} complexes")
+        return rows
+
+    def _rows_of_ids(self, names: Sequence[Any]) -> Indices:
+        places: dict[Any, list[int]] = {}
+        for row, name in enumerate(self.ids):
+            places.setdefault(name, []).append(row)
+        for name in names:
+            found = places.get(name, [])
+            if not found:
+                near = difflib.get_close_matches(str(name), self.ids, n=1)
+                hint = (
+                    f"; did you mean {near[0]!r}?"
+                    if near
+                    else f"; {self.ids[0]!r} is one"
+                    if self.ids
+                    else ""
+                )
+                raise DataError(f"no complex has the id {name!r}{hint}")
+            if len(found) > 1:
+                raise DataError(
+                    f"{len(found)} complexes have the id {name!r}, in rows {', '.join(map(str, found))}"
+                )
+        return np.array([places[name][0] for name in names], dtype=np.int64)
+
+    def graphs(self, indices: Any, *, input: str | None = None, **options: Any) -> dgl.DGLGraph:
+        """One batched DGL graph of some complexes: rows, ids, or a mask [N].
+
+        input: what of each, one of `data.record.INPUTS` (both partners); options are those of `atomica.graph.batch`.
+        What is left out may be made otherwise by the model that reads the graph.
+        """
+        from atomica.data import graph
+
+        records = [self._read(row).view(input or "complex") for row in self.rows(indices).tolist()]
+        return graph.batch(records, view=input, **options)
+
+
+class Dataset(Complexes):
     """The complexes of one folder of shards, memory-mapped; see `open_dataset`.
 
     Uncompressed shards are read in place, so a data set may be larger than memory; compressed ones are
@@ -49,6 +155,7 @@ class Dataset(Sequence[Record]):
         self._ends = np.cumsum([0, *(int(entry["rows"]) for entry in manifest["shards"])])
         self._cache: dict[str, Any] = {}
         self.neighbors = int(manifest["neighbors"])
+        self.origin = Origin.of_manifest(manifest)
 
     def __len__(self) -> int:
         """Number of complexes."""
@@ -58,15 +165,14 @@ class Dataset(Sequence[Record]):
         """Name, size and vocabulary."""
         return f"Dataset({self.name!r}, {len(self)} complexes, fragments {self.fragments!r})"
 
-    def __getitem__(self, index: Any) -> Any:
-        """The record of one row; negative rows count from the end, a slice gives a list."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = int(index)
-        if row < 0:
-            row += len(self)
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {index} of a data set of {len(self)} complexes")
+    def __getstate__(self) -> dict[str, Any]:
+        """Where it lies: another process opens it again."""
+        return {"folder": Path(os.path.abspath(self.folder)), "name": self.name, "manifest": self.manifest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _read(self, row: int) -> Record:
         which = int(np.searchsorted(self._ends, row, side="right")) - 1
         columns, local = self._shards[which].row(row - int(self._ends[which]))
         return self._record(columns, local, self._shards[which].path)
@@ -103,19 +209,19 @@ class Dataset(Sequence[Record]):
                     f"for {atoms} atoms, {blocks} blocks and {k} neighbours"
                 )
             found[name] = found[name].reshape(shape)
-        record = Record(**found)
+        record = Record(**found, origin=self.origin)
         problem = malformed(record)
         if problem:
             raise ShardError(f"{where}: {record.id}: {problem}")
         return record
 
     @property
-    def fragments(self) -> str:
+    def fragments(self) -> str:  # type: ignore[override]
         """Name of the fragment vocabulary the data were built with; "none" without."""
         return str(self.manifest["vocabulary"]["fragments"])
 
     @property
-    def block_types(self) -> int:
+    def block_types(self) -> int:  # type: ignore[override]
         """Size of the block vocabulary."""
         return int(self.manifest["vocabulary"]["blocks"])
 
@@ -131,9 +237,14 @@ class Dataset(Sequence[Record]):
         return hashlib.sha256(sums.encode()).hexdigest()
 
     @property
-    def ids(self) -> list[str]:
+    def ids(self) -> list[str]:  # type: ignore[override]
         """Name of every complex, in row order."""
         return self._texts("id")
+
+    @property
+    def checksums(self) -> list[str]:
+        """SHA-256 of the structure file of every complex, in row order."""
+        return self._texts("source_sha256")
 
     @property
     def splits(self) -> list[str | None]:
@@ -187,12 +298,6 @@ class Dataset(Sequence[Record]):
         found: Indices = self._cache[key]
         return found
 
-    def graphs(self, indices: Iterable[int], *, input: str = "complex", **options: Any) -> dgl.DGLGraph:
-        """One batched DGL graph of the complexes `indices`; options are those of `atomica.graph.batch`."""
-        from atomica.data import graph
-
-        return graph.batch([self[i].view(input) for i in indices], **options)
-
     def verify(self) -> None:
         """Compare every shard with its checksum; raises ShardError for the first that differs."""
         for shard, entry in zip(self._shards, self.manifest["shards"], strict=True):
@@ -222,11 +327,11 @@ class Dataset(Sequence[Record]):
         return found
 
 
-class Mixture(Sequence[Record]):
+class Mixture(Complexes):
     """Several data sets as one: the rows of the first, then those of the second, and so on.
 
     It answers whatever a `Dataset` answers. sources [N] tells which set a row is from. Raises DataError if the
-    sets were built with different vocabularies.
+    sets were built with different vocabularies, cutoffs or rules.
     """
 
     def __init__(self, sets: Sequence[Dataset]) -> None:
@@ -237,7 +342,9 @@ class Mixture(Sequence[Record]):
                 raise DataError(
                     f"{one.name}: its vocabulary differs from that of {sets[0].name}; build both with the same"
                 )
-        self.manifest = sets[0].manifest
+            if found := one.origin.others(sets[0].origin):
+                raise DataError(f"{one.name}: {'; '.join(found)} in {sets[0].name}; build both alike")
+        self.manifest, self.origin = sets[0].manifest, sets[0].origin
         self.fragments, self.block_types = sets[0].fragments, sets[0].block_types
         self._ends = np.cumsum([0, *(len(one) for one in sets)])
 
@@ -245,15 +352,9 @@ class Mixture(Sequence[Record]):
         """Number of complexes in all sets."""
         return int(self._ends[-1])
 
-    def __getitem__(self, index: Any) -> Any:
-        """The record of one row; negative rows count from the end, a slice gives a list."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = int(index) + (len(self) if index < 0 else 0)
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {index} of a data set of {len(self)} complexes")
+    def _read(self, row: int) -> Record:
         which = int(np.searchsorted(self._ends, row, side="right")) - 1
-        return self.sets[which][row - int(self._ends[which])]
+        return self.sets[which]._read(row - int(self._ends[which]))
 
     @property
     def sources(self) -> Indices:
@@ -266,9 +367,14 @@ class Mixture(Sequence[Record]):
         return hashlib.sha256("".join(one.fingerprint for one in self.sets).encode()).hexdigest()
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> list[str]:  # type: ignore[override]
         """Name of every complex, in row order; names may recur in another set."""
         return [name for one in self.sets for name in one.ids]
+
+    @property
+    def checksums(self) -> list[str]:
+        """SHA-256 of the structure file of every complex; see `Dataset.checksums`."""
+        return [checksum for one in self.sets for checksum in one.checksums]
 
     @property
     def splits(self) -> list[str | None]:
@@ -303,12 +409,6 @@ class Mixture(Sequence[Record]):
         """Blocks per complex [N]; see `Dataset.block_counts`."""
         return np.concatenate([one.block_counts(input) for one in self.sets])
 
-    def graphs(self, indices: Iterable[int], *, input: str = "complex", **options: Any) -> dgl.DGLGraph:
-        """One batched DGL graph of the complexes `indices`; options are those of `atomica.graph.batch`."""
-        from atomica.data import graph
-
-        return graph.batch([self[i].view(input) for i in indices], **options)
-
 
 def open_dataset(path: str | Path) -> Dataset:
     """Open a folder that `atomica-prep build-graphs` wrote, or `demo://NAME`, which comes with the package.
@@ -317,7 +417,7 @@ def open_dataset(path: str | Path) -> Dataset:
     ShardError if a shard is missing, damaged, or differs from the manifest in size or rows.
     """
     name = str(path)
-    folder = _demo(name) if name.startswith(DEMO) else Path(path)
+    folder = _demo(name) if name.startswith(DEMO) else Path(path).expanduser()
     if not folder.exists():
         raise DataError(f"{name}: no such folder")
     if not folder.is_dir():

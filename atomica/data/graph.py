@@ -7,7 +7,6 @@ run from sender (DGL's source) to receiver (destination).
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -23,27 +22,18 @@ from torch import Tensor
 
 from atomica import keys
 from atomica._prep import nearest
+from atomica.data import origin as origins
 from atomica.data.noise import NoiseConfig, Perturbed, perturb
-from atomica.data.record import Record
+from atomica.data.origin import EDGES
+from atomica.data.record import INPUTS, Record
 from atomica.errors import DataError
 from atomica.keys import ATOM, BLOCK, EDGE_TYPES, OF
 
-__all__ = ["batch", "graph_from_arrays", "load_graphs", "perturbed", "save_graphs"]
+__all__ = ["batch", "graph_from_arrays", "load_graphs", "perturbed", "remade", "save_graphs"]
 
 
 def _import_dgl() -> types.ModuleType:
-    """Import DGL; replace `dgl.graphbolt` by an inert module where its binary does not fit this PyTorch.
-
-    The newest DGL wheels ship a graphbolt library built for older PyTorch releases, and DGL's package
-    imports it unasked. Nothing here uses it, so its absence is harmless; everything else of DGL works.
-    Raises ImportError with the remedy if DGL itself cannot be used.
-    """
-    if "dgl" not in sys.modules and importlib.util.find_spec("dgl") is not None and not _graphbolt_fits():
-        inert = types.ModuleType("dgl.graphbolt")
-        inert.__doc__ = "Placeholder: this DGL release has no graphbolt library for the installed PyTorch."
-        sys.modules["dgl.graphbolt"] = inert
-    # without it DGL writes a configuration file into the home directory
-    os.environ.setdefault("DGLBACKEND", "pytorch")
+    """Import DGL through the package's door. Raises ImportError with the remedy if it cannot be used."""
     try:
         import dgl
 
@@ -61,20 +51,19 @@ def _import_dgl() -> types.ModuleType:
     return dgl
 
 
-def _graphbolt_fits() -> bool:
-    """Whether DGL ships a graphbolt library whose name carries the installed PyTorch's version."""
-    spec = importlib.util.find_spec("dgl")
-    if spec is None or not spec.submodule_search_locations:
-        return False
-    version = torch.__version__.split("+")[0]
-    folder = Path(next(iter(spec.submodule_search_locations))) / "graphbolt"
-    return any(folder.glob(f"*pytorch_{version}.*"))
+def _one_thread() -> None:
+    """In a forked process the threads of its parent are missing, and PyTorch and DGL would wait for them."""
+    torch.set_num_threads(1)
 
 
 if TYPE_CHECKING:
     import dgl
 else:
     dgl = _import_dgl()
+os.register_at_fork(after_in_child=_one_thread)
+
+VIEW = origins.COLUMNS.index("view")
+"""The column of `block.made` that says what of the complexes is there."""
 
 IntArray = npt.NDArray[np.int64]
 
@@ -82,20 +71,26 @@ IntArray = npt.NDArray[np.int64]
 def batch(
     records: Sequence[Record],
     *,
-    k_neighbors: int = 8,
-    atom_global: bool = False,
-    block_global: bool = True,
-    reference_quirks: bool = False,
+    k_neighbors: int | None = None,
+    atom_global: bool | None = None,
+    block_global: bool | None = None,
+    reference_quirks: bool | None = None,
+    view: str | None = None,
 ) -> dgl.DGLGraph:
     """One heterograph that holds all `records`, as `dgl.batch` of the single ones would.
 
-    k_neighbors: nearest neighbours per node within and across segments. atom_global, block_global: edges of
-    global nodes at that level. reference_quirks: treat unknown blocks as global, as the original does.
+    k_neighbors: nearest neighbours per node within and across segments (8). atom_global, block_global: edges of
+    global nodes at that level (false, true). reference_quirks: treat unknown blocks as global, as the original does
+    (false). What is left out is as in brackets, until a model that wants it otherwise reads the graph. view: what of
+    the records was asked for, one of `data.record.INPUTS`; None: nothing in particular.
     The neighbour lists stored in the records are used where they reach; otherwise they are computed.
-    Raises DataError for an empty batch.
+    Raises DataError for an empty batch, and for records of data sets that were not built alike.
     """
     if not records:
         raise DataError("cannot batch zero complexes")
+    edges, asked = _edges(k_neighbors, atom_global, block_global, reference_quirks)
+    k_neighbors, reference_quirks = edges["k_neighbors"], edges["reference_quirks"]
+    made = _made(records, edges, [*asked, *(["view"] if view else [])])
     block_counts = np.array([len(record.block_types) for record in records])
     stored = all(record.atom_intra.shape[1] >= k_neighbors for record in records)
     if stored and reference_quirks:
@@ -124,11 +119,34 @@ def batch(
         block_counts=block_counts.astype(np.int64),
         modality=np.array([record.modality for record in records], dtype=np.int64),
         lists=lists,
-        k_neighbors=k_neighbors,
-        atom_global=atom_global,
-        block_global=block_global,
-        reference_quirks=reference_quirks,
+        edges=edges,
+        made=made,
     )
+
+
+def _edges(
+    k_neighbors: int | None,
+    atom_global: bool | None,
+    block_global: bool | None,
+    reference_quirks: bool | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The options that decide the edges, and the names of those that were asked for."""
+    given = dict(zip(EDGES, (k_neighbors, atom_global, block_global, reference_quirks), strict=True))
+    asked = {name: value for name, value in given.items() if value is not None}
+    return {**EDGES, **asked}, list(asked)
+
+
+def _made(records: Sequence[Record], edges: Mapping[str, Any], asked: Sequence[str]) -> list[int]:
+    """The row of `block.made` for a batch of records. Raises DataError if they are not of one making."""
+    makings = list(dict.fromkeys((record.seen, record.origin) for record in records))
+    row, *others = [origins.row_of(edges, view, origin, asked) for view, origin in makings]
+    for number, other in enumerate(others, start=1):
+        if any(a != b and origins.UNKNOWN not in (a, b) for a, b in zip(row, other, strict=True)):
+            raise DataError(
+                f"cannot batch complexes that were not made alike: {makings[0]} and {makings[number]}"
+            )
+        row = [b if a == origins.UNKNOWN else a for a, b in zip(row, other, strict=True)]
+    return row
 
 
 def perturbed(
@@ -137,22 +155,23 @@ def perturbed(
     seeds: npt.ArrayLike,
     *,
     max_blocks: int | None = None,
-    k_neighbors: int = 8,
-    atom_global: bool = False,
-    block_global: bool = True,
-    reference_quirks: bool = False,
+    k_neighbors: int | None = None,
+    atom_global: bool | None = None,
+    block_global: bool | None = None,
+    reference_quirks: bool | None = None,
 ) -> tuple[dgl.DGLGraph, Perturbed]:
     """The heterograph of a batch after noise, masks and crops, and what was done; see `noise.perturb`.
 
     Options as in `batch`. Blocks have the frame `masked`. The graph shares its memory with the arrays.
     """
+    edges, asked = _edges(k_neighbors, atom_global, block_global, reference_quirks)
     found = perturb(
         records,
         config,
         seeds,
-        neighbors=k_neighbors,
+        neighbors=edges["k_neighbors"],
         max_blocks=max_blocks,
-        reference_quirks=reference_quirks,
+        reference_quirks=edges["reference_quirks"],
     )
     graph = _build(
         positions=found.positions,
@@ -163,10 +182,8 @@ def perturbed(
         block_counts=found.block_counts,
         modality=np.array([record.modality for record in records], dtype=np.int64),
         lists=found.neighbors,
-        k_neighbors=k_neighbors,
-        atom_global=atom_global,
-        block_global=block_global,
-        reference_quirks=reference_quirks,
+        edges=edges,
+        made=_made(records, edges, asked),
     )
     graph.nodes[BLOCK].data["masked"] = torch.from_numpy(found.masked)
     return graph, found
@@ -180,10 +197,10 @@ def graph_from_arrays(
     segment_ids: npt.ArrayLike | Tensor,
     lengths: npt.ArrayLike | Tensor,
     *,
-    k_neighbors: int = 8,
-    atom_global: bool = False,
-    block_global: bool = True,
-    reference_quirks: bool = False,
+    k_neighbors: int | None = None,
+    atom_global: bool | None = None,
+    block_global: bool | None = None,
+    reference_quirks: bool | None = None,
     modality: npt.ArrayLike | Tensor | None = None,
 ) -> dgl.DGLGraph:
     """A batched heterograph from flat arrays.
@@ -196,6 +213,7 @@ def graph_from_arrays(
     >>> graph.num_nodes("atom"), graph.num_nodes("block"), graph.num_edges(("atom", "intra", "atom"))
     (3, 2, 2)
     """
+    edges, asked = _edges(k_neighbors, atom_global, block_global, reference_quirks)
     positions = np.ascontiguousarray(np.asarray(X, dtype=np.float32))
     flat = {
         "B": B,
@@ -240,10 +258,8 @@ def graph_from_arrays(
         block_counts=arrays["lengths"],
         modality=kinds,
         lists=None,
-        k_neighbors=k_neighbors,
-        atom_global=atom_global,
-        block_global=block_global,
-        reference_quirks=reference_quirks,
+        edges=edges,
+        made=origins.row_of(edges, None, None, asked),
     )
 
 
@@ -264,10 +280,8 @@ def _build(
     block_counts: IntArray,
     modality: IntArray,
     lists: Mapping[str, tuple[npt.NDArray[Any], ...]] | None,
-    k_neighbors: int,
-    atom_global: bool,
-    block_global: bool,
-    reference_quirks: bool,
+    edges: Mapping[str, Any],
+    made: Sequence[int],
 ) -> dgl.DGLGraph:
     complexes = len(block_counts)
     block_complex = np.repeat(np.arange(complexes), block_counts)
@@ -276,7 +290,9 @@ def _build(
     sums = np.add.reduceat(positions.astype(np.float64), first_atom, axis=0)
     centers = (sums / block_lengths[:, None]).astype(np.float32)
     is_global = block_types == keys.GLOBAL_BLOCK
-    routed_global = is_global | (block_types == keys.UNKNOWN_BLOCK) if reference_quirks else is_global
+    routed_global = is_global
+    if edges["reference_quirks"]:
+        routed_global = is_global | (block_types == keys.UNKNOWN_BLOCK)
 
     per_level = {
         ATOM: (
@@ -284,30 +300,30 @@ def _build(
             block_complex[atom_block],
             segments[atom_block],
             routed_global[atom_block],
-            atom_global,
+            edges["atom_global"],
         ),
-        BLOCK: (centers, block_complex, segments, routed_global, block_global),
+        BLOCK: (centers, block_complex, segments, routed_global, edges["block_global"]),
     }
-    edges: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
+    relations: dict[tuple[str, str, str], tuple[Tensor, Tensor]] = {}
     edge_counts: dict[tuple[str, str, str], Tensor] = {}
     for level, (where, complex_of, segment_of, global_of, with_global) in per_level.items():
         near = (
             lists[level]
             if lists is not None
-            else _nearest(where, complex_of, segment_of, global_of, k_neighbors)
+            else _nearest(where, complex_of, segment_of, global_of, edges["k_neighbors"])
         )
         found = [_from_lists(near[0]), _from_lists(near[1])]
         if with_global:
             found += _global_edges(complex_of, segment_of, global_of)
         for kind, (sender, receiver) in zip(EDGE_TYPES, found, strict=False):
             relation = (level, kind, level)
-            edges[relation] = (torch.from_numpy(sender), torch.from_numpy(receiver))
+            relations[relation] = (torch.from_numpy(sender), torch.from_numpy(receiver))
             edge_counts[relation] = torch.from_numpy(np.bincount(complex_of[receiver], minlength=complexes))
-    edges[(ATOM, OF, BLOCK)] = (torch.arange(len(atom_block)), torch.from_numpy(atom_block))
+    relations[(ATOM, OF, BLOCK)] = (torch.arange(len(atom_block)), torch.from_numpy(atom_block))
     atom_counts = np.bincount(block_complex[atom_block], minlength=complexes)
     edge_counts[(ATOM, OF, BLOCK)] = torch.from_numpy(atom_counts)
 
-    graph = dgl.heterograph(edges, num_nodes_dict={ATOM: len(atom_types), BLOCK: len(block_types)})
+    graph = dgl.heterograph(relations, num_nodes_dict={ATOM: len(atom_types), BLOCK: len(block_types)})
     graph.set_batch_num_nodes({ATOM: torch.from_numpy(atom_counts), BLOCK: torch.from_numpy(block_counts)})
     graph.set_batch_num_edges(edge_counts)
     graph.nodes[ATOM].data["x"] = torch.from_numpy(positions)
@@ -318,7 +334,66 @@ def _build(
     graph.nodes[BLOCK].data["segment"] = torch.from_numpy(segments)
     graph.nodes[BLOCK].data["is_global"] = torch.from_numpy(is_global)
     graph.nodes[BLOCK].data["modality"] = torch.from_numpy(modality[block_complex])
+    first_block = np.cumsum(block_counts) - block_counts
+    place = (
+        np.arange(len(block_types)) - first_block[block_complex],
+        block_counts[block_complex],
+        block_lengths,
+    )
+    graph.nodes[BLOCK].data["place"] = torch.from_numpy(np.stack(place, axis=1))
+    graph.nodes[BLOCK].data["made"] = torch.tensor(made).repeat(len(block_types), 1)
     return graph
+
+
+def remade(graph: dgl.DGLGraph, view: str | None = None, **options: Any) -> dgl.DGLGraph:
+    """The graph with other edges, and of one partner alone if `view` says so, from what its nodes say.
+
+    options: as in `batch`, those left out as there. view: one of `data.record.INPUTS`; None: as it is.
+    Raises DataError if a complex has no such partner.
+
+    >>> graph = graph_from_arrays([[0, 0, 0], [0, 0, 0], [1.5, 0, 0]], [3, 4], [2, 9, 8], [1, 2], [0, 0], [2])
+    >>> remade(graph, block_global=False).canonical_etypes == graph.canonical_etypes
+    False
+    """
+    options = {**EDGES, **options}
+    segment = None if view in (None, "complex") else INPUTS.index(view) - 1
+    if segment is not None and bool((graph.nodes[BLOCK].data["made"][:, VIEW] == segment + 1).all()):
+        segment = None  # it is gone already
+    atoms, blocks = (
+        {name: value.cpu() for name, value in graph.nodes[level].data.items()} for level in (ATOM, BLOCK)
+    )
+    place = blocks["place"]
+    kept = torch.ones(len(place), dtype=torch.bool) if segment is None else blocks["segment"] == segment
+    number = torch.cumsum(place[:, 0] == 0, 0) - 1
+    counts = torch.bincount(number[kept], minlength=int(number[-1]) + 1)
+    if bool((counts == 0).any()):
+        raise DataError(f"complex {int(counts.argmin())} of the batch has no segment {segment}")
+    kept_atoms = torch.repeat_interleave(kept, place[:, 2])
+    blocks = {name: value[kept] for name, value in blocks.items()}
+    first = torch.cumsum(counts, 0) - counts
+    row = blocks["made"][0].tolist()
+    for name in EDGES:
+        row[origins.COLUMNS.index(name)] = int(options[name])
+    if segment is not None:
+        row[VIEW] = segment + 1
+        blocks["segment"] = torch.zeros_like(blocks["segment"])
+        blocks["modality"] = torch.full_like(blocks["modality"], -1)
+    made = _build(
+        positions=np.ascontiguousarray(atoms["x"][kept_atoms].float().numpy()),
+        block_types=blocks["type"].numpy(),
+        atom_types=atoms["type"][kept_atoms].numpy(),
+        block_lengths=blocks["place"][:, 2].numpy(),
+        segments=blocks["segment"].numpy(),
+        block_counts=counts.numpy(),
+        modality=blocks["modality"][first].numpy(),
+        lists=None,
+        edges=options,
+        made=row,
+    )
+    for name, value in blocks.items():
+        if name not in made.nodes[BLOCK].data:
+            made.nodes[BLOCK].data[name] = value
+    return made
 
 
 def _nearest(
@@ -375,6 +450,14 @@ def _pairs(
     return left[np.repeat(first, count) + within], np.repeat(right, count)
 
 
+_BOOLEAN = [
+    tuple(field.name.split("."))
+    for field in (*keys.GRAPH_FIELDS, *keys.OPTIONAL_GRAPH_FIELDS)
+    if field.dtype == "bool"
+]
+"""Frames that are true or false; DGL's files know no such numbers."""
+
+
 def save_graphs(path: str | Path, graphs: dgl.DGLGraph | Sequence[dgl.DGLGraph]) -> None:
     """Write one graph or several with DGL's own format; batch sizes are kept beside them.
 
@@ -413,4 +496,7 @@ def load_graphs(path: str | Path) -> list[dgl.DGLGraph]:
         if index in nodes and index in edges:
             graph.set_batch_num_nodes(nodes[index])
             graph.set_batch_num_edges(edges[index])
+        for level, name in _BOOLEAN:
+            if level in graph.ntypes and name in (frame := graph.nodes[level].data):
+                frame[name] = frame[name].bool()
     return list(graphs)

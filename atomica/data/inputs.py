@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GraphInputs", "Level", "Places", "Table", "inputs"]
 
-EMBEDDINGS = ("embedding", "embedding_0", "embedding_1")
+EMBEDDINGS = ("embedding", "embedding_0", "embedding_1", "vector")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class GraphInputs:
     atoms, blocks: the two levels. block_of_atom [A]; graph_of_block [B] (ascending); segment, modality [B];
     num_graphs: complexes in the batch. masked [B] bool: blocks whose type is to be predicted; places: the same and
     more as indices. embeddings: the external features [B, E] that the graph has, by frame name. perturbation: noise
-    put on the coordinates. alone: segments that a model reads alone, see `only`.
+    put on the coordinates. alone: segments that a model reads alone, see `only`. made: how the graph was made, the
+    different rows of its frame `block.made`.
     """
 
     atoms: Level
@@ -96,6 +97,7 @@ class GraphInputs:
     embeddings: Mapping[str, Tensor] = field(default_factory=dict)
     perturbation: Perturbation | None = None
     alone: Mapping[int, Alone] = field(default_factory=dict)
+    made: tuple[tuple[int, ...], ...] = ()
 
     @property
     def graph_of_atom(self) -> Tensor:
@@ -113,6 +115,25 @@ class GraphInputs:
         """The same on another device, without waiting for it; all that depends on the data is made before."""
         target = torch.device(device)
         return self if self.segment.device == target else moved(self.planned(), target)
+
+    def table(self, chosen: Tensor) -> Table:
+        """The table of some blocks: [B] bool."""
+        return _table(_indices(chosen), self.graph_of_block, self.num_graphs)
+
+    def vectors(self, size: int) -> Tensor:
+        """The external vector of each complex, [G, size]. Raises DataError if there are none, or others."""
+        found = self.embeddings.get("vector")
+        if found is None or found.shape[1:] != (size,):
+            met = "none" if found is None else f"shape {tuple(found.shape)}"
+            raise DataError(
+                f"a head reads a vector of length {size} for each complex from the graph's block frame 'vector', which "
+                f"has {met}"
+            )
+        first = self.places.table
+        rows = first.blocks.new_zeros(self.num_graphs).scatter_reduce(
+            0, first.row, first.blocks, "amin", include_self=False
+        )
+        return found.index_select(0, rows)
 
     def masking(self, masked: Tensor) -> GraphInputs:
         """The same with other blocks masked: [B] bool."""
@@ -210,10 +231,85 @@ def _assemble(
     )
 
 
+_FIELDS = {field.name: field for field in (*keys.GRAPH_FIELDS, *keys.OPTIONAL_GRAPH_FIELDS)}
+_DTYPES = {
+    "int64": (torch.int64,),
+    "bool": (torch.bool, torch.uint8),
+    "float32": (torch.float32, torch.float64),
+}
+"""Types of numbers that a frame may have; DGL's files keep true and false as uint8."""
+
+
+def _frame(graph: dgl.DGLGraph, name: str) -> Tensor:
+    """A frame of a graph, such as `block.type`, as `keys` declares it. Raises DataError naming it."""
+    declared, (level, frame) = _FIELDS[name], name.split(".")
+    if level not in graph.ntypes or frame not in graph.nodes[level].data:
+        raise DataError(
+            f"frame {name}: the graph has none; it must hold {declared.shape} {declared.dtype}, "
+            f"{declared.meaning}. Make graphs with atomica, as by data.graphs(rows)"
+        )
+    found = graph.nodes[level].data[frame]
+    width = declared.shape.split(",")[1:]
+    fits = found.ndim == 1 + len(width) and (
+        not width or not width[0].isdigit() or found.shape[1] == int(width[0])
+    )
+    if found.dtype not in _DTYPES[declared.dtype] or not fits:
+        kind = str(found.dtype).removeprefix("torch.")
+        raise DataError(
+            f"frame {name}: holds {kind} {list(found.shape)}, and must hold {declared.dtype} [{declared.shape}]"
+        )
+    if found.dtype == torch.uint8:
+        if bool((found > 1).any()):
+            raise DataError(f"frame {name}: holds {int(found.max())}, and must be true or false (1 or 0)")
+        return found.bool()
+    if found.is_floating_point() and not bool(torch.isfinite(found).all()):
+        row = int(torch.nonzero(~torch.isfinite(found).all(dim=1))[0, 0])
+        raise DataError(f"frame {name}: row {row} is not finite")
+    return found
+
+
+def _graph_of_block(graph: dgl.DGLGraph, block_of_atom: Tensor) -> Tensor:
+    """The complex of each block [B], counted from 0, by the frame `block.place`.
+
+    It is in every file and survives what DGL does to graphs, unlike the sizes of a batch. Raises DataError where
+    nodes are missing, or not in their places.
+    """
+    place = _frame(graph, "block.place")
+    whole, of_block, of_complex = torch.arange(len(place), device=place.device), place[:, 2], place[:, 1]
+    number = torch.cumsum(place[:, 0] == 0, 0) - 1
+    if not len(place) or int(number[0]) < 0:
+        raise DataError("frame block.place: the first block of a complex is missing; make the graph anew")
+    first = torch.nonzero(place[:, 0] == 0)[:, 0]
+    wrong = (place[:, 0] != whole - first[number]) | (of_complex != torch.bincount(number)[number])
+    if bool(wrong.any()):
+        at = int(number[wrong][0])
+        raise DataError(
+            f"frame block.place: complex {at} of the batch had {int(of_complex[wrong][0])} blocks when the graph "
+            f"was made, and has {int(torch.bincount(number)[at])}, or others; make it anew instead of taking blocks out"
+        )
+    atoms = torch.bincount(block_of_atom, minlength=len(place))
+    if bool((atoms != of_block).any()):
+        at = int(torch.nonzero(atoms != of_block)[0, 0])
+        raise DataError(
+            f"frame block.place: block {at} had {int(of_block[at])} atoms when the graph was made, and has "
+            f"{int(atoms[at])}; make it anew instead of taking atoms out"
+        )
+    return number
+
+
 def inputs(
     graph: dgl.DGLGraph, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> GraphInputs:
-    """Copy what a model needs from `graph` to `device`; coordinates become `dtype`."""
+    """Copy what a model needs from `graph` to `device`; coordinates become `dtype`.
+
+    Raises DataError naming a frame that is missing, of another type or shape than `keys.GRAPH_FIELDS` says, or from
+    which nodes were taken out.
+    """
+    for level in (ATOM, BLOCK):
+        if level not in graph.ntypes:
+            raise DataError(
+                f"the graph has no nodes of the type {level!r}; its types are {', '.join(graph.ntypes)}"
+            )
     levels = {}
     for level in (ATOM, BLOCK):
         senders, receivers, kinds = [], [], []
@@ -221,23 +317,33 @@ def inputs(
             relation = (level, kind, level)
             if relation in graph.canonical_etypes:
                 sender, receiver = graph.edges(etype=relation)
-                senders.append(sender)
-                receivers.append(receiver)
-                kinds.append(torch.full_like(sender, index))
-        frame = graph.nodes[level].data
+                senders.append(sender.long())
+                receivers.append(receiver.long())
+                kinds.append(torch.full_like(senders[-1], index))
+        if not senders:
+            raise DataError(f"the graph has no edges between nodes of the type {level!r}")
         edges = EdgeList(torch.cat(senders), torch.cat(receivers), torch.cat(kinds), graph.num_nodes(level))
-        levels[level] = _level(frame["x"].to(dtype), frame["type"], frame["is_global"], edges)
+        x, type_, is_global = (_frame(graph, f"{level}.{name}") for name in ("x", "type", "is_global"))
+        levels[level] = _level(x.to(dtype), type_, is_global, edges)
+    if (ATOM, OF, BLOCK) not in graph.canonical_etypes:
+        raise DataError(f"the graph has no edges {OF!r} from atoms to their blocks")
+    of_atom, block_of_atom = (end.long() for end in graph.edges(etype=(ATOM, OF, BLOCK)))
     frame = graph.nodes[BLOCK].data
-    counts = graph.batch_num_nodes(BLOCK)
+    graph_of_block = _graph_of_block(graph, block_of_atom)
+    if not torch.equal(of_atom, torch.arange(graph.num_nodes(ATOM), device=of_atom.device)):
+        raise DataError(f"the edges {OF!r} must lead from every atom to its block, in the order of atoms")
+    made = _frame(graph, "block.made")
+    rows = made[:1] if bool((made == made[:1]).all()) else torch.unique(made, dim=0)
     found = _assemble(
         atoms=levels[ATOM],
         blocks=levels[BLOCK],
-        block_of_atom=graph.edges(etype=(ATOM, OF, BLOCK))[1],
-        graph_of_block=torch.repeat_interleave(torch.arange(len(counts)), counts),
-        segment=frame["segment"],
-        modality=frame["modality"],
-        num_graphs=len(counts),
-        masked=frame["masked"] if "masked" in frame else frame["type"] == keys.MASK_BLOCK,
-        embeddings={name: frame[name].to(dtype) for name in EMBEDDINGS if name in frame},
+        block_of_atom=block_of_atom,
+        graph_of_block=graph_of_block,
+        segment=_frame(graph, "block.segment"),
+        modality=_frame(graph, "block.modality"),
+        num_graphs=int(graph_of_block[-1]) + 1,
+        masked=_frame(graph, "block.masked") if "masked" in frame else levels[BLOCK].type == keys.MASK_BLOCK,
+        embeddings={name: _frame(graph, f"{BLOCK}.{name}").to(dtype) for name in EMBEDDINGS if name in frame},
+        made=tuple(map(tuple, rows.tolist())),
     )
     return found.to(device)

@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from atomica.data.origin import INPUTS, Origin
 from atomica.errors import DataError
-from atomica.keys import MODALITIES, NO_NEIGHBOR, RECORD_FIELDS, Field
+from atomica.keys import GLOBAL_BLOCK, MODALITIES, NO_NEIGHBOR, RECORD_FIELDS, Field
 
 __all__ = ["INPUTS", "Record", "malformed"]
 
-
-INPUTS = ("complex", "segment0", "segment1")
-"""What of each record a model sees: both partners, or one of them with the other removed."""
 
 SPLITS = ("train", "valid", "test")
 
@@ -58,9 +56,17 @@ class Texts(Sequence[str]):
         """As the list it stands for."""
         return repr(list(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the texts alone; Arrow would write all of the shard's."""
+        return _texts, (list(self),)
+
     def take(self, mask: npt.NDArray[np.bool_]) -> Texts:
         """The texts where `mask` is true."""
         return Texts(self._array.filter(pa.array(mask)))
+
+
+def _texts(values: list[str]) -> Texts:
+    return Texts(pa.array(values, pa.utf8()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +106,10 @@ class Record:
     source_path: str
     source_sha256: str
     ligand_chemistry: str
+    seen: str = "complex"
+    """What of the complex this is, one of `INPUTS`."""
+    origin: Origin | None = None
+    """How its data set was made."""
 
     def segment(self, s: int) -> Record:
         """One partner alone, as a record of its own: the other partner's blocks and atoms are gone.
@@ -111,25 +121,60 @@ class Record:
         keep_blocks = self.segment_ids == s
         if not keep_blocks.any():
             raise DataError(f"{self.id}: has no segment {s}")
+        found = self.keep(keep_blocks)
+        return replace(
+            found,
+            modality=-1,
+            seen=self.seen if self.seen != "complex" else INPUTS[s + 1],
+            segment_ids=np.zeros_like(found.segment_ids),
+            atom_inter=np.full_like(found.atom_inter, NO_NEIGHBOR),
+            block_inter=np.full_like(found.block_inter, NO_NEIGHBOR),
+        )
+
+    def sampled(self, share: float, generator: np.random.Generator) -> tuple[Record, npt.NDArray[np.bool_]]:
+        """The record with each ordinary block kept with a probability, one of each partner at least; and which are.
+
+        Global atoms move to the mean of what is left of their partner; nearest neighbours must be found anew.
+        """
+        ordinary = self.block_types != GLOBAL_BLOCK
+        kept = ~ordinary | (generator.random(len(ordinary)) < share)
+        for segment in np.unique(self.segment_ids):
+            own = np.flatnonzero(ordinary & (self.segment_ids == segment))
+            if len(own) and not kept[own].any():
+                kept[generator.choice(own)] = True
+        found = self.keep(kept)
+        positions = found.positions.copy()
+        of_global = np.repeat(found.block_types == GLOBAL_BLOCK, found.block_lengths)
+        segments = np.repeat(found.segment_ids, found.block_lengths)
+        for segment in np.unique(segments[~of_global]):
+            own = segments == segment
+            positions[own & of_global] = positions[own & ~of_global].mean(axis=0)
+        of_atoms = np.zeros((len(positions), 0), dtype=np.int32)
+        of_blocks = np.zeros((len(found.block_types), 0), dtype=np.int32)
+        found = replace(found, positions=positions, atom_intra=of_atoms, atom_inter=of_atoms)
+        return replace(found, block_intra=of_blocks, block_inter=of_blocks), kept
+
+    def keep(self, keep_blocks: npt.NDArray[np.bool_]) -> Record:
+        """Some of the blocks [B]. Bonds stay that keep both ends and all that they move; lists lose what is gone."""
         keep_atoms = np.repeat(keep_blocks, self.block_lengths)
-        blocks, atoms = int(keep_blocks.sum()), int(keep_atoms.sum())
-        k = self.atom_intra.shape[1]
-        # A bond and all that it moves lie in one segment.
-        torsions = keep_atoms[self.torsion_fixed]
+        torsions = keep_atoms[self.torsion_fixed] & keep_atoms[self.torsion_moving]
+        if len(torsions):
+            of_bond = np.repeat(np.arange(len(torsions)), self.torsion_sizes)
+            lost = np.bincount(of_bond[~keep_atoms[self.torsion_atoms]], minlength=len(torsions))
+            torsions = torsions & (lost == 0)
         bonds = keep_atoms[self.bond_first] & keep_atoms[self.bond_second]
         moved = np.repeat(torsions, self.torsion_sizes)
         return replace(
             self,
-            modality=-1,
             block_types=self.block_types[keep_blocks],
             block_lengths=self.block_lengths[keep_blocks],
-            segment_ids=np.zeros(blocks, dtype=np.uint8),
+            segment_ids=self.segment_ids[keep_blocks],
             atom_types=self.atom_types[keep_atoms],
             positions=self.positions[keep_atoms],
             atom_intra=_rebase(self.atom_intra, keep_atoms),
-            atom_inter=np.full((atoms, k), NO_NEIGHBOR, dtype=np.int32),
+            atom_inter=_rebase(self.atom_inter, keep_atoms),
             block_intra=_rebase(self.block_intra, keep_blocks),
-            block_inter=np.full((blocks, k), NO_NEIGHBOR, dtype=np.int32),
+            block_inter=_rebase(self.block_inter, keep_blocks),
             torsion_fixed=_rebase(self.torsion_fixed, keep_atoms, torsions),
             torsion_moving=_rebase(self.torsion_moving, keep_atoms, torsions),
             torsion_sizes=self.torsion_sizes[torsions],
@@ -146,7 +191,9 @@ class Record:
 
     def view(self, input: str) -> Record:
         """What a model with `data.input = input` sees of this complex."""
-        return self if input == "complex" else self.segment(INPUTS.index(input) - 1)
+        if input not in INPUTS:
+            raise DataError(f"input = {input!r}: must be one of {', '.join(INPUTS)}")
+        return self if input in ("complex", self.seen) else self.segment(INPUTS.index(input) - 1)
 
 
 _SHAPES = {field.name: field.shape.replace("*", ",").split(",") for field in RECORD_FIELDS if field.shape}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from atomica.data.dataset import Dataset, Mixture
 from atomica.data.record import INPUTS, SPLITS, Indices
+from atomica.errors import DataError
 from atomica.spec import Problems, setting
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Sampling",
     "counts",
     "epoch_order",
+    "folds_of",
     "occurrences",
     "plan_batches",
     "prefetch",
@@ -36,6 +38,7 @@ __all__ = [
 SAMPLERS = {
     "uniform": "every complex once per epoch",
     "balanced": "every class equally often",
+    "cluster": "each cluster of data.cluster in proportion to the root of its number of complexes",
     "modality": "each kind of interface in proportion to n / log n, n its number of complexes",
 }
 
@@ -55,13 +58,36 @@ class DataConfig:
         None, "validation set or sets; absent: rows of `train` whose split is valid", path=True
     )
     test: str | tuple[str, ...] | None = setting(
-        None, "test set or sets; absent: rows of `train` whose split is test, if any", path=True
+        None,
+        "test set or sets, of which all rows are taken; absent, or the same as `train`: rows of `train` whose split is "
+        "test, if any",
+        path=True,
     )
     embeddings: str | tuple[str, ...] | None = setting(
         None,
         "external features of blocks: a safetensors file with a tensor [blocks, size] for each complex, by id; or two "
         "files, for the blocks of segment 0 and of segment 1. model.embeddings.sizes must say the same sizes",
         path=True,
+    )
+    block_labels: str | None = setting(
+        None,
+        "CSV with columns id, chain, resnum, icode and labels, a row for each residue: what heads on residues learn",
+        path=True,
+    )
+    vectors: str | None = setting(
+        None,
+        "a vector for each complex, which heads with a vector_size read: a safetensors file with a tensor [size] by id",
+        path=True,
+    )
+    keep_blocks: float = setting(
+        1.0,
+        "augmentation: each block of a training complex but global ones is kept with this probability, one of each "
+        "partner at least",
+        above=0,
+        high=1,
+    )
+    keep_whole: float = setting(
+        0.0, "of keep_blocks: share of training complexes that are left as they are", low=0, high=1
     )
     weights: tuple[float, ...] = setting(
         (),
@@ -86,6 +112,18 @@ class DataConfig:
         "one in every epoch",
         choices=("skip", "crop"),
     )
+    cluster: str = setting(
+        "",
+        "column that names the cluster of relatives that a complex belongs to, such as cluster; intervals and choices "
+        "of baselines then draw whole clusters",
+    )
+    fold: int | None = setting(
+        None,
+        "instead of splits: which of the folds of data.folds is tested, counted from 0; the next one chooses the "
+        "epoch, and all others, with rows of no fold, are learnt from",
+        low=0,
+    )
+    folds: str = setting("fold", "column of folds, for data.fold and train.folds")
     sampler: str = setting("uniform", "how training complexes are drawn", choices=SAMPLERS)
     loader_threads: int = setting(
         1, "threads that prepare the next batches; 0: none; no effect on the results", low=0, high=16
@@ -100,6 +138,11 @@ class DataConfig:
                 for split in SPLITS
             ),
             (
+                self.fold is not None and (self.valid is not None or self.test is not None),
+                "fold",
+                "takes all rows from data.train; remove data.valid and data.test, or fold",
+            ),
+            (
                 len(self.feature_files) > 2,
                 "embeddings",
                 "must be one file for all blocks, or two: for segment 0 and for segment 1",
@@ -108,6 +151,11 @@ class DataConfig:
                 len(self.feature_files) == 2 and self.input != "complex",
                 "embeddings",
                 f"names a file for each segment, but data.input = {self.input!r} shows one alone; name one file",
+            ),
+            (
+                self.keep_whole > 0 and self.keep_blocks == 1,
+                "keep_whole",
+                "has no effect with data.keep_blocks = 1",
             ),
             (
                 self.max_item_blocks > self.batch_blocks,
@@ -165,7 +213,7 @@ class Rows:
     """The complexes of one split (train, valid or test) that a run uses.
 
     rows [N]: row numbers in `dataset`; blocks [N]: blocks the model sees of each; skipped: reason → count of
-    complexes left out; cropped: how many are cropped to fit.
+    complexes left out; cropped: how many are cropped to fit; note: what a person should know of the choice.
     """
 
     split: str
@@ -174,6 +222,7 @@ class Rows:
     blocks: Indices
     skipped: Mapping[str, int]
     cropped: int = 0
+    note: str = ""
 
     def __len__(self) -> int:
         """Number of complexes."""
@@ -191,20 +240,38 @@ class Rows:
         ids = self.dataset.ids
         return [ids[row] for row in self.rows]
 
+    @property
+    def checksums(self) -> list[str]:
+        """SHA-256 of the structure file of each."""
+        found = self.dataset.checksums
+        return [found[row] for row in self.rows]
+
     def texts(self, column: str) -> list[str | None]:
         """What a label or metadata column says of each. Raises DataError if the data have no such column."""
         found = self.dataset.column(column)
         return [found[row] for row in self.rows]
+
+    def clusters(self, column: str) -> list[str] | None:
+        """The cluster of each by a column of the data, None without a column; a complex that has none is its own."""
+        if not column:
+            return None
+        return [text or f"alone: {one}" for text, one in zip(self.texts(column), self.ids, strict=True)]
 
 
 def select_rows(dataset: Dataset | Mixture, split: str, config: DataConfig, *, own: bool) -> Rows:
     """The complexes of one split of the data; those with too many blocks are skipped, or to be cropped.
 
     own: the data set was named for this split (`data.valid = ...`), so that all its rows belong to it if it
-    has no splits at all. In a data set with splits, only the rows of this split are used.
+    has no splits at all. In a data set with splits, only the rows of this split are used; but of a test set all
+    are, unless it is that of `data.train`. With `data.fold` folds decide instead; raises DataError if they cannot.
     """
-    rows = dataset.rows_of(split, own=own).astype(np.int64)
-    chosen = Rows(split, dataset, rows, dataset.block_counts(config.input)[rows], {})
+    found = dataset.rows_of(split, own=own) if config.fold is None else rows_of_fold(dataset, split, config)
+    rows, note = found.astype(np.int64), ""
+    apart = own and split == "test" and not set(config.paths("test")) & set(config.paths("train"))
+    if apart and config.fold is None and len(rows) < len(dataset):
+        note = f"all {len(dataset)} complexes of data.test are taken, though its split column says test of {len(rows)}"
+        rows = np.arange(len(dataset))
+    chosen = Rows(split, dataset, rows, dataset.block_counts(config.input)[rows], {}, note=note)
     if config.input != "complex":
         # One block is the global block alone, none a partner that is not there.
         chosen = chosen.keep(chosen.blocks > 1, f"no {config.input}")
@@ -213,6 +280,37 @@ def select_rows(dataset: Dataset | Mixture, split: str, config: DataConfig, *, o
         cropped = np.minimum(chosen.blocks, config.max_item_blocks)
         return replace(chosen, blocks=cropped, cropped=int((~fits).sum()))
     return chosen.keep(fits, f"more than {config.max_item_blocks} blocks (data.max_item_blocks)")
+
+
+def folds_of(dataset: Dataset | Mixture, config: DataConfig) -> list[str]:
+    """The names of the folds, numbers by size. Raises DataError if relatives, by `data.cluster`, are in several."""
+    column = dataset.column(config.folds)
+    names = sorted({one for one in column if one}, key=lambda one: (not one.isdigit(), len(one), one))
+    if len(names) < 3:
+        raise DataError(
+            f"{dataset.name}: column {config.folds!r} names {len(names)} folds; it takes 3: to learn from, to choose "
+            "the epoch, and to test"
+        )
+    if config.cluster:
+        first: dict[str, str | None] = {}
+        for cluster, fold in zip(dataset.column(config.cluster), column, strict=True):
+            if cluster and first.setdefault(cluster, fold) != fold:
+                raise DataError(
+                    f"{dataset.name}: cluster {cluster!r} (column {config.cluster!r}) lies in folds "
+                    f"{first[cluster]!r} and {fold!r}: models would be tested on relatives of what they saw"
+                )
+    return names
+
+
+def rows_of_fold(dataset: Dataset | Mixture, split: str, config: DataConfig) -> Indices:
+    """Row numbers of train, valid or test when `data.fold` is tested."""
+    names = folds_of(dataset, config)
+    tested = config.fold or 0
+    if tested >= len(names):
+        raise DataError(f"{dataset.name}: there are folds 0 to {len(names) - 1}: {', '.join(names)}")
+    column = np.array([one or "" for one in dataset.column(config.folds)], dtype=object)
+    test, valid = column == names[tested], column == names[(tested + 1) % len(names)]
+    return np.flatnonzero({"test": test, "valid": valid, "train": ~(test | valid)}[split])
 
 
 @dataclass(frozen=True)
@@ -228,12 +326,14 @@ def sampling(
 ) -> Sampling | None:
     """The strata that `data.sampler` and `data.weights` ask for; None where every complex comes once.
 
-    groups [N]: class or kind of interface of each complex; sources [N]: its data set, read with `weights` only,
-    which then hold for the sets, and `sampler` within each. The share of a group of n complexes is 1 if
-    balanced, n / log n by modality (log 2 for n = 1, which has log 0), and n if uniform.
+    groups [N]: class, kind of interface or cluster of each complex; sources [N]: its data set, read with `weights`
+    only, which then hold for the sets, and `sampler` within each. The share of a group of n complexes is 1 if
+    balanced, n / log n by modality (log 2 for n = 1, which has log 0), the root of n by cluster, and n if uniform.
 
     >>> sampling("balanced", np.array([0, 0, 0, 1])).shares.tolist()
     [0.5, 0.5]
+    >>> sampling("cluster", np.array([0, 0, 0, 0, 1])).shares.round(3).tolist()
+    [0.667, 0.333]
     >>> both = sampling("uniform", np.zeros(4, int), sources=np.array([0, 0, 0, 1]), weights=(1.0, 3.0))
     >>> both.shares.tolist()
     [0.25, 0.75]
@@ -248,6 +348,7 @@ def sampling(
     within = {
         "uniform": counts.astype(np.float64),
         "balanced": np.ones(len(counts)),
+        "cluster": np.sqrt(counts),
         "modality": counts / np.log(np.maximum(counts, 2)),
     }[sampler]
     share = within / np.bincount(pairs[:, 0], within)[pairs[:, 0]]

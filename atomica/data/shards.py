@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,9 @@ def _same_type(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 _DAMAGED = (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError)
 """What pyarrow raises for files that are not as they should be."""
+
+
+_LIMIT = "close some, or raise their limit (ulimit -n)"
 
 
 class Columns:
@@ -87,11 +92,8 @@ class Shard:
             raise ShardError(
                 f"{path}: has {size} bytes, the manifest says {entry['bytes']}; rebuild the data set"
             )
-        try:
-            self.mapped = pa.memory_map(str(path))
-            self.reader = pa.ipc.open_file(self.mapped)
-        except _DAMAGED as error:
-            raise ShardError(f"{path}: not an Arrow IPC file: {error}") from None
+        with self._opened() as reader:
+            self.schema = reader.schema
         try:
             self._check_schema()
         except UnicodeDecodeError as error:
@@ -105,8 +107,26 @@ class Shard:
         counts = [len(chunk) for chunk in light.column("id").chunks]
         self.ends = np.cumsum([0, *counts])
 
+    @contextmanager
+    def _opened(self, options: Any = None) -> Iterator[Any]:
+        """A reader of the file, which is closed afterwards; what was read stays mapped for as long as it is used."""
+        try:
+            mapped = pa.memory_map(str(self.path))
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise ShardError(f"{self.path}: too many open files in this process; {_LIMIT}") from None
+            raise ShardError(f"{self.path}: cannot be read: {error}") from None
+        try:
+            try:
+                reader = pa.ipc.open_file(mapped, options=options)
+            except _DAMAGED as error:
+                raise ShardError(f"{self.path}: not an Arrow IPC file: {error}") from None
+            yield reader
+        finally:
+            mapped.close()
+
     def _check_schema(self) -> None:
-        found = self.reader.schema
+        found = self.schema
         wanted = [field.name for field in RECORD_FIELDS]
         if found.names != wanted:
             missing = [name for name in wanted if name not in found.names]
@@ -129,13 +149,13 @@ class Shard:
 
     def read(self, names: Sequence[str]) -> pa.Table:
         """Some columns of the whole shard; the others are neither read nor decompressed."""
-        schema = self.reader.schema
-        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in names])
-        try:
-            table = pa.ipc.open_file(self.mapped, options=options).read_all()
-            table.validate(full=True)
-        except _DAMAGED as error:
-            raise ShardError(f"{self.path}: damaged: {error}") from None
+        fields = [self.schema.get_field_index(name) for name in names]
+        with self._opened(pa.ipc.IpcReadOptions(included_fields=fields)) as reader:
+            try:
+                table = reader.read_all()
+                table.validate(full=True)
+            except _DAMAGED as error:
+                raise ShardError(f"{self.path}: damaged: {error}") from None
         return table
 
     def row(self, index: int) -> tuple[Columns, int]:
@@ -143,11 +163,12 @@ class Shard:
         with self.lock:
             if batch not in self.batches:
                 # Empty batches share their end with the next one, which searchsorted picks.
-                try:
-                    data = self.reader.get_batch(batch)
-                    # Offsets and texts, not numbers: pyarrow follows a wrong offset out of its memory.
-                    data.validate(full=True)
-                except _DAMAGED as error:
-                    raise ShardError(f"{self.path}: damaged: {error}") from None
+                with self._opened() as reader:
+                    try:
+                        data = reader.get_batch(batch)
+                        # Offsets and texts, not numbers: pyarrow follows a wrong offset out of its memory.
+                        data.validate(full=True)
+                    except _DAMAGED as error:
+                        raise ShardError(f"{self.path}: damaged: {error}") from None
                 self.batches[batch] = Columns(data, str(self.path))
         return self.batches[batch], index - int(self.ends[batch])

@@ -16,7 +16,6 @@ import gzip
 import hashlib
 import io
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -32,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from atomica.prep.alike import CHANCE, one_letter, similarity
 
 __all__ = ["SOURCES", "Chain", "Row", "Source", "build", "main"]
 
@@ -53,9 +54,6 @@ SAME_IDENTITY, SAME_COVERAGE = 0.90, 0.80
 """Chains this alike count as copies: an interface between copies of two chains is kept once."""
 
 NUCLEIC_IDENTITY, NUCLEIC_COVERAGE = 0.80, 0.50
-
-CHANCE = 1e-3
-"""Alignments as good expected between two random sequences (Karlin-Altschul); above it, none counts."""
 
 RIBOSOME = "6zu5"
 SUBUNITS = {"L": "train", "S": "test"}
@@ -279,17 +277,6 @@ def read_polymers(pdb_id: str, path: Path) -> tuple[Any, list[Chain]]:
     return atoms[np.isin(atoms.chain_id, names)], chains
 
 
-def one_letter(residue: str, nucleic: bool) -> str:
-    """Letter of a residue in a sequence: the parent's for a modified one, X or N where there is none."""
-    from biotite.structure.info import one_letter_code
-
-    letter = one_letter_code(residue) or ""
-    if nucleic:
-        letter = letter.replace("U", "T")
-        return letter if letter in tuple("ACGT") else "N"
-    return letter if letter in tuple("ACDEFGHIKLMNPQRSTVWY") else "X"
-
-
 def find_interfaces(atoms: Any, chains: Sequence[Chain]) -> list[Row]:
     """Every protein chain with every other chain within the cutoff, the residues of both sides counted."""
     from biotite import structure
@@ -338,34 +325,6 @@ class Groups:
         self.parent[b] = a
 
 
-def similarity(first: str, second: str, nucleic: bool) -> tuple[float, float]:
-    """Identity over the aligned residues, and the share of the shorter sequence that is aligned.
-
-    From the best local alignment (proteins: BLOSUM62; nucleic acids: match 5, mismatch -4; gaps 11 and 1).
-    Both are 0 for an alignment that two random sequences of these lengths would give: a short stretch at 30%
-    identity is found between any two proteins.
-    """
-    from biotite.sequence import NucleotideSequence, ProteinSequence, align
-
-    a: Any
-    b: Any
-    if nucleic:
-        a, b = NucleotideSequence(first, ambiguous=True), NucleotideSequence(second, ambiguous=True)
-        matrix = align.SubstitutionMatrix(a.alphabet, b.alphabet, "NUC")
-        scale, factor, unknown = 0.192, 0.177, "N"
-    else:
-        a, b = ProteinSequence(first), ProteinSequence(second)
-        matrix = align.SubstitutionMatrix.std_protein_matrix()
-        scale, factor, unknown = 0.267, 0.041, "X"
-    best = align.align_optimal(a, b, matrix, gap_penalty=(-11, -1), local=True, max_number=1)
-    if not best or factor * len(first) * len(second) * math.exp(-scale * best[0].score) > CHANCE:
-        return 0.0, 0.0
-    trace = best[0].trace
-    aligned = trace[(trace >= 0).all(axis=1)].tolist()
-    same = sum(first[i] == second[j] != unknown for i, j in aligned)
-    return same / len(aligned), len(aligned) / min(len(first), len(second))
-
-
 def cluster(chains: Sequence[Chain]) -> tuple[dict[str, str], dict[str, str]]:
     """Cluster for the split and group of copies of every chain, by chain key (single linkage)."""
     split = Groups(chain.key for chain in chains)
@@ -381,7 +340,8 @@ def cluster(chains: Sequence[Chain]) -> tuple[dict[str, str], dict[str, str]]:
         least, share = (NUCLEIC_IDENTITY, NUCLEIC_COVERAGE) if nucleic else (SPLIT_IDENTITY, SPLIT_COVERAGE)
         for i, (one, one_key) in enumerate(items):
             for two, two_key in items[i + 1 :]:
-                identity, coverage = similarity(one, two, nucleic)
+                identity, *shares = similarity(one, two, nucleic)
+                coverage = max(shares)  # that of the shorter one
                 if identity >= least and coverage >= share:
                     split.join(one_key, two_key)
                 if identity >= SAME_IDENTITY and coverage >= SAME_COVERAGE:

@@ -18,7 +18,7 @@ How to add one (`regression.py` is the shortest; runs/README.md shows a package 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -40,24 +40,32 @@ __all__ = [
     "NetworkConfig",
     "available",
     "head_class",
+    "kind_of",
     "mlp",
     "register",
     "values_met",
 ]
 
-BUILT_IN = ("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "regression")
-"""Kinds of this package; each is a module of the same name beside this one."""
+BUILT_IN = (
+    *("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "multilabel", "regression"),
+    *("residue_binary", "residue_multiclass", "residue_regression"),
+)
+"""Kinds of this package; each is a module of the same name beside this one, those of residues one together."""
 
-ENCODINGS = ("atom", "block", "graph", "detail")
+ENCODINGS = ("atom", "block", "graph", "detail", "invariants")
 """What a head may need of an encoder, see `EncoderSettings.serves`."""
 NEEDS = (*ENCODINGS, "partners")
-TARGETS = ("labels", "perturbation", "masks", "none")
+TARGETS = ("labels", "block_labels", "perturbation", "masks", "none")
 
-_KINDS: Kinds[Head] = Kinds("head", {kind: f"{__name__}.{kind}" for kind in BUILT_IN}, "atomica.heads")
+_KINDS: Kinds[Head] = Kinds(
+    "head",
+    {kind: f"{__name__}.{'residue' if kind.startswith('residue') else kind}" for kind in BUILT_IN},
+    "atomica.heads",
+)
 _HeadType = TypeVar("_HeadType", bound="type[Head]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """Keys of a head that predicts one number by [activation, dropout, linear] × layers.
 
@@ -70,7 +78,11 @@ class NetworkConfig:
     dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
-        Problems.check(config=self)
+        Problems.check(*self.problems(), config=self)
+
+    def problems(self) -> list[tuple[bool, str, str]]:
+        """What may be wrong with keys beside each other: whether it is, the key, what to say."""
+        return []
 
     def network(self, width: int) -> nn.Sequential:
         """The network: [N, width] → [N, 1]."""
@@ -82,12 +94,17 @@ class Head(nn.Module):
 
     Config: a frozen dataclass with the head's own keys of its `[[head]]` table.
     needs: what it reads, of `NEEDS`: the encodings "atom", "block" and "graph"; "detail" asks for a
-    `DetailedEncoding`, "partners" for complexes with both partners (`data.input = "complex"`).
-    targets: where its targets come from: "labels" (the column that the spec's `label` names), "perturbation"
-    (a `noise.Perturbation`), "masks" (types of masked blocks, [M] int64), or "none" (`loss` gets None).
+    `DetailedEncoding`, "invariants" for one with the features of blocks, "partners" for complexes with both partners
+    (`data.input = "complex"`). `needs_of` where that depends on its settings.
+    targets: where its targets come from: "labels" (the column that the spec's `label` names), "block_labels" (the same
+    of `data.block_labels`: [B], NaN or -1 where unknown), "perturbation" (a `noise.Perturbation`), "masks" (types of
+    masked blocks, [M] int64), or "none" (`loss` gets None).
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".
+    baseline: what its answers are compared with on test rows, of `evaluation.baseline.BASELINES`: "composition", also
+    "contacts" between the partners, "neighbours" for answers of blocks, or "none".
+    label_scale: mean and standard deviation of the labels that stand for 0 and 1 in its output; None: it has no such.
     plots: what reports show of its predictions beside their labels; names of `atomica.report.predictions.PLOTS`.
     """
 
@@ -98,12 +115,14 @@ class Head(nn.Module):
     segment: ClassVar[int | None] = None
     monitor: ClassVar[str] = "loss"
     monitor_mode: ClassVar[str] = "min"
+    baseline: ClassVar[str] = "composition"
     plots: ClassVar[tuple[str, ...]] = ()
+    label_scale: tuple[float, float] | None = None
 
     def __init__(self, config: Any, encoder: EncoderSettings) -> None:
         super().__init__()
         Problems.check(config=config)
-        if lacking := self.unserved(encoder):
+        if lacking := self.unserved(encoder, config):
             raise SpecError(f"{type(self).__name__} {lacking}")
         self.config = config
 
@@ -131,7 +150,7 @@ class Head(nn.Module):
         """What adds up to the loss, by name, where it is made of means over different things."""
         return {"": self.loss(output, target)}
 
-    def counts(self, target: Any, inputs: GraphInputs) -> dict[str, int]:
+    def counts(self, target: Any, inputs: GraphInputs) -> Mapping[str, float]:
         """Of how many things each of `summands` and `parts` is the mean; "" stands for those not named.
 
         A batch that is shared between devices, or worked through in parts, is put together by these numbers. Not
@@ -151,10 +170,46 @@ class Head(nn.Module):
         """What `output` must become when all coordinates are mapped by the rotation `matrix` [3, 3]."""
         return output
 
+    def standardised(self, encoding: Encoding, inputs: GraphInputs) -> Tensor | None:
+        """The rows [N, W] that it standardises by their statistics over the training rows; None: it does not."""
+        return None
+
+    def standardise(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """Keep these statistics: number of rows, and float64 sums [W] of them and of their squares."""
+
+    def measured(self, prediction: Any, target: Any) -> tuple[Any, Any]:
+        """What `metrics` are updated with: of heads without labels of complexes those that have an answer."""
+        return prediction, target
+
+    def weigh(self, target: Tensor) -> None:
+        """Learn how rare labels are from those of the training rows that have one, before the first step."""
+
+    def amount(self, target: Any) -> float:
+        """What the loss is to be weighted by where a batch is put together from parts: how many things have a label.
+
+        Of heads with labels; target: of the complexes that have one.
+        """
+        return len(target)
+
+    @property
+    def unfitted(self) -> bool:
+        """Whether it waits for them."""
+        return False
+
     @classmethod
-    def unserved(cls, encoder: EncoderSettings) -> str:
+    def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
+        """Settings that saved models of earlier versions leave out, as they were then."""
+        return {}
+
+    @classmethod
+    def needs_of(cls, config: Any) -> tuple[str, ...]:
+        """What it needs with these settings."""
+        return cls.needs
+
+    @classmethod
+    def unserved(cls, encoder: EncoderSettings, config: Any) -> str:
         """What it needs and an encoder cannot give, for a person; empty if nothing is missing."""
-        missing = [need for need in cls.needs if need in ENCODINGS and need not in encoder.serves]
+        missing = [need for need in cls.needs_of(config) if need in ENCODINGS and need not in encoder.serves]
         given = ", ".join(encoder.serves)
         return (
             f"needs {', '.join(missing)}, and the {encoder.kind} encoder gives {given} alone"
@@ -171,6 +226,9 @@ class Head(nn.Module):
     def encode_labels(cls, config: Any, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Label texts [G] → targets, and a bool [G] that is False where a row has no usable label."""
         raise NotImplementedError
+
+    def learn_labels(self, target: Tensor) -> None:
+        """What it takes from the training labels before it is trained, such as their mean; saved as `label_scale`."""
 
     def metrics(self) -> Any:
         """A fresh `torchmetrics.MetricCollection`, updated with (prediction, target)."""
@@ -197,6 +255,11 @@ def available() -> tuple[str, ...]:
 def head_class(kind: str) -> type[Head]:
     """The class registered as `kind`. Raises SpecError listing the known kinds, and naming the nearest."""
     return _KINDS.find(kind)
+
+
+def kind_of(cls: type[Head]) -> str | None:
+    """The kind as which a class is registered; None if it is not."""
+    return _KINDS.name_of(cls)
 
 
 def values_met(texts: Sequence[str | None]) -> str:

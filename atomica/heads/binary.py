@@ -4,60 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.heads import register, values_met
+from atomica.heads.losses import LossConfig, Weighted, positive_weights, yes_or_no_loss
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
 
-__all__ = ["BinaryConfig", "BinaryHead"]
+__all__ = ["BinaryConfig", "BinaryHead", "YesOrNo"]
 
 
-@dataclass(frozen=True)
-class BinaryConfig(NetworkConfig):
-    """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
+@dataclass(frozen=True, kw_only=True)
+class YesOrNo(LossConfig):
+    """Keys of heads that say yes or no."""
 
     positive: str = setting("1", "label value that counts as yes", shortest=1)
     negative: str = setting("", "label value that counts as no; empty: every other value")
 
     def __post_init__(self) -> None:
         same = self.positive == self.negative != ""
-        Problems.check((same, "negative", "must differ from positive"), config=self)
+        Problems.check(
+            *self.problems(),
+            *self.loss_problems(1),
+            (same, "negative", "must differ from positive"),
+            config=self,
+        )
+
+
+@dataclass(frozen=True)
+class BinaryConfig(YesOrNo, ReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "binary"`. Raises SpecError naming every value out of range."""
 
 
 @register("binary")
-class BinaryHead(Head):
-    """[activation, dropout, linear] × layers on the complex's embedding; loss: binary cross-entropy.
+class BinaryHead(ReadoutHead):
+    """A network on what `readout` names; loss: binary cross-entropy.
 
     `forward` gives logits [G]; `predict` the probability of the positive class [G].
     """
 
-    Config = BinaryConfig
+    Config: ClassVar[type] = BinaryConfig
     monitor = "auroc"
     monitor_mode = "max"
-    plots = ("roc", "precision_recall", "calibration", "probabilities", "confusion", "least_probable")
+    plots: ClassVar[tuple[str, ...]] = (
+        "roc",
+        "precision_recall",
+        "calibration",
+        "probabilities",
+        "confusion",
+        "least_probable",
+    )
 
-    def __init__(self, config: BinaryConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        self.network = config.network(encoder.block_hidden)
-
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph).squeeze(1)
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
+        super().__init__(config, encoder, 1, config.network)
+        self.weights = Weighted(config, 1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(output, target.to(output.dtype))
+        total, count = yes_or_no_loss(output, target.to(output.dtype), self.config, self.weights())
+        return total / count.clamp(min=1)
+
+    def weigh(self, target: Tensor) -> None:
+        self.weights.learn(positive_weights(target[:, None].double()))
 
     def predict(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
 
     @classmethod
-    def encode_labels(cls, config: BinaryConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def encode_labels(cls, config: YesOrNo, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → targets 0 or 1 [G] and known [G]. Raises DataError if no row is labelled yes or none no.
 
         >>> config = BinaryConfig(positive="ZN", negative="CA")

@@ -52,7 +52,8 @@ class BalancedAccuracy(Metric):
 class OneVersusRest(Metric):
     """Mean of a binary score over the classes that some, but not all, targets belong to.
 
-    Probabilities [N, C] and targets [N]. NaN if all targets are of one class.
+    Probabilities [N, C] and targets [N], or [N, C] where each class is a yes or no of its own. NaN if there is no such
+    class.
     """
 
     higher_is_better = True
@@ -72,7 +73,7 @@ class OneVersusRest(Metric):
         predictions, targets = dim_zero_cat(self.predictions), dim_zero_cat(self.targets)
         scores = []
         for index in range(predictions.shape[1]):
-            own = targets == index
+            own = targets == index if targets.ndim == 1 else targets[:, index] == 1
             if own.any() and not own.all():
                 scores.append(self.score(predictions[:, index], own.long()))
         return torch.stack(scores).mean() if scores else predictions.new_tensor(torch.nan)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, register, values_met
-from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
+from atomica.heads import NetworkConfig, register, values_met
+from atomica.heads.losses import LossConfig, Weighted, class_weights, classes_loss
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
 
-__all__ = ["MulticlassConfig", "MulticlassHead"]
+__all__ = ["MulticlassConfig", "MulticlassHead", "OneOfSeveral", "tapering"]
 
 
 @dataclass(frozen=True)
-class MulticlassConfig:
-    """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range.
+class OneOfSeveral(LossConfig):
+    """Keys of heads that say which class.
 
     The classes are listed rather than taken from the data: their number and order are part of the weights, and
     train, valid and test parts need not hold all of them.
@@ -31,44 +31,70 @@ class MulticlassConfig:
     classes: tuple[str, ...] = setting(
         doc="label values, one per class; rows with other labels are left out", shortest=2, distinct=True
     )
-    activation: str = setting("relu", "nonlinearity of the prediction network", choices=tuple(ACTIVATIONS))
-    dropout: float = setting(0.0, "dropout in the prediction network", low=0, below=1)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         empty = "an empty label means that there is none"
-        Problems.check(("" in self.classes, "classes", empty), config=self)
+        Problems.check(
+            *self.problems(),
+            *self.loss_problems(len(self.classes)),
+            ("" in self.classes, "classes", empty),
+            config=self,
+        )
+
+
+@dataclass(frozen=True)
+class MulticlassConfig(OneOfSeveral, ReadoutConfig):
+    """Keys of a `[[head]]` table with `kind = "multiclass"`. Raises SpecError naming every value out of range."""
+
+
+def tapering(config: NetworkConfig, width: int, out: int) -> nn.Sequential:
+    """[activation, dropout, linear] × layers, the last but one half as wide: [G, width] → [G, out]."""
+    between = [*[config.hidden] * (config.layers - 2), config.hidden // 2][: config.layers - 1]
+    return mlp([width, *between, out], config.activation, config.dropout)
 
 
 @register("multiclass")
-class MulticlassHead(Head):
-    """Four [activation, dropout, linear] on the complex's embedding, the last but one half as wide.
+class MulticlassHead(ReadoutHead):
+    """A network on what `readout` names, on the embedding alone with its last but one layer half as wide.
 
     `forward` gives logits [G, C]; `predict` the probability of each class [G, C].
     """
 
-    Config = MulticlassConfig
+    Config: ClassVar[type] = MulticlassConfig
     monitor = "auroc"
     monitor_mode = "max"
-    plots = ("confusion", "by_class", "calibration", "least_probable")
+    plots: ClassVar[tuple[str, ...]] = ("confusion", "by_class", "calibration", "least_probable")
 
-    def __init__(self, config: MulticlassConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        hidden = encoder.block_hidden
-        sizes = [hidden, hidden, hidden, hidden // 2, len(config.classes)]
-        self.network = mlp(sizes, config.activation, config.dropout)
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
+        classes = len(config.classes)
+        super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
+        self.weights = Weighted(config, classes)
 
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph)
+    @classmethod
+    def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
+        return {"readout": "graph", "hidden": encoder.block_hidden, "layers": 4}
+
+    def answer(self, rows: Tensor) -> Tensor:
+        return self.network(rows)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target)
+        total, count = classes_loss(output, target, self.config, self.weights())
+        return total / count.clamp(min=1e-12)
+
+    def weigh(self, target: Tensor) -> None:
+        self.weights.learn(class_weights(target, len(self.config.classes)))
+
+    def amount(self, target: Tensor) -> float:
+        weights = self.weights()
+        focal = self.config.loss == "focal"
+        return len(target) if focal or weights is None else float(weights.cpu()[target.cpu()].sum())
 
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(dim=1)
 
     @classmethod
-    def encode_labels(cls, config: MulticlassConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def encode_labels(cls, config: OneOfSeveral, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → class indices [G], 0 where unknown, and known [G]. Raises DataError if no class is met.
 
         >>> target, known = MulticlassHead.encode_labels(MulticlassConfig(("HEM", "SF4")), ["SF4", "ATP", "HEM"])

@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-import math
+import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, NetworkConfig, register, values_met
-from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.heads import register, values_met
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.nn.encoding import EncoderSettings
 
 __all__ = ["RegressionConfig", "RegressionHead"]
 
 
-class RegressionConfig(NetworkConfig):
+SMALLEST_SPREAD = 1e-6
+"""Of labels, relative to their size, below which they count as all the same."""
+
+
+class RegressionConfig(ReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "regression"`. Raises SpecError naming every value out of range."""
 
 
 @register("regression")
-class RegressionHead(Head):
-    """[activation, dropout, linear] × layers on the complex's embedding; loss: mean squared error.
+class RegressionHead(ReadoutHead):
+    """A network on what `readout` names; loss: mean squared error.
 
-    `forward` and `predict` give [G], in the unit of the labels.
+    `forward` gives [G], in the unit of the labels if nothing was learnt of these, else in standard deviations from
+    their mean; `predict` gives [G] in the unit of the labels.
     """
 
-    Config = RegressionConfig
+    Config: ClassVar[type] = RegressionConfig
     monitor = "rmse"
     monitor_mode = "min"
-    plots = ("scatter", "errors", "largest_errors")
+    baseline = "contacts"
+    label_scale: tuple[float, float] = (0.0, 1.0)
+    plots: ClassVar[tuple[str, ...]] = ("scatter", "errors", "largest_errors")
 
-    def __init__(self, config: RegressionConfig, encoder: EncoderSettings) -> None:
-        super().__init__(config, encoder)
-        self.network = config.network(encoder.block_hidden)
-
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(encoding.graph).squeeze(1)
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
+        super().__init__(config, encoder, 1, config.network)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(output, target.to(output.dtype))
+        mean, scale = self.label_scale
+        return F.mse_loss(output, (target.to(output.dtype) - mean) / scale)
+
+    def predict(self, output: Tensor) -> Tensor:
+        mean, scale = self.label_scale
+        return output * scale + mean
+
+    def learn_labels(self, target: Tensor) -> None:
+        """Take mean and standard deviation of the labels for 0 and 1; those that are all the same are left alone."""
+        values = target.double()
+        scale = float(values.std(correction=0)) if len(values) > 1 else 0.0
+        if scale > SMALLEST_SPREAD * max(1.0, float(values.abs().max())):
+            self.label_scale = (float(values.mean()), scale)
 
     @classmethod
-    def encode_labels(cls, config: RegressionConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def encode_labels(cls, config: Any, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Texts → float32 targets [G], 0 where unknown, and known [G]. Raises DataError if none is a number.
 
         >>> target, known = RegressionHead.encode_labels(RegressionConfig(), ["6.5", "n/a", None, "1e-1"])
@@ -84,10 +99,18 @@ class RegressionHead(Head):
             )
 
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
 def _number(text: str | None) -> float | None:
-    """The finite number that `text` states, if it does."""
-    try:
-        number = float(text or "")
-    except ValueError:
+    """The finite number that `text` states, if it does. Raises DataError if float32 cannot hold it.
+
+    >>> _number(" 6.5 "), _number("1_000"), _number("nan"), _number("٣")
+    (6.5, None, None, None)
+    """
+    if text is None or not _NUMBER.fullmatch(text.strip()):
         return None
-    return number if math.isfinite(number) else None
+    number = float(text)
+    if abs(number) > torch.finfo(torch.float32).max:
+        raise DataError(f"label {text!r} is beyond what float32 can hold; give labels in another unit")
+    return number

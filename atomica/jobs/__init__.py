@@ -22,5 +22,6 @@ JOBS = {
     "annotate": "atomica.jobs.annotate",
     "network": "atomica.jobs.network",
     "evaluate": "atomica.jobs.evaluate",
+    "probe": "atomica.jobs.probe",
 }
 """`run.job` → the module whose `KIND` it is."""

@@ -40,9 +40,10 @@ from atomica.files import write_text
 from atomica.heads import Head
 from atomica.heads.binary import BinaryHead
 from atomica.heads.multiclass import MulticlassHead
-from atomica.jobs.inputs import InputConfig, Opened, check_vocabulary, find, open_data
-from atomica.jobs.job import Job, Kind, Result, without_effect
+from atomica.jobs.inputs import InputConfig, Opened, check_suits, find, open_data
+from atomica.jobs.job import Job, Kind, Result, members_of, without_effect
 from atomica.jobs.tables import in_pieces
+from atomica.model.contract import Contract
 from atomica.model.model import Model
 from atomica.report.annotate import page
 from atomica.spec import Issues, KeyPath, Problems, setting
@@ -64,7 +65,8 @@ class AnnotateConfig:
 
     members: Mapping[str, tuple[str, ...]] = setting(
         {},
-        "class → its members: saved models with a binary head, or a multiclass head that knows the class",
+        "class → its members: saved models with a binary head, or a multiclass head that knows the class; a run of "
+        "several trainings stands for all of its members",
         path=True,
     )
     ensemble: str | None = setting(
@@ -180,19 +182,25 @@ def _answers(head: Head, cls: str) -> bool:
     return isinstance(head, BinaryHead) or (isinstance(head, MulticlassHead) and cls in head.config.classes)
 
 
+def ensemble_of(options: AnnotateConfig) -> tuple[dict[str, ClassRule], dict[str, str]]:
+    """Classes of a spec, a threshold that is not known being NaN, and the checksums of members that have one."""
+    if options.ensemble is not None:
+        return read_ensemble(options.ensemble)
+    return {
+        name: ClassRule(
+            tuple(one for path in paths for one in members_of(path)),
+            options.thresholds.get(name, float("nan")),
+        )
+        for name, paths in options.members.items()
+    }, {}
+
+
 def ensemble(options: AnnotateConfig) -> tuple[dict[str, ClassRule], list[Member]]:
     """Classes and members of a spec; a class without a threshold yet has NaN. Raises DataError naming what is wrong.
 
     A model that is a member of several classes is loaded once.
     """
-    sums: dict[str, str] = {}
-    if options.ensemble is not None:
-        classes, sums = read_ensemble(options.ensemble)
-    else:
-        classes = {
-            name: ClassRule(paths, options.thresholds.get(name, float("nan")))
-            for name, paths in options.members.items()
-        }
+    classes, sums = ensemble_of(options)
     models: dict[str, Model] = {}
     members = []
     for name, rule in classes.items():
@@ -271,8 +279,8 @@ def learnt(
         return dict(classes)
     config = replace(data.config, source=options.validation, split=options.split)
     asked = [one for one in members if one.cls in missing]
-    models = [one.model.config for one in asked]
-    validation = open_data(find(config.paths), config, config.input, models, folder)
+    models = [one.model for one in asked]
+    validation = open_data(find(config.paths), config, data.input, models, folder)
     texts = validation.rows.texts(options.label)
     mean, _ = mean_by_class(probabilities(asked, validation), asked, missing)
     where = validation.rows.dataset.name
@@ -335,6 +343,16 @@ def check(job: Job, issues: Issues) -> None:
         issues.add(path, str(error))
 
 
+def contracts(options: AnnotateConfig) -> list[Contract]:
+    """What the members were made for; those that cannot be read are told of by `check`."""
+    try:
+        classes, _ = ensemble_of(options)
+        paths = dict.fromkeys(path for rule in classes.values() for path in rule.members)
+        return [compat.made_for(path) for path in paths]
+    except AtomicaError:
+        return []
+
+
 def run(job: Job, journal: Journal, data: Opened) -> Result:
     """Write a table with a row per pocket and class, one with a row per pocket, and the ensemble."""
     rows, options = data.rows, job.options
@@ -342,9 +360,12 @@ def run(job: Job, journal: Journal, data: Opened) -> Result:
     if kept.is_file():  # of an interrupted job: its thresholds hold
         options = AnnotateConfig(ensemble=str(kept))
     classes, members = ensemble(options)
-    for model in {id(one.model): one.model for one in members}.values():
-        check_vocabulary(rows.dataset, model.config.block_types)
+    models = list({id(one.model): one.model for one in members}.values())
+    check_suits(rows.dataset, models, force=data.config.force)
+    for model in models:
         job.device_config.place(model, job.device).eval()
+        if data.config.force:
+            model.made_for = Contract(view=data.input)
     classes = learnt(options, data, classes, members, job.folder / "validation", journal)
     write_ensemble(kept, classes, {one.path: checksum(compat.weights_file(one.path)) for one in members})
 
@@ -416,4 +437,4 @@ def _threshold(rule: ClassRule) -> dict[str, Any]:
     return shown
 
 
-KIND = Kind(AnnotateConfig, run, page, reads=("data",), check=check)
+KIND = Kind(AnnotateConfig, run, page, reads=("data",), check=check, contracts=contracts)

@@ -1,23 +1,42 @@
 """`run.job = "evaluate"`: metrics of a trained model on labelled data, with 95% bootstrap intervals.
 
-The same files as at the end of a training, without a baseline: that needs the training data.
+The same files as at the end of a training; with baselines where `evaluate.train` names what they can learn from.
+Several models answer together, by the mean of what they say; predictions of somebody else can be blended in.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from atomica.analysis.bfactors import STRUCTURES, stems, write
 from atomica.console import Journal
-from atomica.errors import DataError
-from atomica.evaluation.results import Answers, Evaluation
-from atomica.evaluation.statistics import intervals
-from atomica.jobs.inputs import Opened
+from atomica.data.dataset import open_dataset
+from atomica.data.labels import BlockLabels, BlockTargets
+from atomica.data.sampling import DataConfig, Rows, select_rows
+from atomica.errors import AtomicaError, DataError
+from atomica.evaluation import baseline
+from atomica.evaluation.pooled import blend_weight, read_predictions, spread
+from atomica.evaluation.results import (
+    Answers,
+    Evaluation,
+    assess,
+    class_names,
+    format_comparison,
+    measured,
+    singles,
+)
+from atomica.evaluation.statistics import compare, numbered
+from atomica.jobs.inputs import Opened, select
 from atomica.jobs.job import Job, Kind, Result
+from atomica.keys import GLOBAL_BLOCK
 from atomica.model.model import Model
 from atomica.report.evaluate import page
 from atomica.spec import Issues, not_among, setting
@@ -33,6 +52,37 @@ class EvaluateConfig:
 
     label: str = setting("label", "label or metadata column of the data that holds the answers")
     labels: Mapping[str, str] = setting({}, "columns of heads that are answered by another one, by head")
+    block_labels: str | None = setting(
+        None,
+        "CSV with columns id, chain, resnum, icode and labels, a row for each residue: what heads on residues are "
+        "measured by; absent: they answer all the same, and nothing is measured",
+        path=True,
+    )
+    structures: bool = setting(
+        True,
+        "write every complex as a structure file with what a head on residues says of each in the B-factor column, "
+        "probabilities in percent",
+    )
+    root: str = setting(
+        "",
+        "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
+        "interface alone are written",
+        path=True,
+    )
+    cluster: str = setting(
+        "", "column that names the cluster of each complex; intervals then draw whole clusters"
+    )
+    train: str | None = setting(
+        None,
+        "data set with labels, whose rows of split train the baselines learn from; absent: no baselines",
+        path=True,
+    )
+    blend: str | None = setting(
+        None,
+        "predictions.csv of another model, for the same rows and those of split valid, on which its weight beside "
+        "this model is chosen",
+        path=True,
+    )
 
     def column(self, head: str) -> str:
         """The column that answers a head."""
@@ -40,8 +90,12 @@ class EvaluateConfig:
 
 
 def _heads(model: Model) -> list[str]:
-    """The model's heads that learn from labels."""
-    return [name for name in model.heads if model.head(name).targets == "labels"]
+    """The model's heads that learn from labels, of complexes or of blocks."""
+    return [name for name in model.heads if model.head(name).targets == "labels" or _on_blocks(model, name)]
+
+
+def _on_blocks(model: Model, name: str) -> bool:
+    return model.head(name).targets == "block_labels"
 
 
 def check(job: Job, issues: Issues) -> None:
@@ -65,9 +119,36 @@ def check(job: Job, issues: Issues) -> None:
             _labelled(options, job.opened, job.model)
     except DataError as error:
         issues.add(("evaluate", "label"), str(error), value=("evaluate", "label") in issues.source)
-    for name, column, problem in _missing(job, known):
+    if options.blend is not None:
+        if len(known) > 1:
+            issues.add(("evaluate", "blend"), f"the model has {len(known)} heads, and the file answers one")
+        if job.data is not None and job.data.split != "test":
+            issues.add(
+                ("evaluate", "blend"), 'chooses the weight on rows of split valid; set data.split = "test"'
+            )
+        _tried(lambda: read_predictions(Path(options.blend)), "blend", issues)
+    if options.block_labels is not None and not any(_on_blocks(job.model, name) for name in known):
+        issues.add(
+            ("evaluate", "block_labels"), "has no effect: no head of the model learns from labels of residues"
+        )
+    if options.root and not Path(options.root).is_dir():
+        issues.add(("evaluate", "root"), "no such folder")
+    if options.train is not None:
+        _tried(lambda: open_dataset(options.train), "train", issues)
+    if options.cluster and job.opened is not None:
+        opened = job.opened
+        _tried(lambda: opened.rows.clusters(options.cluster), "cluster", issues)
+    of_complexes = [name for name in known if not _on_blocks(job.model, name)]
+    for name, column, problem in _missing(job, of_complexes):
         path = ("evaluate", "labels", name) if name in options.labels else ("evaluate", "label")
         issues.add(path, f"{problem}: it has no column {column!r}", value=path in issues.source)
+
+
+def _tried(read: Callable[[], Any], key: str, issues: Issues) -> None:
+    try:
+        read()
+    except AtomicaError as error:
+        issues.add(("evaluate", key), str(error))
 
 
 def _missing(job: Job, heads: list[str]) -> list[tuple[str, str, str]]:
@@ -89,8 +170,15 @@ def _labelled(
     """The rows with the targets of every head, and the label texts by head. Raises DataError if a head has none."""
     rows = data.rows
     targets, known, texts = {}, {}, {}
+    blocks = {
+        name: _of_blocks(options, model, name, rows, data.input)
+        for name in _heads(model)
+        if _on_blocks(model, name)
+    }
     for name in _heads(model):
         head = model.head(name)
+        if name in blocks:
+            continue
         texts[name] = rows.texts(options.column(name))
         try:
             targets[name], usable = head.encode_labels(head.config, texts[name])
@@ -108,49 +196,192 @@ def _labelled(
         # the original's padding makes predictions depend on the batch: one complex at a time
         batch_blocks=1 if model.config.reference_quirks else data.config.batch_blocks,
         loader_threads=data.config.loader_threads,
+        block_targets=blocks,
     )
     return split, texts
 
 
+def _of_blocks(options: EvaluateConfig, model: Model, name: str, rows: Rows, input: str) -> BlockTargets:
+    """The labels of the blocks of some rows, for one head."""
+    head, path = model.head(name), options.block_labels
+    labels = None if path is None else BlockLabels(path)
+    encode = partial(type(head).encode_labels, head.config)
+    return BlockTargets.read(labels, options.column(name), rows, input, encode)
+
+
 def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `evaluation.json` and, for each head, `predictions.csv` (with several heads `predictions-HEAD.csv`)."""
-    rows, model = data.rows, model.with_heads(_heads(model))  # the others learn from noise, and there is none
-    split, texts = _labelled(job.options, data, model)
-    with torch.no_grad():
-        predictions, loss, metrics = predict(model, split)
+    rows, options = data.rows, job.options
+    answers, loss = _asked(job, data)
     evaluation = Evaluation(
         split=rows.split,
         data=rows.dataset.name,
         input=data.input,
         loss=loss,
-        metrics=metrics,
-        heads=list(model.heads),
-        labelled=len(predictions),
+        metrics={},
+        heads=list(answers),
+        labelled=len(answers),
     )
     figures: dict[str, Any] = {"complexes": len(rows), "loss": round(loss, 4)}
-    for name, found in predictions.items():
+    for name, each in answers.items():
         head = model.head(name)
-        answers = Answers(
-            rows.ids,
-            texts[name],
-            split.targets[name].numpy(),
-            split.known[name].numpy(),
-            found.double().numpy(),
-        )
-        target, predicted = answers.target[answers.known], answers.predicted[answers.known]
-        evaluation.add(
-            name,
-            model.kinds[name],
-            label=job.options.column(name),
-            config=asdict(head.config),
-            complexes=len(target),
-            intervals=intervals(head.metrics(), target, predicted, seed=0),
-        )
-        evaluation.predict(name, answers.columns())
-        figures[f"head {name}"] = {
-            metric: float(f"{value:.4g}") for metric, value in evaluation.own(name).items()
+        together = replace(each[0], predicted=np.mean([one.predicted for one in each], axis=0))
+        together = replace(together, baselines=_baselines(job, data, name, together))
+        if job.options.structures and _on_blocks(model, name) and together.predicted.ndim == 1:
+            figures |= _structures(job, data, together, name if len(answers) > 1 else "")
+        if not together.known.any():
+            evaluation.add(name, model.kinds[name], complexes=0)
+            evaluation.predict(name, together.columns())
+            continue
+        metrics = measured(head.metrics(), together)
+        entry: dict[str, Any] = {
+            "label": options.column(name),
+            "unit": model.made_for.labels.get(name, {}).get("unit", ""),
+            "config": asdict(head.config),
+            "complexes": int(together.known.sum()),
+            **assess(
+                together,
+                head.metrics(),
+                judged=head.monitor,
+                seed=0,
+                classes=getattr(head.config, "classes", ()),
+            ),
         }
+        columns = together.columns()
+        if len(each) > 1:
+            values = [measured(head.metrics(), one) for one in each]
+            entry |= {"single": singles(values), "members": values}
+            columns.append(("spread", spread([one.predicted for one in each]).tolist()))
+            figures[f"one model of {len(each)}"] = {
+                metric: f"{one['mean']:.4g} ± {one['sd']:.2g}" for metric, one in entry["single"].items()
+            }
+        if options.blend is not None:
+            found = _blended(job, data, name, together)
+            entry["blend"] = found
+            figures["blend"] = {"weight of the model": found["weight"], "": found["verdict"]}
+        evaluation.content["heads"][name] = {"kind": model.kinds[name], "metrics": metrics, **entry}
+        evaluation.content["metrics"] |= {
+            f"{name}/{metric}" if len(answers) > 1 else metric: value for metric, value in metrics.items()
+        }
+        evaluation.predict(name, columns)
+        figures[f"head {name}"] = {metric: float(f"{value:.4g}") for metric, value in metrics.items()}
+        if "verdict" in entry:
+            journal.say(format_comparison(entry))
     return Result(evaluation.write(job.folder), figures)
 
 
-KIND = Kind(EvaluateConfig, run, page, check=check)
+def _structures(job: Job, data: Opened, answers: Answers, head: str) -> dict[str, int]:
+    """Write every complex with what a head says of its blocks as B-factors; below `head` if there are several."""
+    rows, folder = data.rows, job.folder / STRUCTURES / head
+    folder.mkdir(parents=True, exist_ok=True)
+    values = answers.predicted * (100 if answers.form == "yes-no" else 1)
+    first = 0
+    for position, (row, stem) in enumerate(
+        zip(rows.rows.tolist(), stems(rows.ids, rows.rows.tolist()), strict=True)
+    ):
+        record, source = data.record(position), data.found.structure(row)
+        blocks = np.flatnonzero(record.block_types != GLOBAL_BLOCK)
+        by_block = dict(zip(blocks.tolist(), values[first : first + len(blocks)].tolist(), strict=True))
+        first += len(blocks)
+        if source is None and job.options.root:
+            source = Path(job.options.root) / record.source_path
+        label_ids = data.found.label_ids(row)
+        write(source, record, by_block, folder / stem, label_ids=label_ids, setting="evaluate.root")
+    return {f"structures {head}".strip(): len(rows)}
+
+
+def _asked(job: Job, data: Opened) -> tuple[dict[str, list[Answers]], float]:
+    """What each of the models says, by head; and their mean loss."""
+    found: dict[str, list[Answers]] = {}
+    losses = []
+    for one in job.models:
+        model = one.with_heads(_heads(one))  # the others learn from noise, and there is none
+        split, texts = _labelled(job.options, data, model)
+        with torch.no_grad():
+            predictions, loss, _ = predict(model, split)
+        losses.append(loss)
+        clusters = data.rows.clusters(job.options.cluster)
+        for name, predicted in predictions.items():
+            own, config = found.setdefault(name, []), model.head(name).config
+            if name in split.block_targets:
+                labels = split.block_targets[name]
+                own.append(Answers.of_blocks(labels, predicted, clusters, data.rows, config))
+                continue
+            own.append(
+                Answers(
+                    data.rows.ids,
+                    texts[name],
+                    split.targets[name].numpy(),
+                    split.known[name].numpy(),
+                    predicted.double().numpy(),
+                    clusters=clusters,
+                    classes=class_names(config),
+                )
+            )
+    return found, float(np.mean(losses))
+
+
+def _baselines(job: Job, data: Opened, name: str, answers: Answers) -> list[baseline.Baseline]:
+    """Baselines of a head that learn from `evaluate.train`."""
+    model, options = job.model, job.options
+    if options.train is None or model is None or not answers.form or not answers.known.any():
+        return []
+    config = DataConfig(train=options.train, input=data.input, max_item_blocks=10**6, batch_blocks=10**6)
+    train, head = select_rows(open_dataset(options.train), "train", config, own=True), model.head(name)
+    if _on_blocks(model, name):
+        target, known = _of_blocks(options, model, name, train, data.input).answered()
+    else:
+        encoded = head.encode_labels(head.config, train.texts(options.column(name)))
+        target, known = encoded[0].numpy(), encoded[1].bool().numpy()
+    clusters = train.clusters(options.cluster)
+    return baseline.answer(
+        head.baseline,
+        answers.form,
+        train,
+        target,
+        data.rows,
+        input=data.input,
+        classes=answers.predicted.shape[1] if answers.form == "classes" else 2,
+        learnt=known,
+        groups=None if clusters is None else numbered(clusters),
+    )
+
+
+def _blended(job: Job, data: Opened, name: str, answers: Answers) -> dict[str, Any]:
+    """The models together with the predictions of `evaluate.blend`; their weight is chosen on rows of split valid."""
+    file = Path(job.options.blend)
+    said = read_predictions(file)
+    by_id = dict(zip(said.ids, said.predicted, strict=True))
+
+    def other(ids: Sequence[str]) -> Any:
+        lacking = [one for one in ids if one not in by_id]
+        if lacking:
+            raise DataError(f"{file}: says nothing of {len(lacking)} rows, {lacking[0]} for one")
+        return np.stack([by_id[one] for one in ids])
+
+    config = replace(data.config, split="valid")
+    held_out = replace(data, config=config, rows=select(data.found, config, data.input))
+    each = _asked(job, held_out)[0][name]
+    valid, known = each[0], each[0].known
+    mine = np.mean([one.predicted for one in each], axis=0)
+    if mine.shape[1:] != said.predicted.shape[1:]:
+        raise DataError(
+            f"{file}: its predictions are {said.predicted.shape[1:]} each, the model's {mine.shape[1:]}"
+        )
+    head = job.models[0].head(name)
+    weight = blend_weight(valid.target[known], mine[known], other(valid.ids)[known], head.monitor)
+    theirs = other(answers.ids)
+    blended = replace(answers, predicted=weight * answers.predicted + (1 - weight) * theirs)
+    rows = answers.known
+    found = compare(
+        answers.target[rows],
+        blended.predicted[rows],
+        {"the model alone": answers.predicted[rows], "the other alone": theirs[rows]},
+        seed=0,
+        groups=None if answers.clusters is None else numbered(answers.clusters)[rows],
+        judged=head.monitor,
+    )
+    return {"weight": weight, "metrics": measured(head.metrics(), blended), **found}
+
+
+KIND = Kind(EvaluateConfig, run, page, together=True, check=check)

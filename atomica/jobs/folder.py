@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from atomica.errors import SpecError
-from atomica.files import FOLDER_LOCK, SPEC, Lock
-from atomica.spec import Issues
+from atomica.files import CHECKPOINTS, ENVIRONMENT, FOLDER_LOCK, IDENTITY, LAST, METRICS, SPEC, Lock
+from atomica.spec import Issues, Source
 
-__all__ = ["Claim", "check", "check_same"]
+__all__ = ["HEADER", "Claim", "check", "check_same", "placed"]
+
+HEADER = "# Every setting of this "
+"""How the resolved spec in a run's folder begins."""
+
+
+def placed(source: Source, *, start_or_resume: bool) -> Source:
+    """The spec with `run.out` where it is, if it is that of a begun run: the folder may have been copied or moved.
+
+    `--set run.out=…` has its way. Raises SpecError where a run that has begun was to be started or resumed, and nothing
+    is left to go on from: it must not start from scratch.
+    """
+    file = Path(os.path.abspath(source.file))
+    table = source.tree.get("run")
+    if file.name != SPEC or not isinstance(table, dict) or not _resolved(file):
+        return source
+    moved = ("run", "out") not in source.overrides
+    if moved and any((file.parent / name).exists() for name in (ENVIRONMENT, IDENTITY, CHECKPOINTS)):
+        source = replace(source, tree={**source.tree, "run": {**table, "out": str(file.parent)}})
+    elif moved and start_or_resume:
+        raise SpecError(
+            f"{source.file}: is the spec of a run that has begun, and beside it is nothing to go on from; copy the "
+            "whole folder of the run, or start it anew without --start-or-resume"
+        )
+    begun = any((file.parent / CHECKPOINTS / name).exists() for name in (LAST, f".{LAST}.old"))
+    trained = (file.parent / METRICS).is_file() and (file.parent / METRICS).stat().st_size > 0
+    if moved and start_or_resume and trained and not begun:
+        raise SpecError(
+            f"{file.parent} holds a run that has begun, and its {CHECKPOINTS}/{LAST} is missing; put it back, or start "
+            "anew under another run.out without --start-or-resume"
+        )
+    return source
+
+
+def _resolved(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return stream.readline().startswith(HEADER)
+    except OSError:
+        return False
 
 
 class Claim:
@@ -45,7 +87,7 @@ def check(folder: Path, issues: Issues, *, begun: bool, resume: bool, dry: bool)
     if resume:
         problem = "" if begun else f"{folder} holds nothing to resume; leave out --resume"
     elif dry or not folder.exists():
-        return
+        pass
     elif not folder.is_dir():
         problem = f"{folder} is a file"
     elif begun:
@@ -54,8 +96,22 @@ def check(folder: Path, issues: Issues, *, begun: bool, resume: bool, dry: bool)
         )
     elif any(file.name != FOLDER_LOCK for file in folder.iterdir()) and not (folder / SPEC).is_file():
         problem = f"{folder} is not empty and holds no run; give another run.out"
-    if problem:
+    if problem := problem or _closed(folder):
         issues.add(("run", "out"), problem, value=False)
+
+
+def _closed(folder: Path) -> str:
+    """Why nothing can be written to a folder, or what is there of the way to it; nothing is left behind."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is a file, so that nothing can be written below it; give another run.out"
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".atomica-", dir=there))
+    except OSError as error:
+        return f"{there} cannot be written to ({error.strerror}); give another run.out"
+    return ""
 
 
 def check_same(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ What is no data set yet is built by `atomica-prep` on the way, into a folder of 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from atomica import _prep
-from atomica.data.dataset import DEMO, Dataset, Mixture, open_dataset
-from atomica.data.record import INPUTS, SPLITS, Record
+from atomica.data.dataset import DEMO, Complexes, Dataset, Mixture, open_dataset
+from atomica.data.origin import INPUTS, RULES, Origin
+from atomica.data.record import SPLITS, Record
 from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
-from atomica.nn.encoding import EncoderSettings
+from atomica.model.contract import Contract
+from atomica.model.model import Model
 from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.prep.pockets import FORMATS, PACKED, index_by_score, kind_of
 from atomica.spec import setting
@@ -37,17 +39,30 @@ class InputConfig:
         path=True,
     )
     split: str = setting("", "only rows of this split; empty: all", choices=("", *SPLITS))
-    input: str = setting(
-        "complex",
-        "what the model sees: both partners, or one alone with the other removed",
+    input: str | None = setting(
+        None,
+        "what the model sees: both partners, or one alone with the other removed; absent: what it was trained on",
         choices=INPUTS,
     )
-    cutoff: float = setting(
-        8.0, "of what is built here: blocks closer than this to the other partner, in Å", above=0, high=100
+    cutoff: float | None = setting(
+        None,
+        "of what is built here: blocks closer than this to the other partner, in Å; absent: as the model was trained "
+        "with, else 8.0",
+        above=0,
+        high=100,
     )
-    fragments: str = setting(
+    rule: str | None = setting(
+        None,
+        "of what is built here: which distances are looked at; absent: as the model was trained with, else all-pairs",
+        choices=RULES,
+    )
+    fragments: str | None = setting(
+        None,
+        "of what is built here: fragment vocabulary for small molecules; absent: as the model was trained with, else "
         "none",
-        "of what is built here: fragment vocabulary for small molecules, as the model was trained with",
+    )
+    force: bool = setting(
+        False, "give the model what it was not made for: another input, cutoff, rule or fragment vocabulary"
     )
     pockets_above: float | None = setting(
         None,
@@ -69,6 +84,49 @@ class InputConfig:
     def paths(self) -> tuple[str, ...]:
         """What `source` names, as a tuple."""
         return (self.source,) if isinstance(self.source, str) else tuple(self.source)
+
+    def suited(self, contracts: Sequence[Contract], *, build: bool) -> InputConfig:
+        """The same with what is absent as the models want it. build: whether anything is yet to be built.
+
+        >>> InputConfig("index.csv").suited([Contract(view="segment0", origin=Origin(cutoff=6.0))], build=True).cutoff
+        6.0
+        """
+        wanted: dict[str, Any] = {"input": _first(one.view for one in contracts) or "complex"}
+        if build:
+            origins = [one.origin for one in contracts]
+            wanted |= {
+                "cutoff": _first(one.cutoff for one in origins) or 8.0,
+                "rule": _first(one.rule for one in origins) or RULES[0],
+                "fragments": _first(one.fragments for one in origins) or "none",
+            }
+        return replace(self, **{name: value for name, value in wanted.items() if getattr(self, name) is None})
+
+    def strange(self, contracts: Sequence[Contract]) -> dict[str, str]:
+        """Keys with which it gives a model what that was not made for, and both values; nothing with `force`.
+
+        >>> InputConfig("index.csv", cutoff=8.0).strange([Contract(origin=Origin(cutoff=6.0))])
+        {'cutoff': 'cutoff 8 Å, and the model was trained with 6 Å; leave it out, or set data.force = true'}
+        """
+        if self.force:
+            return {}
+        asked = Origin(self.cutoff, self.rule)
+        found = {
+            {"view": "input"}.get(kind, kind): f"{text}; leave it out, or set data.force = true"
+            for contract in contracts
+            for kind, text in contract.problems(asked, self.input).items()
+        }
+        names = {one.origin.fragments for one in contracts if one.origin.fragments is not None}
+        if self.fragments not in (None, "none", *names) and names:
+            found["fragments"] = (
+                f"fragments {self.fragments!r}, and the model was trained with {', '.join(map(repr, sorted(names)))}; "
+                "leave it out, or set data.force = true"
+            )
+        return found
+
+
+def _first(values: Iterable[Any]) -> Any:
+    """The first of them that is not None; None without any."""
+    return next((value for value in values if value is not None), None)
 
 
 @dataclass(frozen=True)
@@ -170,11 +228,13 @@ def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: 
     for number, (inputs, root, discover) in enumerate(jobs):
         target = folder / f"{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
+        given: dict[str, Any] = {"cutoff": config.cutoff, "interface_rule": config.rule}
+        given = {name: value for name, value in given.items() if value is not None}
         options = _prep.BuildOptions(
-            inputs, target, discover=discover, cutoff=config.cutoff, neighbors=neighbors, resume=True
+            inputs, target, discover=discover, neighbors=neighbors, resume=True, **given
         )
-        cuts = config.fragments != "none"
-        _prep.build(options, Cutter(read_vocabulary(config.fragments)) if cuts else None)
+        fragments = config.fragments or "none"
+        _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)))
         failures += ledger(target)
         built = open_dataset(target)
         if len(built):
@@ -232,16 +292,16 @@ class Opened:
 
 
 def open_data(
-    sources: Sources, config: InputConfig, input: str, models: Sequence[EncoderSettings], folder: Path
+    sources: Sources, config: InputConfig, input: str, models: Sequence[Model], folder: Path
 ) -> Opened:
     """Open data for some models, building below `folder` what is none yet, and choose the rows.
 
-    Raises DataError if nothing can be read, or a model does not know the fragments.
+    Raises DataError if nothing can be read, or it is not what a model was made for, unless `config.force` says so.
     """
-    neighbors = max((model.k_neighbors for model in models), default=8)
+    neighbors = max((model.config.k_neighbors for model in models), default=8)
+    config = config.suited([model.made_for for model in models], build=sources.unbuilt)
     found = open_sources(sources, config, neighbors, folder)
-    for model in models:
-        check_vocabulary(found.dataset, model.block_types)
+    check_suits(found.dataset, models, force=config.force)
     return Opened(config, found, select(found, config, input), input)
 
 
@@ -269,10 +329,18 @@ def select(found: Found, config: InputConfig, input: str) -> Rows:
     return chosen
 
 
-def check_vocabulary(dataset: Dataset | Mixture, block_types: int) -> None:
-    """Raise DataError if the data know fragments that the model does not, or other ones."""
-    if dataset.block_types != block_types and dataset.fragments != "none":
-        raise DataError(
-            f"{dataset.name}: has {dataset.block_types} block types (fragments {dataset.fragments!r}), the model "
-            f"{block_types}; build the data with the vocabulary that the model was trained with"
-        )
+def check_suits(dataset: Complexes, models: Sequence[Model], *, force: bool = False) -> None:
+    """Raise DataError if the data know fragments that a model does not, or were made otherwise than a model's.
+
+    force: the models are to take them all the same, as far as they can.
+    """
+    for model in models:
+        if dataset.block_types != model.config.block_types and dataset.fragments != "none":
+            raise DataError(
+                f"{dataset.name}: has {dataset.block_types} block types (fragments {dataset.fragments!r}), the model "
+                f"{model.config.block_types}; build the data with the vocabulary that the model was trained with"
+            )
+        if not force and (found := model.made_for.problems(dataset.origin)):
+            raise DataError(
+                f"{dataset.name}: built with {'; '.join(found.values())}; build it alike, or set data.force = true"
+            )

@@ -23,23 +23,36 @@ from atomica.files import (
     DONE,
     FAILURES,
     IDENTITY,
+    MEMBERS,
     RESULT,
     SOME_FAILED,
     SPEC,
     sha256_of,
+    to_json,
     write_json,
     write_text,
 )
 from atomica.jobs import JOBS, folder
 from atomica.jobs.inputs import InputConfig, Opened, Sources, find, open_data
 from atomica.jobs.sections import DeviceConfig, RunConfig, absolute
+from atomica.model.contract import Contract
 from atomica.model.model import Model
 from atomica.report import done
 from atomica.spec import Issues, Setting, Source, setting
 from atomica.train.distributed import ALONE, Ranks
 from atomica.train.stopping import Stop
 
-__all__ = ["Job", "Kind", "Request", "Result", "WeightsConfig", "kind", "settings", "without_effect"]
+__all__ = [
+    "Job",
+    "Kind",
+    "Request",
+    "Result",
+    "WeightsConfig",
+    "kind",
+    "members_of",
+    "settings",
+    "without_effect",
+]
 
 
 # ------------------------------------------------------------------------------------- what the runner asks
@@ -108,8 +121,8 @@ class WeightsConfig:
     """Section `[model]` of a job other than training: the trained model."""
 
     weights: str = setting(
-        doc="a saved model's folder (such as a run's checkpoints/best), or weights of the original: NAME.pt with "
-        "NAME_config.json beside it",
+        doc="a saved model's folder (such as a run's checkpoints/best), a run of several trainings (train.seeds), "
+        "whose members then answer together, or weights of the original: NAME.pt with NAME_config.json beside it",
         path=True,
     )
     config: str | None = setting(
@@ -131,17 +144,22 @@ class Kind:
     """One kind of job after training.
 
     config: owner of the section of its name. run: does the work, given the job, its journal, and `data` and `model`
-    if it reads these. page: draws its part of the report. reads: which of the sections "data" and "model" it has.
-    seeded: whether it draws random numbers, so that `run.seed` means something. check: adds what is wrong with its own
-    section to the issues, before anything is written.
+    if it reads these. page: draws its part of the report. reads: which of the sections "data" and "model" it has, and
+    optional: which of these a spec may leave out. seeded: whether it draws random numbers, so that `run.seed` means
+    something. together: whether several models can answer as one; it then finds them in `Job.models`. check: adds what
+    is wrong with its own section to the issues, before anything is written. contracts: what the models that its own
+    section names were made for.
     """
 
     config: type
     run: Callable[..., Result]
     page: done.Draw
     reads: tuple[str, ...] = ("data", "model")
+    optional: tuple[str, ...] = ()
     seeded: bool = False
+    together: bool = False
     check: Callable[[Job, Issues], None] = lambda job, issues: None
+    contracts: Callable[[Any], Sequence[Contract]] = lambda options: ()
 
     def sections(self, name: str) -> dict[str, tuple[type, dict[str, str]]]:
         """Name of a section → the dataclass that owns it, and fields of it that mean nothing here, with the reason."""
@@ -161,9 +179,21 @@ class Kind:
         data, weights, device = read.get("data"), read.get("model"), read["device"]
         sources = _sources(source, data, issues) if "data" in self.reads else None
         where = torch.device("cpu") if device is None else device.find(issues)
-        model = None if weights is None else _load(weights, issues)
+        models = () if weights is None else _load(weights, issues, together=self.together)
         issues.raise_any()
         run: RunConfig = read["run"]
+        contracts = [*self.contracts(read[name]), *(model.made_for for model in models)]
+        if data is not None and sources is not None:
+            for key, text in data.strange(contracts).items():
+                issues.add(("data", key), text)
+            views = sorted({one.view for one in contracts if one.view is not None})
+            if data.input is None and len(views) > 1 and not data.force:
+                issues.add(
+                    ("data", "input"), f"the models were trained with {' and '.join(views)}: not for one job"
+                )
+            data = data.suited(contracts, build=sources.unbuilt)
+            for model in models if data.force else ():
+                model.made_for = Contract(view=data.input)
         begun = (run.folder / IDENTITY).is_file()
         resume = begun if request.resume is None else request.resume
         folder.check(run.folder, issues, begun=begun, resume=resume, dry=request.dry)
@@ -177,7 +207,7 @@ class Kind:
             sources=sources,
             device=where,
             resume=resume,
-            model=model,
+            models=models,
             claim=request.claim,
         )
         _check_input(job, issues)
@@ -209,7 +239,9 @@ class Kind:
                 if (section, key) in source:
                     issues.add((section, key), f"has no effect: {why}; remove it")
         return {
-            section: spec.read(
+            section: None
+            if section in self.optional and section not in source.tree
+            else spec.read(
                 cls,
                 source,
                 (section,),
@@ -235,10 +267,15 @@ class Job:
     sources: Sources | None
     device: torch.device
     resume: bool
-    model: Model | None
+    models: tuple[Model, ...]
     claim: folder.Claim
     opened: Opened | None = None
     heeds: bool = False
+
+    @property
+    def model(self) -> Model | None:
+        """Its model, of several the first."""
+        return self.models[0] if self.models else None
 
     @property
     def folder(self) -> Path:
@@ -249,15 +286,14 @@ class Job:
         """Its data, built below the folder where they are not yet. Raises DataError if they cannot be used."""
         if self.sources is None or self.data is None:
             raise DataError(f"a job of kind {self.run.job} reads no data")
-        models = [] if self.model is None else [self.model.config]
-        return open_data(self.sources, self.data, self.input, models, self.folder / "graphs")
+        return open_data(self.sources, self.data, self.input, self.models, self.folder / "graphs")
 
     @property
     def input(self) -> str:
         """What the model sees of each complex; a model that reads one segment alone decides that itself."""
         if self.model is not None and self.model.segment is not None:
             return f"segment{self.model.segment}"
-        return "complex" if self.data is None else self.data.input
+        return (None if self.data is None else self.data.input) or "complex"
 
     def tables(self) -> list[tuple[str, dict[str, Any]]]:
         """Every setting, defaults included, as tables of a TOML file."""
@@ -278,7 +314,11 @@ class Job:
             settings_["run"] = {"seed": self.run.seed}
         found: dict[str, Any] = {"job": self.run.job, "settings": settings_}
         if self.weights is not None:
-            found["weights"] = sha256_of(compat.weights_file(self.weights.weights, self.weights.config))
+            sums = [
+                sha256_of(compat.weights_file(path, self.weights.config))
+                for path in members_of(self.weights.weights)
+            ]
+            found["weights"] = sums[0] if len(sums) == 1 else sums
         if self.sources is not None:
             found["data"] = self.sources.fingerprints()
         return dict(json.loads(json.dumps(found)))
@@ -299,7 +339,8 @@ class Job:
         if self.model is not None and self.weights is not None:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             heads = ", ".join(self.model.heads) or "none"
-            lines.append(f"model   {self.weights.weights}: {parameters:,} parameters, heads: {heads}")
+            each = f"{len(self.models)} members, each " if len(self.models) > 1 else ""
+            lines.append(f"model   {self.weights.weights}: {each}{parameters:,} parameters, heads: {heads}")
             if self.model.config.reference_quirks:
                 lines.append(
                     "note    weights of the original: complexes go through it one by one, as batches change them"
@@ -342,8 +383,8 @@ class Job:
         write_json(self.folder / IDENTITY, self.identity())
         given: dict[str, Any] = {}
         lost: list[dict[str, Any]] = []
-        if self.model is not None:
-            given["model"] = self.device_config.place(self.model, self.device)
+        for model in reversed(self.models):
+            given["model"] = self.device_config.place(model, self.device)
         if self.sources is not None:
             given["data"] = opened = self.opened or self.open()
             lost = opened.lost
@@ -352,7 +393,7 @@ class Job:
                 journal.say(told[-1])
         result = self.kind.run(self, journal, **given)
         if lost:
-            write_text(self.folder / FAILURES, "".join(json.dumps(row) + "\n" for row in lost))
+            write_text(self.folder / FAILURES, "".join(to_json(row) + "\n" for row in lost))
             journal.say(f"failed  {len(lost)} inputs, listed in {self.folder / FAILURES}")
         failed = len(lost) + result.failed
         self._finish(result, failed, time.monotonic() - began, journal, told)
@@ -406,7 +447,7 @@ def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Source
         return sources
     if sources is not None and not sources.unbuilt:
         why = "nothing is built, data.source names data sets alone"
-        without_effect("data", data, ("cutoff", "fragments"), why, issues)
+        without_effect("data", data, ("cutoff", "rule", "fragments"), why, issues)
     if data.pockets_above is None:
         without_effect("data", data, ("pocket_residues",), "data.pockets_above is not given", issues)
     elif sources is not None and not sources.structures:
@@ -426,14 +467,38 @@ def without_effect(section: str, config: Any, keys: Sequence[str], why: str, iss
             issues.add((section, key), f"has no effect: {why}")
 
 
-def _load(weights: WeightsConfig, issues: Issues) -> Model | None:
+def members_of(weights: str) -> tuple[str, ...]:
+    """The models that weights name: the members of a run of several trainings, or themselves.
+
+    Raises DataError if some of the members are not done.
+    """
+    file = Path(weights) / MEMBERS
+    if not file.is_file():
+        return (weights,)
+    found = json.loads(file.read_text(encoding="utf-8"))["members"]
+    left = [name for name, one in found.items() if one["state"] != "done"]
+    if left:
+        raise DataError(
+            f"{weights}: {len(left)} of its members are not trained: {', '.join(left)}; --resume that run"
+        )
+    return tuple(str(Path(weights) / one["weights"]) for one in found.values())
+
+
+def _load(weights: WeightsConfig, issues: Issues, *, together: bool) -> tuple[Model, ...]:
     try:
-        return compat.load(weights.weights, "cpu", config=weights.config)
+        paths = members_of(weights.weights)
+        if len(paths) > 1 and not together:
+            raise DataError(
+                f"{weights.weights}: holds {len(paths)} trainings, whose embeddings are of different spaces; name one "
+                f"of them, such as {paths[0]}"
+            )
+        models = tuple(compat.load(path, "cpu", config=weights.config) for path in paths)
     except AtomicaError as error:
         missing = not Path(weights.weights).exists()
         hint = "; train a model first: atomica-run runs/ligand.toml" if missing else ""
         issues.add(("model", "weights"), f"{error}{hint}")
-        return None
+        return ()
+    return models
 
 
 def _check_input(job: Job, issues: Issues) -> None:

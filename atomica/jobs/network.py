@@ -106,12 +106,16 @@ class NetworkConfig:
 
 
 class Embedded(NamedTuple):
-    """What a table of embeddings holds: ids, kinds of interface and entities [N], and unit rows [N, H]."""
+    """What a table of embeddings holds: ids, kinds of interface and entities [N], and unit rows [N, H].
+
+    representation: what the rows are, as a job of kind embed says; empty in tables of others.
+    """
 
     ids: list[str]
     modalities: list[str]
     entities: list[str]
     unit: npt.NDArray[np.float32]
+    representation: str = ""
 
 
 def embeddings_file(path: str) -> Path:
@@ -147,6 +151,7 @@ def read_embeddings(path: str | Path, entity: str = "id") -> Embedded:
         [OTHER if kind is None else str(kind) for kind in table.column("modality").to_pylist()],
         [own or name for own, name in zip(_column(table, entity, file), ids, strict=True)],
         _unit(table.column("embedding"), ids, file),
+        (table.schema.metadata or {}).get(b"representation", b"").decode(),
     )
 
 
@@ -310,7 +315,13 @@ def run(job: Job, journal: Journal) -> Result:
     write_table(tables["edges"], edges_table(found, networks))
     tables["components"] = job.folder / "components.csv"
     write_text(tables["components"], components_csv(found, networks))
+    if found.representation.startswith("z") and not found.representation.endswith("component_normalized"):
+        journal.say(
+            f"note    the parts of {found.representation} differ in size, and the largest decides the cosines; "
+            'embed with pool = "mean_component_normalized" for a network'
+        )
     figures: dict[str, Any] = {
+        **({"representation": found.representation} if found.representation else {}),
         "complexes": len(found.ids),
         "edges": sum(len(network.edges.first) for network in networks),
         "components": sum(int(network.component.max()) + 1 for network in networks),

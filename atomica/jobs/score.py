@@ -16,19 +16,13 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from atomica.analysis.bfactors import (
-    INTERFACE,
-    LABEL_IDS,
-    STRUCTURES,
-    coloured,
-    interface,
-    of_record,
-    stems,
-)
+from atomica.analysis.bfactors import INTERFACE, LABEL_IDS, STRUCTURES, stems, write
 from atomica.analysis.masking import cosines, maskable
 from atomica.console import Journal, Meter
+from atomica.data.origin import Origin
 from atomica.data.record import Record
-from atomica.errors import StructureError
+from atomica.errors import DataError
+from atomica.evaluation.pooled import spread
 from atomica.files import replacing
 from atomica.jobs.embed import block_columns
 from atomica.jobs.inputs import Opened
@@ -73,8 +67,9 @@ def check(job: Job, issues: Issues) -> None:
 def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[Indices, Floats]:
     """The blocks of a complex but the global ones [M], and their scores [M], from −1 to 1.
 
-    record: as the model is to see it (`record.view(...)`). batch_blocks: blocks that are computed at once, about; no
-    effect on the result but for rounding.
+    record: as the model is to see it (`record.view(...)`), or whole for one that was trained on a partner alone.
+    Raises DataError for a record of data that the model was not made for. batch_blocks: blocks that are computed at
+    once, about; no effect on the result but for rounding.
 
     >>> import atomica
     >>> model = atomica.Model(atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=2))
@@ -82,8 +77,15 @@ def scores(model: Model, record: Record, *, batch_blocks: int = 2048) -> tuple[I
     >>> blocks[0], len(blocks) == len(values), bool((values <= 1 + 1e-6).all())
     (np.int64(1), True, True)
     """
+    record = record.view(model.made_for.view or record.seen)
+    if found := model.made_for.problems(record.origin or Origin(), record.seen):
+        raise DataError(f"{record.id}: {'; '.join(found.values())}")
+    training = model.training
     model.eval()
-    return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+    try:
+        return maskable(record), cosines(model, record, batch_blocks=batch_blocks)
+    finally:
+        model.train(training)
 
 
 def colours(values: Floats) -> Floats:
@@ -107,7 +109,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     def make(positions: Indices) -> dict[str, pa.Table]:
         found = []
         for position in positions.tolist():
-            found.append(_scored(job, data, model, position, names[position]))
+            found.append(_scored(job, data, position, names[position]))
             meter.add(1)
         return {"scores": pa.concat_tables(found).replace_schema_metadata({LABEL_IDS: json.dumps(by_label)})}
 
@@ -126,32 +128,24 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     return Result(tables, figures)
 
 
-def _scored(job: Job, data: Opened, model: Model, position: int, name: str) -> pa.Table:
+def _scored(job: Job, data: Opened, position: int, name: str) -> pa.Table:
     """The rows of one complex; its structure is written on the way, as `name` with a suffix."""
     row, record = int(data.rows.rows[position]), data.record(position)
-    blocks, values = scores(model, record, batch_blocks=data.config.batch_blocks)
+    each = [scores(one, record, batch_blocks=data.config.batch_blocks) for one in job.models]
+    blocks, values = each[0][0], np.mean([found for _, found in each], axis=0)
     if job.options.structures:
         by_block = dict(zip(blocks.tolist(), colours(values).tolist(), strict=True))
         source = data.found.structure(row)
         if source is None and job.options.root:
             source = Path(job.options.root) / record.source_path
         target = job.folder / STRUCTURES / name
-        _write_structure(source, record, by_block, target, data.found.label_ids(row))
+        label_ids = data.found.label_ids(row)
+        write(source, record, by_block, target, label_ids=label_ids, setting="score.root")
     table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
-    return table.append_column("score", pa.array(values))
+    table = table.append_column("score", pa.array(values))
+    if len(each) == 1:
+        return table
+    return table.append_column("spread", pa.array(spread([found for _, found in each])))
 
 
-def _write_structure(
-    source: Path | None, record: Record, by_block: dict[int, float], target: Path, label_ids: bool
-) -> None:
-    why = f"{record.source_path} was not found; score.root says where it lies"
-    if source is not None and source.is_file():
-        try:
-            coloured(source, of_record(record, by_block), target, label_ids=label_ids)
-            return
-        except StructureError as error:
-            why = str(error)
-    interface(record, by_block, target, why)
-
-
-KIND = Kind(ScoreConfig, run, page, check=check)
+KIND = Kind(ScoreConfig, run, page, together=True, check=check)

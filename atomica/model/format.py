@@ -10,13 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from atomica.errors import DataError
-from atomica.files import CHECKSUMS, damage
+from atomica.files import BEST, CHECKPOINTS, CHECKSUMS, LAST, damage
 from atomica.nn.encoders import DEFAULT
 
 __all__ = ["WEIGHTS", "saved_encoder"]
 
 
-FORMAT = 1
+FORMAT, READ = 2, (1, 2)
+"""The format that is written, and those that are read; 1 says nothing of the data a model was made for."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 """The files of a saved model."""
 
@@ -25,7 +26,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """What `model.json` in `folder` says. Raises DataError if it, or the weights, are not there."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model")
+            raise DataError(f"{folder}: no {name} there; expected the folder of a saved model{hint(folder)}")
     _verify(folder, DESCRIPTION)
     try:
         found = json.loads((folder / DESCRIPTION).read_text())
@@ -35,11 +36,19 @@ def read_description(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def hint(folder: Path) -> str:
+    """What somebody may have meant who names the folder of a run, or of its checkpoints, as a model."""
+    for place in (folder / CHECKPOINTS / BEST, folder / BEST, folder / CHECKPOINTS / LAST):
+        if (place / WEIGHTS).is_file():
+            return f"; did you mean {place}?"
+    return ""
+
+
 def check_format(description: Any) -> None:
-    """Raise DataError if a description is of another format than this version reads."""
+    """Raise DataError if a description is of a format that this version does not read."""
     version = description.get("format") if isinstance(description, Mapping) else None
-    if version != FORMAT:
-        raise DataError(f"model format {version!r} is not {FORMAT}, the one this version reads")
+    if version not in READ:
+        raise DataError(f"model format {version!r} is none of {READ}, those that this version reads")
 
 
 def _verify(folder: Path, name: str) -> None:

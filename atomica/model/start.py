@@ -14,9 +14,9 @@ from atomica.model.format import read_description, read_weights, saved_encoder
 from atomica.model.model import Model
 from atomica.nn.encoders import DEFAULT
 from atomica.nn.encoding import EncoderSettings
-from atomica.spec import setting
+from atomica.spec import Problems, setting
 
-__all__ = ["InitConfig", "inherit", "initialise"]
+__all__ = ["InitConfig", "inherit", "initialise", "take_label_scales"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,15 @@ class InitConfig:
         "of [model] left out are taken from it",
         path=True,
     )
+    force: bool = setting(
+        False, "start from model.init although its data had another cutoff, rule or fragment vocabulary"
+    )
+
+    def __post_init__(self) -> None:
+        """Check keys against each other."""
+        Problems.check(
+            (self.force and self.init is None, "force", "has no effect without model.init; remove it")
+        )
 
 
 def inherit(own: EncoderSettings, given: Collection[str], saved: Mapping[str, Any]) -> EncoderSettings:
@@ -67,12 +76,14 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
     description, weights = read_description(source), read_weights(source)
     _check_kind(model.config, saved_encoder(source))
     encoder = _under(weights, "encoder")
+    loaded: list[str] = []
     lines = [_copy(model.encoder, encoder, "encoder")]
     saved = {entry["name"]: entry["kind"] for entry in description["heads"]}
     for name in model.heads:
         head, found = model.head(name), _under(weights, f"heads.{name}")
         if saved.get(name) == model.kinds[name] and _fits(head, found):
             lines.append(_copy(head, found, f"heads.{name}"))
+            loaded.append(name)
             continue
         why = ""
         if name in saved:
@@ -85,10 +96,21 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
         lines.append(f"heads.{name} left fresh{why}")
         for copy in head.encoder_copies:
             lines.append(_copy(head.get_submodule(copy), encoder, f"heads.{name}.{copy}"))
+    take_label_scales(model, source, only=loaded)
     unused = [name for name in saved if name not in model.heads]
     if unused:
         lines.append(f"not used: heads {', '.join(unused)} of the saved model")
     return lines
+
+
+def take_label_scales(model: Model, folder: Path, only: Collection[str] | None = None) -> None:
+    """Let heads of a model, or `only` some, mean by their outputs what those of a saved one of the same names mean."""
+    for entry in read_description(folder)["heads"]:
+        if (
+            entry["name"] in (model.heads if only is None else only)
+            and (head := model.head(entry["name"])).label_scale is not None
+        ):
+            head.label_scale = tuple(entry.get("label_scale") or (0.0, 1.0))
 
 
 def _check_kind(own: EncoderSettings, saved: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ How to add an encoder (`invariant.py` is the example, in DGL's message passing):
    `GraphInputs` holds index tensors of the same heterograph as `atomica.graph` gives, already on the device; who wants
    a DGL graph makes one of them, `from atomica.data.graph import dgl`.
 2. For heads that need "detail" (denoising): the method `detailed`, `detail_layout` in the settings, which also list it
-   under `serves`. Without them such heads refuse the encoder, and say why.
+   under `serves`; with the features of blocks and `block_layout` also "invariants", which the readout "z" needs; with
+   the method `pool` also "interface". Without them such heads refuse the encoder, and say why.
 3. A row in `encoders.BUILT_IN`; for an encoder of another package an entry point of the group `atomica.encoders`
    instead, which names the module to import:
 

@@ -23,6 +23,7 @@ __all__ = [
     "Encoder",
     "EncoderSettings",
     "Encoding",
+    "Features",
     "LevelDetail",
 ]
 
@@ -65,7 +66,8 @@ class EncoderSettings:
 
     Heads and jobs read them. The settings of one kind are a frozen dataclass that derives from this one.
     kind, encoder: its registered name and class, set by `encoders.register`.
-    serves: what heads may ask of it: "atom", "block", "graph", and "detail" if it has `detailed`.
+    serves: what heads may ask of it: "atom", "block", "graph"; "detail" if it has `detailed`, "invariants" if that
+    gives the features of blocks as well, "interface" if it has `pool`.
     sizes: the settings that decide the shapes of its weights.
     Raises SpecError naming every value out of range.
     """
@@ -111,6 +113,11 @@ class EncoderSettings:
         """The irreps of `LevelDetail.features`, with `atom_hidden` even scalars first, if it serves "detail"."""
         raise NotImplementedError
 
+    @property
+    def block_layout(self) -> Layout:
+        """The irreps of `DetailedEncoding.blocks`, if it serves "invariants"."""
+        raise NotImplementedError
+
     def graph_options(self) -> dict[str, Any]:
         """Keyword arguments for `atomica.graph.batch` that build the graphs this encoder expects."""
         return {
@@ -138,6 +145,13 @@ class Encoding(NamedTuple):
     graph: Tensor
 
 
+class Features(NamedTuple):
+    """What a level's output is made from: values [N, D], irreps in the columns that `layout` says."""
+
+    values: Tensor
+    layout: Layout
+
+
 class LevelDetail(NamedTuple):
     """What one level computed on the way to its output, for heads that go on from there.
 
@@ -155,16 +169,21 @@ class LevelDetail(NamedTuple):
 
 
 class DetailedEncoding(Encoding):
-    """An encoding that also carries `atoms`, the detail of the atom level; `Encoder.detailed` makes it."""
+    """An encoding that also carries `atoms`, the detail of the atom level, and if asked for the features of `blocks`;
+    `Encoder.detailed` makes it."""
 
     atoms: LevelDetail
+    blocks: Features | None
 
     @classmethod
-    def of(cls, encoding: Encoding, atoms: LevelDetail) -> DetailedEncoding:
+    def of(cls, encoding: Encoding, atoms: LevelDetail, blocks: Features | None = None) -> DetailedEncoding:
         """The same embeddings with the detail."""
         found = cls(*encoding)
-        found.atoms = atoms
+        found.atoms, found.blocks = atoms, blocks
         return found
+
+    def _replace(self, **changes: Tensor) -> DetailedEncoding:
+        return DetailedEncoding.of(Encoding(*self)._replace(**changes), self.atoms, self.blocks)
 
 
 class Encoder(nn.Module):
@@ -184,6 +203,16 @@ class Encoder(nn.Module):
         """The embeddings; see `Encoding`."""
         raise NotImplementedError
 
-    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
-        """The same with the detail of the atom level, which costs more; for encoders that serve "detail"."""
+    def detailed(self, inputs: GraphInputs, *, blocks: bool = False) -> DetailedEncoding:
+        """The same with the detail of the atom level, which costs more; for encoders that serve "detail".
+
+        blocks: the features of blocks, too; for encoders that serve "invariants".
+        """
+        raise NotImplementedError
+
+    def pool(self, block: Tensor, inputs: GraphInputs, chosen: Tensor) -> Tensor:
+        """What `Encoding.graph` would be of the blocks `chosen` [B] alone; for encoders that serve "interface".
+
+        block [B, H]: the embeddings of all blocks, after messages between all of them → [G, H].
+        """
         raise NotImplementedError

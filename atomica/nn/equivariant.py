@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atomica import keys
-from atomica.data.inputs import GraphInputs, Level
+from atomica.data.inputs import GraphInputs, Level, Table
 from atomica.nn import encoders
 from atomica.nn.encoding import (
     ATTENTION_HEADS,
@@ -22,10 +22,18 @@ from atomica.nn.encoding import (
     Encoder,
     EncoderSettings,
     Encoding,
+    Features,
     LevelDetail,
 )
 from atomica.nn.irreps import Layout, layer_slots, spherical_harmonics
-from atomica.nn.layers import Edges, EmbeddingMixer, Interaction, LengthEmbedding, block_queries
+from atomica.nn.layers import (
+    RADIAL_CUTOFF,
+    Edges,
+    EmbeddingMixer,
+    Interaction,
+    LengthEmbedding,
+    block_queries,
+)
 from atomica.spec import setting
 
 __all__ = ["EncoderConfig", "EquivariantEncoder"]
@@ -41,25 +49,39 @@ class EncoderConfig(EncoderSettings):
     8
     """
 
-    serves = (*EncoderSettings.serves, "detail")
+    serves = (*EncoderSettings.serves, "detail", "invariants", "interface")
 
     reference_quirks: bool = setting(
         False, "reproduce the original's arithmetic exactly: unmasked padding, unknown blocks as global nodes"
     )
+    pad_mask: bool = setting(
+        False, "of reference_quirks: padding is masked where blocks attend to atoms, and nowhere else"
+    )
+    block_cutoff: float = setting(
+        RADIAL_CUTOFF, "centre of the last distance Gaussian between blocks, in Å", above=0
+    )
+    block_width: float = setting(0.0, "width of these Gaussians, in Å; 0: as wide as they are apart", low=0)
 
     @property
     def detail_layout(self) -> Layout:
         """All irreps after the last layer."""
         return Layout(layer_slots(self.atom_hidden, self.layers))
 
+    @property
+    def block_layout(self) -> Layout:
+        """The same of blocks."""
+        return Layout(layer_slots(self.block_hidden, self.layers))
+
 
 class LevelEncoder(nn.Module):
     """The equivariant network of one level: `forward` maps [N, H] invariant inputs to [N, H] unit rows."""
 
-    def __init__(self, hidden: int, edge_size: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, hidden: int, edge_size: int, layers: int, dropout: float, grid: tuple[float, float]
+    ) -> None:
         super().__init__()
         self.kinds = nn.Embedding(len(keys.EDGE_TYPES), edge_size)
-        self.length = LengthEmbedding(edge_size, dropout)
+        self.length = LengthEmbedding(edge_size, dropout, *grid)
         self.layers = nn.ModuleList(Interaction(hidden, edge_size, depth, dropout) for depth in range(layers))
         width = hidden if layers < 3 else 2 * hidden
         self.out = nn.Sequential(
@@ -99,6 +121,7 @@ class AtomAttention(nn.Module):
         super().__init__()
         hidden = config.block_hidden
         self.quirks, self.with_global_atoms = config.reference_quirks, config.atom_global
+        self.pad_mask = config.pad_mask
         self.query = nn.Linear(hidden, hidden)
         self.key = nn.Linear(config.atom_hidden, hidden)
         self.value = nn.Linear(config.atom_hidden, hidden)
@@ -125,12 +148,16 @@ class AtomAttention(nn.Module):
                 0, block_of_atom, torch.ones_like(block_of_atom)
             )
             pad_count = (lengths.max() - lengths).to(query.dtype)[:, None]
+            if self.pad_mask:  # with nothing but padding, that is what is attended to
+                pad_count = torch.where(lengths[:, None] == 0, pad_count, 0.0)
             pad_score = (q * self.key.bias.view(shape)).sum(dim=2) * scale
             top = torch.maximum(top, torch.where(pad_count > 0, pad_score.detach(), -math.inf))
         top = torch.where(top.isinf(), 0.0, top)
         weight_Ah = torch.exp(score_Ah - top[block_of_atom])
-        total = torch.zeros_like(top).index_add(0, block_of_atom, weight_Ah)
-        context = torch.zeros_like(q).index_add(0, block_of_atom, weight_Ah[:, :, None] * v)
+        # Sums in the precision of what is summed: on a GPU autocast takes exponentials in float32.
+        total = weight_Ah.new_zeros(top.shape).index_add(0, block_of_atom, weight_Ah)
+        weighted = weight_Ah[:, :, None] * v
+        context = weighted.new_zeros(q.shape).index_add(0, block_of_atom, weighted)
         if pad_score is not None and pad_count is not None:
             # where there is no padding the exponent is unbounded and unused
             exponent = torch.where(pad_count > 0, pad_score - top, 0.0)
@@ -142,7 +169,10 @@ class AtomAttention(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Self-attention over the blocks of each complex, then their sum: [B, H] → [G, H] unit rows."""
+    """Self-attention over the blocks of each complex, then their sum: [B, H] → [G, H] unit rows.
+
+    table: which blocks; by default all, without the global ones where those have no edges.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -155,9 +185,9 @@ class AttentionPooling(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(POOLING_ROUNDS))
         self.output = nn.Linear(hidden, hidden)
 
-    def forward(self, blocks: Tensor, inputs: GraphInputs) -> Tensor:
+    def forward(self, blocks: Tensor, inputs: GraphInputs, table: Table | None = None) -> Tensor:
         places = inputs.places
-        table = places.table if self.with_global_blocks else places.ordinary
+        table = table or (places.table if self.with_global_blocks else places.ordinary)
         present, longest = table.present, table.present.shape[1]
         x_GLH = blocks.new_zeros(inputs.num_graphs, longest, blocks.shape[1])
         x_GLH = x_GLH.index_put((table.row, table.column), blocks.index_select(0, table.blocks))
@@ -190,9 +220,10 @@ class EquivariantEncoder(Encoder):
         self.modalities = (
             nn.Embedding(len(keys.MODALITIES), config.block_hidden) if config.modality_embedding else None
         )
-        self.atoms = LevelEncoder(config.atom_hidden, config.edge_size, config.layers, config.dropout)
+        common = (config.edge_size, config.layers, config.dropout)
+        self.atoms = LevelEncoder(config.atom_hidden, *common, (RADIAL_CUTOFF, 0.0))
         self.atoms_to_block = AtomAttention(config)
-        self.blocks = LevelEncoder(config.block_hidden, config.edge_size, config.layers, config.dropout)
+        self.blocks = LevelEncoder(config.block_hidden, *common, (config.block_cutoff, config.block_width))
         self.pooling = AttentionPooling(config)
         self.mix_before, self.mix_after = (
             EmbeddingMixer(config.embeddings, config.block_hidden) if config.embeddings.sizes else None
@@ -202,14 +233,28 @@ class EquivariantEncoder(Encoder):
     def forward(self, inputs: GraphInputs) -> Encoding:
         return self.above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type)), inputs)
 
-    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
+    def detailed(self, inputs: GraphInputs, *, blocks: bool = False) -> DetailedEncoding:
         atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
-        return DetailedEncoding.of(self.above(atom, inputs), detail)
+        if not blocks:
+            return DetailedEncoding.of(self.above(atom, inputs), detail)
+        block, above = self.blocks.detailed(inputs.blocks, self._queries(atom, inputs))
+        return DetailedEncoding.of(
+            self._complexes(atom, block, inputs), detail, Features(above.features, above.layout)
+        )
 
     def above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
         """Blocks and complexes from the embeddings of atoms."""
+        return self._complexes(atom, self.blocks(inputs.blocks, self._queries(atom, inputs)), inputs)
+
+    def pool(self, block: Tensor, inputs: GraphInputs, chosen: Tensor) -> Tensor:
+        return self.pooling(block, inputs, inputs.table(chosen))
+
+    def _queries(self, atom: Tensor, inputs: GraphInputs) -> Tensor:
+        """What the block level starts from."""
         query = block_queries(inputs, self.block_types, self.mix_before, self.modalities)
-        block = self.blocks(inputs.blocks, self.atoms_to_block(query, atom, inputs))
+        return self.atoms_to_block(query, atom, inputs)
+
+    def _complexes(self, atom: Tensor, block: Tensor, inputs: GraphInputs) -> Encoding:
         if self.mix_after is not None:
             block = self.mix_after(block, inputs)
         return Encoding(atom, block, self.pooling(block, inputs))

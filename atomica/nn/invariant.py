@@ -20,7 +20,7 @@ from atomica import keys
 from atomica.data.graph import dgl
 from atomica.data.inputs import GraphInputs, Level
 from atomica.nn import encoders
-from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, LevelDetail
+from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, Features, LevelDetail
 from atomica.nn.irreps import IrrepSlot, Layout, spherical_harmonics
 from atomica.nn.layers import RADIAL_CUTOFF, EmbeddingMixer, LengthEmbedding, block_queries
 from atomica.spec import setting
@@ -35,7 +35,7 @@ BLOCK_CUTOFF = 15.0
 class InvariantConfig(EncoderSettings):
     """Settings of the invariant encoder. Raises SpecError naming every value out of range."""
 
-    serves = (*EncoderSettings.serves, "detail")
+    serves = (*EncoderSettings.serves, "detail", "invariants")
 
     attention_heads: int = setting(
         4, "heads of attention, which share the width of features", choices=(1, 2, 4)
@@ -45,6 +45,11 @@ class InvariantConfig(EncoderSettings):
     def detail_layout(self) -> Layout:
         """The scalars of atoms, and half as many vectors."""
         return Layout((IrrepSlot(0, 1, self.atom_hidden), IrrepSlot(1, -1, self.atom_hidden // 2)))
+
+    @property
+    def block_layout(self) -> Layout:
+        """The scalars of blocks."""
+        return Layout((IrrepSlot(0, 1, self.block_hidden),))
 
 
 class DglRelation:
@@ -88,7 +93,8 @@ class IndexRelation:
         shape, index = (self.receivers, *score.shape[1:]), self.receiver[:, None, None].expand_as(score)
         top = score.new_full(shape, -torch.inf).scatter_reduce(0, index, score.detach(), "amax")
         weight = torch.exp(score - top[self.receiver])
-        return weight / score.new_zeros(shape).index_add(0, self.receiver, weight)[self.receiver]
+        # autocast takes exponentials in float32 on a GPU, whatever the scores are
+        return weight / weight.new_zeros(shape).index_add(0, self.receiver, weight)[self.receiver]
 
     def total(self, value: Tensor, weight: Tensor) -> Tensor:
         messages = value[self.sender] * weight
@@ -180,10 +186,13 @@ class InvariantEncoder(Encoder):
         self.sent, self.gate = nn.Linear(atom, atom // 2), nn.Linear(config.edge_size, atom // 2)
 
     def forward(self, inputs: GraphInputs) -> Encoding:
-        return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type))[0], inputs)
+        return self._above(self.atoms(inputs.atoms, self.atom_types(inputs.atoms.type))[0], inputs)[0]
 
-    def _above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
-        """Blocks and complexes from atoms. Global nodes tell something only where they are told something."""
+    def _above(self, atom: Tensor, inputs: GraphInputs) -> tuple[Encoding, Tensor]:
+        """Blocks and complexes from atoms, and the features of blocks.
+
+        Global nodes tell something only where they are told something.
+        """
         atoms, blocks, config = inputs.atoms, inputs.blocks, self.config
         sender = atoms.ordinary if not config.atom_global else torch.arange(len(atom), device=atom.device)
         of = relation(sender, inputs.block_of_atom[sender], len(atom), len(blocks.type))
@@ -197,10 +206,13 @@ class InvariantEncoder(Encoder):
         within = relation(sender, inputs.graph_of_block[sender], len(block), inputs.num_graphs)
         graph = self.blocks_to_complex(within, self.complex.expand(inputs.num_graphs, -1), block)
         outputs = (self.out_atom(atom), self.out_block(block), self.out_graph(graph))
-        return Encoding(*(F.normalize(output, dim=1) for output in outputs))
+        return Encoding(*(F.normalize(output, dim=1) for output in outputs)), block
 
-    def detailed(self, inputs: GraphInputs) -> DetailedEncoding:
-        """Adds vectors to atoms: sums of the directions of edges times invariant numbers, which turn as the complex."""
+    def detailed(self, inputs: GraphInputs, *, blocks: bool = False) -> DetailedEncoding:
+        """Adds vectors to atoms: sums of the directions of edges times invariant numbers, which turn as the complex.
+
+        Blocks have scalars alone.
+        """
         level, ends = inputs.atoms, inputs.atoms.x.double()
         atom, edges, features = self.atoms(level, self.atom_types(level.type))
 
@@ -215,4 +227,7 @@ class InvariantEncoder(Encoder):
         y, distance = harmonics(plan.sender, plan.receiver)
         found = torch.cat([atom, vectors.flatten(1)], dim=1)
         detail = LevelDetail(found, self.config.detail_layout, plan, y, distance, self.atoms.kinds.weight)
-        return DetailedEncoding.of(self._above(atom, inputs), detail)
+        encoding, above = self._above(atom, inputs)
+        return DetailedEncoding.of(
+            encoding, detail, Features(above, self.config.block_layout) if blocks else None
+        )

@@ -67,7 +67,7 @@ class EmbeddingMixer(nn.Module):
         for index in range(2):
             rows = inputs.places.segments[index]
             own = self._mix(index, blocks[rows], self._features(index, inputs)[rows])
-            mixed = mixed.index_copy(0, rows, own)
+            mixed = mixed.index_copy(0, rows, own.to(mixed.dtype))
         return mixed
 
     def _mix(self, index: int, blocks: Tensor, features: Tensor) -> Tensor:
@@ -140,18 +140,21 @@ class EquivariantNorm(nn.Module):
 
 
 class LengthEmbedding(nn.Sequential):
-    """Distances [E] in Å → features [E, size]: Gaussians up to `cutoff`, as wide as they are apart, and a network."""
+    """Distances [E] in Å → features [E, size]: Gaussians up to `cutoff`, and a network.
+
+    width: of the Gaussians, Å; 0: as wide as they are apart.
+    """
 
     centers: Tensor
 
-    def __init__(self, size: int, dropout: float, cutoff: float = RADIAL_CUTOFF) -> None:
+    def __init__(self, size: int, dropout: float, cutoff: float = RADIAL_CUTOFF, width: float = 0.0) -> None:
         super().__init__(nn.Linear(size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, size))
-        self.cutoff = cutoff
+        self.cutoff, self.width = cutoff, width
         self.register_buffer("centers", torch.linspace(0.0, cutoff, size), persistent=False)
 
     def forward(self, distance: Tensor) -> Tensor:
-        spacing = self.cutoff / (len(self.centers) - 1)
-        gaussians = torch.exp(-0.5 * ((distance[:, None] - self.centers) / spacing).square())
+        width = self.width or self.cutoff / (len(self.centers) - 1)
+        gaussians = torch.exp(-0.5 * ((distance[:, None] - self.centers) / width).square())
         return super().forward(gaussians.to(self.centers.dtype))
 
 

@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `atomica-prep` with `arguments` (default: the command line's) and give its exit code.
 
     `build-graphs --fragments NAME` cuts ligands with that vocabulary while the build runs, `fragments learn` makes
-    one, `convert` reads data of the original; everything else is the Rust program's.
+    one, `convert` reads data of the original, `split` shares rows out, and after `check` near twins of test rows are
+    told of; everything else is the Rust program's.
     """
     from atomica._prep import run
 
@@ -30,11 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from atomica.prep import convert
 
         return convert.main(given[1:])
+    if given[:1] == ["split"]:
+        from atomica.prep import split
+
+        return split.main(given[1:])
     asked_for_help = bool({"-h", "--help"} & set(given))
     if given[:1] == ["build-graphs"] and not asked_for_help:
         rest, engine = _take(given, "--engine")
         if engine == "ray":
             return _on_ray(rest)
+    if given[:1] == ["check"] and not asked_for_help:
+        from atomica.prep.split import warn_of_twins
+
+        code = run(given)
+        for path in (Path(word) for word in given[1:] if word.endswith(".csv")):
+            if path.is_file() and (told := warn_of_twins(path)):
+                print(told, file=sys.stderr)
+        return code
     vocabulary = _take(given, "--fragments")[1]
     if given[:1] != ["build-graphs"] or vocabulary in (None, "none") or asked_for_help:
         return run(given)

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atomica.files import EVALUATION, METRICS, RESULT
-from atomica.report import done, sweeps, training
+from atomica.files import EVALUATION, MEMBERS, METRICS, RESULT
+from atomica.report import done, members, sweeps, training
 
 
 def page_of(job: object) -> done.Draw | None:
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     if (folder / sweeps.TABLE).is_file():
         print(sweeps.write(folder))
+    elif (folder / MEMBERS).is_file():
+        print(members.write(folder))
     elif (folder / METRICS).is_file():
         finished = (folder / EVALUATION).is_file()
         print(training.write(folder, status="done" if finished else "interrupted"))

@@ -7,6 +7,7 @@ import json
 from atomica.report import labelled
 from atomica.report.done import Done
 from atomica.report.page import Page
+from atomica.report.svg import number
 
 
 def page(done: Done, page: Page) -> None:
@@ -20,3 +21,18 @@ def page(done: Done, page: Page) -> None:
     labelled.sections(
         page, done.folder, evaluation, "Evaluation", f"The model on {evaluation['data']}{split}."
     )
+    for name, entry in evaluation["heads"].items():
+        if "single" in entry:
+            rows = [
+                [
+                    metric,
+                    f"{number(one['mean'], 3)} ± {number(one['sd'], 2)}",
+                    number(entry["metrics"][metric], 3),
+                ]
+                for metric, one in entry["single"].items()
+            ]
+            heads = ["metric", "one model, mean ± deviation", "together"]
+            page.small_table(heads, rows, f"{name}: {len(entry['members'])} models")
+        if "blend" in entry:
+            page.text(f"Blended with other predictions, weight of the model {entry['blend']['weight']:g}.")
+            labelled.comparison(page, entry["blend"], "the blend")

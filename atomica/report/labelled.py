@@ -1,4 +1,4 @@
-"""What a report says of a model on complexes whose labels are known: metrics, baseline, the plots of its heads."""
+"""What a report says of a model on complexes whose labels are known: metrics, baselines, the plots of its heads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from atomica.errors import AtomicaError
-from atomica.evaluation.results import predictions_name
+from atomica.evaluation.results import class_names, describe_within, predictions_name
+from atomica.evaluation.statistics import MEASURES
 from atomica.files import PREDICTIONS
 from atomica.heads import head_class
 from atomica.report.page import Page
 from atomica.report.predictions import Answers, metric_rows, show
 from atomica.report.svg import number
 
-__all__ = ["sections", "tiles"]
+__all__ = ["comparison", "sections", "tiles"]
 
 
 def tiles(evaluation: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
@@ -61,15 +62,20 @@ def _head(page: Page, folder: Path, name: str, entry: Mapping[str, Any], lead: s
     if not entry.get("metrics"):
         page.text("Not evaluated: no complex has a label for this head.", "warn")
         return
-    counted = f" {entry['complexes']} complexes have a label." if "complexes" in entry else ""
+    what = entry.get("of", "complexes")
+    counted = f" {entry['complexes']} {what} have a label." if "complexes" in entry else ""
     page.text(lead + counted)
     page.small_table(
         ["metric", "value", "95% interval"],
         metric_rows(entry["metrics"], entry.get("intervals", {})),
         f"Head of kind {entry['kind']}; intervals by resampling the complexes",
     )
-    if "baseline" in entry:
-        _baseline(page, entry)
+    if "verdict" in entry:
+        comparison(page, entry)
+    if "within" in entry:
+        page.text(f"{describe_within(entry['within']).replace('mean', 'Mean', 1)}.")
+    if "monotony" in entry:
+        page.text(f"It says {entry['monotony']} {what}: it has learnt nothing that differs.", "warn")
     answers = _answers(folder, name, entry)
     if isinstance(answers, Answers):
         show(page, answers, head_class(entry["kind"]).plots)
@@ -77,19 +83,31 @@ def _head(page: Page, folder: Path, name: str, entry: Mapping[str, Any], lead: s
         page.text(f"No plots: {answers}", "warn")
 
 
-def _baseline(page: Page, entry: Mapping[str, Any]) -> None:
+def comparison(page: Page, entry: Mapping[str, Any], who: str = "this model") -> None:
+    """Model and baselines side by side, and what that shows. entry: as of `statistics.compare`."""
+    titles = {name: one.title for measures in MEASURES.values() for name, one in measures.items()}
+    names = list(entry["model"])
+
     def cell(value: Mapping[str, float | None]) -> str:
         if value["value"] is None:
             return "–"
-        return f"{number(value['value'], 3)} [{number(value['low'], 3)}, {number(value['high'], 3)}]"
+        ends = "" if value["low"] is None else f" [{number(value['low'], 3)}, {number(value['high'], 3)}]"
+        return number(value["value"], 3) + ends
 
-    names = {"model": "this model", "baseline": entry["baseline_method"]["kind"], "difference": "difference"}
-    rows = [[names[who], *(cell(entry[who][metric]) for metric in ("auroc", "auprc"))] for who in names]
-    rows.append(["guessing", "0.5", number(entry["base_rate"], 3)])
+    nothing = {"value": None}
+    rows = [[who, *(cell(entry["model"][name]) for name in names)]]
+    rows += [[other, *(cell(scores[name]) for name in names)] for other, scores in entry["baselines"].items()]
+    rows.append(["less the best of them", *(cell(entry["difference"].get(name, nothing)) for name in names)])
+    drawn = f"{entry['clusters']} clusters" if entry["clusters"] else "complexes"
+    page.text(entry["verdict"])
     page.small_table(
-        ["", "AUROC", "AUPRC"], rows, "Beside a baseline that knows nothing of geometry, with 95% intervals"
+        ["", *(titles[name] for name in names)],
+        rows,
+        f"Beside baselines that know nothing of geometry, or count it; 95% intervals by resampling {drawn}",
     )
-    page.listing(entry.get("conclusions", []))
+    if "methods" in entry:
+        page.facts(list(entry["methods"].items()))
+    page.listing(entry["conclusions"])
 
 
 def _answers(folder: Path, name: str, entry: Mapping[str, Any]) -> Answers | str:
@@ -117,22 +135,15 @@ def _answers(folder: Path, name: str, entry: Mapping[str, Any]) -> Answers | str
         return f"the head of kind {entry['kind']} cannot be made as it was: {error}"
     rows = [row for row, there in zip(rows, known.tolist(), strict=True) if there]
     column = "probability" if rows and "probability" in rows[0] else "prediction"
-    based = bool(rows) and "baseline" in rows[0]
+    best = entry.get("best", {}).get(entry.get("judged"))
+    based = bool(rows) and best in rows[0]
     return Answers(
         ids=[row["id"] for row in rows],
         texts=[row["label"] for row in rows],
         targets=target[known].numpy(),
         predicted=np.array([json.loads(row[column]) for row in rows], dtype=np.float64),
-        classes=_class_names(config),
+        classes=class_names(config),
         unit=str(entry["label"]),
         file=path.name,
-        baseline=np.array([float(row["baseline"]) for row in rows]) if based else None,
+        baseline=np.array([json.loads(row[best]) for row in rows], dtype=np.float64) if based else None,
     )
-
-
-def _class_names(config: Any) -> list[str]:
-    if hasattr(config, "classes"):
-        return [str(name) for name in config.classes]
-    if getattr(config, "positive", ""):
-        return [str(getattr(config, "negative", "") or f"not {config.positive}"), str(config.positive)]
-    return []

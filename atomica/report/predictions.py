@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica.errors import SpecError
-from atomica.evaluation.statistics import is_binary
+from atomica.evaluation.statistics import auprc, auroc, is_binary
 from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
 from atomica.spec import not_among
@@ -27,12 +27,16 @@ Integers = npt.NDArray[np.int64]
 FORMS = {
     "yes-no": "a probability of yes [N], answers 0 or 1",
     "classes": "a probability per class [N, C], answers are class indices",
+    "labels": "a probability of yes to each question [N, C], answers 0 or 1 [N, C]",
     "numbers": "a number [N] for each answer that is a number",
 }
 """Forms of answers that a plot may be of."""
 
 LARGEST_MATRIX = 40
 """Classes up to which a confusion matrix is shown."""
+
+MOST_SEQUENCES = 12
+"""Complexes whose blocks are drawn along the sequence."""
 
 MOST_POINTS = 4000
 """Points of a scatter plot; of more, as many are drawn by lot."""
@@ -44,8 +48,8 @@ class Answers:
 
     ids, texts: of the complexes, and their labels as the data state them. targets [N]: 0 or 1, class indices, or
     numbers. predicted [N] or [N, C]. classes: their names; for yes and no, no first. unit: what the numbers are of,
-    such as the name of the label. file: where all predictions are. baseline [N]: probabilities of the baseline, if
-    there is one.
+    such as the name of the label. file: where all predictions are. baseline: what the best baseline says, if there is
+    one.
     """
 
     ids: Sequence[str]
@@ -60,10 +64,14 @@ class Answers:
     def fit(self, form: str) -> bool:
         """Whether they are of a form, see `FORMS`."""
         if form == "classes":
-            return self.predicted.ndim == 2 and np.issubdtype(self.targets.dtype, np.integer)
+            return (
+                self.predicted.ndim == 2
+                and self.targets.ndim == 1
+                and np.issubdtype(self.targets.dtype, np.integer)
+            )
         if form == "yes-no":
             return is_binary(self.targets, self.predicted)
-        return self.predicted.shape == self.targets.shape
+        return self.predicted.shape == self.targets.shape and self.predicted.ndim == 1 + (form == "labels")
 
     @property
     def labels(self) -> Integers:
@@ -217,7 +225,7 @@ def _curves(
         return
     chart.line("this model", *_thinned(*curve(answers.labels, answers.predicted)), colour="c0")
     if answers.baseline is not None:
-        chart.line("baseline", *_thinned(*curve(answers.labels, answers.baseline)), colour="c1")
+        chart.line("best baseline", *_thinned(*curve(answers.labels, answers.baseline)), colour="c1")
     chart.line("guessing", [0, 1], guessing, colour="c7", dashed=True)
     page.charts([chart])
 
@@ -339,6 +347,22 @@ def _by_class(page: Page, answers: Answers) -> None:
     )
 
 
+@plot("by_question", "how often each is a yes, areas under its curves, recall and precision at 0.5", "labels")
+def _by_question(page: Page, answers: Answers) -> None:
+    rows = []
+    for index, name in enumerate(answers.names):
+        labels, scores = answers.labels[:, index], answers.predicted[:, index]
+        said, hits = scores >= 0.5, int(labels[scores >= 0.5].sum())
+        true = int(labels.sum())
+        recall, precision = (hits / n if n else math.nan for n in (true, int(said.sum())))
+        shown = [auroc(labels, scores), auprc(labels, scores), recall, precision]
+        rows.append(
+            [name, str(true), str(int(said.sum())), *("–" if math.isnan(x) else f"{x:.3f}" for x in shown)]
+        )
+    columns = ["question", "yes", "predicted", "AUROC", "AUPRC", "recall at 0.5", "precision at 0.5"]
+    page.small_table(columns, rows, f"Each question alone, for {len(answers.ids)} complexes")
+
+
 @plot(
     "least_probable",
     "table of complexes, those first whose true answer got least probability",
@@ -364,8 +388,8 @@ def _least_probable(page: Page, answers: Answers) -> None:
     columns.append(
         Column("of the label", answers.of_label.tolist(), "probability that was given to the true answer")
     )
-    if answers.baseline is not None:
-        columns.append(Column("baseline", answers.baseline.tolist(), "the baseline's probability"))
+    if answers.baseline is not None and not answers.several:
+        columns.append(Column("baseline", answers.baseline.tolist(), "the best baseline's probability"))
     _worst(page, answers, columns, 1 - answers.of_label, caption)
 
 
@@ -380,6 +404,58 @@ def _worst(page: Page, answers: Answers, columns: Sequence[Column], worst: Float
         name="predictions.csv",
         whole=answers.file,
     )
+
+
+# -------------------------------------------------------------------------------------------- blocks
+
+
+@plot(
+    "sequence",
+    "what is said of each block, along the sequence, with the answers",
+    "yes-no",
+    "classes",
+    "numbers",
+)
+def _sequence(page: Page, answers: Answers) -> None:
+    """Of the first complexes; ids are complex, chain and residue."""
+    of = [name.rsplit(" ", 2) for name in answers.ids]
+    complexes = list(dict.fromkeys(complex for complex, _, _ in of))
+    page.subtitle("Along the sequence")
+    if len(complexes) > MOST_SEQUENCES:
+        page.text(
+            f"The first {MOST_SEQUENCES} of {len(complexes)} complexes; {answers.file} has all, and the structures of "
+            "the job evaluate show them as B-factors.",
+            "note",
+        )
+    yes_no = not answers.several and answers.fit("yes-no")
+    for complex in complexes[:MOST_SEQUENCES]:
+        mine = [index for index, one in enumerate(of) if one[0] == complex]
+        said = answers.of_label if answers.several else answers.predicted
+        title = f"probability of {answers.names[1]}" if yes_no else answers.unit
+        chart = Chart(
+            complex,
+            "block with a label, in the order of the chains",
+            "probability of the true class" if answers.several else title,
+            f"What is said of each block of {complex}, beside its label.",
+            width=1000,
+            height=220,
+        )
+        groups: dict[str, list[int]] = {}
+        for place, index in enumerate(mine):
+            text = answers.texts[index] if yes_no or answers.several else f"chain {of[index][1]}"
+            groups.setdefault(f"labelled {text}" if yes_no or answers.several else text, []).append(place)
+        for rank, (name, places) in enumerate(sorted(groups.items())):
+            texts = [
+                f"{of[mine[p]][1]}:{of[mine[p]][2]}, {answers.texts[mine[p]]}\n{number(float(said[mine[p]]))}"
+                for p in places
+            ]
+            values = [float(said[mine[p]]) for p in places]
+            chart.columns(name, places, values, texts, colour=f"c{rank % 7}")
+        if not yes_no and not answers.several:
+            chart.line(
+                "label", list(range(len(mine))), [float(answers.targets[i]) for i in mine], colour="c7"
+            )
+        page.wide(chart)
 
 
 # -------------------------------------------------------------------------------------------- numbers

@@ -9,7 +9,7 @@ gathered as `Issue`s and reported together.
 from atomica.spec.problems import Problems
 from atomica.spec.read import Issue, Issues, read, unknown_key
 from atomica.spec.settings import not_among, out_of_range, setting
-from atomica.spec.source import DERIVING, Source, load
+from atomica.spec.source import DERIVING, Source, expanded, load
 from atomica.spec.tables import Setting, describe, meanings, schema
 from atomica.spec.toml import KeyPath, dump, key_lines, show, tomllib
 
@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "describe",
     "dump",
+    "expanded",
     "key_lines",
     "load",
     "meanings",

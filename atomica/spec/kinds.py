@@ -67,6 +67,10 @@ class Kinds(Generic[T]):
             )
         return self._classes[kind]
 
+    def name_of(self, cls: type) -> str | None:
+        """The kind as which a class is registered; None if it is not."""
+        return next((kind for kind, known in self._classes.items() if known is cls), None)
+
     def _load_all(self) -> None:
         for module in self.built_in.values():
             importlib.import_module(module)

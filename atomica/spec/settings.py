@@ -175,8 +175,14 @@ def out_of_range(config: Any) -> list[tuple[str, str]]:
     return problems
 
 
+_ALIASES = {"gpu": "cuda", "nvidia": "cuda", "val": "valid", "validation": "valid", "training": "train"}
+"""Words of others → ours."""
+
+
 def not_among(value: Any, choices: Sequence[Any]) -> str:
     """What to say of a value that is none of the choices."""
+    if isinstance(value, str) and (other := _ALIASES.get(value.lower())) in choices:
+        return f"must be one of {', '.join(show(choice) for choice in choices)}; did you mean {show(other)}?"
     message = "must be one of " + ", ".join(show(choice) for choice in choices)
     texts = [choice for choice in choices if isinstance(choice, str)]
     near = difflib.get_close_matches(value, texts, n=1) if isinstance(value, str) else []

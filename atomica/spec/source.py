@@ -16,7 +16,7 @@ from atomica.errors import SpecError
 from atomica.spec.problems import Problems
 from atomica.spec.toml import BARE_KEY, KeyPath, dotted, key_lines, kind_of, show, tomllib
 
-__all__ = ["DERIVING", "Source", "load"]
+__all__ = ["DERIVING", "Source", "expanded", "load"]
 
 
 DERIVING = ("base", "unset")
@@ -97,13 +97,54 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Source:
     that cannot be read or parsed, and for overrides that do not fit it.
     """
     tree, places = _derived(str(file), ())
-    return Source(str(file), tree, places, {}).changed(overrides)
+    source = Source(str(file), tree, places, {}).changed(overrides)
+    wrong: list[tuple[str, str]] = []
+    found = dataclasses.replace(source, tree=_at_home(source, source.tree, (), wrong))
+    if wrong:
+        raise Problems(*wrong)
+    return found
+
+
+def _at_home(source: Source, value: Any, path: KeyPath, wrong: list[tuple[str, str]]) -> Any:
+    """Values with `~` and `$NAME` of paths replaced; what is wrong with them joins the list, by place."""
+    if isinstance(value, dict):
+        return {key: _at_home(source, one, (*path, key), wrong) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_at_home(source, one, (*path, index), wrong) for index, one in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    try:
+        return expanded(value)
+    except ValueError as error:
+        wrong.append((f"{source.where(path)}: {dotted(path)} = {show(value)}", str(error)))
+        return value
+
+
+def expanded(text: str) -> str:
+    """A path with `~` and variables such as `$HOME` replaced, as a shell does; other texts as they are.
+
+    Raises ValueError if there is no such user or variable.
+
+    >>> expanded("data/set"), expanded("$5"), expanded("~/set") == os.path.expanduser("~/set")
+    ('data/set', '$5', True)
+    """
+    names = re.findall(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", text)
+    if "/" not in text and not re.fullmatch(r"\$\{?[A-Za-z_]\w*\}?", text):
+        return text
+    missing = [name for name in (one or other for one, other in names) if name not in os.environ]
+    if missing and "/" not in text:
+        return text
+    if missing:
+        raise ValueError(f"there is no environment variable {missing[0]}; write the path out")
+    if text.startswith("~") and os.path.expanduser(text) == text:
+        raise ValueError(f"there is no user {text.split('/')[0][1:]}; write the path out")
+    return os.path.expandvars(os.path.expanduser(text) if text.startswith("~") else text)
 
 
 def _parsed(name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     """The tables of one file, and the place of each key."""
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError:
         raise SpecError(f"{name}: no such spec file") from None
     except IsADirectoryError:
@@ -119,7 +160,9 @@ def _parsed(name: str) -> tuple[dict[str, Any], dict[KeyPath, str]]:
         place = f"{name}:{found[1]}" if found else name
         reason = str(error)[: found.start()] if found else str(error)
         column = f", column {found[2]}" if found else ""
-        raise SpecError(f"{place}: not valid TOML{column}: {reason}") from None
+        bare = re.search(r"=\s*([+-]?)\.(\d\S*)", text.splitlines()[int(found[1]) - 1]) if found else None
+        hint = f"; a number begins with a digit: {bare[1]}0.{bare[2]}" if bare else ""
+        raise SpecError(f"{place}: not valid TOML{column}: {reason}{hint}") from None
     return tree, {path: f"{name}:{line}" for path, line in key_lines(text).items()}
 
 
@@ -135,7 +178,10 @@ def _derived(name: str, above: Sequence[str]) -> tuple[dict[str, Any], dict[KeyP
     if not isinstance(base, str):
         raise SpecError(f"{at}: expected text, the path of a spec, got {kind_of(base)}")
     chain = [*above, os.path.realpath(name)]
-    file = os.path.join(os.path.dirname(name), base)
+    try:
+        file = os.path.join(os.path.dirname(name), expanded(base))
+    except ValueError as error:
+        raise SpecError(f"{at}: {error}") from None
     if os.path.realpath(file) in chain:
         raise SpecError(f"{at}: the spec would derive from itself")
     try:

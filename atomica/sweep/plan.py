@@ -105,6 +105,12 @@ def plan_sweep(source: spec.Source, request: Request) -> tuple[Sweep, Assembled]
         read_spec(plain, base_issues)
         if not base_issues.found:  # what is wrong with the spec itself is wrong with every value
             check_values(plain, config, issues)
+    train = plain.tree.get("train")
+    for key in ("seeds", "folds"):
+        if isinstance(train, dict) and train.get(key, 1) not in (0, 1):
+            issues.add(
+                ("train", key), "trials of a sweep are single trainings; remove it, and train the best one so"
+            )
     alone = replace(request, resume=False, dry=True, ranks=Ranks(local_size=request.devices))
     job = assemble(plain, alone, issues=issues)
     assert config is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from atomica import spec
 from atomica.errors import SpecError
-from atomica.files import Lock, write_text
+from atomica.files import Lock, write_json, write_text
 from atomica.sweep.config import Range, listed
 from atomica.sweep.plan import BASE, MEMBERS, PLAN, STORE, TRIALS, Sweep, check_plan, nobody_works
 
@@ -44,7 +43,7 @@ def joined(sweep: Sweep) -> Iterator[tuple[Study, bool]]:
         member = Lock(folder / MEMBERS, wait=True, shared=True)
         study = open_study(sweep)
         if not begun:
-            write_text(folder / PLAN, json.dumps(sweep.plan, indent=1) + "\n")
+            write_json(folder / PLAN, sweep.plan)
     with member:
         yield study, begun
 

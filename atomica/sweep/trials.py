@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomica.console import Journal
-from atomica.files import DONE, FOLDER_LOCK, INTERRUPTED, METRICS, SPEC, Lock
+from atomica.files import DONE, INTERRUPTED, METRICS
 from atomica.sweep import table
 from atomica.sweep.plan import BASE, Sweep
+from atomica.sweep.process import POLL_SECONDS, Training, wait_until_free
 from atomica.sweep.study import next_trial, values_of
-from atomica.train.distributed import PARENT
 from atomica.train.stopping import Interrupted, Stop
 
 if TYPE_CHECKING:
@@ -26,9 +22,6 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 __all__ = ["work"]
-
-
-POLL_SECONDS = 0.5
 
 
 def work(sweep: Sweep, study: Study, journal: Journal, stop: Stop) -> bool:
@@ -55,31 +48,18 @@ def _perform_trial(sweep: Sweep, study: Study, trial: Trial, journal: Journal, s
     shown = " ".join(f"{name}={value}" for name, value in values.items())
     name = f"trial {trial.number + 1}"
     journal.say(f"{name:7} of {sweep.config.number}: {shown}")
-    _wait_until_free(folder, stop)
+    wait_until_free(folder, stop)
     began = time.monotonic()
     reports = _Reports(sweep, study, trial, folder / METRICS)
-    output = folder.with_suffix(".txt")
     pruned = False
-    with (
-        output.open("ab") as stream,
-        subprocess.Popen(
-            _command(sweep, folder, values),
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, PARENT: str(os.getpid())},
-            start_new_session=True,  # signals from the terminal are passed on once, not twice
-        ) as process,
-    ):
-        asked = False
-        while process.poll() is None:
+    with Training(sweep.folder / BASE, folder, _changes(sweep, folder, values), sweep.options) as training:
+        while training.runs():
             time.sleep(POLL_SECONDS)
             reports.read()
             pruned = pruned or (sweep.config.prune != "none" and trial.should_prune())
-            if (pruned or stop.requested) and not asked:
-                process.send_signal(signal.SIGTERM)
-                asked = True
-        code = process.returncode
+            if pruned or stop.requested:
+                training.ask_to_stop()
+        code = training.code
     reports.read()
     seconds = time.monotonic() - began
     trial.set_user_attr("seconds", round(trial.user_attrs.get("seconds", 0.0) + seconds, 1))
@@ -93,30 +73,19 @@ def _perform_trial(sweep: Sweep, study: Study, trial: Trial, journal: Journal, s
         stop.requested = True  # a scheduler may tell the trial alone
         raise Interrupted(f"stopped in {name}; its checkpoint is written")
     else:
-        reason = _reason(code, output)
+        reason = training.reason
         trial.set_user_attr("problem", reason)
         study.tell(trial, state=TrialState.FAIL)
         outcome = f"failed: {reason}"
     journal.say(f"        {name}: {outcome}, {seconds:.0f} s")
 
 
-def _wait_until_free(folder: Path, stop: Stop) -> None:
-    """Wait for a process that still writes into the folder of a trial: the sweep that had started it was killed."""
-    while (folder / SPEC).is_file() and not stop.requested:
-        with Lock(folder / FOLDER_LOCK, optional=True) as lock:
-            if lock.held:
-                return
-        time.sleep(POLL_SECONDS)
-
-
-def _command(sweep: Sweep, folder: Path, values: Mapping[str, str]) -> list[str]:
+def _changes(sweep: Sweep, folder: Path, values: Mapping[str, str]) -> dict[str, str]:
     base = sweep.base
-    changes = {"run.name": f"{base.run.name}-{folder.name}", "run.out": str(folder), **values}
+    changes = {"run.name": f"{base.run.name}-{folder.name}", **values}
     if base.log.wandb.mode != "off" and not base.log.wandb.group:
         changes["log.wandb.group"] = base.run.name
-    command = [sys.executable, "-m", "atomica.runner", str(sweep.folder / BASE), *sweep.options]
-    command += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
-    return [*command, "--start-or-resume"]
+    return changes
 
 
 class _Reports:
@@ -150,13 +119,3 @@ class _Reports:
         self.best = value if self.best is None else better(self.best, value)
         if epoch not in self.known:
             self.trial.report(value, epoch)
-
-
-def _reason(code: int, output: Path) -> str:
-    """Why a trial has failed, in a line."""
-    if code < 0:
-        hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-code).name}{hint}"
-    lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
-    told = (line.removeprefix("atomica-run: ") for line in reversed(lines) if line.strip())
-    return next(told, f"exit code {code}")

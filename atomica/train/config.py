@@ -22,7 +22,9 @@ OPTIMIZERS = {
 class TrainConfig:
     """Section `[train]`: how long and how the model is trained."""
 
-    epochs: int = setting(20, "passes over the training rows", low=1)
+    epochs: int = setting(
+        20, "passes over the training rows; 0: heads are solved, and the encoder stays as it starts", low=0
+    )
     learning_rate: float = setting(1e-3, "step size before the schedule", above=0)
     weight_decay: float = setting(0.0, "decay of the weights, see optimizer", low=0)
     optimizer: str = setting("adamw", "how gradients move the weights", choices=OPTIMIZERS)
@@ -48,6 +50,11 @@ class TrainConfig:
     rates: Mapping[str, float] = setting(
         {}, "learning rates of modules that have one of their own, such as encoder = 1e-4", above=0
     )
+    solve_heads: bool = setting(
+        True,
+        "before the first step, solve the linear path of heads that have one on what the encoder gives at the start; "
+        "the strength of its weight decay is chosen on validation rows, and what that is worth counts as epoch 0",
+    )
     precision: str = setting(
         "float32",
         "arithmetic of the model; weights, convolutions and losses are always float32",
@@ -65,12 +72,29 @@ class TrainConfig:
         "steps whose loss or gradient is not finite are skipped and counted, up to so many; one more ends the run",
         low=0,
     )
+    seeds: int = setting(
+        1,
+        "trainings that differ by their seed (run.seed and the numbers after it) alone, as members of one run: each is "
+        "told of, and the ensemble of them",
+        low=1,
+    )
+    folds: int = setting(
+        0,
+        "trainings for each fold of data.folds, that many: every row is tested once, by models that saw none of its "
+        "fold; 0: train, valid and test as the data say",
+        low=0,
+    )
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
         """Check keys against each other."""
         Problems.check(
+            (
+                self.epochs == 0 and not self.solve_heads,
+                "epochs",
+                "0 leaves nothing to do without train.solve_heads",
+            ),
             (len(self.betas) != 2, "betas", "must be two numbers, such as [0.9, 0.999]"),
             (
                 not self.decay_all and self.weight_decay == 0,

@@ -17,13 +17,24 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from atomica.console import Journal
+from atomica.console import Journal, hang_up
 
-__all__ = ["Display"]
+__all__ = ["Display", "Terminal"]
 
 
 LINE_SECONDS = 60.0
 """Time between two plain lines about steps: often enough to see that a run lives, seldom enough to be read."""
+
+
+class Terminal(Console):
+    """Standard error. A run outlives who reads it, also where that is a pipe, as in `2>&1 | head`."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Go on without."""
+        hang_up()
 
 
 class Display:

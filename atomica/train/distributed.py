@@ -274,6 +274,8 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     before = signal.signal(signal.SIGUSR1, hand_on)
     outer = os.environ.get(PARENT)
     os.environ[PARENT] = str(os.getpid())
+    # Where every weight has a gradient, DDP would say that it looked for others in vain.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault(SHUTDOWN, str(SHUTDOWN_SECONDS))
     try:
         with tempfile.TemporaryDirectory(prefix="atomica-ranks-") as folder:

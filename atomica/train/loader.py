@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from atomica.data import graph as graphs
 from atomica.data import noise
 from atomica.data.features import BlockFeatures
 from atomica.data.inputs import GraphInputs
+from atomica.data.labels import BlockTargets, ComplexVectors, known_of
 from atomica.data.noise import NoiseConfig
+from atomica.data.record import Record
 from atomica.data.sampling import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
 from atomica.data.transfer import moved
 from atomica.model.model import Model
@@ -27,6 +29,9 @@ __all__ = ["FIXED", "Batch", "Draws", "Split"]
 
 FIXED = 2**32 - 1
 """The epoch that noise of validation and test complexes is drawn for, so that it does not change between epochs."""
+
+BLOCKS = 1
+"""Tells the random numbers that leave out blocks from those of noise."""
 
 
 Draws = npt.NDArray[np.int64]
@@ -39,7 +44,7 @@ class Batch:
     graph, targets: on the model's device. known: for each head with labels, a bool [G] that is False where a complex
     has none for it; rows: the same for losses, see `Model.labelled`. counts: of its losses, see `Model.counts`.
     unperturbed: number of complexes that were to be perturbed, but have no segment that could be; None without such
-    noise.
+    noise. on_blocks: heads with labels of blocks.
     """
 
     ids: tuple[str, ...]
@@ -48,13 +53,15 @@ class Batch:
     targets: Mapping[str, Any]
     known: Mapping[str, Tensor]
     rows: Mapping[str, Tensor]
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, float]]
     unperturbed: int | None = None
+    on_blocks: Collection[str] = ()
 
     @property
-    def labelled(self) -> dict[str, int]:
-        """For each head with labels, how many complexes have one."""
-        return {name: int(known.sum()) for name, known in self.known.items()}
+    def labelled(self) -> dict[str, float]:
+        """For each head with labels, of how many complexes, or blocks, its loss is the mean."""
+        complexes = {name: int(known.sum()) for name, known in self.known.items()}
+        return {**complexes, **{name: self.counts[name][""] for name in self.on_blocks}}
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ class Split:
     targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
     the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
     drawn. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
-    features: external features of blocks, for a model that reads them.
+    features: external features of blocks, for a model that reads them; vectors: of complexes, for heads that do.
+    block_targets: labels of blocks, by head. keep_blocks, keep_whole: how blocks of complexes are left out at random.
     """
 
     rows: Rows
@@ -80,6 +88,22 @@ class Split:
     noise: NoiseConfig | None = None
     max_blocks: int | None = None
     features: BlockFeatures | None = None
+    vectors: ComplexVectors | None = None
+    block_targets: Mapping[str, BlockTargets] = field(default_factory=dict)
+    keep_blocks: float = 1.0
+    keep_whole: float = 0.0
+
+    def truth(self, head: str) -> tuple[Tensor, Tensor]:
+        """Targets of a head with labels, and where they are known: of complexes [N], or of all their blocks [B]."""
+        if head in self.block_targets:
+            values = self.block_targets[head].values
+            return values, known_of(values)
+        return self.targets[head], self.known[head]
+
+    def known_targets(self) -> dict[str, Tensor]:
+        """The targets that are known, by head."""
+        each = {name: self.truth(name) for name in (*self.targets, *self.block_targets)}
+        return {name: target[known] for name, (target, known) in each.items()}
 
     def plan(self) -> list[Draws]:
         """Batches that hold every row once, in row order."""
@@ -110,7 +134,10 @@ class Split:
     def add(self, sums: Sums, draws: Draws, terms: Mapping[str, float], unperturbed: int | None) -> None:
         """Count the loss terms of a batch that may have been shared between ranks."""
         index = torch.from_numpy(draws % len(self.rows))
-        labelled = {name: int(known[index].sum()) for name, known in self.known.items()}
+        labelled: dict[str, float] = {name: int(known[index].sum()) for name, known in self.known.items()}
+        for name, labels in self.block_targets.items():  # blocks that were left out are counted, too
+            own = labels.values[torch.from_numpy(labels.rows(index.numpy()))]
+            labelled[name] = int(known_of(own).sum())
         count_batch(sums, len(draws), labelled, unperturbed, terms)
 
     def load(self, draws: Draws, model: Model, epoch: int = FIXED) -> Batch:
@@ -126,6 +153,9 @@ class Split:
         unperturbed = None
         records = [dataset[row] for row in rows]
         seen = [record.view(self.input) for record in records]
+        kept = np.arange(sum(len(record.block_types) for record in seen))
+        if self.keep_blocks < 1:
+            seen, kept = self._sampled(seen, noise.seeds(self.seed, epoch, rows + times * len(dataset)))
         made = None
         if self.noise is None and self.max_blocks is None:
             graph = graphs.batch(seen, **self.graph_options)
@@ -148,10 +178,17 @@ class Split:
         if self.features is not None:
             frames = model.config.embeddings.frames
             for name, values in zip(frames, self.features.rows(records, self.input), strict=True):
+                values = values[kept if made is None else kept[made.kept_blocks]]
                 if made is not None:
-                    values = values[made.kept_blocks]
                     values[made.masked] = 0.0  # they would tell what is hidden
                 graph.nodes[keys.BLOCK].data[name] = torch.from_numpy(values)
+        kept = kept if made is None else kept[made.kept_blocks]
+        for name, labels in self.block_targets.items():
+            targets[name] = labels.values[torch.from_numpy(labels.rows(positions)[kept])]
+        if self.vectors is not None:
+            each = graph.batch_num_nodes(keys.BLOCK)
+            own = torch.from_numpy(self.vectors.rows([record.id for record in records]))
+            graph.nodes[keys.BLOCK].data["vector"] = own.repeat_interleave(each, dim=0)
         known = {name: known[index] for name, known in self.known.items()}
         prepared = model.prepare(graph, targets).planned()
         device = next(model.parameters()).device
@@ -164,7 +201,26 @@ class Split:
             rows=model.labelled(known),
             counts=model.counts(prepared, targets, known),
             unperturbed=unperturbed,
+            on_blocks=tuple(self.block_targets),
         )
+
+    def _sampled(
+        self, seen: Sequence[Record], seeds: npt.NDArray[np.uint64]
+    ) -> tuple[list[Record], npt.NDArray[np.int64]]:
+        """Complexes with some of their blocks, and which these are of all, counted over all complexes."""
+        found, kept, first = [], [], 0
+        for record, seed in zip(seen, seeds.tolist(), strict=True):
+            generator = np.random.default_rng([seed, BLOCKS])
+            share = 1.0 if generator.random() < self.keep_whole else self.keep_blocks
+            one, own = (
+                (record, np.ones(len(record.block_types), bool))
+                if share == 1
+                else record.sampled(share, generator)
+            )
+            found.append(one)
+            kept.append(first + np.flatnonzero(own))
+            first += len(own)
+        return found, np.concatenate(kept)
 
     def batches(
         self, jobs: Iterable[tuple[Sequence[Draws], int]], model: Model

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from atomica.errors import AtomicaError
-from atomica.files import METRICS, write_text
+from atomica.files import METRICS, to_json, write_text
 from atomica.spec import Problems, setting
 
 __all__ = ["LogConfig", "RunLog", "WandbConfig"]
@@ -117,8 +117,8 @@ class RunLog:
         write_text(self.path, "".join(kept))
 
     def record(self, event: str, epoch: int, step: int, values: Mapping[str, float | int | None]) -> None:
-        """Append one record; floats are written so that they read back exactly."""
-        line = json.dumps({"event": event, "epoch": epoch, "step": step, **values})
+        """Append one record; floats are written so that they read back exactly, those that are not finite as null."""
+        line = to_json({"event": event, "epoch": epoch, "step": step, **values})
         self._stream.write(line + "\n")
         self._stream.flush()
         if self._events is not None:

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from atomica.data.inputs import GraphInputs
+from atomica.evaluation.statistics import monotony
 from atomica.model.model import Model
 from atomica.train import checkpoint
 from atomica.train.config import TrainConfig
 from atomica.train.display import Display
 from atomica.train.distributed import ALONE, Ranks
+from atomica.train.linear import solve
 from atomica.train.loader import Batch, Draws, Split
 from atomica.train.logging import RunLog
 from atomica.train.optimizer import freeze, make_optimizer
@@ -33,8 +37,16 @@ from atomica.train.validation import monitor_of, predict
 __all__ = ["Outcome", "Trainer"]
 
 
+REMEDY = (
+    "If it stays so, nothing is learnt: try ten times train.learning_rate or a tenth of it, less dropout, "
+    'another readout of the head, data.sampler = "balanced" for rare classes, or more epochs'
+)
+"""What to change where a model answers the same for all."""
+
 BAD_STEPS, KEPT_BAD_STEPS = "bad_steps", 10
 """Folder of batches with a loss or gradient that was not finite, and how many of them a run keeps."""
+STATISTICS = 20_000
+"""Complexes, about, from which the statistics of what heads read are taken."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,18 @@ class Trainer:
             # More epochs than before may have been asked for.
             self.state.finished = self.state.finished and _is_over(self.state, self.config)
         state = self.state
+        fresh, solved = [], {}
+        if resume is None:
+            for name, target in self.train.known_targets().items():
+                self.model.head(name).weigh(target)
+            fresh = self.model.standardise(self._looks, self.ranks.gather)
+        if fresh and self.config.solve_heads:
+            solved = solve(self.model, fresh, self.train, self.valid, self.ranks)
+        if fresh and self.stepper.average:
+            self.stepper.averaged.load_state_dict(self.model.state_dict())
+        if solved:
+            self._epoch_0(solved)
+            state.finished = _is_over(state, self.config)
         # From here on batches are prepared, also those of the next epoch while this one is validated.
         self.batches = self.train.batches(self._jobs(), self.model)
         if resume is None:
@@ -129,7 +153,8 @@ class Trainer:
                 self.display.stop()
         if state.best is None:
             raise TrainingError(
-                f"the validation metric {self.monitor} was not finite in any epoch, so there is no best one"
+                f"the validation metric {self.monitor} was not finite in any of {state.epoch} epochs, so there is no "
+                "best one"
             )
         return Outcome(
             epochs=state.epoch,
@@ -151,20 +176,41 @@ class Trainer:
         freeze(self.model, self.config)
         pace = self._steps(epoch)
         trained = means(state.sums, self.model)
-        model = self.stepper.averaged
-        _, valid_loss, metrics = predict(model, self.valid, self.stop, self.ranks)
-        metrics = {"loss": valid_loss, **metrics}
-        value = metrics[self.monitor]
-        better = math.isfinite(value) and (state.best is None or self._is_better(value, state.best))
+        predictions, metrics = self._validated(self.stop)
         state.epoch, state.step_in_epoch, state.sums = epoch + 1, 0, {}
-        if better:
-            state.best, state.best_epoch, state.since_best = value, epoch + 1, 0
-        else:
-            state.since_best += 1
+        better = self._compare(metrics)
         state.finished = _is_over(state, self.config)
         self._tell_epoch(epoch + 1, trained, metrics, pace, better)
-        self.saver.best(state, model, value, better)
+        self._warn(epoch + 1, predictions)
+        self.saver.best(state, self.stepper.averaged, metrics[self.monitor], better)
         self.saver.last(self.state)
+
+    def _epoch_0(self, solved: Mapping[str, float]) -> None:
+        """What solved heads are worth on the encoder as it starts. It is not stopped: a resumed run would lack it."""
+        _, metrics = self._validated(None)
+        better = self._compare(metrics)
+        self.state.since_best = 0  # patience counts epochs
+        if self.display is not None:
+            strengths = ", ".join(f"{name} with decay {value:.2g}" for name, value in solved.items())
+            self.display.line(f"solved  heads on the encoder as it starts: {strengths}")
+            shown = {f"valid {name}": number for name, number in metrics.items()}
+            self.display.epoch(0, self.config.epochs, shown, better)
+        self.saver.best(self.state, self.stepper.averaged, metrics[self.monitor], better)
+
+    def _validated(self, stop: Stop | None) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Predictions and metrics of the validation rows."""
+        predictions, loss, metrics = predict(self.stepper.averaged, self.valid, stop, self.ranks)
+        return predictions, {"loss": loss, **metrics}
+
+    def _compare(self, metrics: Mapping[str, float]) -> bool:
+        """Whether an epoch is better than all before it, which the state then says."""
+        state, value = self.state, metrics[self.monitor]
+        better = math.isfinite(value) and (state.best is None or self._is_better(value, state.best))
+        if better:
+            state.best, state.best_epoch, state.since_best = value, state.epoch, 0
+        else:
+            state.since_best += 1
+        return better
 
     def _steps(self, epoch: int) -> _Pace:
         """The steps of an epoch that are left."""
@@ -196,6 +242,13 @@ class Trainer:
             state.trained_complexes += pace.seen
         pace.stop()
         return pace
+
+    def _looks(self) -> Generator[GraphInputs, None, None]:
+        """This rank's share of the training rows, or of some of very many, for the statistics of what heads read."""
+        plan = self.train.plan()[:: -(-len(self.train.rows) // STATISTICS)]
+        jobs = (([draws], 0) for draws in plan[self.ranks.rank :: self.ranks.size])
+        for (batch,) in self.train.batches(jobs, self.model):
+            yield batch.graph
 
     def _jobs(self) -> Generator[tuple[list[Draws], int], None, None]:
         """All that lies before the run: this rank's shares of each batch, and its epoch."""
@@ -301,6 +354,19 @@ class Trainer:
                 **{f"valid {name}": number for name, number in metrics.items()},
             }
             self.display.epoch(epoch, self.config.epochs, {**shown, "complexes/s": pace.rate}, better)
+
+    def _warn(self, epoch: int, predictions: Mapping[str, Tensor]) -> None:
+        """Say after epochs 2, 4, 8, … which heads answer the same for all validation complexes."""
+        if self.display is None or epoch < 2 or epoch & (epoch - 1):
+            return
+        for name, predicted in predictions.items():
+            classes = getattr(self.model.head(name).config, "classes", ())
+            targets, known = self.valid.truth(name)
+            same = monotony(targets[known].numpy(), predicted[known].double().numpy(), classes)
+            if same:
+                self.display.line(
+                    f"warning head {name} says {same} validation complexes after epoch {epoch}. {REMEDY}"
+                )
 
 
 class _Pace:

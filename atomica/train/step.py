@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Agreement", "Step", "Stepper", "numbers_of", "shares_of"]
 
-Counts = dict[str, dict[str, int]]
+Counts = dict[str, dict[str, float]]
 
 
 def shares_of(
@@ -207,12 +207,12 @@ class Stepper:
         if batch is None or counts is None:
             return None
         return {
-            head: {part: count / max(1, counts[head][part]) for part, count in parts.items()}
+            head: {part: count / (counts[head][part] or 1) for part, count in parts.items()}
             for head, parts in batch.counts.items()
         }
 
 
-def _add(sums: Counts, more: Mapping[str, Mapping[str, int]]) -> None:
+def _add(sums: Counts, more: Mapping[str, Mapping[str, float]]) -> None:
     for head, parts in more.items():
         entry = sums.setdefault(head, {})
         for part, count in parts.items():

@@ -23,11 +23,11 @@ def _count(sums: Sums, name: str, total: float, count: float) -> None:
 def count_batch(
     sums: Sums,
     complexes: int,
-    labelled: Mapping[str, int],
+    labelled: Mapping[str, float],
     unperturbed: int | None,
     terms: Mapping[str, float],
 ) -> None:
-    """Count a batch's loss terms, each for as many complexes as its head had targets for.
+    """Count a batch's loss terms, each for as many complexes, or blocks, as its head had targets for.
 
     >>> sums: Sums = {}
     >>> count_batch(sums, 4, {"binding": 3}, None, {"binding": 0.5, "noise": 1.0})

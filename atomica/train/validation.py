@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomica.evaluation.statistics import undefined
 from atomica.model.model import Model
 from atomica.spec import Problems
 from atomica.train.config import TrainConfig
@@ -30,15 +31,16 @@ def predict(
 ) -> tuple[dict[str, Tensor], float, dict[str, float]]:
     """Predictions for the rows of `split`, in order; the loss; the heads' metrics.
 
-    Predictions are those of heads with labels, for all rows, labelled or not. The loss of a head is the mean over
-    the complexes it has targets for; a head without any has no metrics. Metric names are those of the head, with
-    `HEAD/` in front if there are several heads. Noise, if any, is the same in every call. Ranks share the batches, and
-    all get the result.
+    Predictions are those of heads with labels, for all rows, labelled or not, and of heads on blocks for all blocks.
+    The loss of a head is the mean over the complexes or blocks with targets; a head without any has no metrics. Metric
+    names are those of the head, with `HEAD/` in front if there are several heads. Noise, if any, is the same in every
+    call. Ranks share the batches, and all get the result.
     """
     device = next(model.parameters()).device
     metrics = {name: model.head(name).metrics().to(device) for name in model.heads}
     labelled = [name for name in model.heads if model.head(name).targets == "labels"]
-    plan, found = split.plan(), _Found(labelled)
+    on_blocks = [name for name in model.heads if model.head(name).targets == "block_labels"]
+    plan, found = split.plan(), _Found(labelled, on_blocks)
     rounds = -(-len(plan) // ranks.size)
     own = plan[ranks.rank :: ranks.size]
     model.eval()
@@ -51,11 +53,13 @@ def predict(
     means = means_of(merged(ranks.gather(found.sums)), model)
     measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
     predictions = {name: ranks.rows(len(split.rows), found.rows[name]) for name in labelled}
+    predictions |= {name: _joined(ranks.gather(own)) for name, own in found.blocks.items()}
     if ranks.size > 1:
         measured |= _measure_all(model, split, predictions, metrics)
     several = len(metrics) > 1
+    unknown = {name: _undefined(split, name, predicted) for name, predicted in predictions.items()}
     values = {
-        f"{head}/{name}" if several else name: _value(metric)
+        f"{head}/{name}" if several else name: math.nan if name in unknown.get(head, ()) else _value(metric)
         for head, collection in metrics.items()
         if head in measured
         for name, metric in collection.items()
@@ -67,8 +71,9 @@ def predict(
 class _Found:
     """What a rank finds in its batches: predictions by row, sums of losses, the heads whose metrics saw something."""
 
-    def __init__(self, labelled: Sequence[str]) -> None:
+    def __init__(self, labelled: Sequence[str], on_blocks: Sequence[str]) -> None:
         self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in labelled}
+        self.blocks: dict[str, dict[str, Any]] = {name: {} for name in on_blocks}
         self.sums: Sums = {}
         self.measured: set[str] = set()
 
@@ -88,9 +93,24 @@ class _Found:
                     continue
             if name in batch.rows and target is not None:
                 predicted, target = predicted[batch.rows[name]], target[batch.rows[name]]
+            if head.targets == "block_labels":
+                each = torch.bincount(batch.graph.graph_of_block, minlength=len(draws)).tolist()
+                self.blocks[name] |= {
+                    str(row): one.tolist()
+                    for row, one in zip(draws.tolist(), predicted.split(each), strict=True)
+                }
+                if apart:
+                    continue
+                predicted, target = head.measured(predicted, target)
             if not isinstance(target, Tensor) or len(target):
                 metrics[name].update(predicted, target)
                 self.measured.add(name)
+
+
+def _joined(found: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Predictions for the blocks of each row, by its number on each rank, as one tensor in the order of rows."""
+    rows = {int(row): values for one in found for row, values in one.items()}
+    return torch.tensor([value for _, values in sorted(rows.items()) for value in values])
 
 
 def _measure_all(
@@ -103,13 +123,19 @@ def _measure_all(
     measured: set[str] = set()
     device = next(model.parameters()).device
     for name, predicted in predictions.items():
-        known = split.known[name]
+        target, known = split.truth(name)
         for metric in metrics[name].values():
             metric.distributed_available_fn = lambda: False
         if bool(known.any()):
-            metrics[name].update(predicted[known].to(device), split.targets[name][known].to(device))
+            metrics[name].update(predicted[known].to(device), target[known].to(device))
             measured.add(name)
     return measured
+
+
+def _undefined(split: Split, head: str, predicted: Tensor) -> frozenset[str]:
+    """Names of metrics of a head that mean nothing for the labels of a split."""
+    target, known = split.truth(head)
+    return undefined(target[known].numpy(), predicted[known].float().cpu().numpy())
 
 
 def _value(metric: Any) -> float:

@@ -51,6 +51,11 @@ impl Problems {
         }
     }
 
+    /// Counts one that has been said.
+    pub fn again(&mut self) {
+        self.total += 1;
+    }
+
     /// None so far?
     pub fn is_empty(&self) -> bool {
         self.total == 0
@@ -247,6 +252,26 @@ pub enum Error {
         /// Each of them.
         problems: Problems,
     },
+    /// Coordinate records that became neither atoms nor anything that is counted.
+    #[error("{path}: {records} coordinate records, of which {explained} are accounted for; this is a fault of the program, please report it with the file")]
+    Unaccounted {
+        /// The file.
+        path: String,
+        /// Records met.
+        records: u64,
+        /// Atoms, and records left out for a reason.
+        explained: u64,
+    },
+    /// Text in an encoding that is not read.
+    #[error("{path}: is {encoding}; {remedy}")]
+    Encoding {
+        /// The file.
+        path: String,
+        /// Which one.
+        encoding: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Label ids asked of a PDB file.
     #[error(
         "{path}: PDB files have the author's ids only; give --ids author, or the same entry as mmCIF or BinaryCIF"
@@ -286,6 +311,16 @@ pub enum Error {
         place: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A biological assembly that the file does not describe.
+    #[error("{path}: no biological assembly {assembly}; the file describes: {present}")]
+    MissingAssembly {
+        /// The file.
+        path: String,
+        /// The number that was asked for.
+        assembly: String,
+        /// Those that it describes.
+        present: String,
     },
     /// A ligand file has fewer molecules than the index counts.
     #[error("{path}: no molecule {index}; the file has {count}, counted from 0")]
@@ -420,10 +455,13 @@ impl Error {
             | Self::NoAtoms { .. }
             | Self::BadRecords { .. }
             | Self::NeedsRepair { .. }
+            | Self::Unaccounted { .. }
+            | Self::Encoding { .. }
             | Self::NoLabelIds { .. }
             | Self::MissingColumns { .. }
             | Self::Syntax { .. }
             | Self::BinaryCif { .. }
+            | Self::MissingAssembly { .. }
             | Self::MissingMolecule { .. } => Stage::Read,
             Self::MissingChain { .. }
             | Self::EmptyPartner { .. }
@@ -455,10 +493,13 @@ impl Error {
             | Self::NoAtoms { path, .. }
             | Self::BadRecords { path, .. }
             | Self::NeedsRepair { path, .. }
+            | Self::Unaccounted { path, .. }
+            | Self::Encoding { path, .. }
             | Self::NoLabelIds { path, .. }
             | Self::MissingColumns { path, .. }
             | Self::Syntax { path, .. }
             | Self::BinaryCif { path, .. }
+            | Self::MissingAssembly { path, .. }
             | Self::MissingMolecule { path, .. }
             | Self::MissingChain { path, .. }
             | Self::EmptyPartner { path, .. }

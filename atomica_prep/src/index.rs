@@ -7,6 +7,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use crate::error::{Error, Result};
 use crate::files::sha256_hex;
+use crate::structure::Assembly;
 use crate::vocab;
 
 /// A ligand inside the structure file.
@@ -29,6 +30,8 @@ pub struct LigandRef {
     pub file: PathBuf,
     /// Which of its molecules, from 0.
     pub index: usize,
+    /// The index says which; else it is the first.
+    pub chosen: bool,
 }
 
 /// A residue of a pocket, by the name that the structure gives it.
@@ -80,6 +83,8 @@ pub struct Row {
     pub modality: Option<i8>,
     /// Every other column that is not empty.
     pub metadata: Vec<(String, String)>,
+    /// Which copies of its chains the structure gets, if the row says it.
+    pub assembly: Option<Assembly>,
 }
 
 /// A row that cannot be used: its line, its id as far as it is known, and why.
@@ -208,6 +213,7 @@ struct Columns {
     residues: Option<usize>,
     split: Option<usize>,
     modality: Option<usize>,
+    assembly: Option<usize>,
     labels: Vec<usize>,
     metadata: Vec<usize>,
 }
@@ -220,6 +226,7 @@ pub struct Index {
     text: Vec<u8>,
     header: Vec<String>,
     columns: Columns,
+    delimiter: u8,
     rows: u64,
     /// SHA-256 of the file, hex.
     pub sha256: String,
@@ -247,9 +254,18 @@ impl Index {
     pub fn parse(text: Vec<u8>, shown: String, folder: PathBuf) -> Result<Self> {
         let unreadable = |line, reason: String| Error::IndexUnreadable { path: shown.clone(), line, reason };
         let sha256 = sha256_hex(&text);
-        let mut reader = ReaderBuilder::new().from_reader(body(&text));
+        if matches!(text.get(..2), Some([0xff, 0xfe] | [0xfe, 0xff])) {
+            let reason = "it is UTF-16 text; save it as CSV in UTF-8, as with iconv -f UTF-16 -t UTF-8";
+            return Err(unreadable(None, reason.to_owned()));
+        }
+        let text = with_line_feeds(text);
+        let delimiter = delimiter(body(&text));
+        if let Some(line) = open_quote(&text, delimiter) {
+            return Err(unreadable(Some(line), format!("the quote that opens in line {line} is not closed")));
+        }
+        let mut reader = ReaderBuilder::new().delimiter(delimiter).from_reader(body(&text));
         let header: Vec<String> = match reader.headers() {
-            Ok(header) => header.iter().map(|h| h.trim().to_owned()).collect(),
+            Ok(header) => header.iter().map(|h| column_name(h.trim())).collect(),
             Err(error) => return Err(unreadable(Some(1), error.to_string())),
         };
         if header.iter().all(String::is_empty) {
@@ -266,7 +282,7 @@ impl Index {
             present: header.join(", "),
         })?;
         let mut rows = 0;
-        let mut reader = Self::reader(&text);
+        let mut reader = Self::reader(&text, delimiter);
         let mut record = ByteRecord::new();
         while reader
             .read_byte_record(&mut record)
@@ -274,12 +290,12 @@ impl Index {
         {
             rows += 1;
         }
-        Ok(Self { shown, folder, text, header, columns, rows, sha256 })
+        Ok(Self { shown, folder, text, header, columns, delimiter, rows, sha256 })
     }
 
-    fn reader(text: &[u8]) -> csv::Reader<&[u8]> {
+    fn reader(text: &[u8], delimiter: u8) -> csv::Reader<&[u8]> {
         // Rows of another length are reported one by one instead of ending the file.
-        ReaderBuilder::new().flexible(true).from_reader(body(text))
+        ReaderBuilder::new().flexible(true).delimiter(delimiter).from_reader(body(text))
     }
 
     /// Rows below the header.
@@ -319,12 +335,14 @@ impl Index {
 
     /// The rows in order.
     pub fn rows<'a>(&'a self, ids: &'a mut Ids) -> impl Iterator<Item = std::result::Result<Row, Box<BadRow>>> + 'a {
-        let mut reader = Self::reader(&self.text);
+        let mut reader = Self::reader(&self.text, self.delimiter);
+        // A line `sep=;` before the header is not counted by the reader.
+        let before = u64::from(separator_line(without_mark(&self.text)).is_some());
         std::iter::from_fn(move || {
             let mut record = ByteRecord::new();
             match reader.read_byte_record(&mut record) {
                 Ok(true) => {
-                    let line = record.position().map_or(0, csv::Position::line);
+                    let line = record.position().map_or(0, csv::Position::line) + before;
                     Some(self.row(&record, line, ids))
                 }
                 // `open` has read the text to its end without an error.
@@ -343,7 +361,12 @@ impl Index {
             }));
         }
         if fields.len() != self.header.len() {
-            let reason = format!("has {} fields, the header {}", fields.len(), self.header.len());
+            let mut reason = format!("has {} fields, the header {}", fields.len(), self.header.len());
+            if let Some(before) = fields.iter().position(|field| field.contains('\n')) {
+                let breaks = |fields: &[&str]| fields.iter().map(|f| f.matches('\n').count() as u64).sum::<u64>();
+                let at = line + breaks(fields.get(..before).unwrap_or_default());
+                reason += &format!("; a quote that opens in line {at} is closed in another line only");
+            }
             problems.push(self.wrong(line, None, reason));
         }
         let fields = Fields { index: self, line, fields };
@@ -386,9 +409,36 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// A field, unless it is empty or its column is not there.
+    /// A field, unless it is empty or its column is not there. `nan` is how programs write that there is nothing; NA is
+    /// sodium, and a chain may have that name.
     fn get(&self, column: Option<usize>) -> Option<&'a str> {
-        self.fields.get(column?).copied().filter(|f| !f.is_empty())
+        self.fields.get(column?).copied().filter(|f| !matches!(*f, "" | "nan" | "NaN" | "<NA>"))
+    }
+
+    /// A whole number, as programs write it that know floating-point numbers only: 1001.0. `None` where there is none.
+    fn whole<T: std::str::FromStr>(&self, column: Option<usize>) -> std::result::Result<Option<T>, &'a str> {
+        let Some(text) = self.get(column) else { return Ok(None) };
+        if ["na", "n/a", "none", "null"].iter().any(|nothing| text.eq_ignore_ascii_case(nothing)) {
+            return Ok(None);
+        }
+        let digits = match text.split_once('.') {
+            Some((whole, rest)) if rest.bytes().all(|c| c == b'0') => whole,
+            _ => text,
+        };
+        digits.parse().map(Some).map_err(|_| text)
+    }
+
+    /// A label. Where semicolons part the fields, a comma is the decimal point.
+    fn label(&self, text: &str) -> String {
+        let number = || {
+            let (whole, rest) = text.split_once(',')?;
+            let digits = |t: &str| !t.is_empty() && t.bytes().all(|c| c.is_ascii_digit());
+            (digits(whole.trim_start_matches(['-', '+'])) && digits(rest)).then(|| format!("{whole}.{rest}"))
+        };
+        match self.index.delimiter {
+            b';' => number().unwrap_or_else(|| text.to_owned()),
+            _ => text.to_owned(),
+        }
     }
 
     fn wrong(&self, column: Option<usize>, reason: impl Into<String>) -> Error {
@@ -455,6 +505,13 @@ impl<'a> Fields<'a> {
             }
             known
         });
+        let assembly = self.get(columns.assembly).and_then(|text| {
+            let number = text.strip_suffix(".0").unwrap_or(text).to_ascii_lowercase();
+            number
+                .parse::<Assembly>()
+                .map_err(|reason| note(self.wrong(columns.assembly, format!("assembly {reason}"))))
+                .ok()
+        });
         let pairs = |columns: &[usize]| -> Vec<(String, String)> {
             let header = &self.index.header;
             columns.iter().filter_map(|c| Some((header.get(*c)?.clone(), self.get(Some(*c))?.to_owned()))).collect()
@@ -471,10 +528,11 @@ impl<'a> Fields<'a> {
             ligand1,
             ligand_file,
             residues,
-            labels: pairs(&columns.labels),
+            labels: pairs(&columns.labels).into_iter().map(|(name, text)| (name, self.label(&text))).collect(),
             split: self.get(columns.split).map(str::to_owned),
             modality,
             metadata: pairs(&columns.metadata),
+            assembly,
         })
     }
 
@@ -487,11 +545,9 @@ impl<'a> Fields<'a> {
         note: &mut impl FnMut(Error),
     ) -> Option<Ligand> {
         let code = code?;
-        let number = self.get(resnum).and_then(|text| {
-            let number = text.parse::<i32>();
-            number
-                .map_err(|_| note(self.wrong(resnum, format!("lig_resnum{suffix} {text:?} is not a whole number"))))
-                .ok()
+        let number = self.whole::<i32>(resnum).unwrap_or_else(|text| {
+            note(self.wrong(resnum, format!("lig_resnum{suffix} {text:?} is not a whole number")));
+            None
         });
         // A residue number without an insertion code means the residue that has none.
         let icode = match (self.get(icode), number, icode) {
@@ -534,30 +590,30 @@ impl<'a> Fields<'a> {
 
     fn ligand_file(&self) -> Result<Option<LigandRef>> {
         let columns = &self.index.columns;
-        let index = self.get(columns.ligand_index);
+        let index = self.whole::<usize>(columns.ligand_index).map_err(|text| {
+            self.wrong(columns.ligand_index, format!("ligand_index {text:?} is not a number from 0 on"))
+        });
         let Some(path) = self.get(columns.ligand_path) else {
-            return match index {
+            return match index? {
                 Some(_) => Err(self.wrong(columns.ligand_index, "ligand_index needs a ligand_path")),
                 None => Ok(None),
             };
         };
-        let index = index.unwrap_or("0");
-        let index = index.parse::<usize>().map_err(|_| {
-            self.wrong(columns.ligand_index, format!("ligand_index {index:?} is not a number from 0 on"))
-        })?;
-        Ok(Some(LigandRef { path: path.to_owned(), file: self.index.folder.join(path), index }))
+        let index = index?;
+        let file = self.index.folder.join(path);
+        Ok(Some(LigandRef { path: path.to_owned(), file, index: index.unwrap_or(0), chosen: index.is_some() }))
     }
 
     /// Chains joined with `_`; an empty one is the chain without a name.
     fn chains(&self, column: Option<usize>) -> Result<Vec<String>> {
         let text = self.get(column).unwrap_or_default();
         let mut chains: Vec<String> = Vec::new();
-        for chain in text.split('_').map(str::trim) {
-            if chains.iter().any(|c| c == chain) {
+        for chain in chain_ids(text).map_err(|reason| self.wrong(column, reason))? {
+            if chains.contains(&chain) {
                 let reason = format!("{text:?} names chain {chain:?} twice; chains are joined with one _");
                 return Err(self.wrong(column, reason));
             }
-            chains.push(chain.to_owned());
+            chains.push(chain);
         }
         Ok(chains)
     }
@@ -582,9 +638,148 @@ fn place(word: &str, chains: &[String]) -> std::result::Result<Place, String> {
     Ok(Place { chain: chain.to_owned(), resnum, icode: icode.to_owned() })
 }
 
-/// The text without a byte-order mark.
-fn body(text: &[u8]) -> &[u8] {
+/// The chain ids that `_` joins. One that holds a `_` itself, begins with a quote, or begins or ends with a blank, stands
+/// in single quotes, in which two of them are one: `'A_1'_B`.
+fn chain_ids(text: &str) -> std::result::Result<Vec<String>, String> {
+    let mut ids = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let quoted = rest.strip_prefix('\'').and_then(|inner| {
+            let closing = |(at, _): &(usize, char)| {
+                let before = inner.get(..*at).unwrap_or_default();
+                let doubled = before.len() - before.trim_end_matches('\'').len();
+                let after = inner.get(at + 1..).unwrap_or_default();
+                doubled % 2 == 0 && !after.starts_with('\'')
+            };
+            let (end, _) = inner.char_indices().filter(|(_, c)| *c == '\'').find(closing)?;
+            Some((inner.get(..end)?.replace("''", "'"), inner.get(end + 1..)?))
+        });
+        let next = match quoted {
+            Some((id, after)) => {
+                ids.push(id);
+                let after = after.trim_start();
+                if !after.is_empty() && !after.starts_with('_') {
+                    return Err(format!("{text:?}: after a chain in quotes comes _ and the next chain, or nothing"));
+                }
+                after.strip_prefix('_')
+            }
+            None => {
+                let (id, next) = rest.split_once('_').map_or((rest, None), |(id, next)| (id, Some(next)));
+                ids.push(id.trim().to_owned());
+                next
+            }
+        };
+        match next {
+            Some(next) => rest = next.trim_start(),
+            None => return Ok(ids),
+        }
+    }
+}
+
+/// A chain id as an index writes it.
+///
+/// ```
+/// use atomica_prep::index::chain_text;
+/// assert_eq!((&*chain_text("A"), &*chain_text("A_1"), &*chain_text("'A")), ("A", "'A_1'", "'''A'"));
+/// ```
+pub fn chain_text(id: &str) -> std::borrow::Cow<'_, str> {
+    if id.contains('_') || id.starts_with('\'') || id.trim() != id {
+        return format!("'{}'", id.replace('\'', "''")).into();
+    }
+    id.into()
+}
+
+/// Lines ended by line feeds: the reader counts no others.
+fn with_line_feeds(text: Vec<u8>) -> Vec<u8> {
+    if !text.contains(&b'\r') {
+        return text;
+    }
+    let next = text.iter().skip(1).map(Some).chain([None]);
+    let pairs = text.iter().zip(next).filter(|(c, next)| **c != b'\r' || *next != Some(&b'\n'));
+    pairs.map(|(c, _)| if *c == b'\r' { b'\n' } else { *c }).collect()
+}
+
+fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// The delimiter in a first line `sep=;`, which spreadsheets write, and the text after it.
+fn separator_line(text: &[u8]) -> Option<(u8, &[u8])> {
+    let rest = text.strip_prefix(b"sep=")?;
+    let (delimiter, rest) = rest.split_first()?;
+    let rest = rest.strip_prefix(b"\r").unwrap_or(rest);
+    Some((*delimiter, rest.strip_prefix(b"\n")?))
+}
+
+/// The text without a byte-order mark and what else stands before the header.
+fn body(text: &[u8]) -> &[u8] {
+    let text = without_mark(text);
+    separator_line(text).map_or(text, |(_, rest)| rest)
+}
+
+/// What parts the fields: of comma, semicolon and tab the one that the header has most of.
+fn delimiter(text: &[u8]) -> u8 {
+    let header = text.split(|c| matches!(c, b'\n' | b'\r')).find(|line| !line.is_empty()).unwrap_or_default();
+    let count = |delimiter: u8| header.iter().filter(|c| **c == delimiter).count();
+    // Of equal ones the last counts, which is the comma.
+    [b'\t', b';', b','].into_iter().max_by_key(|d| count(*d)).unwrap_or(b',')
+}
+
+/// The line in which a quote opens that nothing closes.
+fn open_quote(text: &[u8], delimiter: u8) -> Option<u64> {
+    let mut line = 1;
+    let mut opened: Option<u64> = None;
+    let mut at_start = true;
+    for &c in without_mark(text) {
+        match (c, opened) {
+            (b'"', None) if at_start => opened = Some(line),
+            // A doubled quote closes and opens again.
+            (b'"', Some(_)) => {
+                opened = None;
+                at_start = true;
+                continue;
+            }
+            _ => {}
+        }
+        line += u64::from(c == b'\n');
+        at_start = opened.is_none() && (c == delimiter || c == b'\n' || c == b'\r');
+    }
+    opened
+}
+
+/// The columns that are known by name.
+const KNOWN: [&str; 20] = [
+    "id",
+    "pdb_id",
+    "path",
+    "pdb_path",
+    "chain1",
+    "chain2",
+    "lig_code",
+    "lig_resnum",
+    "lig_icode",
+    "lig_code1",
+    "lig_resnum1",
+    "lig_icode1",
+    "ligand_path",
+    "ligand_index",
+    "residues",
+    "split",
+    "modality",
+    "label",
+    "lig_smiles",
+    "assembly",
+];
+
+/// The name of a column; those that are known may be written in capitals.
+fn column_name(written: &str) -> String {
+    if let Some(known) = KNOWN.iter().find(|known| known.eq_ignore_ascii_case(written)) {
+        return (*known).to_owned();
+    }
+    match written.split_at_checked(6) {
+        Some((head, rest)) if head.eq_ignore_ascii_case("label_") => format!("label_{rest}"),
+        _ => written.to_owned(),
+    }
 }
 
 fn modality(text: &str) -> Option<i8> {
@@ -632,6 +827,7 @@ fn columns(header: &[String]) -> std::result::Result<Columns, String> {
         residues: find("residues"),
         split,
         modality: find("modality"),
+        assembly: find("assembly"),
         labels,
         metadata,
     })
@@ -811,6 +1007,63 @@ mod tests {
         assert!(ligand.file.ends_with("l.sdf.gz") && ligand.file != Path::new("l.sdf.gz"));
         assert!(row.metadata.contains(&("ligand_index".into(), "7".into())));
         assert_eq!(rows[1].as_ref().unwrap().ligand_file.as_ref().unwrap().index, 0);
+    }
+
+    #[test]
+    fn as_spreadsheets_and_programs_write_it() {
+        for text in [
+            "ID;Path;Chain1;CHAIN2;Lig_Code;LIG_RESNUM;label_Kd;note\nx;a.pdb;A;A;NA;1001.0;-1,5;1,2 or 3\n",
+            "sep=;\r\nid;path;chain1;chain2;lig_code;lig_resnum;label_Kd;note\r\nx;a.pdb;A;A;NA;1001;-1,5;1,2 or 3\r\n",
+            "id\tpath\tchain1\tchain2\tlig_code\tlig_resnum\tLABEL_Kd\tnote\nx\ta.pdb\tA\tA\tNA\t1001.\t-1.5\t1,2 or 3\n",
+        ] {
+            let rows = read(text);
+            let row = rows[0].as_ref().unwrap();
+            let ligand = row.ligand.as_ref().unwrap();
+            assert_eq!((ligand.code.as_str(), ligand.resnum), ("NA", Some(1001)), "{text}");
+            assert_eq!(row.labels, [("label_Kd".to_owned(), "-1.5".to_owned())], "{text}");
+            assert!(row.metadata.contains(&("note".into(), "1,2 or 3".into())), "{text}");
+            assert_eq!(row.line, if text.starts_with("sep") { 3 } else { 2 });
+        }
+        for nothing in ["", "nan", "NaN", "<NA>", "NA", "None", "null"] {
+            let rows = read(&format!("id,path,chain1,chain2,lig_code,lig_resnum\nx,a,A,A,ZN,{nothing}\n"));
+            assert_eq!(rows[0].as_ref().unwrap().ligand.as_ref().unwrap().resnum, None, "{nothing}");
+        }
+        let rows = read("id,path,chain1,chain2,lig_code\nx,a,A,B,nan\n");
+        assert_eq!(rows[0].as_ref().unwrap().kind(), Kind::Chains);
+        let rows = read("id,path,chain1,chain2,lig_code,lig_resnum\nx,a,A,A,ZN,1001.5\n");
+        assert!(rows[0].as_ref().unwrap_err().error().to_string().contains("\"1001.5\" is not a whole number"));
+    }
+
+    #[test]
+    fn quotes_that_stay_open() {
+        let error = open_error("id,path,chain1,chain2\na,s.pdb,A,B\nb,\"s.pdb,A,B\nc,s.pdb,A,B\n");
+        assert_eq!((error.code(), error.line()), ("IndexUnreadable", Some(3)), "{error}");
+        let rows = read("id,path,chain1,chain2\na,\"s.pdb,A,B\nb,s.pdb,A,\"B\"\nc,s.pdb,A,B\n");
+        let error = rows[0].as_ref().unwrap_err().error().to_string();
+        assert!(error.contains("a quote that opens in line 2 is closed in another line only"), "{error}");
+        // What is quoted as it should be may go over lines.
+        let rows = read("id,path,chain1,chain2,note\na,s.pdb,A,B,\"one \"\"and\"\"\ntwo\"\n");
+        assert!(rows[0].is_ok());
+    }
+
+    #[test]
+    fn chain_ids_in_quotes() {
+        for (text, ids) in [
+            ("'A_1'_B", vec!["A_1", "B"]),
+            ("B_'A_1'", vec!["B", "A_1"]),
+            ("' A'", vec![" A"]),
+            ("'''A'", vec!["'A"]),
+            ("A'_B'", vec!["A'", "B'"]),
+            ("'", vec!["'"]),
+            ("A__", vec!["A", "", ""]),
+            ("", vec![""]),
+        ] {
+            assert_eq!(chain_ids(text).unwrap(), ids, "{text}");
+        }
+        for id in ["A", "A_1", "'", "a'b", " x ", "''_"] {
+            assert_eq!(chain_ids(&chain_text(id)).unwrap(), [id]);
+        }
+        assert!(chain_ids("'A_1'B").is_err());
     }
 
     #[test]

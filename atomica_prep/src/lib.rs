@@ -19,6 +19,7 @@
 pub mod error;
 pub mod vocab;
 pub mod files;
+mod accounts;
 pub mod structure;
 pub mod index;
 pub mod torsion;

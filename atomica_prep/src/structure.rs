@@ -2,7 +2,35 @@
 
 use strum::IntoStaticStr;
 
+pub use crate::accounts::{Accounts, Unread};
 use crate::error::Problem;
+
+/// Which copies of its chains a structure is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assembly {
+    /// Those that the file has coordinates of.
+    #[default]
+    None,
+    /// Those of its models, which are copies of one another and not conformers (PDB files).
+    Models,
+    /// Those of a biological assembly, by its number.
+    Number(u32),
+}
+
+impl std::str::FromStr for Assembly {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "models" => Ok(Self::Models),
+            _ => text.parse().map(Self::Number).map_err(|_| {
+                format!("{text:?}: expected the number of a biological assembly, or models, where models are copies")
+            }),
+        }
+    }
+}
 
 /// A short name (atom name, component id, insertion code): up to 15 bytes, held in place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -50,6 +78,14 @@ impl Name {
     /// The text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// Eight bytes that equal names have in common, and most different ones have not.
+    #[inline]
+    pub(crate) fn word(&self) -> u64 {
+        let first = self.bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let last = self.bytes.last_chunk().copied().map_or(0, u64::from_le_bytes);
+        first ^ last.rotate_left(5)
     }
 
     /// No bytes?
@@ -100,8 +136,14 @@ pub struct Structure {
     pub residues: Vec<Residue>,
     /// Author's chain ids in order of appearance.
     pub chains: Vec<String>,
+    /// Modified residues and the standard ones that the file derives them from.
+    pub parents: Vec<(Name, Name)>,
+    /// Covalent bonds between residues that the file states, as pairs of atoms; each is there from both ends, ascending.
+    pub bonds: Vec<(usize, usize)>,
     /// What was mended to read it.
     pub repairs: Repairs,
+    /// What became of the file's coordinate records.
+    pub accounts: Accounts,
 }
 
 impl Structure {
@@ -118,6 +160,25 @@ impl Structure {
     /// Names of one residue's atoms.
     pub fn names_of(&self, residue: &Residue) -> &[Name] {
         self.atom_names.get(residue.start..residue.end).unwrap_or_default()
+    }
+
+    /// The stated bonds of one residue: its own atom first.
+    pub(crate) fn bonds_of(&self, residue: &Residue) -> &[(usize, usize)] {
+        let before = |atom: usize| self.bonds.partition_point(|(own, _)| *own < atom);
+        self.bonds.get(before(residue.start)..before(residue.end)).unwrap_or_default()
+    }
+
+    /// The residue of an atom.
+    pub(crate) fn residue_of(&self, atom: usize) -> usize {
+        self.residues.partition_point(|residue| residue.end <= atom)
+    }
+
+    /// An atom as a record and `discovered.csv` name it: `A:145 CYS SG`.
+    pub(crate) fn who(&self, atom: usize) -> String {
+        let Some(of) = self.residues.get(self.residue_of(atom)) else { return String::new() };
+        let chain = self.chains.get(of.chain).map_or("", String::as_str);
+        let name = self.atom_names.get(atom).copied().unwrap_or_default();
+        format!("{chain}:{}{} {} {}", of.resnum, of.icode.as_str(), of.name.as_str(), name.as_str())
     }
 }
 
@@ -148,6 +209,8 @@ pub enum Repair {
     NumberHexadecimal,
     /// No residue number: taken to be 0.
     NumberMissing,
+    /// No residue name: taken to be UNL.
+    NameMissing,
     /// No id by the author: the label is used.
     LabelForAuthor,
     /// A line that ends within its last coordinate.
@@ -162,9 +225,79 @@ pub enum Repair {
     AtomsAfterEnd,
     /// A residue that goes on after others: its runs of atoms are joined.
     ResidueSplit,
+    /// Atom names more than once in a residue, in molecules of their own: taken for copies.
+    CopiesParted,
+    /// Atom names more than once in a residue, in one place without alternate locations: the first are kept.
+    CopiesOverlap,
+    /// Alternate locations with and without a letter: those without are one of them.
+    AltlocBlank,
+    /// Alternate locations whose occupancies differ in the third digit only: the first is taken.
+    AltlocTie,
+    /// An atom of a query or an attachment point, of no one element: unknown.
+    QueryAtom,
+    /// A lone pair or a dummy: left out.
+    NoAtom,
+    /// A residue of a polymer under a name of force fields: taken for the standard one.
+    ForceFieldName,
+    /// A modified residue: taken for its parent.
+    ModifiedResidue,
+    /// A residue of a polymer under an unknown name: taken for the one whose atoms it has.
+    ResidueByAtoms,
+    /// A residue of a polymer that neither name nor atoms tell: a block of unknown type.
+    ResidueUnknown,
+    /// A lone oxygen under another name than water's: taken for water.
+    WaterByAtoms,
+    /// An amino acid or nucleotide that is written as part of a polymer and bonded to nothing: taken for a ligand.
+    FreeResidue,
+    /// Beads of a coarse-grained model: left out.
+    CoarseGrained,
+    /// A first model after the atoms that it goes with, as poses after their receptor: read with them.
+    ModelContinues,
+    /// The same atoms again after END: another frame, which is not read.
+    FramesUnread,
+    /// Atoms in another data block, which are not read.
+    BlocksUnread,
+    /// Chain ids of two letters, in columns 21 and 22.
+    ChainTwoLetters,
+    /// No chain ids, or one for several chains: the segment ids name them.
+    ChainBySegment,
+    /// The same, and no segment ids either: TER and steps back in numbering end chains.
+    ChainByBreak,
+    /// A component id that stands for one of five letters, which HETNAM tells.
+    ComponentRestored,
+    /// Models after the first, which are not read.
+    ModelsUnread,
+    /// Of these, models with other atoms than the first.
+    ModelsDiffer,
+    /// Molecules of a ligand file after the first, where the index names none.
+    MoleculesUnread,
+    /// Water, or residues of the receptor, in the file of a ligand: left out.
+    OutsideLigand,
+    /// A bond is stated of atoms that are too far apart for it: not used.
+    BondImplausible,
+    /// A bond is stated of an atom that is not there.
+    BondUnmatched,
+    /// CONECT where serial numbers repeat, overflow or are those of other atoms: not used.
+    ConectIgnored,
+    /// A chain whose next residue by number is farther away than the chain would reach: it may be two.
+    ChainInterrupted,
 }
 
 impl Repair {
+    /// Is the file as it should be, and only more than is read of it? Strict reading takes such files.
+    pub fn is_note(self) -> bool {
+        matches!(
+            self,
+            Self::AltlocTie
+                | Self::ModelsUnread
+                | Self::ModelsDiffer
+                | Self::MoleculesUnread
+                | Self::OutsideLigand
+                | Self::BondUnmatched
+                | Self::ChainInterrupted
+        )
+    }
+
     /// Its name in lists.
     pub fn code(self) -> &'static str {
         self.into()
@@ -190,6 +323,18 @@ impl Repairs {
     /// The kinds that were met.
     pub fn iter(&self) -> impl Iterator<Item = &Repaired> {
         self.0.iter()
+    }
+
+    /// Counts one of a kind; `place` says where and what, and is asked only for the first.
+    pub(crate) fn add(&mut self, kind: Repair, place: impl FnOnce() -> Problem) {
+        match self.0.binary_search_by_key(&kind, |known| known.kind) {
+            Ok(at) => {
+                if let Some(known) = self.0.get_mut(at) {
+                    known.count += 1;
+                }
+            }
+            Err(at) => self.0.insert(at, Repaired { kind, count: 1, first: place() }),
+        }
     }
 
     /// None at all?

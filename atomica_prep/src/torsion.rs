@@ -37,9 +37,14 @@ const RADII: [u16; 96] = [
 ];
 
 /// Radius of an element in Å; of an unknown one that of carbon.
-fn radius(element: u8) -> f64 {
+pub(crate) fn radius(element: u8) -> f64 {
     let known = usize::from(element).checked_sub(1).and_then(|e| RADII.get(e)).copied();
     f64::from(known.unwrap_or(RADII[5])) / 100.0
+}
+
+/// Elements that form covalent bonds; metals are coordinated.
+pub(crate) fn covalent(element: u8) -> bool {
+    matches!(element, 5..=9 | 14..=17 | 33..=35 | 52 | 53)
 }
 
 /// Bonded atoms of each atom, ascending.

@@ -1,5 +1,8 @@
 //! Block and atom vocabularies. The order is part of trained weights and never changes.
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
 /// Index of a block whose type is hidden.
 pub const MASK_BLOCK: u16 = 1;
 /// Index of a block whose residue is not in the vocabulary.
@@ -10,6 +13,8 @@ pub const GLOBAL_BLOCK: u16 = 3;
 pub const FIRST_MOLECULE_BLOCK: u16 = 4;
 /// Amino acids and nucleotides.
 pub const RESIDUE_BLOCKS: std::ops::RangeInclusive<u16> = FIRST_MOLECULE_BLOCK..=31;
+/// The amino acids among them.
+pub const AMINO_ACIDS: std::ops::RangeInclusive<u16> = FIRST_MOLECULE_BLOCK..=23;
 /// Index of the first element block.
 pub const FIRST_ELEMENT_BLOCK: u16 = 32;
 /// Blocks without a fragment vocabulary.
@@ -194,6 +199,137 @@ pub fn name(component: &[u8]) -> Name {
         }
         _ => Name::Other,
     }
+}
+
+/// Looks up a name that force fields have for an amino acid or nucleotide: protonation states and ends of chains in
+/// Amber, CHARMM, GROMOS and OPLS. Some of them are components of the dictionary, too, so the atoms have to agree.
+pub fn force_field_name(component: &[u8]) -> Name {
+    let upper = component.to_ascii_uppercase();
+    let standard = match upper.as_slice() {
+        b"HISD" | b"HISE" | b"HISH" | b"HISP" | b"HISA" | b"HISB" | b"HIS1" | b"HIS2" | b"HSH" | b"HIN" => "HIS",
+        b"HIS+" => "HIS",
+        b"ASPP" | b"ASPH" | b"AS4" | b"ASP-" => "ASP",
+        b"GLUP" | b"GLUH" | b"GL4" | b"GLU-" => "GLU",
+        b"LYSH" | b"LYSN" | b"LSN" | b"LYP" | b"LYS+" => "LYS",
+        b"ARGN" | b"ARN" | b"ARG+" => "ARG",
+        b"CYSH" | b"CYS1" | b"CYS2" | b"CYN" | b"CYSX" | b"CYSM" | b"CYSP" | b"CYSD" => "CYS",
+        b"TYM" | b"TYRM" | b"TYRN" | b"TYN" => "TYR",
+        b"DADE" | b"DAN" | b"DAP" => "DA",
+        b"DGUA" | b"DGN" => "DG",
+        b"DCYT" | b"DCN" => "DC",
+        b"DTHY" | b"DTN" => "DT",
+        b"RADE" | b"RAN" => "RA",
+        b"RGUA" | b"RGN" => "RG",
+        b"RCYT" | b"RCN" => "RC",
+        b"RURA" | b"RUN" => "RU",
+        b"A5" | b"A3" | b"AN" => "A",
+        b"G5" | b"G3" | b"GN" => "G",
+        b"C5" | b"C3" | b"CN" => "C",
+        b"U5" | b"U3" | b"UN" => "U",
+        b"T5" | b"T3" | b"TN" => "T",
+        // The first and last residues of a chain in Amber: NALA, CHIE.
+        [b'N' | b'C', rest @ ..] if rest.len() == 3 => match name(rest) {
+            Name::AminoAcid(block) => return Name::AminoAcid(block),
+            _ => return Name::Other,
+        },
+        _ => return Name::Other,
+    };
+    name(standard.as_bytes())
+}
+
+/// Looks a modified residue up: what the component dictionary derives it from.
+pub fn parent(component: &[u8]) -> Name {
+    static PARENTS: OnceLock<HashMap<&'static [u8], &'static [u8]>> = OnceLock::new();
+    let table = PARENTS.get_or_init(|| {
+        let lines = include_str!("../data/parents.tsv").lines().filter_map(|line| line.split_once('\t'));
+        lines.map(|(name, parent)| (name.as_bytes(), parent.as_bytes())).collect()
+    });
+    table.get(component.to_ascii_uppercase().as_slice()).map_or(Name::Other, |parent| name(parent))
+}
+
+/// Element of an ion by the name that simulation packages give it, where it does not begin with the element's symbol
+/// (or begins with another's, as `POT` with that of polonium).
+pub fn ion(component: &[u8]) -> Option<u8> {
+    let symbol: &[u8] = match component.to_ascii_uppercase().as_slice() {
+        b"SOD" | b"NA+" | b"CIP" | b"SOD+" | b"NA1+" => b"NA",
+        b"POT" | b"K+" | b"KIO" | b"POT+" | b"K1+" => b"K",
+        b"CES" | b"CIO" | b"CES+" | b"CS+" => b"CS",
+        b"RUB" | b"RUB+" | b"RB+" => b"RB",
+        b"LIT" | b"LIT+" | b"LI+" => b"LI",
+        b"CLA" | b"CLA-" | b"CIM" | b"CL-" | b"CL1-" => b"CL",
+        b"BRO" | b"BR-" => b"BR",
+        b"IOD" | b"I-" => b"I",
+        b"F-" => b"F",
+        b"CAL" | b"CA2" | b"CA2+" | b"CA+2" | b"C0" => b"CA",
+        b"CAD" | b"CAD2" | b"CD2" | b"CD2+" => b"CD",
+        b"MG2" | b"MG2+" | b"MG+2" => b"MG",
+        b"ZN2" | b"ZN2+" | b"ZN+2" => b"ZN",
+        b"BAR" | b"BA2" | b"BA2+" => b"BA",
+        b"SR2" | b"SR2+" => b"SR",
+        b"MN2" | b"MN2+" | b"MN3" => b"MN",
+        b"FE2" | b"FE3" | b"FE2+" | b"FE3+" => b"FE",
+        b"CO2" | b"CO2+" | b"CO3" => b"CO",
+        b"NI2" | b"NI2+" | b"NI3" => b"NI",
+        b"CU1" | b"CU2" | b"CU2+" | b"CU+" => b"CU",
+        b"HG2" | b"HG2+" => b"HG",
+        b"PB2" | b"PB2+" => b"PB",
+        b"AL3" | b"AL3+" => b"AL",
+        _ => return None,
+    };
+    Some(element(symbol))
+}
+
+/// Atoms beyond the backbone of each amino acid, in the order of the block types.
+const SIDE_CHAINS: [&str; 20] = [
+    "",
+    "CB",
+    "CB CG1 CG2",
+    "CB CG CD1 CD2",
+    "CB CG1 CG2 CD1",
+    "CB CG CD1 CD2 CE1 CE2 CZ",
+    "CB CG CD1 CD2 NE1 CE2 CE3 CZ2 CZ3 CH2",
+    "CB CG CD1 CD2 CE1 CE2 CZ OH",
+    "CB CG OD1 OD2",
+    "CB CG ND1 CD2 CE1 NE2",
+    "CB CG OD1 ND2",
+    "CB CG CD OE1 OE2",
+    "CB CG CD CE NZ",
+    "CB CG CD OE1 NE2",
+    "CB CG SD CE",
+    "CB CG CD NE CZ NH1 NH2",
+    "CB OG",
+    "CB OG1 CG2",
+    "CB SG",
+    "CB CG CD",
+];
+
+/// Is it an atom of the backbone of an amino acid, its ends included?
+fn of_backbone(atom: &str) -> bool {
+    matches!(
+        atom,
+        "N" | "CA" | "C" | "O" | "OXT" | "OT1" | "OT2" | "O1" | "O2" | "OC1" | "OC2" | "OT" | "OB" | "O'" | "O''"
+    )
+}
+
+/// Are heavy atoms of these names those of an amino acid? Some may be missing if `complete` is not asked for.
+pub fn has_side_chain<'a>(block: u16, atoms: impl Iterator<Item = &'a str>, complete: bool) -> bool {
+    let at = usize::from(block).checked_sub(usize::from(FIRST_MOLECULE_BLOCK));
+    let Some(wanted) = at.and_then(|at| SIDE_CHAINS.get(at)) else { return false };
+    let mut found = 0;
+    for atom in atoms.filter(|atom| !of_backbone(atom)) {
+        // The last carbon of isoleucine is CD in CHARMM and GROMOS.
+        let atom = if block == FIRST_MOLECULE_BLOCK + 4 && atom == "CD" { "CD1" } else { atom };
+        if !wanted.split(' ').any(|name| name == atom) {
+            return false;
+        }
+        found += 1;
+    }
+    !complete || found == wanted.split(' ').filter(|name| !name.is_empty()).count()
+}
+
+/// The amino acid that has exactly these heavy atoms.
+pub fn by_side_chain<'a>(atoms: impl Iterator<Item = &'a str> + Clone) -> Option<u16> {
+    AMINO_ACIDS.into_iter().find(|block| has_side_chain(*block, atoms.clone(), true))
 }
 
 #[cfg(test)]

@@ -332,11 +332,11 @@ fn interfaces_are_found_without_an_index() {
     assert_eq!(
         left_out,
         [
-            "SO4,302,additive of crystallisation",
-            "CL,501,additive of crystallisation",
-            "LGB,402,no polymer in contact",
-            "NA,502,no polymer in contact",
-            ",,no interface in this file",
+            "SO4,302,additive of crystallisation,additive",
+            "CL,501,additive of crystallisation,additive",
+            "LGB,402,no polymer in contact,no-contact",
+            "NA,502,no polymer in contact,no-contact",
+            ",,no interface in this file,no-interface",
         ]
     );
     let ledger: serde_json::Value = serde_json::from_slice(&fs::read(out.join("failures.jsonl")).unwrap()).unwrap();

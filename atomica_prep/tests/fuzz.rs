@@ -129,7 +129,7 @@ fn try_one(name: &str, run: fn(&[u8]), bytes: &[u8]) {
     }
 }
 
-/// Each target over its seeds and 3000 damaged ones.
+/// Each target over its seeds and 3000 damaged ones, or as many as `ATOMICA_FUZZ_RUNS` says.
 fn fuzz(target: &str) {
     let (name, run) = *targets::TARGETS.iter().find(|(name, _)| *name == target).unwrap();
     let seeds = seeds(name);
@@ -137,7 +137,8 @@ fn fuzz(target: &str) {
         try_one(name, run, seed);
     }
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..3000 {
+    let runs = std::env::var("ATOMICA_FUZZ_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3000u32);
+    for _ in 0..runs {
         let (seed, other) = (dice.below(seeds.len()), dice.below(seeds.len()));
         try_one(name, run, &damaged(&seeds[seed], &seeds[other], &mut dice));
     }
@@ -158,7 +159,7 @@ mod damaged_seeds {
             }
         };
     }
-    tests!(pdb mmcif bcif sdf mol2 packed index shard);
+    tests!(pdb mmcif bcif sdf mol2 pdbqt packed index shard);
 }
 
 #[test]

@@ -94,12 +94,61 @@ def test_embed_writes_tables_that_map_back(job, tiny_set, weights, tmp_path):
     np.testing.assert_array_equal(lengths, record.block_lengths)
 
 
+def test_invariants_of_complexes_and_what_their_numbers_are(job, tiny_set, weights, tmp_path):
+    own = '[embed]\nrepresentation = ["z_interface", "z_block"]\nsegment = 1\npool = "mean_std_global"\n'
+    assert main([str(job(own=own))]) == 0
+    out, model = tmp_path / "out" / "embed", atomica.load(weights, "cpu")
+    assert sorted(path.stem for path in out.glob("*.parquet")) == ["blocks", "complexes"]
+    whole = pq.read_table(out / "complexes.parquet")
+    told = whole.schema.metadata
+    assert told[b"representation"] == b"z_interface.1.mean_std_global"
+    parts, constant = json.loads(told[b"columns"]), json.loads(told[b"constant"])
+    found = atomica.embed(tiny_set, model, representation="z_interface", segment=1)
+    np.testing.assert_allclose(vectors(whole), found.complex, rtol=0, atol=1e-5 * np.abs(found.complex).max())
+    assert (found.representation["complexes"], found.columns) == ("z_interface.1.mean_std_global", parts)
+    assert found.constant.tolist() == constant
+    assert len(constant) >= parts["global.atoms_mean"] + parts["global.atoms_deviation"]
+    assert json.loads(told[b"dropped"]) is False
+    assert "numbers are the same in all rows: " in (out / "log.txt").read_text()
+
+    again = job(own=own + "drop_constant = true\n")
+    assert main([str(again), "--set", "run.name=dropped"]) == 0
+    less = pq.read_table(tmp_path / "out" / "dropped" / "complexes.parquet")
+    np.testing.assert_array_equal(vectors(less), np.delete(vectors(whole), constant, axis=1))
+    assert json.loads(less.schema.metadata[b"dropped"]) is True
+    assert json.loads(less.schema.metadata[b"constant"]) == constant
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ('representation = "z_grph"', "there is no z_grph"),
+        ('representation = ["z_graph", "h_interface"]', "names two of one table"),
+        (
+            'representation = "z_atom"\ntables = ["blocks"]',
+            "is of the table atoms, which embed.tables leaves out",
+        ),
+        ('pool = "mean"', "has no effect: neither z_graph nor z_interface is asked for"),
+        ("segment = 1", "has no effect: no interface is asked for"),
+    ],
+)
+def test_representations_that_cannot_be(job, own, said, capsys):
+    assert main([str(job(own=f"[embed]\n{own}\n"))]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_partner_that_is_not_there(job, capsys):
+    path = job(own='[embed]\nrepresentation = "h_interface"\nsegment = 1\n')
+    assert main([str(path), "--set", "data.input=segment0"]) == 2
+    assert "all complexes lack partner 1, of which h_interface.1 is asked" in capsys.readouterr().err
+
+
 def test_batches_and_order_change_no_value(tiny_set, weights, tmp_path):
     data, model = atomica.open_dataset(tiny_set), atomica.load(weights, "cpu")
 
     def encoded(positions=None, **config):
         asked = InputConfig(str(tiny_set), **config)
-        opened = open_data(find(asked.paths), asked, "complex", [model.config], tmp_path)
+        opened = open_data(find(asked.paths), asked, "complex", [model], tmp_path)
         return {found.position: found for found in encode(model, opened, positions)}
 
     one, some = encoded(batch_blocks=1), encoded(batch_blocks=97)

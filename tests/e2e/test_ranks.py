@@ -121,9 +121,9 @@ def test_two_ranks_get_the_losses_of_one(alone, write_spec):
     code, printed, errors = run(path, "--devices", 2, "--set", "device.accumulate=2")
     assert code == 0, errors
     assert "Warning" not in errors
-    assert printed.count("written ") == printed.count("best ") == 1
+    assert printed.count("written ") == printed.count("\nbest ") == 1
     losses = [[record["loss"] for record in events(folder, "step")[:20]] for folder in (alone, out)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     compare(alone, out, 1e-4)
 
 
@@ -277,11 +277,11 @@ def test_the_reason_of_the_rank_that_fails_reaches_the_user(write_spec, plugin):
     assert code == 1
     assert "ValueError: the dog ate my gradient" in errors
     # What is wrong with a spec is said once, before anything is written.
-    path, out = write_spec({"epochs = 3": "epochs = 0"})
+    path, out = write_spec({"epochs = 3": "epochs = -1"})
     code, printed, errors = run(path, "--devices", 2)
     assert code == 2, errors
     assert printed == ""
-    assert errors.count("train.epochs = 0") == errors.count("\n") == 1, errors
+    assert errors.count("train.epochs = -1") == errors.count("\n") == 1, errors
     assert not out.exists()
 
 
@@ -298,7 +298,7 @@ sys.exit(code)
 
 
 def test_a_rank_that_is_done_ends_as_it_would_whatever_the_agent_does(write_spec, tmp_path):
-    path, _ = write_spec({"epochs = 3": "epochs = 0"})
+    path, _ = write_spec({"epochs = 3": "epochs = -1"})
     done = run_script(SLOW_END, tmp_path, path, tmp_path / "ended")
     assert (tmp_path / "ended").exists(), done.stderr
     assert "closing signal SIGTERM" in done.stderr
@@ -356,7 +356,7 @@ def test_a_full_disk_loses_nothing(quick, write_spec, tmp_path):
     path, _ = write_spec(changes)
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=250k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1100k", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a small file system")
     try:
@@ -444,4 +444,4 @@ def test_two_hosts_get_the_losses_of_one(write_spec, hosts):
     assert sum(printed.count("written ") for printed, _ in said) == 1
     compare(alone, out, 1e-4)
     losses = [[record["loss"] for record in events(folder, "step")] for folder in (alone, out)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -209,7 +209,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
     """Folders of a job of each kind, with the model of the small run."""
     folder = tmp_path_factory.mktemp("jobs")
     weights = finished / "checkpoints" / "best"
-    data = f'[data]\nsource = "{tiny_set}"\nsplit = "test"\ninput = "complex"\n'
+    data = f'[data]\nsource = "{tiny_set}"\nsplit = "test"\n'
     model = f'[model]\nweights = "{weights}"\n'
     return {
         "embed": job(folder, "embed", [data.replace('"test"', '""'), model]),
@@ -220,6 +220,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
             [data, f'[annotate.members]\nyes = ["{weights}"]\n[annotate.thresholds]\nyes = 0.5\n'],
         ),
         "evaluate": job(folder, "evaluate", [data, model, '[evaluate]\nlabel = "label"\n']),
+        "probe": job(folder, "probe", [data.replace('split = "test"\n', ""), model, "[probe]\nseeds = 2\n"]),
         "network": job(folder, "network", [f'[network]\nembeddings = "{folder / "embed"}"\nneighbors = 3\n']),
     }
 
@@ -228,9 +229,10 @@ def jobs(finished, tiny_set, tmp_path_factory):
     ("name", "shown"),
     [
         ("embed", ["coloured by label", "nearest", "c00"]),
-        ("score", ["Scores along the sequence", "contacts within 4.5", 'id="ngl"', "chain B"]),
+        ("score", ["Scores along the sequence", "contacts within 4.5", 'id="ngl"', "partner 0, chain"]),
         ("annotate", ["threshold", "P(yes)", "mean probability of yes"]),
         ("evaluate", ["ROC curve", "Calibration", "95% interval", "The worst predictions first"]),
+        ("probe", ["random weights, ensemble of 2", "residue counts", "McNemar", "Complexes by true"]),
         ("network", ["Components", "coloured by label", "Similarity"]),
     ],
 )

@@ -13,10 +13,11 @@ import time
 from functools import partial
 
 import pytest
-from helpers import TINY, changed, command, environment, events, run
+from helpers import BINARY, TINY, changed, command, environment, events, run
 
 import atomica
 import atomica.errors
+from atomica.environment import untouched
 from atomica.files import FOLDER_LOCK, Lock
 from atomica.runner import main
 from atomica.spec import tomllib
@@ -70,7 +71,7 @@ def test_a_run_writes_everything(finished):
     assert not [name for name in names if name.endswith((".tmp", ".new", ".old", ".pkl", ".pt"))]
     # Not on a terminal: one plain line per epoch, no bar and no control characters.
     lines = [line for line in result.stderr.splitlines() if line.startswith("epoch ")]
-    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert [line.split()[1] for line in lines] == ["0/4", "1/4", "2/4", "3/4", "4/4"]
     assert "\x1b" not in result.stderr + result.stdout
     assert "valid auroc" in lines[0]
     assert "complexes/s in training" in result.stdout
@@ -122,19 +123,39 @@ def test_evaluation_and_predictions_belong_together(finished, tiny_set):
     assert [row["id"] for row in rows] == [dataset.ids[i] for i in test]
     assert [row["label"] for row in rows] == [dataset.column("label")[i] for i in test]
     truth = [row["label"] == "yes" for row in rows]
-    for column, who in (("probability", "model"), ("baseline", "baseline")):
+    assert list(head["baselines"]) == ["majority", "regression on counts", "nearest by counts"]
+    for column, found in {"probability": head["model"], **head["baselines"]}.items():
         scores = [float(row[column]) for row in rows]
-        assert head[who]["auroc"]["value"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
-        assert head[who]["auprc"]["value"] == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
-        assert head[who]["auroc"]["low"] <= head[who]["auroc"]["value"] <= head[who]["auroc"]["high"]
+        assert found["auroc"]["value"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
+        assert found["auprc"]["value"] == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
+        assert found["auroc"]["low"] <= found["auroc"]["value"] <= found["auroc"]["high"]
     assert head["base_rate"] == pytest.approx(sum(truth) / len(truth))
     assert head["resamples"] == 1000
     assert head["classes"]["test"] == {"no": truth.count(False), "yes": truth.count(True)}
     assert report["run"]["training_complexes_per_s"] > 0
     assert report["run"]["peak_memory_mib"] > 50
     for conclusion in head["conclusions"]:
-        assert re.search("(includes|does not include) the baseline's", conclusion)
+        assert re.search("(includes|does not include) the best baseline's", conclusion)
         assert conclusion in result.stdout
+    assert head["verdict"] in result.stdout
+
+
+def test_a_model_that_says_the_same_of_all_is_told_of(write_run, capsys):
+    """After two epochs, with what to change, and beside what it is worth in the end."""
+    head = '[[head]]\nkind = "multiclass"\nclasses = ["yes", "no"]\n'
+    changes = {BINARY: head, "epochs = 3": 'epochs = 2\nlearning_rate = 1e-30\nmonitor = "loss"'}
+    path, out = write_run(TINY, changes)
+    assert main([str(path)]) == 0
+    told = (out / "log.txt").read_text()
+    warnings = [line for line in told.splitlines() if "warning head multiclass says" in line]
+    assert len(warnings) == 1
+    assert re.search(
+        r"says (yes|no) for all 12 validation complexes after epoch 2. If it stays so", warnings[0]
+    )
+    assert "it has learnt nothing that differs" in capsys.readouterr().out
+    entry = json.loads((out / "evaluation.json").read_text())["heads"]["multiclass"]
+    assert entry["monotony"].endswith("for all 12")
+    assert "it has learnt nothing that differs" in (out / "report.html").read_text()
 
 
 def test_the_best_checkpoint_gives_the_predictions(finished, tiny_set):
@@ -173,14 +194,14 @@ def test_the_resolved_spec_holds_every_setting_and_runs_again(finished, tmp_path
     assert weights[0] == weights[1]
 
 
-def test_several_threads_are_deterministic(write_spec):
+def test_several_threads_are_deterministic():
     """The gradient of an indexing is summed in a fixed order; too rare a difference to be seen in a small run."""
     import torch
 
-    path, _ = write_spec()
-    threads = torch.get_num_threads()
-    try:
-        assert main([str(path), "--dry-run", "--set", "device.threads=2"]) == 0
+    from atomica.jobs.sections import DeviceConfig
+
+    with untouched():
+        DeviceConfig(threads=2).use(torch.device("cpu"))
         assert torch.get_num_threads() == 2
         generator = torch.Generator().manual_seed(0)
         index = torch.randint(0, 50, (20_000,), generator=generator)
@@ -191,8 +212,6 @@ def test_several_threads_are_deterministic(write_spec):
             (x[index] * weight).sum().backward()
             gradients.append(x.grad)
         assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
-    finally:
-        torch.set_num_threads(threads)
 
 
 # --------------------------------------------------------------------------------- interrupted and resumed
@@ -399,7 +418,7 @@ def test_the_command_line_stays_small(capsys):
     options = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", capsys.readouterr().out, flags=re.MULTILINE))
     # Whether there is something to resume, a scheduler that repeats a command cannot write into its spec.
     how = {"--dry-run", "--resume", "--start-or-resume", "--devices"}
-    assert options == {"--help", "--set", "--list", "--schema", *how}
+    assert options == {"--help", "--set", "--list", "--schema", "--version", *how}
 
 
 # -------------------------------------------------------------------------------------------------- the rest
@@ -480,5 +499,5 @@ def test_early_stopping_and_balanced_sampling(write_spec, capsys):
     path, out = write_spec({'input = "segment0"': 'input = "complex"\nsampler = "balanced"'})
     changes = ("train.learning_rate=1e-30", "train.patience=2", "train.epochs=9", "train.monitor=auroc")
     assert main([str(path), *(word for change in changes for word in ("--set", change))]) == 0
-    assert "best    epoch 1 of 3, stopped early: valid auroc" in capsys.readouterr().out
-    assert [record["epoch"] for record in events(out) if record["event"] == "epoch"] == [1, 2, 3]
+    assert "best    epoch 0 of 2, stopped early: valid auroc" in capsys.readouterr().out
+    assert [record["epoch"] for record in events(out) if record["event"] == "epoch"] == [1, 2]

@@ -16,6 +16,7 @@ from helpers import PREP
 
 import atomica
 from atomica import _prep, spec
+from atomica.prep.command import main as prepare
 from atomica.runner import main
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,13 @@ PLUGIN = Path(__file__).parent / "plugin_example"
 OUTSIDE = {
     "affinity": ("fep/index.csv", lambda row: row["pk"]),
     "ppi_affinity": ("bm5/index.csv", lambda row: row["label"]),
+    "cofactor": ("cofactor/index.csv", lambda row: row["label"] in ("ADP", "HEM")),
     "multiclass": ("entries/index_ligand.csv", lambda row: row["lig_code"] in ("CL", "ZN")),
+    "multilabel": ("cofactor/index.csv", lambda row: row["neighbours"] in ("ALF MG", "AF3 MG", "BEF")),
+    "residues": ("rna_sites/index_rna.csv", lambda row: int(row["n_nucleotides"]) < 60),
 }
+SPLIT = {"residues": "graphs/rna.csv"}
+"""Those whose index is split first, and where to."""
 """Spec on data from outside the package: its index, and which rows to build for a test."""
 PER_SPLIT = 4
 
@@ -46,7 +52,8 @@ def shards(shared, tmp_path_factory):
             writer = csv.DictWriter(out, reader.fieldnames)
             writer.writeheader()
             for row in reader:
-                kind = row["split"] + (row["lig_code"] if name == "multiclass" else "")
+                kind = row["split"] + (row["lig_code"] if name in ("multiclass", "cofactor") else "")
+                kind = row["cluster"] if name in SPLIT else kind
                 if not chosen(row) or counts.get(kind, 0) == PER_SPLIT:
                     continue
                 counts[kind] = counts.get(kind, 0) + 1
@@ -54,7 +61,11 @@ def shards(shared, tmp_path_factory):
                     if row.get(column):
                         row[column] = str(source.parent / row[column])
                 writer.writerow(row)
-        arguments = ["build-graphs", str(folder / "index.csv"), "--out", str(folder / "shards")]
+        index = str(folder / "index.csv")
+        if name in SPLIT:
+            words = ["split", index, "--by", "column:cluster", "--folds", "5", "--out", index, "--overwrite"]
+            assert prepare(words) == 0
+        arguments = ["build-graphs", index, "--out", str(folder / "shards")]
         assert _prep.run(arguments) in (0, 3)
         return folder / "shards"
 
@@ -68,6 +79,9 @@ def test_every_spec_starts(path, request, tmp_path, capsys, monkeypatch):
     changes = []
     if path.stem in OUTSIDE:
         changes.append(f"data.train={request.getfixturevalue('shards')(path.stem)}")
+    if "block_labels" in tree["data"]:
+        labels = request.getfixturevalue("shared") / tree["data"]["block_labels"].removeprefix("../shared/")
+        changes.append(f"data.block_labels={labels}")
     if "init" in tree["model"]:
         sizes = dict.fromkeys(("atom_hidden", "block_hidden"), 16) | {"edge_size": 8, "layers": 2}
         atomica.Model(atomica.EncoderConfig(**sizes)).save(tmp_path / "pretrained")
@@ -90,7 +104,10 @@ def test_every_spec_says_how_it_is_run(path):
     data = tree["data"]["train"]
     if path.stem in OUTSIDE:
         file, _ = OUTSIDE[path.stem]
-        assert f"\n#     atomica-prep build-graphs ../shared/data/{file} --out {data}\n" in text
+        index = SPLIT.get(path.stem, f"../shared/data/{file}")
+        if path.stem in SPLIT:
+            assert f"\n#     atomica-prep split ../shared/data/{file} --by column:cluster --folds 5" in text
+        assert f"\n#     atomica-prep build-graphs {index} --out {data}\n" in text
     else:
         assert data in ("demo://pockets", ["demo://pockets"])
     assert f"[`{path.name}`]({path.name})" in (ROOT / "runs" / "README.md").read_text()
@@ -184,7 +201,7 @@ def test_a_head_of_another_package(tiny_set, tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert -1 <= report["heads"]["ranking"]["metrics"]["spearman"] <= 1
-    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("id,label,prediction\n")
+    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("id,label,prediction,")
     # The report has the plot that it names, and that it brings.
     page = (tmp_path / "out" / "report.html").read_text()
     assert "place by score" in page

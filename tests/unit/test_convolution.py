@@ -2,30 +2,14 @@
 
 import pytest
 import torch
+from cases import case
 
 from atomica.data import edges
 from atomica.data.edges import plan_edges
-from atomica.nn.convolution import FullyConnected
-from atomica.nn.irreps import Layout, layer_slots, spherical_harmonics
+from atomica.nn.irreps import spherical_harmonics
 from atomica.testing import random_motion, rotate_features
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
-
-
-def case(dtype, hidden=8, depth=3, nodes=30, edges=260, radial=12, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    inputs, outputs = Layout(layer_slots(hidden, depth)), Layout(layer_slots(hidden, depth + 1))
-    sender = torch.randint(0, nodes, (edges,), generator=generator)
-    receiver = torch.randint(0, nodes // 2, (edges,), generator=generator)  # half the nodes receive nothing
-    plan = plan_edges(sender, receiver, torch.zeros_like(sender), nodes)
-    torch.manual_seed(seed)
-    layer = FullyConnected(inputs, outputs, radial).to(dtype)
-    x = torch.randn(nodes, inputs.dim, generator=generator, dtype=dtype).requires_grad_()
-    vectors, hidden_features = [
-        torch.randn(len(plan.sender), width, generator=generator, dtype=dtype) for width in (3, radial)
-    ]
-    hidden_features.requires_grad_()
-    return layer, plan, x, vectors, hidden_features
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])

@@ -11,6 +11,7 @@ import pytest
 
 import atomica
 from atomica.demo import build
+from atomica.prep import alike
 
 FOLDER = Path(build.__file__).parent / "pockets"
 PARTS = ("train", "valid", "test")
@@ -74,11 +75,12 @@ def test_pockets_of_different_parts_are_not_alike(pockets):
     for i in range(len(pockets)):
         pocket = pockets[i].segment(0)
         names = list(pocket.block_components)[1:]
-        seen[pocket.split].append("".join(build.one_letter(name, False) for name in names))
+        seen[pocket.split].append("".join(alike.one_letter(name, False) for name in names))
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         for one in seen[first]:
             for two in seen[second]:
-                identity, coverage = build.similarity(one, two, False)
+                identity, *shares = alike.similarity(one, two, False)
+                coverage = max(shares)
                 assert identity < 0.5 or coverage < 0.5, (one, two)
 
 
@@ -128,13 +130,13 @@ def row(pocket: build.Chain, partner: build.Chain, size: int = 30, other: int = 
 
 
 def test_similarity():
-    assert build.similarity(LYSOZYME, LYSOZYME, False) == (1.0, 1.0)
-    assert build.similarity(LYSOZYME, UBIQUITIN, False) == (0.0, 0.0)
-    identity, coverage = build.similarity(LYSOZYME, LYSOZYME[:50].replace("R", "X"), False)
+    assert alike.similarity(LYSOZYME, LYSOZYME, False) == (1.0, 1.0, 1.0)
+    assert alike.similarity(LYSOZYME, UBIQUITIN, False) == (0.0, 0.0, 0.0)
+    identity, coverage, other = alike.similarity(LYSOZYME, LYSOZYME[:50].replace("R", "X"), False)
     assert 0.85 < identity < 1.0
-    assert coverage == 1.0
-    assert build.similarity("ACGTTGCAACGTTTAGC", "ACGTTGCAACGTTTAGC", True) == (1.0, 1.0)
-    assert build.similarity("ACGTTGCAACGTTTAGC", "TTTTTCCCCCTTTTTCC", True) == (0.0, 0.0)
+    assert (coverage, other) == (50 / len(LYSOZYME), 1.0)
+    assert alike.similarity("ACGTTGCAACGTTTAGC", "ACGTTGCAACGTTTAGC", True) == (1.0, 1.0, 1.0)
+    assert alike.similarity("ACGTTGCAACGTTTAGC", "TTTTTCCCCCTTTTTCC", True) == (0.0, 0.0, 0.0)
 
 
 def test_clusters_and_copies():

@@ -18,6 +18,7 @@ from atomica.analysis.masking import cosines, maskable, masked_copies
 from atomica.data.graph import perturbed
 from atomica.data.noise import NoiseConfig, seeds
 from atomica.errors import DataError, SpecError
+from atomica.heads.affinity import AffinityConfig, AffinityHead
 from atomica.heads.denoise import DenoiseConfig, DenoiseHead
 from atomica.jobs.train.spec import read_spec
 from atomica.model.format import saved_encoder
@@ -27,11 +28,14 @@ from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Enco
 from atomica.nn.invariant import DglRelation, IndexRelation, InvariantConfig
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
 
-SETTINGS = {"multiclass": {"classes": ("a", "b")}, "denoise": {"atom": 1.0, "torsion": 0.0}}
+SETTINGS = {
+    **{kind: {"classes": ("a", "b")} for kind in ("multiclass", "multilabel", "residue_multiclass")},
+    "denoise": {"atom": 1.0, "torsion": 0.0},
+}
 
 
 def test_heads_know_encoders_by_the_contract_alone():
-    allowed = {"atomica.nn.encoding", "atomica.nn.layers", "atomica.nn.irreps"}
+    allowed = {f"atomica.nn.{name}" for name in ("encoding", "layers", "irreps", "representations")}
     for path in Path(heads.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -88,12 +92,15 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
     targets = {
         "perturbation": found.perturbation,
         "masks": found.mask_labels,
-        "labels": torch.tensor([4, 7, 6, 5] if kind in ("affinity", "regression") else [0, 1, 1, 0]),
+        "labels": torch.tensor([4, 7, 6, 5] if kind in ("affinity", "regression") else [0, 1, 1, 0])
+        if kind != "multilabel"
+        else torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),
+        "block_labels": torch.arange(graph.num_nodes("block")) % 2,
         "none": None,
     }[model.head(kind).targets]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(12):
+    for _ in range(30):
         loss = model.loss(graph, {kind: targets}).total
         optimizer.zero_grad()
         loss.backward()
@@ -102,7 +109,7 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
     assert losses[-1] < 0.97 * losses[0]
     read = ["atoms", "atoms_to_block", "blocks"]
     read += ["sent", "gate"] if kind == "denoise" else []
-    read += ["blocks_to_complex"] if "graph" in model.head(kind).needs else []
+    read += ["blocks_to_complex"] if "graph" in model.head(kind).needs_of(model.head(kind).config) else []
     for name in read:
         for parameter in model.encoder.get_submodule(name).parameters():
             assert parameter.grad.abs().max() > 0, name
@@ -213,7 +220,11 @@ def test_an_encoder_is_a_class_and_a_decorator(monkeypatch):
             return Encoding(*(torch.nn.functional.normalize(x, dim=1) for x in (atom, block, graph)))
 
     assert "mean" in encoders.available()
-    check_model(small_model("affinity", {}, encoder="mean"))
+    check_model(small_model("affinity", {"readout": "block"}, encoder="mean"))
+    with pytest.raises(
+        SpecError, match="AffinityHead needs invariants, and the mean encoder gives atom, block, graph alone"
+    ):
+        AffinityHead(AffinityConfig(), MeanConfig())
     with pytest.raises(
         SpecError, match="DenoiseHead needs detail, and the mean encoder gives atom, block, graph alone"
     ):

@@ -40,6 +40,10 @@ CASES = {
     "masked_block": ({}, {"layers": 1, "embeddings": EmbeddingConfig(sizes=(3,), layers=1)}),
     "interface": ({}, {"layers": 1, "atom_global": True}),
     "denoise": ({"atom": 1.0}, {"layers": 3}),
+    "multilabel": ({"classes": ("a", "b", "c"), "loss": "focal"}, {"layers": 3}),
+    "residue_binary": ({"layers": 2, "class_weights": "balanced"}, {"layers": 3}),
+    "residue_multiclass": ({"classes": ("a", "b"), "readout": "block"}, {"layers": 1}),
+    "residue_regression": ({"layers": 1}, {"layers": 3}),
 }
 
 
@@ -426,7 +430,7 @@ def test_perturbations_are_checked():
 
 
 def test_details_are_computed_on_request_only(monkeypatch):
-    plain, rich = small_model(layers=2), small_model("denoise", layers=2)
+    plain, rich = small_model(head={"readout": "graph"}, layers=2), small_model("denoise", layers=2)
     inputs = inputs_of(rich, random_interface(1))
     encoding = rich.encoder.detailed(inputs)
     assert isinstance(encoding, DetailedEncoding)

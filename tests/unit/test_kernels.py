@@ -183,6 +183,10 @@ def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp
         "_feature_gradient": kernels.FEATURES,
         "_gather": kernels.FEATURES,
     }
+    # the terms of matrix products: releases of Triton differ in how few they take, and tests see one of them
+    assert (
+        min(*(shape.edges for shape in shapes.values()), kernels.WEIGHTS.rows, kernels.FEATURES.radial) >= 16
+    )
     sizes = {"U": kernels.CHANNELS, "V": channels, "PRECISION": precision, "WANT_Y": True}
     sizes["COLUMNS"] = kernels.GATHER
     floats = ["weight", "out", "out_grad", "into", "x_grad", "matrix_grad", "hidden_grad", "values"]
@@ -212,6 +216,6 @@ def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp
         assert found, told
         registers, stack = map(int, found.groups())
         assert stack <= 128, f"{name} keeps {stack} bytes in memory with {registers} registers"
-        programs = 1 if shape is kernels.FEATURES else 2
+        programs = 8 // shape.warps
         assert programs * registers * 32 * shape.warps <= 65_536
         assert programs * compiled.metadata.shared <= 227 * 1024

@@ -38,6 +38,10 @@ def heads():
             small_model("masked_block"),
             [(uniform(n, 146).softmax(1), whole(146, n)) for n in sizes],
         ),
+        "multilabel": (
+            small_model("multilabel", classes),
+            [(uniform(n, 3), whole(2, n, 3)) for n in sizes],
+        ),
         "interface": (small_model("interface", layers=1), [(pair, None) for pair in pairs]),
         "denoise": (small_model("denoise"), [_denoised(n, uniform) for n in sizes]),
     }
@@ -96,7 +100,7 @@ def test_two_ranks_measure_what_one_process_does(tmp_path):
     done = run_script(RANK, tmp_path, tmp_path, *Path(__file__).parents[:2])
     assert done.returncode == 0, done.stderr
     alone = measured()
-    assert len(alone) == 6 + 5 + 6 + 2 + 1 + 6
+    assert len(alone) == 6 + 5 + 6 + 2 + 4 + 1 + 6
     for rank in range(2):
         together = json.loads((tmp_path / str(rank)).read_text())
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)

@@ -15,7 +15,7 @@ import pytest
 from atomica.analysis.bfactors import STRUCTURES, stems
 from atomica.errors import SpecError
 from atomica.evaluation.statistics import compare, intervals
-from atomica.files import ENVIRONMENT, EVALUATION, METRICS, PREDICTIONS, REPORT, RESULT, SPEC
+from atomica.files import ENVIRONMENT, EVALUATION, MEMBERS, METRICS, PREDICTIONS, REPORT, RESULT, SPEC
 from atomica.heads import available, head_class
 from atomica.jobs import JOBS
 from atomica.report import sweeps
@@ -214,7 +214,7 @@ def test_curves_have_a_point_for_every_threshold():
     page = Drawn("t", "k")
     show(page, given, ("roc", "precision_recall"))
     positives, negatives = given.targets.sum(), (1 - given.targets).sum()
-    for name, scores in (("this model", given.predicted), ("baseline", given.baseline)):
+    for name, scores in (("this model", given.predicted), ("best baseline", given.baseline)):
         roc, both = [(0.0, 0.0)], []
         for threshold in sorted(set(scores), reverse=True):
             called = given.targets[scores >= threshold]
@@ -237,7 +237,7 @@ def test_heads_name_plots_there_are():
     for kind in available():
         head = head_class(kind)
         assert unknown(head.plots) == []
-        assert bool(head.plots) == (head.targets == "labels"), kind
+        assert bool(head.plots) == (head.targets in ("labels", "block_labels")), kind
 
 
 def test_a_plot_that_does_not_fit_is_replaced_by_a_note():
@@ -276,7 +276,7 @@ def test_intervals_agree_with_those_of_the_comparison():
     scores = np.clip(labels * 0.3 + generator.random(80) * 0.7, 0, 1)
     head = head_class("binary")
     found = intervals(head(head.Config(), EncoderConfig()).metrics(), labels, scores, seed=1, resamples=100)
-    other = compare(labels, scores, 1 - scores, seed=2)["model"]
+    other = compare(labels, scores, {"other": 1 - scores}, seed=2)["model"]
     assert {"auroc", "auprc", "accuracy", "mcc"} <= set(found)
     for name in ("auroc", "auprc"):
         assert found[name]["low"] == pytest.approx(other[name]["low"], abs=0.05)
@@ -354,7 +354,20 @@ def left_by_evaluate(folder):
     return {"evaluation": EVALUATION}
 
 
+def left_by_probe(folder):
+    arm = {"models": 2, "single": {"auroc": {"mean": 0.5, "sd": 0.1}}, "ensemble": {"auroc": 0.5}}
+    test = {"verdict": HOSTILE, "mcnemar": 0.5}
+    entry = {"kind": "multiclass", "config": {"classes": [HOSTILE, TAIL]}, "label": HOSTILE, "complexes": 2}
+    entry |= {"metrics": {"auroc": 0.5}, "arms": {HOSTILE: arm}, "tests": {HOSTILE: test}}
+    evaluation = {"split": HOSTILE, "data": HOSTILE, "heads": {"probe": entry}}
+    (folder / EVALUATION).write_text(json.dumps(evaluation))
+    rows = ((f"{HOSTILE}0", HOSTILE, "[0.5, 0.5]"), (f"{HOSTILE}1", TAIL, "[0.1, 0.9]"))
+    csv_of(folder, PREDICTIONS, ("id", "label", "prediction"), *rows)
+    return {"evaluation": EVALUATION}
+
+
 LEFT = {
+    "probe": left_by_probe,
     "embed": left_by_embed,
     "network": left_by_network,
     "annotate": left_by_annotate,
@@ -374,6 +387,16 @@ def leave(folder, name):
             {"event": "step", "step": i, "loss": 1.0, f"learning_rate/{HOSTILE}": 0.1} for i in (1, 2)
         ]
         (folder / METRICS).write_text("".join(json.dumps(one) + "\n" for one in records))
+    elif name == "members":
+        left_by_evaluate(folder)
+        evaluation = json.loads((folder / EVALUATION).read_text())
+        more = {"single": {HOSTILE: {"mean": 0.5, "sd": 0.1}}, "seeds": {HOSTILE: {HOSTILE: 0.5}}}
+        for entry in evaluation["heads"].values():
+            entry |= {**more, "single_verdict": HOSTILE}
+        (folder / EVALUATION).write_text(json.dumps(evaluation))
+        member = {"seed": 0, "fold": None, "state": "failed", "problem": HOSTILE}
+        (folder / MEMBERS).write_text(json.dumps({"members": {HOSTILE: member}}))
+        (folder / "member.toml").write_text(dump([("run", run)]))
     elif name == "sweep":
         key = f"train.{HOSTILE}"
         plan = {"sweep": {"method": HOSTILE, "keys": {key: [HOSTILE]}}, "monitor": HOSTILE, "mode": "max"}
@@ -396,7 +419,7 @@ def leave(folder, name):
     (folder / ENVIRONMENT).write_text(json.dumps([start]))
 
 
-@pytest.mark.parametrize("name", [*JOBS, "sweep"])
+@pytest.mark.parametrize("name", [*JOBS, "sweep", "members"])
 def test_markup_of_others_is_text_on_every_page(tmp_path, name):
     """In ids, labels, classes, file names, settings: no tag, no attribute, no script comes of it."""
     leave(tmp_path, name)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import atomica
+from atomica.data.labels import BlockTargets
 from atomica.data.noise import NoiseConfig
 from atomica.data.sampling import DataConfig, select_rows
 from atomica.testing import small_model
@@ -43,20 +44,43 @@ def rows():
     return select_rows(dataset, "train", DataConfig("demo://pockets"), own=False)
 
 
-@pytest.mark.parametrize("kind", ["denoise", "masked_block", "binary"])
-def test_parts_add_up(rows, kind):
+WEIGHTED = {"classes": ("a", "b", "c"), "class_weights": (0.5, 2.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("denoise", None),
+        ("masked_block", None),
+        ("binary", None),
+        ("multiclass", WEIGHTED),
+        ("residue_multiclass", WEIGHTED),
+    ],
+)
+def test_parts_add_up(rows, kind, head):
     draws = np.arange(6)
     labels = {}
+    if kind == "multiclass":
+        target = torch.arange(len(rows)) % 3
+        labels = {"targets": {kind: target}, "known": {kind: torch.ones(len(rows), dtype=torch.bool)}}
+    if kind == "residue_multiclass":
+        target = torch.arange(int(rows.blocks.sum())) % 4 - 1  # one in four is unknown
+        target[: int(rows.blocks[:2].sum())] = -1  # and all of two complexes
+        labels = {
+            "block_targets": {
+                kind: BlockTargets(target, np.cumsum(rows.blocks), [], [], [], np.zeros(0, dtype=bool))
+            }
+        }
     if kind == "binary":
         known = torch.zeros(len(rows), dtype=torch.bool)
         known[[0, 1, 2, 4]] = True
         labels = {"targets": {kind: torch.arange(len(rows)) % 2}, "known": {kind: known}}
     found = []
     for parts in (1, 4):
-        model = small_model(kind, layers=1)
+        model = small_model(kind, head, layers=1)
         options = model.config.graph_options()
         part = Split(rows, **{"targets": {}, "known": {}, **labels}, input="complex", graph_options=options,
-                    batch_blocks=1024, noise=NOISE)  # fmt: skip
+                    batch_blocks=1024, noise=None if head else NOISE)  # fmt: skip
         config = TrainConfig(clip_norm=0.0, learning_rate=1e-9)
         stepper = Stepper(model, make_optimizer(model, config), config, ALONE)
         batch = [part.load(share, model, 0) for share in shares_of(draws, part.blocks_each(draws), parts)]

@@ -134,8 +134,8 @@ def test_ranges_in_optunas_terms():
             r"min_factor: 0.1: has no effect with a schedule of kind constant",
         ),
         (
-            "[sweep.keys]\ntrain.epochs = { low = 0, high = 3 }",
-            r"sweep.keys.train.epochs: 0: must be at least 1",
+            "[sweep.keys]\ntrain.epochs = { low = -1, high = 3 }",
+            r"sweep.keys.train.epochs: -1: must be at least 0",
         ),
     ],
 )
@@ -147,12 +147,12 @@ def test_mistakes(tmp_path, text, message):
 def test_mistakes_of_spec_and_sweep_are_reported_together(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spec.toml").write_text(
-        PLAIN + "[train]\nepochs = 0\n[sweep]\ntrials = 0\nkeys.run.seed = [1, 2]"
+        PLAIN + "[train]\nepochs = -1\n[sweep]\ntrials = 0\nkeys.run.seed = [1, 2]"
     )
     assert main(["spec.toml"]) == 2
     error = capsys.readouterr().err
     assert "2 errors in spec.toml" in error
-    assert "spec.toml:10: train.epochs = 0: must be at least 1" in error
+    assert "spec.toml:10: train.epochs = -1: must be at least 0" in error
     assert "spec.toml:12: sweep.trials = 0: must be at least 1" in error
     assert not (tmp_path / "out").exists()
 

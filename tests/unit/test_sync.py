@@ -1,4 +1,5 @@
 """A step asks the device for nothing before its end: a GPU that must tell a number, or a size, lets the processor wait.
+Nor does it mix precisions, where a GPU would refuse it.
 
 The steps run on tensors without data, in which every such question is an error, once as if on a CPU, and as far as
 PyTorch can without a GPU, without the backward pass, as if on one; there copies between the two are errors as well.
@@ -71,6 +72,18 @@ class NoCopies(TorchDispatchMode):
         return found
 
 
+class OnePrecision(TorchDispatchMode):
+    """Refuses what PyTorch's kernels refuse, and its tensors without data let pass: values of another precision."""
+
+    PLACED = ("index_add", "index_copy", "index_put", "scatter_add", "scatter_reduce", "addmm", "baddbmm")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__.rstrip("_") in self.PLACED:
+            found = {one.dtype for one in args if torch.is_tensor(one) and one.is_floating_point()}
+            assert len(found) <= 1, f"{func} of {found}"
+        return func(*args, **(kwargs or {}))
+
+
 def model_and_batch(heads, settings, kinds):
     """A model, and of one batch its inputs, targets and labelled rows."""
     torch.manual_seed(0)
@@ -137,6 +150,40 @@ def test_a_step_asks_nothing_of_the_device(monkeypatch, heads, settings, kinds, 
             config = TrainConfig()
             step.Stepper(model, make_optimizer(model, config), config, ALONE).run([batch], None, 0, 10)
             assert len(asked) == 1  # how it went, when all is done
+
+
+@pytest.fixture
+def bfloat16():
+    """Autocast as on a GPU, for tensors that seem to be on one; `torch.autocast` itself refuses where there is none."""
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    torch.set_autocast_dtype("cuda", before)
+
+
+@pytest.mark.parametrize(("heads", "settings", "kinds"), CASES)
+def test_a_step_in_bfloat16_on_a_gpu_mixes_no_precisions(monkeypatch, bfloat16, heads, settings, kinds):
+    """Which takes other operations in float32 there than on a CPU."""
+    model, inputs, targets, rows = model_and_batch(heads, settings, kinds)
+    model.use_kernel("torch")
+    monkeypatch.setattr(invariant, "DglRelation", invariant.IndexRelation)
+    model.loss_of(model.outputs(inputs), targets, rows)  # constants are made once
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    inputs, targets, rows = without_data(mode, "cuda", model, inputs, targets, rows)
+    with mode, OnePrecision():
+        outputs = model.outputs(inputs)
+    torch.set_autocast_enabled("cuda", False)
+    with mode, OnePrecision():
+        assert model.loss_of(step._full(outputs), targets, rows).total.dtype == torch.float32
+
+
+def test_mixed_precisions_are_noticed():
+    with FakeTensorMode(), OnePrecision(), pytest.raises(AssertionError, match="index_add"):
+        torch.ones(3, device="cuda").index_add(
+            0, torch.tensor([1]).cuda(), torch.ones(1, device="cuda").bfloat16()
+        )
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture
+from atomica.data.features import BlockFeatures
 from atomica.errors import DataError
-from atomica.files import CHECKPOINTS, LAST, SPEC
+from atomica.evaluation.statistics import undefined
+from atomica.files import CHECKPOINTS, LAST, SPEC, sha256_of
+from atomica.heads import values_met
 from atomica.jobs import folder
 from atomica.jobs.job import Request
 from atomica.jobs.sections import absolute
 from atomica.jobs.train.data import make_splits, open_data, open_features
 from atomica.jobs.train.spec import Spec, read_spec
+from atomica.model.contract import Contract
 from atomica.model.format import saved_encoder
-from atomica.model.model import Model
-from atomica.model.start import inherit, initialise
+from atomica.model.model import Model, saved_contract
+from atomica.model.start import inherit, initialise, take_label_scales
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
 from atomica.train import checkpoint
@@ -80,14 +86,19 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
     issues.raise_any()
 
     checked.device.use(device, request.ranks)
-    model, started = _build_model(checked, device, issues, resume=resume)
-    _check_model(model, checked, issues)
+    targets = splits["train"].known_targets()
+    model, started = _build_model(checked, device, issues, targets, found)
+    model.made_for = _contract(checked, data["train"], features)
+    _check_model(model, checked, splits["valid"], issues)
     identity = {
         "settings": checked.identity(),
         "data": {name: split.rows.dataset.fingerprint for name, split in splits.items() if name != "test"},
     }
     if features is not None:
         identity["data"]["embeddings"] = features.fingerprint
+    for key in ("block_labels", "vectors"):
+        if (path := getattr(checked.data, key)) is not None:
+            identity["data"][key] = sha256_of(Path(path))
     if found is not None:
         folder.check_same(where, found.state["identity"], identity)
         begun_epoch = found.state["progress"]["epoch"] + (found.state["progress"]["step_in_epoch"] > 0)
@@ -117,6 +128,8 @@ def _inherit(
     origin = checked.init.init
     if origin is None:
         return checked
+    if not resume and not checked.init.force:
+        _check_contract(origin, data, issues)
     last = last_checkpoint(checked.run.folder)
     folder = str(last) if resume and last is not None else origin
     try:
@@ -130,10 +143,44 @@ def _inherit(
     return replace(checked, model=config)
 
 
+def _check_contract(origin: str, data: Dataset | Mixture, issues: Issues) -> None:
+    """Issues where the data were made otherwise than those of the model that a run starts from."""
+    try:
+        found = saved_contract(origin).problems(data.origin)
+    except DataError:
+        return  # said where its settings are read
+    for text in found.values():
+        issues.add(
+            ("model", "init"), f"data.train was built with {text}; build it alike, or set model.force = true"
+        )
+
+
+def _contract(checked: Spec, data: Dataset | Mixture, features: BlockFeatures | None) -> Contract:
+    """What the model is made for."""
+    labels = {}
+    for head in checked.heads:
+        if head.labelled or head.on_blocks:
+            names = {key: getattr(head.config, key, None) for key in ("classes", "positive", "negative")}
+            labels[head.name] = {
+                "column": head.common.label,
+                **({"unit": head.common.unit} if head.common.unit else {}),
+                **{key: name for key, name in names.items() if name},
+            }
+    read = {} if features is None else {path.name: features.fingerprint for path in features.paths}
+    return Contract(view=checked.data.input, origin=data.origin, features=read, labels=labels)
+
+
 def _build_model(
-    checked: Spec, device: torch.device, issues: Issues, *, resume: bool
+    checked: Spec,
+    device: torch.device,
+    issues: Issues,
+    targets: Mapping[str, Tensor],
+    found: Checkpoint | None,
 ) -> tuple[Model, list[str]]:
-    """The model with its first weights, and what of them was loaded; also seeds every random-number generator."""
+    """The model with its first weights, and what of them was loaded; also seeds every random-number generator.
+
+    targets: of heads with labels, the known ones of training. found: the checkpoint to go on from.
+    """
     random.seed(checked.run.seed)
     np.random.seed(checked.run.seed)
     torch.manual_seed(checked.run.seed)
@@ -145,7 +192,11 @@ def _build_model(
         weights={head.name: head.common.weight for head in checked.heads},
     )
     started: list[str] = []
-    if checked.init.init is not None and not resume:
+    for name, target in targets.items():
+        heads[name].learn_labels(target)
+    if found is not None:
+        take_label_scales(model, found.folder)
+    elif checked.init.init is not None:
         try:
             started = initialise(model, checked.init.init)
         except DataError as error:
@@ -153,14 +204,15 @@ def _build_model(
     return checked.device.place(model, device), started
 
 
-def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
+def _check_model(model: Model, checked: Spec, valid: Split, issues: Issues) -> None:
     """What `[train]` and `[device]` say of metrics and parts of the model, against those it has; the plots of heads."""
     if model.kernel is None and checked.device.kernel != "auto":
         issues.add(
             ("device", "kernel"), f"has no effect: the {model.config.kind} encoder has no convolutions"
         )
     try:
-        monitor_of(model, checked.train)
+        monitor, _ = monitor_of(model, checked.train)
+        _check_monitor(monitor, valid, issues)
     except Problems as error:
         issues.take(("train",), error)
     for key, message in module_problems(model, checked.train):
@@ -168,6 +220,25 @@ def _check_model(model: Model, checked: Spec, issues: Issues) -> None:
     for index, head in enumerate(checked.heads):
         for message in predictions.unknown(head.cls.plots):
             issues.add(("head", index, "kind"), f"{head.cls.__name__}.plots: {message}")
+
+
+def _check_monitor(monitor: str, valid: Split, issues: Issues) -> None:
+    """An issue if the metric that decides which epoch is best means nothing for the validation labels."""
+    targets = valid.known_targets()
+    for name, target in targets.items():
+        own = monitor.removeprefix(f"{name}/")
+        if "/" in own or (len(targets) > 1 and own == monitor and own != "loss"):
+            continue
+        labels = target.numpy()
+        # Whatever is predicted, as long as it is not always the same.
+        if own in undefined(labels, np.arange(len(labels), dtype=np.float64)):
+            met = values_met([f"{value:g}" for value in labels.tolist()])
+            issues.add(
+                ("train", "monitor"),
+                f"{monitor} means nothing for the validation labels of head {name}, which are {met}; choose another, "
+                "or other validation rows",
+                value=("train", "monitor") in issues.source,
+            )
 
 
 def last_checkpoint(run: Path) -> Path | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,14 @@ from torch import Tensor
 from atomica import spec
 from atomica.data.dataset import Dataset, Mixture, open_dataset
 from atomica.data.features import BlockFeatures
+from atomica.data.labels import BlockLabels, BlockTargets, ComplexVectors
 from atomica.data.record import SPLITS
 from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
 from atomica.errors import AtomicaError, DataError
+from atomica.evaluation.statistics import numbered
+from atomica.heads import values_met
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
-from atomica.spec import Issues
+from atomica.spec import Issues, KeyPath
 from atomica.train.loader import Split
 
 __all__ = ["make_splits", "open_data", "open_features"]
@@ -62,6 +67,9 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
             issues.add(
                 ("data", split), "its vocabulary differs from that of data.train; build both with the same"
             )
+    for split, dataset in opened.items():
+        for text in dataset.origin.others(opened["train"].origin) if "train" in opened else ():
+            issues.add(("data", split), f"{text} in data.train; build both alike")
     return opened
 
 
@@ -130,21 +138,30 @@ def make_splits(
     for name in SPLITS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
-        rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+        try:
+            rows = select_rows(data.get(name, data["train"]), name, checked.data, own=name in data)
+            rows.clusters(checked.data.cluster)
+        except DataError as error:
+            key = "cluster" if checked.data.cluster and "cluster" in str(error) else "fold"
+            issues.add(("data", key), str(error), value=("data", key) in issues.source)
+            break
         if not len(rows):
             reason = "; skipped: " + counts(rows.skipped) if rows.skipped else ""
             if name in data:
-                issues.add(("data", name), f"has no complexes for this split{reason}")
+                issues.add(("data", name), f"has no complexes for this split{reason}{_splits(rows)}")
             elif name == "valid":
                 issues.add(
                     ("data", "valid"),
-                    f'data.train has no rows with split = "valid"{reason}; name a validation set, or rebuild '
-                    "the data from an index with a split column",
+                    f'data.train has no rows with split = "valid"{reason}{_splits(rows)}; name a validation set, or '
+                    "rebuild the data from an index with a split column",
                     value=False,
                 )
             continue
         labels = _encode_labels(checked, rows, issues)
         if labels is None:
+            continue
+        of_blocks = _block_targets(checked, labels.rows, issues)
+        if of_blocks is None:
             continue
         rows, texts[name] = labels.rows, labels.texts
         if not len(rows):
@@ -170,6 +187,10 @@ def make_splits(
             noise=checked.noise if noisy else None,
             max_blocks=checked.data.max_item_blocks if rows.cropped else None,
             features=features,
+            vectors=_open_vectors(checked, rows, issues),
+            block_targets=of_blocks,
+            keep_blocks=checked.data.keep_blocks if name == "train" else 1.0,
+            keep_whole=checked.data.keep_whole,
         )
     return splits, texts
 
@@ -236,6 +257,78 @@ def _encode_labels(checked: Spec, rows: Rows, issues: Issues) -> _Labels | None:
     )
 
 
+def _splits(rows: Rows) -> str:
+    """The splits that a data set has, where some are called otherwise than ours."""
+    met = Counter(split for split in rows.dataset.splits if split)
+    listing = ", ".join(f"{split!r} ({count})" for split, count in met.most_common(8))
+    strange = [split for split in met if split not in SPLITS]
+    names = f", and must be called {', '.join(SPLITS)}" if strange else ""
+    return f"; its splits are {listing}{names}" if met else ""
+
+
+def _block_targets(checked: Spec, rows: Rows, issues: Issues) -> dict[str, BlockTargets] | None:
+    """Labels of the blocks of all rows, by head that learns from them; None, and issues added, if they are wrong."""
+    heads = [(index, head) for index, head in enumerate(checked.heads) if head.on_blocks]
+    path = checked.data.block_labels
+    if not heads or path is None:
+        why = (
+            "a head of kind residue_… learns from them: name the file"
+            if heads
+            else "has no effect: no head learns from it"
+        )
+        if bool(heads) != (path is not None):
+            issues.add(("data", "block_labels"), why, value=path is not None)
+            return None
+        return {}
+    found: dict[str, BlockTargets] = {}
+    path_: KeyPath = ("data", "block_labels")
+    try:
+        labels = BlockLabels(path)
+        for index, head in heads:
+            path_ = ("head", index, "label")
+            found[head.name] = BlockTargets.read(
+                labels,
+                head.common.label,
+                rows,
+                checked.data.input,
+                partial(head.cls.encode_labels, head.config),
+            )
+            targets, known = found[head.name].answered()
+            met = np.unique(targets[known])
+            if rows.split == "train" and len(met) < 2:
+                raise DataError(
+                    f"all {known.sum()} labels of head {head.name!r} are alike: nothing can be learnt"
+                )
+    except DataError as error:
+        issues.add(path_, f"{rows.split} blocks: {error}", value=path_ in issues.source)
+        return None
+    return found
+
+
+def _open_vectors(checked: Spec, rows: Rows, issues: Issues) -> ComplexVectors | None:
+    """The external vectors of complexes; an issue if heads ask for others, or for none."""
+    sizes = {getattr(head.config, "vector_size", 0) for head in checked.heads} - {0}
+    path = checked.data.vectors
+    if not sizes and path is None:
+        return None
+    if path is None or len(sizes) != 1:
+        why = (
+            "has no effect: no head has a vector_size"
+            if not sizes
+            else f"heads read vectors of {' and '.join(map(str, sorted(sizes)))} numbers: name one file that has them"
+        )
+        issues.add(("data", "vectors"), why, value=path is not None)
+        return None
+    try:
+        vectors = ComplexVectors(path)
+    except DataError as error:
+        issues.add(("data", "vectors"), str(error), value=False)
+        return None
+    if problem := vectors.problem(rows.ids, *sizes):
+        issues.add(("data", "vectors"), f"{rows.split}: {problem}", value=False)
+    return vectors
+
+
 def _classes(
     checked: Spec, split: str, labels: _Labels, issues: Issues, *, named: bool
 ) -> npt.NDArray[np.int64] | None:
@@ -257,9 +350,14 @@ def _classes(
                 if split == "valid"
                 else "both are needed"
             )
+            column = labels.texts[name]
+            config = next(head.config for head in checked.heads if head.name == name)
+            yes = getattr(config, "positive", None)
+            missed = f"no row is labelled {yes!r}; " if yes is not None and yes not in column else ""
             issues.add(
                 ("data", split),
-                f"all {int(known.sum())} {split} complexes are of one class for head {name!r}; {remedy}",
+                f"all {int(known.sum())} {split} complexes are of one class for head {name!r}: {missed}the values are "
+                f"{values_met(column)}; {remedy}",
                 value=named,
             )
     return groups
@@ -277,6 +375,14 @@ def _sampling(
             issues.add(
                 ("data", "sampler"), "has no effect: all training complexes are of one kind; use uniform"
             )
+    if sampler == "cluster":
+        names = rows.clusters(checked.data.cluster)
+        if names is None:
+            issues.add(
+                ("data", "sampler"), "needs data.cluster, the column that names clusters; or use uniform"
+            )
+            return None
+        groups = numbered(names)
     if sampler == "balanced":
         if classes is None:
             issues.add(("data", "sampler"), "needs a head with classes; use uniform")

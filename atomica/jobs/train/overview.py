@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from atomica import environment
+from atomica.data.labels import known_of
 from atomica.data.sampling import counts
 from atomica.errors import AtomicaError
 from atomica.jobs.train.assembly import Assembled
+from atomica.jobs.train.notes import notes
 from atomica.train.distributed import ALONE
 from atomica.train.loader import Batch
 from atomica.train.optimizer import freeze, make_optimizer
@@ -49,6 +51,15 @@ def overview(job: Assembled) -> list[str]:
         if len(split.known) + sum(not head.labelled for head in checked.heads) > 1:
             lacking = {head: int((~known).sum()) for head, known in split.known.items()}
             classes += [f"{count} without {head}" for head, count in lacking.items() if count]
+        for head, labels in split.block_targets.items():
+            known = known_of(labels.values)
+            values = Counter(
+                str(text) for text, there in zip(labels.texts, known.tolist(), strict=True) if there
+            )
+            each = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
+            listing = f": {each}" if len(values) <= 20 else ""
+            lost = f", {labels.unmet} labels are of no block" if labels.unmet else ""
+            classes.append(f"{head}: {int(known.sum())} blocks with a label{listing}{lost}")
         skipped = f"; skipped {counts(rows.skipped)}" if rows.skipped else ""
         if rows.cropped:
             skipped = f"; {rows.cropped} cropped to {checked.data.max_item_blocks} blocks{skipped}"
@@ -57,15 +68,11 @@ def overview(job: Assembled) -> list[str]:
             + (f" ({'; '.join(classes)})" if classes else "")
             + skipped
         )
+    if checked.data.fold is not None:
+        lines.append(f"fold    {checked.data.fold} of column {checked.data.folds!r} is tested")
     if "test" not in job.splits:
         lines.append("test    none: there will be no evaluation")
-    for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        if one in job.splits and other in job.splits:
-            shared = set(job.splits[one].rows.ids) & set(job.splits[other].rows.ids)
-            if shared:
-                lines.append(
-                    f"note    {len(shared)} complexes are in {one} and in {other}, {min(shared)} for one"
-                )
+    lines += [f"note    {line}" for line in notes(job.splits, job.texts, checked.heads)]
     lines += [f"start   {line}" for line in job.started]
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
     train = job.splits["train"]
@@ -81,7 +88,7 @@ def overview(job: Assembled) -> list[str]:
         f"steps   {steps} per epoch of {np.mean(blocks):.0f} blocks ({complexes:.1f} complexes) on average, "
         f"{max(blocks)} at most, over all ranks; {epochs} epochs, {steps * epochs} steps"
     )
-    if schedule.warmup_steps >= steps * epochs:
+    if schedule.warmup_steps >= steps * epochs > 0:
         lines.append(f"note    the run is over before its warm-up of {schedule.warmup_steps} steps is")
     return lines
 

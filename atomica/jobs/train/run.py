@@ -1,30 +1,25 @@
-"""`run.job = "train"`: train, then evaluate the best epoch on the test rows, beside a baseline."""
+"""`run.job = "train"`: train, then evaluate the best epoch on the test rows, beside baselines."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-
-from rich.console import Console
+from dataclasses import dataclass
 
 from atomica import environment, spec
 from atomica.console import Journal
 from atomica.errors import SpecError
-from atomica.evaluation.baseline import composition, fit_baseline
-from atomica.evaluation.results import Answers, Evaluation, format_comparison
-from atomica.evaluation.statistics import bounds, compare, intervals
 from atomica.files import BEST, CHECKPOINTS, DONE, SPEC, write_text
 from atomica.jobs import folder
 from atomica.jobs.job import Request
 from atomica.jobs.train.assembly import Assembled, assemble, last_checkpoint
-from atomica.jobs.train.overview import MIB, dry_run, known_texts, overview, peak_memory
+from atomica.jobs.train.evaluation import evaluate
+from atomica.jobs.train.overview import MIB, dry_run, overview, peak_memory
 from atomica.model.format import read_weights
 from atomica.report import training
 from atomica.spec import Source
 from atomica.train import checkpoint, distributed
-from atomica.train.display import Display
+from atomica.train.display import Display, Terminal
 from atomica.train.logging import RunLog
 from atomica.train.loop import Outcome, Trainer
 from atomica.train.stopping import Stop
@@ -82,7 +77,7 @@ class Training:
                 config=job.spec.train,
                 folder=job.folder / CHECKPOINTS,
                 log=log,
-                display=Display(Console(stderr=True), journal) if ranks.first else None,
+                display=Display(Terminal(), journal) if ranks.first else None,
                 every_steps=job.spec.log.every_steps,
                 stop=stop,
                 identity=job.identity,
@@ -113,74 +108,16 @@ class Training:
         return DONE
 
     def _evaluate(self, outcome: Outcome, log: RunLog | None, journal: Journal, stop: Stop) -> None:
-        """Test-set metrics of the best checkpoint and of the baseline, printed and written."""
+        """Test-set metrics of the best checkpoint and of baselines, printed and written."""
         job, ranks = self.job, self.request.ranks
         best = job.folder / CHECKPOINTS / BEST
         job.model.load_state_dict(read_weights(checkpoint.find(best) or best))
-        test, seed = job.splits["test"], job.spec.run.seed
-        predictions, loss, metrics = predict(job.model, test, stop, ranks)
+        predictions, loss, metrics = predict(job.model, job.splits["test"], stop, ranks)
         distributed.leave(ranks)  # else metrics computed here would wait for the others
         if log is None:
             return  # another rank writes
         log.record("test", outcome.best_epoch, outcome.steps, {"loss": loss, **metrics})
-        evaluation = Evaluation(
-            split="test",
-            data=test.rows.dataset.name,
-            input=job.spec.data.input,
-            checkpoint={"epoch": outcome.best_epoch, "monitor": outcome.monitor, "valid": outcome.best},
-            loss=loss,
-            metrics=metrics,
-            heads=[head.name for head in job.spec.heads],
-            labelled=sum(head.labelled for head in job.spec.heads),
-        )
-        for head in job.spec.heads:
-            own = evaluation.own(head.name)
-            if not head.labelled:
-                evaluation.add(head.name, head.common.kind)
-                _say_metrics(head.name, own, journal)
-                continue
-            answers = Answers(
-                test.rows.ids,
-                job.texts["test"][head.name],
-                test.targets[head.name].numpy(),
-                test.known[head.name].numpy(),
-                predictions[head.name].double().numpy(),
-            )
-            target, predicted = answers.target[answers.known], answers.predicted[answers.known]
-            entry = {
-                "label": head.common.label,
-                "config": asdict(head.config),
-                "complexes": len(target),
-            }
-            if not len(target):
-                evaluation.add(head.name, head.common.kind, **entry)
-                journal.say(
-                    f"test    head {head.name}: not evaluated, the test complexes have no {head.common.label}"
-                )
-                continue
-            found = intervals(job.model.head(head.name).metrics(), target, predicted, seed=seed)
-            if answers.binary:
-                compared, baseline = _compared(job, head.name, answers)
-                entry |= {**compared, "intervals": {**found, **bounds(compared)}}
-                evaluation.predict(head.name, answers.columns(baseline=baseline))
-                positive = str(getattr(head.config, "positive", "") or "positives")
-                title = f"head {head.name}: " if evaluation.several else ""
-                journal.say(
-                    f"\n{title}{compared['complexes']} test complexes, {compared['positives']} of them {positive}"
-                )
-                journal.say(format_comparison(compared, positive) + "\n")
-            else:
-                entry["intervals"] = found
-                evaluation.predict(head.name, answers.columns())
-                _say_metrics(head.name, own, journal)
-            evaluation.add(head.name, head.common.kind, **entry)
-        evaluation.write(
-            job.folder,
-            run={
-                "training_complexes_per_s": round(outcome.complexes_per_s, 2),
-                "peak_memory_mib": round(peak_memory(job.device) / MIB, 1),
-            },
-        )
+        evaluate(job, outcome, predictions, loss, metrics, journal)
 
 
 def _begin(job: Assembled, journal: Journal, ranks: int, told: Sequence[str]) -> None:
@@ -201,37 +138,6 @@ def _begin(job: Assembled, journal: Journal, ranks: int, told: Sequence[str]) ->
         },
         fresh=job.resume is None,
     )
-
-
-def _compared(job: Assembled, head: str, answers: Answers) -> tuple[dict[str, object], list[float]]:
-    """The comparison of a head that says yes or no with logistic regression on composition, whose answers come too."""
-    train, test, seed = job.splits["train"], job.splits["test"], job.spec.run.seed
-    features = {
-        split: composition(job.splits[split].rows, job.spec.data.input) for split in ("train", "test")
-    }
-    learnt = train.known[head].numpy()
-    baseline = fit_baseline(
-        features["train"][learnt], train.targets[head].numpy()[learnt], features["test"], seed=seed
-    )
-    known = test.known[head].numpy()
-    result = compare(
-        answers.target[known], answers.predicted[known], baseline.probabilities[known], seed=seed
-    )
-    classes = {
-        name: dict(sorted(Counter(str(text) for text in found).items()))
-        for name, found in known_texts(job, head).items()
-    }
-    method = {
-        "kind": "logistic regression on residue composition",
-        "C": baseline.strength,
-        "chosen_by": baseline.chosen_by,
-    }
-    return {"classes": classes, **result, "baseline_method": method}, baseline.probabilities.tolist()
-
-
-def _say_metrics(head: str, metrics: Mapping[str, float], journal: Journal) -> None:
-    listing = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    journal.say(f"test    head {head}: {listing}")
 
 
 class Train:

@@ -32,7 +32,13 @@ class HeadConfig:
 
     kind: str = setting(doc="which head: a registered name")
     name: str = setting("", "name in metrics and predictions; empty: the kind")
-    label: str = setting("label", "label or metadata column of the data that holds the answer")
+    label: str = setting(
+        "label",
+        "label or metadata column of the data that holds the answer; of heads on residues, of data.block_labels",
+    )
+    unit: str = setting(
+        "", "unit of the labels, such as kcal/mol; kept with the model and told with its answers"
+    )
     weight: float = setting(1.0, "share in the total loss", above=0)
 
     def __post_init__(self) -> None:
@@ -64,10 +70,15 @@ class HeadSpec:
         """Whether it learns from a column of the data."""
         return self.cls.targets == "labels"
 
+    @property
+    def on_blocks(self) -> bool:
+        """Whether it learns from `data.block_labels`."""
+        return self.cls.targets == "block_labels"
+
     def table(self) -> dict[str, Any]:
         """All its settings, as a table of a TOML file."""
         common = asdict(self.common)
-        if not self.labelled:
+        if not (self.labelled or self.on_blocks):
             del common["label"]
         return {**common, "name": self.name, **asdict(self.config)}
 
@@ -122,7 +133,11 @@ class Spec:
 
 
 FREE = (
-    *(f"data.{key}" for key in ("train", "valid", "test", "embeddings", "loader_threads")),
+    *(
+        f"data.{key}"
+        for key in ("train", "valid", "test", "embeddings", "block_labels", "vectors", "loader_threads")
+    ),
+    "model.force",
     "train.epochs",
     "train.patience",
     "train.max_skipped",
@@ -263,20 +278,21 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
     for index, head in enumerate(checked.heads):
         path: spec.KeyPath = ("head", index, "kind")
         kinds = head.cls.learns(head.config)
-        unknown = [need for need in head.cls.needs if need not in NEEDS]
+        needs = head.cls.needs_of(head.config)
+        unknown = [need for need in needs if need not in NEEDS]
         unknown += [f"{kind} noise" for kind in sorted(kinds - NOISE_KEYS.keys())]
         unknown += [] if head.cls.targets in TARGETS else [f"targets from {head.cls.targets!r}"]
         if unknown:
             issues.add(path, f"its class asks for {', '.join(unknown)}, which no run can give")
-        if lacking := head.cls.unserved(checked.model):
+        if lacking := head.cls.unserved(checked.model, head.config):
             issues.add(path, lacking)
-        if "partners" in head.cls.needs and checked.data.input != "complex":
+        if "partners" in needs and checked.data.input != "complex":
             issues.add(
                 path,
                 f"needs both partners, but data.input = {checked.data.input!r} shows one alone; "
                 'use input = "complex"',
             )
-        if not head.labelled and ("head", index, "label") in issues.source:
+        if not (head.labelled or head.on_blocks) and ("head", index, "label") in issues.source:
             issues.add(
                 ("head", index, "label"), f"has no effect: a head of kind {head.common.kind!r} reads no label"
             )

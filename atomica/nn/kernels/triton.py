@@ -40,7 +40,8 @@ __all__ = ["backward", "fits", "forward"]
 
 
 CHANNELS = 16
-"""U; a matrix product of Triton's has at least 16 rows, columns and terms, and U·M are terms."""
+"""U; a matrix product of Triton's has at least 16 terms (up to 3.6; then 8). These are edges, U·M, U or V, of the
+gradients of weights receivers, and of those of features radial ones."""
 GATHER = 128
 """Columns that a program of `_gather` sums."""
 PARTS = 8
@@ -53,8 +54,8 @@ class _Shape(NamedTuple):
 
     A tile of outer products, R·U·M numbers, is held in registers, and split for the tensor cores. A thread has 255
     registers, a processor of an H100 65,536 and 227 KiB of shared memory; with these shapes, and products in three
-    parts (tf32x3), each processor has two programs at a time, one where gradients of features are summed, and next to
-    nothing is kept on the stack. Loading ahead takes registers for the places: too many of them in that last kernel.
+    parts (tf32x3), each processor has eight warps at a time, in one program or two, and next to nothing is kept on the
+    stack. Loading ahead takes registers for the places: too many of them in that last kernel.
     A test compiles the kernels and holds these limits.
     """
 
@@ -65,8 +66,8 @@ class _Shape(NamedTuple):
     stages: int
 
 
-FORWARD, WEIGHTS = _Shape(8, 16, 8, 4, 3), _Shape(8, 16, 16, 4, 2)
-RADIAL, FEATURES = _Shape(8, 16, 16, 4, 2), _Shape(8, 16, 8, 8, 1)
+FORWARD, WEIGHTS = _Shape(8, 16, 8, 4, 3), _Shape(16, 16, 16, 8, 2)
+RADIAL, FEATURES = _Shape(8, 16, 16, 4, 2), _Shape(4, 16, 16, 8, 1)
 
 
 # ---------------------------------------------------------------------------------------------- inside a program

@@ -10,20 +10,21 @@ use atomica_prep::dataset::{read_shard, Compression, ShardBuilder};
 use atomica_prep::index::{Ids, Index, Ligand, Row};
 use atomica_prep::interface::{complex_with_pose, complexes, Options, Pose, Role, Rule, Subject};
 use atomica_prep::read::ligand::LigandFile;
-use atomica_prep::read::{self, read_bytes, Strictness};
+use atomica_prep::read::{self, read_bytes, Assembly, Strictness};
 use atomica_prep::record::Record;
-use atomica_prep::structure::{Source, Structure};
+use atomica_prep::structure::{Source, Structure, Unread};
 
 /// What a fuzzer calls with its bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("pdb", pdb),
     ("mmcif", mmcif),
     ("bcif", bcif),
     ("sdf", sdf),
     ("mol2", mol2),
+    ("pdbqt", pdbqt),
     ("packed", packed),
     ("index", index),
     ("shard", shard),
@@ -49,16 +50,24 @@ pub fn sdf(bytes: &[u8]) {
     ligands(bytes, "x.sdf");
 }
 
-/// MOL2, and each molecule as the ligand of a small protein.
+/// MOL2, each molecule as the ligand of a small protein, and all of it as a structure.
 pub fn mol2(bytes: &[u8]) {
+    structure(bytes, "mol2");
     ligands(bytes, "x.mol2");
+}
+
+/// PDBQT, and each pose as the ligand of a small protein.
+pub fn pdbqt(bytes: &[u8]) {
+    ligands(bytes, "x.pdbqt");
 }
 
 fn structure(bytes: &[u8], format: &str) {
     let read = |strictness| read_bytes(bytes, format, "x", read::Options { strictness, ..read::Options::default() });
     let lenient = read(Strictness::Lenient);
     match (read(Strictness::Strict), &lenient) {
-        (Ok(strict), Ok(lenient)) => assert!(strict == *lenient && strict.repairs.is_empty()),
+        (Ok(strict), Ok(lenient)) => {
+            assert!(strict == *lenient && strict.repairs.iter().all(|r| r.kind.is_note()));
+        }
         (Ok(_), Err(error)) => panic!("strict reading is laxer: {error}"),
         (Err(_), _) => {}
     }
@@ -66,6 +75,11 @@ fn structure(bytes: &[u8], format: &str) {
         read_bytes(bytes, format, "x", read::Options { ids: read::Ids::Label, ..read::Options::default() })
     {
         check_structure(&structure);
+    }
+    for assembly in [Assembly::Models, Assembly::Number(1)] {
+        if let Ok(structure) = read_bytes(bytes, format, "x", read::Options { assembly, ..read::Options::default() }) {
+            check_structure(&structure);
+        }
     }
     sites(bytes, format);
     if let Ok(structure) = lenient {
@@ -101,6 +115,15 @@ fn check_structure(structure: &Structure) {
         end = residue.end;
     }
     assert_eq!(end, atoms);
+    let residue = |atom: usize| structure.residues.partition_point(|r| r.end <= atom);
+    for (a, b) in &structure.bonds {
+        assert!(*a < atoms && *b < atoms && residue(*a) != residue(*b), "stated bonds are between residues");
+        assert!(structure.bonds.binary_search(&(*b, *a)).is_ok(), "and there from both ends");
+    }
+    assert!(structure.bonds.is_sorted());
+    let accounts = structure.accounts;
+    let left: u64 = Unread::ALL.into_iter().map(|why| accounts.left(why)).sum();
+    assert_eq!(accounts.records + accounts.copies, left + atoms as u64, "every record is accounted for");
 }
 
 fn options(rule: Rule) -> Options {
@@ -123,6 +146,7 @@ fn row(chain1: &str, chain2: &str, ligand: Option<Ligand>) -> Row {
         split: None,
         modality: None,
         metadata: Vec::new(),
+        assembly: None,
     }
 }
 

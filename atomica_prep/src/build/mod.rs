@@ -2,11 +2,13 @@
 
 mod ordered;
 mod plan;
+mod poses;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) use ordered::Ordered;
 pub use ordered::Stop;
@@ -19,18 +21,19 @@ use crate::dataset::{
     VERSION,
 };
 use crate::discover::{self, Files, StructureFile};
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use crate::files::{sha256_hex, to_json};
 use crate::index::{BadRow, Ids, Index, Row};
 use crate::interface::{self, Subject};
 use crate::read;
 use crate::read::ligand::LigandFile;
 use crate::record::Record;
+use crate::structure::{Repair, Repaired};
 
 /// Inputs that are worked on together.
 enum Job {
-    /// Rows that follow one another and share a structure file.
-    Rows(Vec<Row>),
+    /// Rows that follow one another and share a structure file, and the structure where it is read already.
+    Rows(Vec<Row>, Option<Arc<Subject>>),
     Bad(Box<BadRow>),
     /// A file in which to look for interfaces, additives included or not.
     File(StructureFile, bool),
@@ -40,7 +43,7 @@ impl Job {
     /// How much work and memory its results may need, in rows of an index.
     fn weight(&self) -> usize {
         match self {
-            Self::Rows(rows) => rows.len(),
+            Self::Rows(rows, _) => rows.len(),
             Self::Bad(_) => 1,
             Self::File(..) => 8,
         }
@@ -54,14 +57,17 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
     match job {
         Job::Bad(bad) => vec![InputOutcomes::failed(Some(bad.line), bad.id.clone(), &bad.error())],
         Job::File(file, keep_additives) => vec![search(file, *keep_additives, build)],
-        Job::Rows(rows) => {
+        Job::Rows(rows, known) => {
             let Some(first) = rows.first() else { return Vec::new() };
-            match read::read_file(&first.file, &first.path, build.reading) {
+            let read = || {
+                let reading = build.reading.with(first.assembly);
+                read::read_file(&first.file, &first.path, reading).map(|s| Arc::new(Subject::new(s)))
+            };
+            match known.clone().map_or_else(read, Ok) {
                 Err(error) => {
                     rows.iter().map(|row| InputOutcomes::failed(Some(row.line), row.id.clone(), &error)).collect()
                 }
-                Ok(source) => {
-                    let subject = Subject::new(source);
+                Ok(subject) => {
                     let repairs = |row: &Row| {
                         let of = |r| RepairLine::new(Some(row.line), &row.id, &row.path, r);
                         subject.structure().repairs.iter().map(of).collect()
@@ -69,10 +75,11 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
                     // Rows of one series share their ligand file as well.
                     let mut ligands = None;
                     rows.iter()
-                        .map(|row| InputOutcomes {
-                            complexes: build_row(&subject, row, &mut ligands, build),
-                            repairs: repairs(row),
-                            found: None,
+                        .map(|row| {
+                            let mut repairs: Vec<RepairLine> = repairs(row);
+                            let complexes = build_row(&subject, row, &mut ligands, build, &mut repairs);
+                            repairs.extend(other_molecules(row, ligands.as_ref()));
+                            InputOutcomes { complexes, repairs, found: None }
                         })
                         .collect()
                 }
@@ -81,32 +88,44 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
     }
 }
 
+/// A note of the molecules of a ligand file that are not used, where the index does not say which one is.
+fn other_molecules(row: &Row, ligands: Option<&(PathBuf, Result<LigandFile>)>) -> Option<RepairLine> {
+    let wanted = row.ligand_file.as_ref().filter(|wanted| !wanted.chosen)?;
+    let (_, Ok(file)) = ligands? else { return None };
+    let count = (file.len() as u64).checked_sub(1).filter(|others| *others > 0)?;
+    let what = format!("{count} molecules after the first are not used; ligand_index says which one is");
+    let first = Problem { line: 0, column: 0, column_end: 0, what };
+    let noted = Repaired { kind: Repair::MoleculesUnread, count, first };
+    Some(RepairLine::new(Some(row.line), &row.id, &wanted.path, &noted))
+}
+
 /// The interfaces of a file that comes without an index.
 fn search(file: &StructureFile, keep_additives: bool, build: &Build) -> InputOutcomes {
     let subject = match read::read_file(Path::new(&file.path), &file.path, build.reading) {
         Ok(source) => Subject::new(source),
         Err(error) => return InputOutcomes::failed(None, file.stem.clone(), &error),
     };
-    let found = discover::find(&subject, file, keep_additives);
+    let found = discover::find(&subject, file, keep_additives, build.reading);
     match found.rows() {
         Ok(rows) => {
             let repairs = &subject.structure().repairs;
-            InputOutcomes {
-                complexes: rows.iter().flat_map(|r| build_row(&subject, r, &mut None, build)).collect(),
-                repairs: repairs.iter().map(|r| RepairLine::new(None, &file.stem, &file.path, r)).collect(),
-                found: Some(found),
-            }
+            let mut repairs = repairs.iter().map(|r| RepairLine::new(None, &file.stem, &file.path, r)).collect();
+            let mut ligands = None;
+            let complexes =
+                rows.iter().flat_map(|r| build_row(&subject, r, &mut ligands, build, &mut repairs)).collect();
+            InputOutcomes { complexes, repairs, found: Some(found) }
         }
         Err(error) => InputOutcomes::failed(None, file.stem.clone(), &error),
     }
 }
 
-/// The complexes of a row. `ligands` keeps the ligand file that was opened last.
+/// The complexes of a row. `ligands` keeps the ligand file that was opened last; `repairs` gets what was mended in it.
 fn build_row(
     subject: &Subject,
     row: &Row,
     ligands: &mut Option<(PathBuf, Result<LigandFile>)>,
     build: &Build,
+    repairs: &mut Vec<RepairLine>,
 ) -> Vec<Outcome> {
     let options = &build.interface;
     let made = match &row.ligand_file {
@@ -115,7 +134,7 @@ fn build_row(
             if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
                 *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path, build.reading)));
             }
-            vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options))]
+            vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options, repairs))]
         }
     };
     let outcome =
@@ -129,12 +148,16 @@ fn with_pose(
     index: usize,
     ligands: Option<&(PathBuf, Result<LigandFile>)>,
     options: &interface::Options,
+    repairs: &mut Vec<RepairLine>,
 ) -> Result<Record> {
     let Some((_, ligands)) = ligands else {
         return Err(Error::MissingMolecule { path: row.path.clone(), index: index as u64, count: 0 });
     };
     let ligands = ligands.as_ref().map_err(Clone::clone)?;
     let molecule = ligands.molecule(index)?;
+    let shown = row.ligand_file.as_ref().map_or(row.path.as_str(), |file| file.path.as_str());
+    let mended = molecule.structure.repairs.iter();
+    repairs.extend(mended.map(|r| RepairLine::new(Some(row.line), &row.id, shown, r)));
     let pose = interface::Pose { molecule: &molecule, sha256: &ligands.sha256 };
     interface::complex_with_pose(subject, row, pose, options)
 }
@@ -143,14 +166,18 @@ impl Build {
     /// Checksum over what decides the result: options, vocabulary and inputs, whichever part of them is built.
     fn fingerprint(&self, sources: &Sources) -> Result<String> {
         let inputs: Vec<&str> = match sources {
-            Sources::Indexes(indexes) => indexes.iter().map(|i| i.sha256.as_str()).collect(),
+            Sources::Indexes(indexes) | Sources::Poses(indexes, _) => {
+                indexes.iter().map(|i| i.sha256.as_str()).collect()
+            }
             Sources::Files(files, keep_additives) => {
                 let way = if *keep_additives { "discover, additives kept" } else { "discover" };
-                std::iter::once(way).chain(files.files.iter().map(|f| f.path.as_str())).collect()
+                std::iter::once(way)
+                    .chain(files.files.iter().flat_map(|f| [Some(f.path.as_str()), f.ligand.as_deref()]).flatten())
+                    .collect()
             }
         };
         // The manifest need not know the limit, but a build in two halves has to have one.
-        let limit = self.reading.max_decompressed;
+        let limit = (self.reading.max_decompressed, self.reading.assembly);
         let decisive = (VERSION, self.options(), self.vocabulary(), limit, inputs);
         let text = to_json(&decisive, &self.out.join(PROGRESS))?;
         Ok(sha256_hex(&text))
@@ -162,7 +189,7 @@ impl Build {
     /// The inputs are not usable as a whole, or the output cannot be written. What is wrong with single rows goes to
     /// the ledger instead.
     pub fn run(&self, stop: &Stop, tick: &(dyn Fn(u64, u64) + Sync)) -> Result<Summary> {
-        let sources = Sources::open(&self.inputs)?;
+        let sources = Sources::open(&self.inputs, self.reading)?;
         let wanted = self.part.range(sources.len());
         let total = wanted.end - wanted.start;
         let progress = match self.prepare_folder(&self.fingerprint(&sources)?)? {
@@ -280,12 +307,18 @@ enum Start {
 /// The inputs of a build, opened.
 enum Sources {
     Indexes(Vec<Index>),
+    /// The index of the molecules, and their receptor.
+    Poses(Vec<Index>, Arc<Subject>),
     Files(Files, bool),
 }
 
 impl Sources {
-    fn open(inputs: &Inputs) -> Result<Self> {
+    fn open(inputs: &Inputs, reading: read::Options) -> Result<Self> {
         match inputs {
+            Inputs::Poses { receptor, ligands } => {
+                let (subject, index) = poses::open(receptor, ligands, reading)?;
+                Ok(Self::Poses(vec![index], Arc::new(subject)))
+            }
             Inputs::Indexes(paths) => Ok(Self::Indexes(paths.iter().map(|p| Index::open(p)).collect::<Result<_>>()?)),
             Inputs::Structures { paths, keep_additives } => Ok(Self::Files(discover::list(paths)?, *keep_additives)),
         }
@@ -294,7 +327,7 @@ impl Sources {
     /// Rows of all indexes, or files.
     fn len(&self) -> u64 {
         match self {
-            Self::Indexes(indexes) => indexes.iter().map(Index::len).sum(),
+            Self::Indexes(indexes) | Self::Poses(indexes, _) => indexes.iter().map(Index::len).sum(),
             Self::Files(files, _) => files.files.len() as u64,
         }
     }
@@ -302,9 +335,13 @@ impl Sources {
     /// Hands on jobs with the inputs that have the numbers `wanted`, from 0. Gives whether it came to the end.
     fn each_job(&self, wanted: Range<u64>, mut give: impl FnMut(Job) -> Result<bool>) -> Result<bool> {
         match self {
-            Self::Indexes(indexes) => each_group(indexes, wanted, |group| {
+            Self::Indexes(indexes) | Self::Poses(indexes, _) => each_group(indexes, wanted, |group| {
+                let known = match self {
+                    Self::Poses(_, subject) => Some(subject.clone()),
+                    _ => None,
+                };
                 give(match group {
-                    Ok(rows) => Job::Rows(rows),
+                    Ok(rows) => Job::Rows(rows, known),
                     Err(bad) => Job::Bad(bad),
                 })
             }),
@@ -342,7 +379,10 @@ pub(crate) fn each_group(
             if !wanted.contains(&(number - 1)) {
                 continue;
             }
-            let fits = |row: &Row| group.len() < TOGETHER && group.first().is_none_or(|first| first.file == row.file);
+            let fits = |row: &Row| {
+                group.len() < TOGETHER
+                    && group.first().is_none_or(|first| first.file == row.file && first.assembly == row.assembly)
+            };
             if !row.as_ref().is_ok_and(fits) && !group.is_empty() && !give(Ok(std::mem::take(&mut group)))? {
                 return Ok(false);
             }

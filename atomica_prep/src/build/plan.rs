@@ -24,6 +24,13 @@ pub enum Existing {
 pub enum Inputs {
     /// Index files, whose rows say what to build.
     Indexes(Vec<PathBuf>),
+    /// One receptor, and files of molecules, each of which makes a complex with it.
+    Poses {
+        /// A structure file.
+        receptor: PathBuf,
+        /// Ligand files.
+        ligands: Vec<PathBuf>,
+    },
     /// Structure files and folders of them, in which interfaces are looked for.
     Structures {
         /// Files and folders.

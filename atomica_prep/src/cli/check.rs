@@ -216,7 +216,7 @@ fn look(index: usize, group: &Group, reading: Options, stop: &Stop) -> Checked {
         Ok(rows) => rows,
     };
     let Some(first) = rows.first() else { return checked };
-    let subject = read::read_file(&first.file, &first.path, reading).map(Subject::new);
+    let subject = read::read_file(&first.file, &first.path, reading.with(first.assembly)).map(Subject::new);
     let mut ligands: Option<(PathBuf, Result<LigandFile>)> = None;
     for row in rows {
         checked.rows += 1;
@@ -276,6 +276,49 @@ fn describe(problem: &Problem, indexes: &[Index]) -> String {
     format!("{}: line {line}{column}: {id}{text}", index.path())
 }
 
+/// An index to begin from, for interfaces of one modality (or `pocket`). `None` for a modality that is not known.
+pub fn example_index(modality: &str) -> Option<String> {
+    let rows: &[&str] = match modality.to_ascii_uppercase().as_str() {
+        "PP" => &[
+            "id,path,chain1,chain2,label,split,modality",
+            "1brs_A_D,structures/1brs.cif.gz,A,D,-19.0,train,PP",
+            "1ahw_AB_C,structures/1ahw.cif.gz,A_B,C,-11.5,test,PP",
+        ],
+        "PL" => &[
+            "id,path,chain1,chain2,lig_code,lig_resnum,ligand_path,ligand_index,lig_smiles,label,split,modality",
+            "3o5r_FK5,structures/3o5r.cif.gz,A,A,FK5,1001,,,,9.4,train,PL",
+            "3o5r_pose_0,structures/3o5r.cif.gz,A,,,,docked/poses.sdf,0,,7.1,test,PL",
+            "3o5r_pose_1,structures/3o5r.cif.gz,A,,,,docked/out.pdbqt,1,CC(=O)Oc1ccccc1C(=O)O,6.0,test,PL",
+        ],
+        "PION" => &[
+            "id,path,chain1,chain2,lig_code,lig_resnum,label,split,modality",
+            "1bs1_MG,structures/1bs1.cif.gz,A,A,MG,901,MG,train,Pion",
+        ],
+        "PPEPTIDE" => {
+            &["id,path,chain1,chain2,label,split,modality", "1ycr_A_B,structures/1ycr.cif.gz,A,B,-9.1,train,Ppeptide"]
+        }
+        "PRNA" => {
+            &["id,path,chain1,chain2,label,split,modality", "1urn_A_P,structures/1urn.cif.gz,A,P,-14.0,train,PRNA"]
+        }
+        "PDNA" => {
+            &["id,path,chain1,chain2,label,split,modality", "1aay_A_BC,structures/1aay.cif.gz,A,B_C,-13.2,train,PDNA"]
+        }
+        "RNAL" => &[
+            "id,path,chain1,chain2,lig_code,lig_resnum,label,split,modality",
+            "1f1t_ROS,structures/1f1t.cif.gz,A,A,ROS,38,-8.7,train,RNAL",
+        ],
+        "CSD" => &[
+            "id,path,chain1,lig_code1,lig_resnum1,chain2,lig_code,lig_resnum,split,modality",
+            "1abc_HEM_CYN,structures/1abc.cif.gz,A,HEM,201,A,CYN,202,train,CSD",
+        ],
+        "POCKET" => {
+            &["id,path,chain1,residues,label,split", "1abc_site,structures/1abc.cif.gz,A_B,A:45 A:46A B:102,1,train"]
+        }
+        _ => return None,
+    };
+    Some(rows.join("\n") + "\n")
+}
+
 /// A row that is right, with the columns that were wrong.
 fn example(kind: Kind, wrong: &BTreeSet<&'static str>) -> String {
     let mut columns: Vec<(&str, &str)> = kind.example().to_vec();
@@ -293,4 +336,31 @@ fn example(kind: Kind, wrong: &BTreeSet<&'static str>) -> String {
     };
     let (names, values): (Vec<&str>, Vec<&str>) = columns.into_iter().unzip();
     format!("a row that is right, for {what}:\n  {}\n  {}", names.join(","), values.join(","))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may panic")]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::index::Ids;
+    use crate::vocab::MODALITIES;
+
+    #[test]
+    fn every_modality_has_an_index_that_is_right() {
+        for (number, modality) in (0..).zip(MODALITIES.into_iter().chain(["pocket"])) {
+            let text = example_index(&modality.to_ascii_lowercase()).unwrap();
+            let index = Index::parse(text.into_bytes(), "x.csv".to_owned(), PathBuf::new()).unwrap();
+            let mut ids = Ids::default();
+            let rows: Vec<Row> = index.rows(&mut ids).map(|row| row.map_err(|bad| bad.error()).unwrap()).collect();
+            assert!(!rows.is_empty());
+            for row in rows {
+                let pocket = modality == "pocket";
+                assert_eq!(row.modality, (!pocket).then_some(number), "{modality}");
+                assert_eq!(row.kind() == Kind::Pocket, pocket);
+            }
+        }
+        assert!(example_index("PX").is_none());
+    }
 }

@@ -12,6 +12,7 @@ use arrow_array::{Array, RecordBatch};
 
 use crate::dataset::{failures_by_code, open_shard, read_manifest, Manifest, FAILURES, REPAIRS};
 use crate::error::{Error, Result};
+use crate::interface::COVALENT;
 use crate::vocab;
 
 /// What a data set holds, or with an id that complex, as text.
@@ -160,6 +161,14 @@ fn complex(folder: &Path, manifest: &Manifest, id: &str) -> Result<String> {
     Err(Error::Usage { message: format!("{}: no complex {id:?}", folder.display()) })
 }
 
+/// An entry of a record's metadata.
+fn noted(batch: &RecordBatch, row: usize, key: &str) -> Option<String> {
+    let entries = batch.column_by_name("metadata")?.as_map_opt()?.value(row);
+    let keys = entries.column(0).as_string_opt::<i32>()?;
+    let at = keys.iter().position(|known| known == Some(key))?;
+    Some(entries.column(1).as_string_opt::<i32>()?.value(at).to_owned())
+}
+
 fn table(batch: &RecordBatch, row: usize, id: &str, neighbors: usize) -> Option<String> {
     let text_of = |name: &str| -> Option<String> {
         Some(batch.column_by_name(name)?.as_string_opt::<i32>()?.value(row).to_owned())
@@ -187,6 +196,9 @@ fn table(batch: &RecordBatch, row: usize, id: &str, neighbors: usize) -> Option<
     let symbols = vocab::block_symbols();
     let mut text = String::new();
     line!(text, "{id}  {}  ligand cut by: {}", text_of("source_path")?, text_of("ligand_chemistry")?);
+    if let Some(atoms) = noted(batch, row, COVALENT) {
+        line!(text, "ligand covalently attached to: {atoms}");
+    }
     line!(
         text,
         "{:>5} {:>3} {:<6} {:<5} {:>6} {:<9} {:>5} {:>5} atoms",

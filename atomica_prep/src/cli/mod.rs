@@ -17,7 +17,7 @@ use crate::discover;
 use crate::error::{Error, Result};
 use crate::fragments::Fragments;
 use crate::interface::{Options, Rule};
-use crate::read::{self, Ids, Strictness};
+use crate::read::{self, Assembly, Ids, Strictness};
 
 /// Everything was done.
 pub const DONE: u8 = 0;
@@ -49,7 +49,8 @@ enum Command {
     #[command(
         after_help = "Exit codes: 0 all written, 3 some inputs failed (see failures.jsonl), 2 wrong usage, 130 interrupted.\n\n\
         Example:\n  atomica-prep build-graphs complexes.csv --out graphs --threads 8\n  \
-        atomica-prep build-graphs structures/ --discover --out graphs\n\n\
+        atomica-prep build-graphs structures/ --discover --out graphs\n  \
+        atomica-prep build-graphs --receptor receptor.pdb --ligands docked/*.sdf --out graphs\n\n\
         As an array of 100 jobs under Slurm, in a script started with `sbatch --array=1-100 --cpus-per-task=4`:\n  \
         atomica-prep build-graphs complexes.csv --out parts/$SLURM_ARRAY_TASK_ID \\\n    \
         --shard $SLURM_ARRAY_TASK_ID/100 --threads 4 --resume\n\
@@ -62,7 +63,9 @@ enum Command {
         --discover pairs protein chains (a peptide is one of up to 30 residues), strands of DNA or RNA paired with one \
         another and the proteins around them, ligands and ions and the polymers around them, and ligands with one \
         another. Residues are in contact when heavy atoms are closer than 4.5 Å; polymers need five pairs of residues \
-        in contact. Components of crystallisation (SO4, GOL, CL, …) are left out."
+        in contact. Components of crystallisation (SO4, GOL, CL, …), and lipids, solvents and salts that only a simulation has so \
+        many copies of, are left out. Small molecules that are bonded to one another, as the sugars of an \
+        oligosaccharide, are one ligand (lig_members); atoms of polymers that it is attached to are named (covalent)."
     )]
     BuildGraphs(BuildGraphs),
     /// Vocabularies of fragments of small molecules: learn one from molecules of your own
@@ -86,7 +89,7 @@ enum Command {
     },
     /// Check an index and the files that it names, without building anything
     #[command(after_help = "Exit codes: 0 nothing wrong, 3 problems found, 2 wrong usage, 130 interrupted.\n\n\
-        Example:\n  atomica-prep check complexes.csv")]
+        Example:\n  atomica-prep check complexes.csv\n  atomica-prep check --example PL > complexes.csv")]
     Check(Check),
     /// Join the parts that build-graphs --shard made, byte for byte as one build would have made them
     #[command(after_help = "Example:\n  atomica-prep merge parts/* --out graphs")]
@@ -147,15 +150,21 @@ pub(crate) enum Engine {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildGraphs {
     /// Index files (CSV); paths in them are relative to the file. With --discover, structure files and folders
-    #[arg(required = true, value_name = "INPUT")]
+    #[arg(required_unless_present = "receptor", value_name = "INPUT")]
     pub(crate) inputs: Vec<PathBuf>,
+    /// A structure with which every molecule of --ligands makes a complex, without an index
+    #[arg(long, value_name = "FILE", requires = "ligands", conflicts_with_all = ["inputs", "discover"])]
+    pub(crate) receptor: Option<PathBuf>,
+    /// Molecules docked into --receptor: SDF, MOL2, PDB or PDBQT, one or many in each file. Their titles are the ids
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "receptor")]
+    pub(crate) ligands: Vec<PathBuf>,
     /// Folder for the shards, manifest.json, failures.jsonl and repairs.jsonl
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Find the interfaces without an index; what is found is written to discovered.csv, the rest to left_out.csv
     #[arg(long)]
     pub(crate) discover: bool,
-    /// Take additives of crystallisation for ligands, too
+    /// Take additives of crystallisation, and lipids, solvents and salts of simulations, for ligands, too
     #[arg(long, requires = "discover")]
     pub(crate) keep_additives: bool,
     /// Blocks belong to the interface when heavy atoms are closer than this, in Å
@@ -179,6 +188,11 @@ pub(crate) struct BuildGraphs {
     /// Whose chain ids and residue numbers the index and the records use
     #[arg(long, value_enum, default_value = "author")]
     pub(crate) ids: IdsName,
+    /// Build the biological assembly of this number, as REMARK 350 or the assembly tables of mmCIF and BinaryCIF tell:
+    /// further copies of chain A are called A-2, A-3. `models`: the models of a PDB file are such copies, as they are
+    /// taken to be in files .pdb1. A column `assembly` of the index does the same for its row
+    #[arg(long, default_value = "none", value_name = "N|models|none")]
+    pub(crate) assembly: Assembly,
     /// Refuse structure and ligand files that unpack to more: bytes, or a number with KiB, MiB, GiB or TiB
     #[arg(long, default_value = "2GiB", value_name = "SIZE", value_parser = size)]
     pub(crate) max_decompressed: u64,
@@ -212,8 +226,12 @@ pub(crate) struct BuildGraphs {
 #[derive(Debug, Args)]
 struct Check {
     /// Index files (CSV)
-    #[arg(required = true, value_name = "INDEX")]
+    #[arg(required_unless_present = "example", value_name = "INDEX")]
     inputs: Vec<PathBuf>,
+    /// Print an index to begin from, for interfaces of this kind, and check nothing: PP, PL, Pion, Ppeptide, PRNA, PDNA,
+    /// RNAL, CSD, or pocket
+    #[arg(long, value_name = "MODALITY", conflicts_with = "inputs")]
+    example: Option<String>,
     /// Show every problem, not only the first 20 of each kind
     #[arg(long)]
     all: bool,
@@ -360,7 +378,13 @@ impl BuildGraphs {
         if self.parts > 0 {
             return Err(usage("--parts is for --engine ray; here --shard builds one part".to_owned()));
         }
-        if !self.discover {
+        let ligands = self.receptor.iter().chain(&self.ligands);
+        if let Some(missing) = ligands.clone().find(|file| !file.is_file()) {
+            return Err(usage(format!("{}: is no file", missing.display())));
+        }
+        if self.receptor.is_some() {
+            // Nothing else to look at.
+        } else if !self.discover {
             check_indexes(&self.inputs)?;
         } else if let Some(missing) = self.inputs.iter().find(|input| !input.exists()) {
             return Err(usage(format!("{}: does not exist", missing.display())));
@@ -378,7 +402,9 @@ impl BuildGraphs {
             }
         };
         Ok(Build {
-            inputs: if self.discover {
+            inputs: if let Some(receptor) = &self.receptor {
+                Inputs::Poses { receptor: receptor.clone(), ligands: self.ligands.clone() }
+            } else if self.discover {
                 Inputs::Structures { paths: self.inputs.clone(), keep_additives: self.keep_additives }
             } else {
                 Inputs::Indexes(self.inputs.clone())
@@ -400,6 +426,7 @@ impl BuildGraphs {
                 },
                 max_decompressed: self.max_decompressed,
                 ids: self.ids.into(),
+                assembly: self.assembly,
             },
             compression: match self.compression {
                 CompressionName::None => Compression::None,
@@ -426,6 +453,14 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 }
 
 fn check(arguments: &Check, stop: &Stop) -> Result<u8> {
+    if let Some(modality) = &arguments.example {
+        let Some(text) = check::example_index(modality) else {
+            let known = crate::vocab::MODALITIES.join(", ");
+            return Err(usage(format!("--example {modality}: expected one of {known}, pocket")));
+        };
+        print!("{text}");
+        return Ok(DONE);
+    }
     check_indexes(&arguments.inputs)?;
     let pool = pool(arguments.threads)?;
     let bar = progress_bar();
@@ -543,7 +578,7 @@ fn report(summary: &Summary, build: &Build, elapsed: Duration) {
         eprintln!("  see {}", build.out.join(FAILURES).display());
     }
     if !summary.repairs.is_empty() {
-        eprintln!("mended to read them (see {}):", build.out.join(REPAIRS).display());
+        eprintln!("mended or noted in reading them (see {}):", build.out.join(REPAIRS).display());
     }
     for repair in &summary.repairs {
         eprintln!("  {} {} in {} inputs", repair.count, repair.kind, repair.inputs);

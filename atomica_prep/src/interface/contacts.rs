@@ -71,6 +71,15 @@ impl Side {
         }
     }
 
+    /// Adds the blocks of another side behind its own.
+    pub(super) fn append(&mut self, other: Self) {
+        let before = self.atoms.len();
+        let moved = |b: Block| Block { start: b.start + before, end: b.end + before, ..b };
+        self.blocks.extend(other.blocks.into_iter().map(moved));
+        self.atoms.extend(other.atoms);
+        self.positions.extend(other.positions);
+    }
+
     pub(crate) fn positions_of(&self, block: &Block) -> &[[f64; 3]] {
         self.positions.get(block.start..block.end).unwrap_or_default()
     }
@@ -80,25 +89,32 @@ pub(crate) fn heavy(structure: &Structure, atom: usize) -> bool {
     structure.elements.get(atom).is_some_and(|e| *e != 1)
 }
 
-/// Blocks of the polymers of some chains, without one residue (the ligand, where it is part of the chain).
-pub(crate) fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: Option<usize>) -> Side {
+/// Blocks of the polymers of some chains, without some residues (the ligand, where it is part of the chain).
+pub(crate) fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, without: &[usize]) -> Side {
     let structure = subject.structure();
     let mut side = Side::default();
     for &chain in chains {
-        let members = structure.residues.iter().zip(&subject.roles).enumerate().filter(|(_, (r, _))| r.chain == chain);
+        let member = |i: &usize| Some((*i, (structure.residues.get(*i)?, subject.roles.get(*i)?)));
+        let members = subject.members(chain).iter().filter_map(member);
         // The original keeps everything before the last residue that it knows, hetero groups included.
         let last = match rule {
             Rule::AllPairs => None,
-            Rule::Reference => members.clone().filter(|(_, (_, role))| role.recognised()).map(|(i, _)| i).next_back(),
+            Rule::Reference => {
+                let known = |(_, (residue, role)): &(usize, (&Residue, &Role))| {
+                    role.recognised() || (**role == Role::Small && by_name(residue) != vocab::UNKNOWN_BLOCK)
+                };
+                members.clone().filter(known).map(|(i, _)| i).next_back()
+            }
         };
         for (i, (residue, role)) in members {
             let kind = match (rule, role) {
-                (_, Role::Water) => continue,
-                _ if without == Some(i) => continue,
+                (_, Role::Water | Role::Bead) => continue,
+                _ if without.contains(&i) => continue,
                 (Rule::AllPairs, Role::Small) => continue,
                 (Rule::Reference, _) if last.is_none_or(|last| i > last) => continue,
-                (_, Role::Polymer(kind)) => *kind,
-                (Rule::Reference, Role::Small) => vocab::UNKNOWN_BLOCK,
+                (_, Role::Polymer(kind)) | (Rule::AllPairs, Role::Modified(kind)) => *kind,
+                (Rule::Reference, Role::Modified(_)) => vocab::UNKNOWN_BLOCK,
+                (Rule::Reference, Role::Small) => by_name(residue),
             };
             let mut atoms = (residue.start..residue.end).filter(|a| heavy(structure, *a));
             let kind = match (kind, atoms.clone().count()) {
@@ -115,6 +131,16 @@ pub(crate) fn polymer_side(subject: &Subject, chains: &[usize], rule: Rule, with
     side
 }
 
+/// Block type of a free amino acid that stands in its chain, which the original takes for a part of it.
+fn by_name(residue: &Residue) -> u16 {
+    match vocab::name(residue.name.as_bytes()) {
+        vocab::Name::AminoAcid(block) if !(residue.hetero && (residue.after_ter || residue.polymer == Some(false))) => {
+            block
+        }
+        _ => vocab::UNKNOWN_BLOCK,
+    }
+}
+
 /// A small molecule, and what is known of its chemistry.
 pub(super) struct SmallMolecule<'a> {
     pub(super) structure: &'a Structure,
@@ -122,6 +148,8 @@ pub(super) struct SmallMolecule<'a> {
     pub(super) at: usize,
     /// Bonds that its file gives.
     pub(super) bonds: &'a [Bond],
+    /// SMILES that its file gives.
+    pub(super) smiles: Option<&'a str>,
     pub(super) row: &'a Row,
 }
 
@@ -134,7 +162,8 @@ impl SmallMolecule<'_> {
         let Some(residue) = structure.residues.get(self.at) else { return Ok((side, "none")) };
         let atoms: Vec<usize> = (residue.start..residue.end).filter(|a| heavy(structure, *a)).collect();
         if let Some(fragments) = &options.fragments {
-            let smiles = self.row.metadata.iter().find(|(k, _)| k == "lig_smiles").map(|(_, v)| v.as_str());
+            let stated = self.row.metadata.iter().find(|(k, _)| k == "lig_smiles").map(|(_, v)| v.as_str());
+            let smiles = stated.or(self.smiles);
             let mut sketch = Sketch::new(structure, residue.name.as_str(), &atoms, self.bonds, smiles);
             if options.rule == Rule::Reference && smiles.is_none() {
                 // The original cuts no component of which an atom is missing; without distances ours is not cut either.
@@ -245,8 +274,8 @@ pub(crate) fn ligand_modality(a: &Side, atoms: usize) -> i8 {
     match (Polymer::of(a), atoms) {
         (Polymer::Protein, 1) => 2,
         (Polymer::Protein, _) => 1,
-        (Polymer::Rna, _) => 6,
-        (Polymer::Dna, _) => -1,
+        // DNA with a small molecule has no modality of its own; that of RNA is the nearest.
+        (Polymer::Rna | Polymer::Dna, _) => 6,
     }
 }
 

@@ -1,12 +1,16 @@
 //! From a structure to the interface of two partners: who belongs to them, which blocks meet, and the record.
 
 mod assemble;
+mod bonds;
 mod contacts;
 mod roles;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use assemble::{assemble, Partner};
+use bonds::attachments;
+pub(crate) use bonds::bond;
 use contacts::{contacts, ligand_contacts, Block, Side, SmallMolecule};
 pub(crate) use contacts::{heavy, ligand_modality, meet, polymer_modality, polymer_side, spheres, Polymer};
 pub use contacts::{Options, Rule};
@@ -14,7 +18,7 @@ pub(crate) use roles::distance_squared;
 pub use roles::{Role, Subject};
 
 use crate::error::{Error, Result};
-use crate::index::{Kind, Ligand, Place, Row};
+use crate::index::{chain_text, Kind, Ligand, Place, Row};
 use crate::read::ligand::{Bond, Molecule};
 use crate::record::Record;
 use crate::structure::{Name, Residue, Structure};
@@ -33,14 +37,14 @@ pub struct Pose<'a> {
 /// # Errors
 /// The partners are not there or do not meet.
 pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: &Options) -> Result<Record> {
-    let first: Vec<usize> =
-        row.chain1.iter().map(|name| chain_of(subject.structure(), name, &row.path)).collect::<Result<_>>()?;
-    let a = polymer_side(subject, &first, options.rule, None);
+    let first: Vec<usize> = row.chain1.iter().map(|name| chain_of(subject, name, &row.path)).collect::<Result<_>>()?;
+    let a = polymer_side(subject, &first, options.rule, &[]);
     if a.blocks.is_empty() {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
     let structure = &pose.molecule.structure;
-    let ligand = SmallMolecule { structure, at: 0, bonds: &pose.molecule.bonds, row };
+    let ligand =
+        SmallMolecule { structure, at: 0, bonds: pose.molecule.stated(), smiles: pose.molecule.smiles.as_deref(), row };
     let (b, chemistry) = ligand.side(options)?;
     if b.blocks.is_empty() {
         let (path, ligand) = match &row.ligand_file {
@@ -54,6 +58,10 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
     let mut metadata = row.metadata.clone();
     metadata.retain(|(k, _)| k != "ligand_sha256");
     metadata.push(("ligand_sha256".to_owned(), pose.sha256.to_owned()));
+    if let Some(from) = pose.molecule.bonds_from {
+        metadata.retain(|(k, _)| k != BONDS);
+        metadata.push((BONDS.to_owned(), <&str>::from(from).to_owned()));
+    }
     let first = Partner { structure: subject.structure(), side: &a, keep: keep_a, chain: None };
     let chain = row.chain2.first().map_or("", String::as_str);
     let second = Partner { structure, side: &b, keep: keep_b.clone(), chain: Some(chain) };
@@ -84,7 +92,7 @@ fn kept_bonds(molecule: &Molecule, side: &Side, keep: &[bool], begin: usize) -> 
 pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String, Result<Record>)> {
     let one = |error: Error| vec![(row.id.clone(), Err(error))];
     let chains = |names: &[String]| -> Result<Vec<usize>> {
-        names.iter().map(|name| chain_of(subject.structure(), name, &row.path)).collect()
+        names.iter().map(|name| chain_of(subject, name, &row.path)).collect()
     };
     let first = match chains(&row.chain1) {
         Ok(first) => first,
@@ -102,6 +110,10 @@ pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String
         return vec![(row.id.clone(), record)];
     };
     let mut found = copies(subject, ligand, &second);
+    if let Some(copy) = noted(row, COPY) {
+        let place = copy.parse::<usize>().ok().and_then(|number| found.get(number.checked_sub(1)?)).copied();
+        found = place.into_iter().collect();
+    }
     let first_ligand = match &row.ligand1 {
         None => None,
         Some(ligand1) => match copies(subject, ligand1, &first).first() {
@@ -128,10 +140,50 @@ pub fn complexes(subject: &Subject, row: &Row, options: &Options) -> Vec<(String
     }
 }
 
+/// Column of an index, and entry in a record: which of several ligands of one chain, number and name, from 1.
+pub const COPY: &str = "lig_copy";
+/// The same: the residues of a ligand of several (`B:1 B:2 B:3`), as an oligosaccharide.
+pub const MEMBERS: &str = "lig_members";
+/// The same for the first of two ligands.
+pub const MEMBERS1: &str = "lig_members1";
+/// Entry in a record: where the bonds of a ligand in a PDB or PDBQT file are from.
+pub const BONDS: &str = "ligand_bonds";
+/// The same: the atoms of the polymers that a ligand is covalently attached to.
+pub const COVALENT: &str = "covalent";
+
+/// What a row says in a column that the index does not know.
+fn noted<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
+    row.metadata.iter().find(|(key, _)| key == column).map(|(_, value)| value.as_str())
+}
+
+/// The residues of a ligand: that of the row's name, and those that the row lists with it.
+fn members(subject: &Subject, row: &Row, copy: usize, column: &str) -> Vec<usize> {
+    let structure = subject.structure();
+    let listed: HashSet<&str> = noted(row, column).unwrap_or_default().split(' ').filter(|m| !m.is_empty()).collect();
+    let small = structure.residues.iter().zip(&subject.roles).enumerate();
+    small
+        .filter(|(at, (residue, role))| {
+            *at == copy
+                || (**role == Role::Small && !listed.is_empty() && {
+                    let chain = structure.chains.get(residue.chain).map_or("", String::as_str);
+                    listed.contains(format!("{chain}:{}{}", residue.resnum, residue.icode.as_str()).as_str())
+                })
+        })
+        .map(|(at, _)| at)
+        .collect()
+}
+
 /// Residues of some chains that are a ligand of the index.
 fn copies(subject: &Subject, ligand: &Ligand, chains: &[usize]) -> Vec<usize> {
-    let residues = subject.structure().residues.iter().enumerate();
-    residues.filter(|(_, r)| chains.contains(&r.chain) && matches(r, ligand)).map(|(i, _)| i).collect()
+    let residues = &subject.structure().residues;
+    let mut chains = chains.to_vec();
+    chains.sort_unstable();
+    chains.dedup();
+    let members = chains.iter().flat_map(|chain| subject.members(*chain));
+    let mut found: Vec<usize> =
+        members.copied().filter(|i| residues.get(*i).is_some_and(|r| matches(r, ligand))).collect();
+    found.sort_unstable();
+    found
 }
 
 /// What a structure lacks of a row's partners: each error with the column of the index that asks for it. Whether the
@@ -146,7 +198,7 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
         }
         let mut chains = Vec::new();
         for name in names {
-            match chain_of(subject.structure(), name, &row.path) {
+            match chain_of(subject, name, &row.path) {
                 Ok(chain) => chains.push(chain),
                 Err(error) => problems.push((column, error)),
             }
@@ -155,15 +207,15 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
             continue;
         }
         match ligand {
-            None if polymer_side(subject, &chains, Rule::AllPairs, None).blocks.is_empty() => {
+            None if polymer_side(subject, &chains, Rule::AllPairs, &[]).blocks.is_empty() => {
                 problems.push((column, Error::EmptyPartner { path: row.path.clone(), chains: names.join("_") }));
             }
             Some(ligand) if copies(subject, ligand, &chains).is_empty() => {
                 problems.push((code, missing_ligand(subject, row, ligand, names)));
             }
             None if row.kind() == Kind::Pocket => {
-                let side = polymer_side(subject, &chains, Rule::AllPairs, None);
-                problems.extend(members(subject, row, &side).err().map(|error| ("residues", error)));
+                let side = polymer_side(subject, &chains, Rule::AllPairs, &[]);
+                problems.extend(of_pocket(subject, row, &side).err().map(|error| ("residues", error)));
             }
             _ => {}
         }
@@ -171,17 +223,18 @@ pub fn lacking(subject: &Subject, row: &Row) -> Vec<(&'static str, Error)> {
     problems
 }
 
-fn chain_of(structure: &Structure, name: &str, path: &str) -> Result<usize> {
-    structure.chains.iter().position(|c| c == name).ok_or_else(|| Error::MissingChain {
+fn chain_of(subject: &Subject, name: &str, path: &str) -> Result<usize> {
+    let structure = subject.structure();
+    subject.chain(name).ok_or_else(|| Error::MissingChain {
         path: path.to_owned(),
         chain: name.to_owned(),
-        present: listed(structure.chains.iter().map(|c| if c.is_empty() { "(blank)" } else { c.as_str() })),
+        present: listed(structure.chains.iter().map(|c| if c.is_empty() { "(blank)".into() } else { chain_text(c) })),
     })
 }
 
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn listed<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> String {
     const SHOWN: usize = 30;
-    let names: Vec<&str> = names.collect();
+    let names: Vec<Cow<'a, str>> = names.collect();
     let shown = names.get(..SHOWN).unwrap_or(&names).join(", ");
     match names.len() {
         0 => "nothing".to_owned(),
@@ -214,24 +267,24 @@ fn missing_ligand(subject: &Subject, row: &Row, ligand: &Ligand, chains: &[Strin
         path: row.path.clone(),
         ligand: wanted,
         chain: chains.join("_"),
-        present: listed(present.iter().map(String::as_str)),
+        present: listed(present.iter().map(|p| p.into())),
     }
 }
 
 /// The residues of a pocket, alone: a record of one segment.
 fn pocket(subject: &Subject, row: &Row, chains: &[usize], options: &Options) -> Result<Record> {
-    let side = polymer_side(subject, chains, options.rule, None);
+    let side = polymer_side(subject, chains, options.rule, &[]);
     if side.blocks.is_empty() {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
-    let keep = members(subject, row, &side)?;
+    let keep = of_pocket(subject, row, &side)?;
     let modality = row.modality.unwrap_or(-1);
     let sides = [Partner { structure: subject.structure(), side: &side, keep, chain: None }];
     assemble(subject, row, row.id.clone(), &sides, modality, "none", row.metadata.clone(), options)
 }
 
 /// Which blocks are of the residues that a row names. All of them must be there.
-fn members(subject: &Subject, row: &Row, side: &Side) -> Result<Vec<bool>> {
+fn of_pocket(subject: &Subject, row: &Row, side: &Side) -> Result<Vec<bool>> {
     let structure = subject.structure();
     let place = |block: &Block| {
         let residue = structure.residues.get(block.residue)?;
@@ -248,15 +301,15 @@ fn members(subject: &Subject, row: &Row, side: &Side) -> Result<Vec<bool>> {
             path: row.path.clone(),
             residues: missing.join(" "),
             chains: row.chain1.join("_"),
-            present: listed(present.iter().map(String::as_str)),
+            present: listed(present.iter().map(|p| p.into())),
         });
     }
     Ok(places.iter().map(|p| p.as_ref().is_some_and(|p| wanted.contains(p))).collect())
 }
 
 fn two_polymers(subject: &Subject, row: &Row, first: &[usize], second: &[usize], options: &Options) -> Result<Record> {
-    let a = polymer_side(subject, first, options.rule, None);
-    let b = polymer_side(subject, second, options.rule, None);
+    let a = polymer_side(subject, first, options.rule, &[]);
+    let b = polymer_side(subject, second, options.rule, &[]);
     for (side, chains) in [(&a, &row.chain1), (&b, &row.chain2)] {
         if side.blocks.is_empty() {
             return Err(Error::EmptyPartner { path: row.path.clone(), chains: chains.join("_") });
@@ -282,11 +335,12 @@ fn with_ligand(
     let Some(residue) = structure.residues.get(copy) else {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain2.join("_") });
     };
-    let a = polymer_side(subject, first, options.rule, Some(copy));
+    let members = members(subject, row, copy, MEMBERS);
+    let a = polymer_side(subject, first, options.rule, &members);
     if a.blocks.is_empty() {
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
-    let (b, chemistry) = SmallMolecule { structure, at: copy, bonds: &[], row }.side(options)?;
+    let (b, chemistry) = small_side(structure, &members, row, options)?;
     if b.blocks.is_empty() {
         let ligand = format!("{} {}{}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
         return Err(Error::HydrogenLigand { path: row.path.clone(), ligand });
@@ -304,8 +358,25 @@ fn with_ligand(
             metadata.push((key.to_owned(), value));
         }
     }
+    metadata.retain(|(key, _)| key != COVALENT);
+    let attached = attachments(subject, &members);
+    if !attached.is_empty() {
+        metadata.push((COVALENT.to_owned(), attached.join(", ")));
+    }
     let sides = [(&a, keep_a), (&b, keep_b)].map(|(side, keep)| Partner { structure, side, keep, chain: None });
     assemble(subject, row, id, &sides, modality, chemistry, metadata, options)
+}
+
+/// The blocks of a small molecule of one or several residues, and where their chemistry is from.
+fn small_side(structure: &Structure, members: &[usize], row: &Row, options: &Options) -> Result<(Side, &'static str)> {
+    let mut whole = Side::default();
+    let mut chemistry = None;
+    for at in members {
+        let (side, cut) = SmallMolecule { structure, at: *at, bonds: &[], smiles: None, row }.side(options)?;
+        whole.append(side);
+        chemistry = Some(if chemistry.is_none_or(|known| known == cut) { cut } else { "mixed" });
+    }
+    Ok((whole, chemistry.unwrap_or("none")))
 }
 
 fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], options: &Options) -> Result<Record> {
@@ -313,8 +384,8 @@ fn two_ligands(subject: &Subject, row: &Row, id: String, places: [usize; 2], opt
     const CSD: i8 = 7;
     let structure = subject.structure();
     let mut sides = Vec::with_capacity(2);
-    for at in places {
-        let (side, chemistry) = SmallMolecule { structure, at, bonds: &[], row }.side(options)?;
+    for (at, column) in places.into_iter().zip([MEMBERS1, MEMBERS]) {
+        let (side, chemistry) = small_side(structure, &members(subject, row, at, column), row, options)?;
         if side.blocks.is_empty() {
             let name = structure.residues.get(at).map(|r| format!("{} {}", r.name.as_str(), r.resnum));
             return Err(Error::HydrogenLigand { path: row.path.clone(), ligand: name.unwrap_or_default() });

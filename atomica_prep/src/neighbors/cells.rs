@@ -24,9 +24,12 @@ impl Cells {
         if points.is_empty() {
             (low, high) = ([0.0; 3], [0.0; 3]);
         }
-        let widest = (0..3).map(|a| high[a] - low[a]).fold(0.0, f64::max);
-        // At most 64 cells along an axis bound the memory, whatever the coordinates.
-        let size = size.max(1e-3).max(widest / 64.0);
+        // As many cells as a cube of 64 has, or a few for each point, bound the memory, whatever the coordinates.
+        let limit = (64.0f64 * 64.0 * 64.0).max(4.0 * points.len() as f64);
+        let mut size = size.max(1e-3);
+        while (0..3).map(|a| ((high[a] - low[a]) / size).floor() + 1.0).product::<f64>() > limit {
+            size *= 1.25;
+        }
         let counts = [0, 1, 2].map(|a| ((high[a] - low[a]) / size) as usize + 1);
         let mut cells = Self { origin: low, size, counts, starts: Vec::new(), points: vec![0; points.len()] };
         let keys: Vec<usize> = points.iter().map(|p| cells.cell(*p)).collect();

@@ -52,12 +52,13 @@ impl RotationTable {
         type Known = Vec<((u64, u64), Arc<RotationTable>)>;
         static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
         let key = (sigma.to_bits(), largest.to_bits());
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, table)) = known.iter().find(|(k, _)| *k == key) {
+        // Held for moments alone: a process that is forked meanwhile could never have it.
+        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = known().iter().find(|(k, _)| *k == key) {
             return Arc::clone(table);
         }
         let table = Arc::new(Self::new(sigma, largest));
-        known.push((key, Arc::clone(&table)));
+        known().push((key, Arc::clone(&table)));
         table
     }
 }

@@ -153,7 +153,7 @@ pub(super) struct BuildOptions(BuildGraphs);
 impl BuildOptions {
     #[new]
     #[pyo3(signature = (inputs, out, *, discover=false, keep_additives=false, cutoff=8.0, neighbors=8,
-        interface_rule="all-pairs", strictness="lenient", ids="author", max_decompressed=None, compression="none",
+        interface_rule="all-pairs", strictness="lenient", ids="author", assembly="none", max_decompressed=None, compression="none",
         shard_rows=1024, threads=0, shard=(1, 1), resume=false, overwrite=false))]
     #[allow(clippy::too_many_arguments, reason = "each has its name where it is called")]
     fn new(
@@ -167,6 +167,7 @@ impl BuildOptions {
         interface_rule: &str,
         strictness: &str,
         ids: &str,
+        assembly: &str,
         max_decompressed: Option<u64>,
         compression: &str,
         shard_rows: usize,
@@ -189,6 +190,8 @@ impl BuildOptions {
         }
         Ok(Self(BuildGraphs {
             inputs,
+            receptor: None,
+            ligands: Vec::new(),
             out,
             discover,
             keep_additives,
@@ -198,6 +201,7 @@ impl BuildOptions {
             fragments: "none".to_owned(),
             strictness: named(py, "strictness", strictness)?,
             ids: named(py, "ids", ids)?,
+            assembly: assembly.parse().map_err(|reason: String| usage(&format!("assembly = {reason}")))?,
             max_decompressed: max_decompressed.unwrap_or(crate::read::Options::default().max_decompressed),
             compression: named(py, "compression", compression)?,
             shard_rows,

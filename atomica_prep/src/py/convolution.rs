@@ -1,12 +1,11 @@
 //! The convolution on arrays.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+use super::pools::pool;
 
 type CouplingTable = ((usize, usize), Vec<(usize, usize, usize, f32)>);
 type PathTable = (usize, usize, usize, usize, usize);
@@ -45,19 +44,6 @@ impl ConvolutionArguments<'_> {
 #[pyclass(frozen, module = "atomica._prep")]
 pub(super) struct Convolution {
     inner: crate::convolution::Convolution,
-}
-
-/// Threads for the convolution, a pool for each number that was asked for.
-fn pool(threads: usize) -> PyResult<Arc<rayon::ThreadPool>> {
-    static POOLS: Mutex<BTreeMap<usize, Arc<rayon::ThreadPool>>> = Mutex::new(BTreeMap::new());
-    let mut pools = POOLS.lock().map_err(|_| PyRuntimeError::new_err("an earlier convolution failed"))?;
-    if let Some(pool) = pools.get(&threads) {
-        return Ok(Arc::clone(pool));
-    }
-    let made = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let made = Arc::new(made.map_err(|error| PyRuntimeError::new_err(format!("cannot start threads: {error}")))?);
-    pools.insert(threads, Arc::clone(&made));
-    Ok(made)
 }
 
 #[pymethods]

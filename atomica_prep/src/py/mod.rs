@@ -5,6 +5,7 @@ mod convolution;
 mod error;
 mod neighbors;
 mod noise;
+mod pools;
 mod structure;
 
 use pyo3::prelude::*;

@@ -5,6 +5,8 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2,
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::pools::pool;
+
 type Pair<'py> = (Bound<'py, PyArray2<i32>>, Bound<'py, PyArray2<i32>>);
 
 /// Exact nearest neighbours within and between the segments of each complex.
@@ -26,8 +28,9 @@ pub(super) fn nearest<'py>(
     let segments: Vec<u8> = segments.as_array().iter().copied().collect();
     let eligible: Vec<bool> = eligible.as_array().iter().copied().collect();
     let rows = positions.len();
+    let pool = pool(0)?;
     let (intra, inter) = py
-        .detach(|| crate::neighbors::nearest(&positions, &complexes, &segments, &eligible, k))
+        .detach(|| pool.install(|| crate::neighbors::nearest(&positions, &complexes, &segments, &eligible, k)))
         .map_err(PyValueError::new_err)?;
     let shaped =
         |list: Vec<i32>| Array2::from_shape_vec((rows, k), list).map_err(|e| PyValueError::new_err(e.to_string()));

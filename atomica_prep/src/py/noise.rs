@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::neighbors::points;
+use super::pools::pool;
 use crate::perturb::{Batch, Complex, Draws, Noise, Options, RotationTable};
 use crate::torsion::Torsions;
 
@@ -114,8 +115,9 @@ pub(super) fn perturb<'py>(
         max_blocks,
         unknown_is_global,
     };
+    let pool = pool(0)?;
     let batch = py
-        .detach(|| crate::perturb::perturb(complexes, &seeds, draws.as_deref(), &options))
+        .detach(|| pool.install(|| crate::perturb::perturb(complexes, &seeds, draws.as_deref(), &options)))
         .map_err(|refused| PyValueError::new_err((refused.complex, refused.reason)))?;
     columns_of(py, batch, neighbors)
 }

@@ -156,6 +156,21 @@ impl Structure {
         self.structure.repairs.iter().map(entry).collect()
     }
 
+    /// What became of the file's coordinate records: `records`, all of them; `atoms`, those that are here; `copies`,
+    /// how many of these an assembly adds; and by reason the records that are no atoms, as `other-location` or
+    /// `other-model`. The parts add up.
+    #[getter]
+    fn accounts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let accounts = PyDict::new(py);
+        accounts.set_item("records", self.structure.accounts.records)?;
+        accounts.set_item("atoms", self.__len__())?;
+        accounts.set_item("copies", self.structure.accounts.copies)?;
+        for why in structure::Unread::ALL {
+            accounts.set_item(why.code(), self.structure.accounts.left(why))?;
+        }
+        Ok(accounts)
+    }
+
     /// All columns by name.
     fn columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let columns = PyDict::new(py);
@@ -175,9 +190,10 @@ impl Structure {
 ///
 /// `format` is an extension as a file's name has it: "pdb", "cif.gz", "bcif", … Without it the file's own decides;
 /// for bytes it must be given. With `strict` nothing is mended; `label_ids` takes the archive's chain ids and residue
-/// numbers instead of the author's (mmCIF and BinaryCIF). Raises `StructureError`.
+/// numbers instead of the author's (mmCIF and BinaryCIF); `assembly`, "1" or another number, makes that biological
+/// assembly, "models" the one that the models of a PDB file are. Raises `StructureError`.
 #[pyfunction]
-#[pyo3(signature = (source, format=None, *, strict=false, max_decompressed=None, label_ids=false))]
+#[pyo3(signature = (source, format=None, *, strict=false, max_decompressed=None, label_ids=false, assembly=None))]
 pub(super) fn read_structure(
     py: Python<'_>,
     source: Input,
@@ -185,8 +201,9 @@ pub(super) fn read_structure(
     strict: bool,
     max_decompressed: Option<u64>,
     label_ids: bool,
+    assembly: Option<&str>,
 ) -> PyResult<Structure> {
-    let options = options(strict, max_decompressed, label_ids);
+    let options = options(strict, max_decompressed, label_ids, assembly)?;
     let (structure, sha256) = match source {
         Input::Path(path) => {
             let shown = path.to_string_lossy();
@@ -207,13 +224,20 @@ pub(super) fn read_structure(
     Ok(Structure { structure, sha256 })
 }
 
-fn options(strict: bool, max_decompressed: Option<u64>, label_ids: bool) -> read::Options {
+fn options(
+    strict: bool,
+    max_decompressed: Option<u64>,
+    label_ids: bool,
+    assembly: Option<&str>,
+) -> PyResult<read::Options> {
     let usual = read::Options::default();
-    read::Options {
+    let wrong = |reason: String| PyValueError::new_err(format!("assembly {reason}"));
+    Ok(read::Options {
         strictness: if strict { Strictness::Strict } else { Strictness::Lenient },
         max_decompressed: max_decompressed.unwrap_or(usual.max_decompressed),
         ids: if label_ids { Ids::Label } else { Ids::Author },
-    }
+        assembly: assembly.map_or(Ok(usual.assembly), |text| text.parse().map_err(wrong))?,
+    })
 }
 
 /// Every record of an atom in a structure file, in file order: all models, all alternate locations. Made by
@@ -274,7 +298,7 @@ pub(super) fn read_sites(
     label_ids: bool,
     max_decompressed: Option<u64>,
 ) -> PyResult<Sites> {
-    let (shown, options) = (path.to_string_lossy(), options(false, max_decompressed, label_ids));
+    let (shown, options) = (path.to_string_lossy(), options(false, max_decompressed, label_ids, None)?);
     let read = py.detach(|| read::read_sites(&path, &shown, options));
     read.map(|sites| Sites { sites }).map_err(|error| to_python(py, &error))
 }

@@ -1,12 +1,16 @@
 //! Atoms in file order → a [`Structure`]: residues that are split are joined, alternate locations settled, elements
 //! guessed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::links::Stated;
 use super::notes::Notes;
 use super::options::{Ids, Options};
+use crate::accounts::{Accounts, Unread};
 use crate::error::{Error, Problem, Result};
 use crate::structure::{Name, Repair, Residue, Structure};
+use crate::torsion::Bonds;
+use crate::vocab;
 
 /// Å; a coordinate beyond is no coordinate, and would not survive single precision.
 pub(super) const LARGEST: f64 = 1e7;
@@ -29,8 +33,12 @@ pub(super) struct ResidueKey<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     pub(super) notes: Notes,
+    /// Coordinate records that parsers meet; those of the atoms they hand on are counted at the end.
+    pub(super) accounts: Accounts,
     /// Whose chain ids and residue numbers are wanted.
     pub(super) ids: Ids,
+    /// Bonds between residues, as the records say.
+    pub(super) stated: Stated,
     structure: Structure,
     /// Where each residue begins.
     lines: Vec<u64>,
@@ -38,12 +46,22 @@ pub(super) struct Builder {
     highest: Vec<i32>,
     /// Some number was not higher than all before in its chain, so residues may be split.
     unordered: bool,
+    /// Highest number of each chain's residues that are no hetero groups.
+    highest_member: Vec<i32>,
+    /// One of these was lower than one before, or the same, so that a chain may be there twice.
+    pub(super) steps_back: bool,
     /// Alternate locations of the atoms, 0 for none; empty as long as no atom has one.
     altlocs: Vec<u8>,
     /// Occupancies in units of 1e-4, so that sums are exact and ties are ties; as many as there are `altlocs`.
     occupancies: Vec<i64>,
+    /// Atoms of the last residue with another one than 1, as long as no atom has an alternate location.
+    recent: Vec<(usize, f64)>,
     /// Where each chain is in the structure.
     chain_places: HashMap<String, usize>,
+    /// Atoms of copies that stand where others do.
+    dropped: usize,
+    /// Where each atom was when it was given; empty where no bond is stated.
+    origins: Vec<usize>,
 }
 
 impl Builder {
@@ -56,7 +74,10 @@ impl Builder {
     }
 
     /// Begins a residue, or goes on with the last one if it is the same.
-    pub(super) fn residue(&mut self, key: ResidueKey<'_>) {
+    pub(super) fn residue(&mut self, mut key: ResidueKey<'_>) {
+        if key.name.is_empty() {
+            key.name = self.nameless(&key);
+        }
         let chain = match self.structure.residues.last() {
             Some(last) if self.structure.chains.get(last.chain).is_some_and(|c| c == key.chain) => last.chain,
             _ => match self.chain_places.get(key.chain) {
@@ -85,7 +106,19 @@ impl Builder {
             Some(_) => self.unordered = true,
             None => self.highest.push(key.resnum),
         }
+        if !key.hetero {
+            if self.highest_member.len() <= chain {
+                self.highest_member.resize(chain + 1, i32::MIN);
+            }
+            match self.highest_member.get_mut(chain) {
+                Some(highest) if *highest < key.resnum => *highest = key.resnum,
+                // Letters of insertions follow one another under one number.
+                Some(highest) => self.steps_back |= *highest > key.resnum || key.icode.is_empty() || key.after_ter,
+                None => {}
+            }
+        }
         self.lines.push(key.line);
+        self.recent.clear();
         self.structure.residues.push(Residue {
             start,
             end: start,
@@ -99,6 +132,15 @@ impl Builder {
         });
     }
 
+    /// The name for a residue that has none.
+    #[cold]
+    fn nameless(&mut self, key: &ResidueKey<'_>) -> Name {
+        let what =
+            format!("residue {}{} of chain {:?} has no name; called UNL", key.resnum, key.icode.as_str(), key.chain);
+        self.notes.repair(Repair::NameMissing, || Problem { line: key.line, column: 0, column_end: 0, what });
+        Name::new(b"UNL").unwrap_or_default()
+    }
+
     /// Adds an atom to the last residue. `altloc` is 0 without one.
     #[inline]
     pub(super) fn atom(&mut self, name: Name, element: u8, position: [f64; 3], occupancy: f64, altloc: u8) {
@@ -107,6 +149,8 @@ impl Builder {
         self.structure.positions.push(position);
         if altloc != 0 || !self.altlocs.is_empty() {
             self.alternate(occupancy, altloc);
+        } else if occupancy != 1.0 {
+            self.recent.push((self.structure.positions.len() - 1, occupancy));
         }
         if let Some(last) = self.structure.residues.last_mut() {
             last.end = self.structure.positions.len();
@@ -118,23 +162,59 @@ impl Builder {
     fn alternate(&mut self, occupancy: f64, altloc: u8) {
         let before = self.structure.positions.len().saturating_sub(1);
         self.altlocs.resize(before, 0);
-        self.occupancies.resize(before, 0);
-        self.altlocs.push(altloc);
         // Saturating cast: absurd occupancies stay absurd, but finite.
-        self.occupancies.push((occupancy.clamp(-1e6, 1e6) * 1e4).round() as i64);
+        let whole = |occupancy: f64| (occupancy.clamp(-1e6, 1e6) * 1e4).round() as i64;
+        if self.occupancies.len() < before {
+            // Where the last residue had atoms without one before, they may be one of its locations.
+            let residue = self.structure.residues.last().map_or(before, |r| r.start.min(before));
+            self.occupancies.resize(residue, 0);
+            self.occupancies.resize(before, whole(1.0));
+            for (atom, occupancy) in self.recent.drain(..) {
+                if let Some(slot) = self.occupancies.get_mut(atom).filter(|_| atom < before) {
+                    *slot = whole(occupancy);
+                }
+            }
+        }
+        self.altlocs.push(altloc);
+        self.occupancies.push(whole(occupancy));
+    }
+
+    /// Notes what a modified residue is derived from.
+    pub(super) fn parent(&mut self, component: &[u8], parent: &[u8]) {
+        add_parent(&mut self.structure, component, parent);
+    }
+
+    /// The structure so far, as the file has it.
+    pub(super) fn structure(&self) -> &Structure {
+        &self.structure
     }
 
     /// The structure; `expected` are the records that hold its atoms.
     pub(super) fn finish(mut self, shown: &str, expected: &str) -> Result<Structure> {
+        let stated = std::mem::take(&mut self.stated);
+        let mut bonds = None;
+        if !stated.is_empty() {
+            bonds = Some(stated.resolve(&self.structure, &self.altlocs, &mut self.notes));
+            self.origins = (0..self.atoms()).collect();
+        }
         if self.unordered {
             self.join_split();
         }
-        let repairs = std::mem::take(&mut self.notes).finish(shown)?;
-        let structure = self.settle();
+        let mut accounts = self.accounts;
+        let given = self.structure.positions.len() + self.dropped;
+        self.part_copies();
+        self.mend_ions();
+        let (mut structure, mut notes, origins) = self.settle();
+        if let Some(bonds) = bonds {
+            bonds.place(&mut structure, &origins, &mut notes);
+        }
+        let repairs = notes.finish(shown)?;
+        accounts.leave(Unread::OtherLocation, (given - structure.positions.len()) as u64);
+        accounts.settle(structure.positions.len(), shown)?;
         if structure.positions.is_empty() {
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
         }
-        Ok(Structure { repairs, ..structure })
+        Ok(Structure { repairs, accounts, ..structure })
     }
 
     /// Atoms so far.
@@ -152,13 +232,192 @@ impl Builder {
         Ok((Structure { repairs, ..self.structure }, alternate))
     }
 
-    fn settle(self) -> Structure {
+    /// The structure with one of the alternate locations, and where its atoms were before.
+    fn settle(mut self) -> (Structure, Notes, Vec<usize>) {
         if !self.altlocs.is_empty() {
-            self.choose_altlocs()
+            self.mark_blank();
+            let structure = self.choose_altlocs();
+            (structure, self.notes, self.origins)
         } else {
             let mut structure = self.structure;
             structure.residues.retain(|r| r.end > r.start);
-            structure
+            (structure, self.notes, self.origins)
+        }
+    }
+
+    /// Who a residue is, for messages.
+    fn who(&self, residue: &Residue) -> String {
+        let chain = self.structure.chains.get(residue.chain).map_or("", String::as_str);
+        format!("residue {} {}{} of chain {chain:?}", residue.name.as_str(), residue.resnum, residue.icode.as_str())
+    }
+
+    /// Parts residues that hold an atom name twice without alternate locations: copies of a molecule under one number
+    /// become residues of their own, and of copies that stand in one place the first is kept.
+    fn part_copies(&mut self) {
+        let residues = std::mem::take(&mut self.structure.residues);
+        let mut parted: Vec<(usize, Copies)> = Vec::new();
+        for (i, residue) in residues.iter().enumerate() {
+            let names = self.structure.names_of(residue);
+            let altlocs = || self.altlocs.get(residue.start..residue.end).unwrap_or_default();
+            if names.len() < 2 || !repeats(names) || altlocs().iter().any(|a| *a != 0) {
+                continue;
+            }
+            let (positions, elements) = (self.structure.positions_of(residue), self.structure.elements_of(residue));
+            if let Some(copies) = Copies::of(names, positions, elements) {
+                parted.push((i, copies));
+            }
+        }
+        if parted.is_empty() {
+            self.structure.residues = residues;
+            return;
+        }
+        let mut order = Vec::with_capacity(self.structure.positions.len());
+        let lines = std::mem::take(&mut self.lines);
+        let mut parted = parted.into_iter().peekable();
+        for (i, residue) in residues.iter().enumerate() {
+            let start = order.len();
+            let line = lines.get(i).copied().unwrap_or(0);
+            match parted.next_if(|(at, _)| *at == i) {
+                None => {
+                    self.lines.push(line);
+                    order.extend(residue.start..residue.end);
+                    self.structure.residues.push(Residue { start, end: order.len(), ..*residue });
+                }
+                Some((_, copies)) => {
+                    let count = copies.kept.len();
+                    let place = |what: String| Problem { line, column: 0, column_end: 0, what };
+                    if count > 1 {
+                        let what =
+                            format!("{} holds its atom names {count} times; taken for copies", self.who(residue));
+                        self.notes.repair(Repair::CopiesParted, || place(what));
+                    }
+                    for _ in 0..copies.dropped {
+                        let what = "holds atoms twice in one place without alternate locations; the first are kept";
+                        let what = format!("{} {what}", self.who(residue));
+                        self.notes.repair(Repair::CopiesOverlap, || place(what));
+                    }
+                    for copy in copies.kept {
+                        let start = order.len();
+                        self.lines.push(line);
+                        order.extend(copy.into_iter().map(|atom| residue.start + atom));
+                        self.structure.residues.push(Residue { start, end: order.len(), ..*residue });
+                    }
+                }
+            }
+        }
+        self.pick(&order);
+    }
+
+    /// Do two residues stand in one place?
+    fn overlap(&self, one: &Residue, other: &Residue) -> bool {
+        /// Å; bonds to hydrogens are about as long.
+        const NEAR: f64 = 0.9;
+        (one.start..one.end)
+            .any(|a| (other.start..other.end).any(|b| squared(&self.structure.positions, a, b) < NEAR * NEAR))
+    }
+
+    /// Elements of lone ions that their names gainsay: a program that guessed sulphur for SOD.
+    fn mend_ions(&mut self) {
+        /// No ion of a simulation is heavier.
+        const HEAVIEST: u8 = 83;
+        for (i, residue) in self.structure.residues.iter().enumerate() {
+            if residue.end != residue.start + 1 {
+                continue;
+            }
+            let Some(stated) = self.structure.elements.get(residue.start).copied().filter(|e| *e != 8) else {
+                continue;
+            };
+            let Some(atom) = self.structure.atom_names.get(residue.start) else { continue };
+            let (component, atom) = (residue.name.as_bytes(), atom.as_bytes());
+            let same = component.eq_ignore_ascii_case(atom);
+            let ion = match vocab::ion(component) {
+                Some(ion) => (same || vocab::ion(atom) == Some(ion) || vocab::element(atom) == ion).then_some(ion),
+                None => (same && component.len() == 2).then(|| vocab::element(component)),
+            };
+            let Some(ion) = ion.filter(|ion| (1..=HEAVIEST).contains(ion) && *ion != stated) else { continue };
+            let who = self.who(residue);
+            let what = || {
+                format!(
+                    "{who} is an ion of {}; its element {} is not believed",
+                    vocab::symbol(ion),
+                    vocab::symbol(stated)
+                )
+            };
+            let line = self.lines.get(i).copied().unwrap_or(0);
+            let place = || Problem { line, column: 0, column_end: 0, what: what() };
+            self.notes.repair(Repair::ElementGuessed, place);
+            if let Some(slot) = self.structure.elements.get_mut(residue.start) {
+                *slot = ion;
+            }
+        }
+    }
+
+    /// Keeps the atoms of `order`, in that order.
+    fn pick(&mut self, order: &[usize]) {
+        fn pick<T: Copy>(values: &mut Vec<T>, order: &[usize]) {
+            *values = order.iter().filter_map(|at| values.get(*at).copied()).collect();
+        }
+        pick(&mut self.structure.positions, order);
+        pick(&mut self.structure.elements, order);
+        pick(&mut self.structure.atom_names, order);
+        pick(&mut self.altlocs, order);
+        pick(&mut self.occupancies, order);
+        pick(&mut self.origins, order);
+    }
+
+    /// Gives atoms without a letter one, where the same atom, or another component at the place, has one: they are one of
+    /// the alternate locations.
+    fn mark_blank(&mut self) {
+        let mut marked: Vec<(usize, u8)> = Vec::new();
+        let mut told: Vec<Problem> = Vec::new();
+        for place in self.places() {
+            let runs: Vec<&Residue> = place.iter().filter_map(|i| self.structure.residues.get(*i)).collect();
+            let letter = |atom: usize| self.altlocs.get(atom).copied().unwrap_or(0);
+            let lettered = |run: &Residue| (run.start..run.end).any(|atom| letter(atom) != 0);
+            if !runs.iter().any(|run| lettered(run)) {
+                continue;
+            }
+            let before = marked.len();
+            for run in &runs {
+                if !lettered(run) {
+                    // Another component without letters beside one that has them.
+                    if runs.iter().any(|other| other.name != run.name) {
+                        marked.extend((run.start..run.end).map(|atom| (atom, b' ')));
+                    }
+                    continue;
+                }
+                let names = self.structure.names_of(run);
+                for (atom, name) in (run.start..run.end).zip(names).filter(|(atom, _)| letter(*atom) == 0) {
+                    let letters = |same: bool| {
+                        let of = |(other, n): (usize, &Name)| {
+                            Some(letter(other)).filter(|l| *l != 0 && (!same || n == name))
+                        };
+                        (run.start..run.end).zip(names).filter_map(of).collect::<BTreeSet<u8>>()
+                    };
+                    let own = letters(true);
+                    if !own.is_empty() {
+                        // It goes with the one location that the residue has and this atom lacks.
+                        let mut lacking = letters(false).into_iter().filter(|l| !own.contains(l));
+                        let first = lacking.next().filter(|_| lacking.next().is_none());
+                        marked.push((atom, first.unwrap_or(b' ')));
+                    }
+                }
+            }
+            if marked.len() > before {
+                if let (Some(first), Some(i)) = (runs.first(), place.first()) {
+                    let what = "has alternate locations with and without a letter; those without are one of them";
+                    let line = self.lines.get(*i).copied().unwrap_or(0);
+                    told.push(Problem { line, column: 0, column_end: 0, what: format!("{} {what}", self.who(first)) });
+                }
+            }
+        }
+        for (atom, letter) in marked {
+            if let Some(place) = self.altlocs.get_mut(atom) {
+                *place = letter;
+            }
+        }
+        for place in told {
+            self.notes.repair(Repair::AltlocBlank, || place);
         }
     }
 
@@ -168,17 +427,34 @@ impl Builder {
         let residues = &self.structure.residues;
         let names = |r: &Residue| self.structure.atom_names.get(r.start..r.end).unwrap_or_default();
         let mut joined: Vec<Vec<usize>> = Vec::with_capacity(residues.len());
-        let mut known: HashMap<(usize, i32, Name, Name, bool, bool), usize> = HashMap::new();
+        let mut known: HashMap<(usize, i32, Name, Name, bool, bool), usize, ahash::RandomState> =
+            HashMap::with_capacity_and_hasher(residues.len(), ahash::RandomState::new());
         for (i, residue) in residues.iter().enumerate() {
             let key = (residue.chain, residue.resnum, residue.icode, residue.name, residue.hetero, residue.after_ter);
             let whole = self.altlocs.get(residue.start..residue.end).unwrap_or_default().iter().all(|a| *a == 0);
             let first = known.get(&key).copied().filter(|_| whole);
-            let before = first.and_then(|at| joined.get_mut(at)).filter(|before| {
-                before
-                    .iter()
-                    .filter_map(|at| residues.get(*at))
-                    .all(|r| names(r).iter().all(|n| !names(residue).contains(n)))
-            });
+            let mut before = first.and_then(|at| joined.get_mut(at));
+            let parts = before.iter().flat_map(|before| before.iter()).filter_map(|at| residues.get(*at));
+            if parts.clone().any(|r| names(r).iter().any(|n| names(residue).contains(n))) {
+                // The same atoms again: copies, or the same in one place.
+                let overlap = parts.clone().any(|r| self.overlap(r, residue));
+                before = None;
+                let told = self.who(residue);
+                let place = |what: String| {
+                    let line = self.lines.get(i).copied().unwrap_or(0);
+                    Problem { line, column: 0, column_end: 0, what }
+                };
+                if overlap {
+                    let what = format!("{told} is there again in one place; the first is kept");
+                    self.notes.repair(Repair::CopiesOverlap, || place(what));
+                    self.dropped += residue.end - residue.start;
+                    continue;
+                }
+                if residue.end - residue.start > 1 && vocab::name(residue.name.as_bytes()) != vocab::Name::Water {
+                    let what = format!("{told} is there again in another place; taken for a copy");
+                    self.notes.repair(Repair::CopiesParted, || place(what));
+                }
+            }
             match before {
                 Some(before) => {
                     let chain = self.structure.chains.get(residue.chain).map_or("", String::as_str);
@@ -214,14 +490,8 @@ impl Builder {
             order.extend(runs.clone().flat_map(|r| r.start..r.end));
             residues.extend(runs.take(1).map(|first| Residue { start, end: order.len(), ..*first }));
         }
-        fn pick<T: Copy>(values: &mut Vec<T>, order: &[usize]) {
-            *values = order.iter().filter_map(|at| values.get(*at).copied()).collect();
-        }
-        pick(&mut self.structure.positions, &order);
-        pick(&mut self.structure.elements, &order);
-        pick(&mut self.structure.atom_names, &order);
-        pick(&mut self.altlocs, &order);
-        pick(&mut self.occupancies, &order);
+        self.pick(&order);
+        self.lines = joined.iter().map(|m| m.first().and_then(|i| self.lines.get(*i)).copied().unwrap_or(0)).collect();
         self.structure.residues = residues;
     }
 
@@ -235,6 +505,17 @@ impl Builder {
             let any = altlocs.iter().any(|a| *a != 0);
             let key = (residue.chain, residue.resnum, residue.icode);
             if any {
+                // Another component at this place, right before it and without letters.
+                let blank = |at: usize| {
+                    let before = self.structure.residues.get(at).filter(|before| {
+                        (before.chain, before.resnum, before.icode) == key && before.name != residue.name
+                    });
+                    let last = places.last().and_then(|place| place.last()) == Some(&at);
+                    before.is_some_and(|before| last && self.overlap(before, residue))
+                };
+                if !known.contains_key(&key) && i.checked_sub(1).is_some_and(blank) {
+                    known.insert(key, places.len() - 1);
+                }
                 if let Some(place) = known.get(&key).and_then(|p| places.get_mut(*p)) {
                     let adjacent = place.last().is_some_and(|last| last + 1 == i);
                     if adjacent || altlocs.iter().all(|a| *a != 0) {
@@ -249,14 +530,22 @@ impl Builder {
         places
     }
 
-    fn choose_altlocs(self) -> Structure {
-        let mut out = Structure { chains: self.structure.chains.clone(), ..Structure::default() };
+    fn choose_altlocs(&mut self) -> Structure {
+        /// Occupancies have two digits in PDB files, and in the same entry's mmCIF more.
+        const DIGIT: i64 = 100;
+        let mut out = Structure {
+            chains: self.structure.chains.clone(),
+            parents: self.structure.parents.clone(),
+            ..Structure::default()
+        };
+        let mut ties: Vec<Problem> = Vec::new();
+        let mut origins = Vec::new();
         for place in self.places() {
             let runs: Vec<&Residue> = place.iter().filter_map(|i| self.structure.residues.get(*i)).collect();
             let Some(first) = runs.first() else { continue };
             let mixed = runs.iter().any(|r| r.name != first.name);
-            // Per alternate location: letter, atoms, summed occupancy.
-            let mut tally: Vec<(u8, i64, i64)> = Vec::new();
+            // Per alternate location: letter, atoms, summed occupancy to two digits, and to all.
+            let mut tally: Vec<(u8, i64, i64, i64)> = Vec::new();
             for atom in runs.iter().flat_map(|r| r.start..r.end) {
                 let (Some(&altloc), Some(&occupancy)) = (self.altlocs.get(atom), self.occupancies.get(atom)) else {
                     continue;
@@ -264,26 +553,37 @@ impl Builder {
                 if altloc == 0 {
                     continue;
                 }
+                let rounded = (occupancy + DIGIT / 2).div_euclid(DIGIT) * DIGIT;
                 match tally.iter_mut().find(|t| t.0 == altloc) {
                     Some(t) => {
                         t.1 += 1;
-                        t.2 += occupancy;
+                        t.2 += rounded;
+                        t.3 += occupancy;
                     }
-                    None => tally.push((altloc, 1, occupancy)),
+                    None => tally.push((altloc, 1, rounded, occupancy)),
                 }
             }
             // Within one component the sum decides, so that a location with a single stray atom does not win.
             // Between components the mean does, or the larger residue would.
-            let mut chosen: Option<(u8, i64, i64)> = None;
+            let mut chosen: Option<(u8, i64, i64, i64)> = None;
+            let mut tie = false;
             for candidate in tally {
-                let better = match chosen {
-                    None => true,
-                    Some(best) if mixed => candidate.2 * best.1 > best.2 * candidate.1,
-                    Some(best) => candidate.2 > best.2,
-                };
-                if better {
+                let Some(best) = chosen else {
                     chosen = Some(candidate);
+                    continue;
+                };
+                let (weight, against) = if mixed { (best.1, candidate.1) } else { (1, 1) };
+                if candidate.2 * weight > best.2 * against {
+                    chosen = Some(candidate);
+                    tie = false;
+                } else {
+                    tie |= candidate.2 * weight == best.2 * against && candidate.3 * weight > best.3 * against;
                 }
+            }
+            if tie {
+                let what = "has alternate locations as good as each other to two digits; the first is taken";
+                let line = place.first().and_then(|i| self.lines.get(*i)).copied().unwrap_or(0);
+                ties.push(Problem { line, column: 0, column_end: 0, what: format!("{} {what}", self.who(first)) });
             }
             let letter = chosen.map_or(0, |c| c.0);
             let component = runs
@@ -305,6 +605,7 @@ impl Builder {
                         out.positions.push(position);
                         out.elements.push(element);
                         out.atom_names.push(name);
+                        origins.extend(self.origins.get(atom));
                     }
                 }
             }
@@ -314,7 +615,165 @@ impl Builder {
                 out.residues.push(Residue { start, end, ..*kept });
             }
         }
+        for place in ties {
+            self.notes.repair(Repair::AltlocTie, || place);
+        }
+        self.origins = origins;
         out
+    }
+}
+
+/// Notes what a modified residue is derived from.
+pub(super) fn add_parent(structure: &mut Structure, component: &[u8], parent: &[u8]) {
+    let (component, parent) = (component.trim_ascii(), parent.trim_ascii());
+    let told = !matches!(parent, b"" | b"." | b"?") && component != parent;
+    if let (true, Some(component), Some(parent)) = (told, Name::new(component), Name::new(parent)) {
+        if !structure.parents.iter().any(|(known, _)| *known == component) {
+            structure.parents.push((component, parent));
+        }
+    }
+}
+
+/// Does a name occur twice?
+#[inline]
+fn repeats(names: &[Name]) -> bool {
+    // A bit for each name; few names meet in one, and only then all are compared.
+    let mut seen = [0u64; 8];
+    for name in names {
+        let hash = name.word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+        let Some(word) = seen.get_mut(hash as usize / 64) else { continue };
+        let bit = 1u64 << (hash % 64);
+        if *word & bit != 0 {
+            let mut known = HashSet::with_capacity(names.len());
+            return !names.iter().all(|name| known.insert(name));
+        }
+        *word |= bit;
+    }
+    false
+}
+
+/// A residue that holds atom names more than once, parted.
+struct Copies {
+    /// Atoms of each copy, counted within the residue.
+    kept: Vec<Vec<usize>>,
+    /// Copies that stand where others do.
+    dropped: usize,
+}
+
+impl Copies {
+    /// Å; atoms of one molecule are farther apart.
+    const CLASH: f64 = 0.9;
+    /// Atoms of a residue whose bonds are looked for.
+    const MOST: usize = 2048;
+
+    /// `None` for a molecule whose atoms just bear no names of their own.
+    fn of(names: &[Name], positions: &[[f64; 3]], elements: &[u8]) -> Option<Self> {
+        let copies = Self::following(names, positions).or_else(|| Self::apart(names, positions, elements))?;
+        let mut kept: Vec<Vec<usize>> = Vec::with_capacity(copies.len());
+        let mut dropped = 0;
+        let heavy = |atom: &usize| elements.get(*atom).is_some_and(|e| *e > 1);
+        for copy in copies {
+            // Copies in one place are frames, poses or alternate locations.
+            let clashes = kept.iter().take(64).any(|other| {
+                copy.iter().filter(|a| heavy(a)).any(|a| {
+                    other.iter().filter(|b| heavy(b)).any(|b| squared(positions, *a, *b) < Self::CLASH * Self::CLASH)
+                })
+            });
+            if clashes {
+                dropped += 1;
+            } else {
+                kept.push(copy);
+            }
+        }
+        Some(Self { kept, dropped })
+    }
+
+    /// The same names in the same order, again and again.
+    fn following(names: &[Name], positions: &[[f64; 3]]) -> Option<Vec<Vec<usize>>> {
+        /// Å; bonds are shorter.
+        const BOND: f64 = 2.3;
+        let first = names.first()?;
+        let period = names.iter().skip(1).position(|name| name == first)? + 1;
+        let one = names.get(..period)?;
+        if !names.len().is_multiple_of(period) || repeats(one) || !names.chunks(period).all(|copy| copy == one) {
+            return None;
+        }
+        // Atoms that are all of one name are copies where nothing bonds them.
+        if period == 1 && (1..names.len()).any(|at| squared(positions, at - 1, at) < BOND * BOND) {
+            return None;
+        }
+        Some((0..names.len() / period).map(|copy| (copy * period..(copy + 1) * period).collect()).collect())
+    }
+
+    /// Molecules that are not bonded to one another, with atoms of the same names.
+    fn apart(names: &[Name], positions: &[[f64; 3]], elements: &[u8]) -> Option<Vec<Vec<usize>>> {
+        if names.len() > Self::MOST {
+            return None;
+        }
+        let places: Vec<[f32; 3]> = positions.iter().map(|p| p.map(|c| c as f32)).collect();
+        let bonds = Bonds::new(&places, elements);
+        let mut molecule = vec![usize::MAX; names.len()];
+        let mut molecules: Vec<Vec<usize>> = Vec::new();
+        for seed in 0..names.len() {
+            if molecule.get(seed) != Some(&usize::MAX) {
+                continue;
+            }
+            let mut members = Vec::new();
+            let mut waiting = vec![seed];
+            while let Some(atom) = waiting.pop() {
+                match molecule.get_mut(atom) {
+                    Some(place) if *place == usize::MAX => *place = molecules.len(),
+                    _ => continue,
+                }
+                members.push(atom);
+                waiting.extend(bonds.of(atom).iter().map(|b| *b as usize));
+            }
+            members.sort_unstable();
+            molecules.push(members);
+        }
+        let name = |atom: &usize| names.get(*atom).copied().unwrap_or_default();
+        let within = |members: &[usize]| repeats(&members.iter().map(name).collect::<Vec<_>>());
+        if molecules.len() < 2 || molecules.iter().any(|members| within(members)) {
+            return Self::twice(names, positions);
+        }
+        // What shares no name with a copy may be a part of it.
+        let mut copies: Vec<Vec<usize>> = Vec::new();
+        for members in molecules {
+            let free = copies.iter_mut().find(|copy| !copy.iter().any(|a| members.iter().any(|b| name(a) == name(b))));
+            match free {
+                Some(copy) => copy.extend(members),
+                None => copies.push(members),
+            }
+        }
+        for copy in &mut copies {
+            copy.sort_unstable();
+        }
+        Some(copies)
+    }
+
+    /// Atoms of one name in one place: the first of each are one copy, the others another.
+    fn twice(names: &[Name], positions: &[[f64; 3]]) -> Option<Vec<Vec<usize>>> {
+        let mut first: HashMap<Name, usize> = HashMap::new();
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        for (atom, name) in names.iter().enumerate() {
+            match first.get(name) {
+                None => {
+                    first.insert(*name, atom);
+                    one.push(atom);
+                }
+                Some(before) if squared(positions, *before, atom) < Self::CLASH * Self::CLASH => other.push(atom),
+                // A molecule whose atoms bear no names of their own.
+                Some(_) => return None,
+            }
+        }
+        (!other.is_empty()).then(|| vec![one, other])
+    }
+}
+
+fn squared(positions: &[[f64; 3]], a: usize, b: usize) -> f64 {
+    match (positions.get(a), positions.get(b)) {
+        (Some(a), Some(b)) => a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum(),
+        _ => f64::INFINITY,
     }
 }
 
@@ -323,7 +782,7 @@ impl Builder {
 ///
 /// In the PDB's columns a two-letter symbol begins in the first, a one-letter symbol in the second.
 pub(super) fn infer_element(padded: &[u8], columns: bool, component: Name) -> u8 {
-    use crate::vocab::{element, name, Name as Known};
+    use crate::vocab::{element, force_field_name, name, Name as Known};
 
     let bare = padded.trim_ascii();
     let letters = bare.iter().position(u8::is_ascii_alphabetic).and_then(|i| bare.get(i..)).unwrap_or_default();
@@ -332,10 +791,18 @@ pub(super) fn infer_element(padded: &[u8], columns: bool, component: Name) -> u8
     if matches!(name(component.as_bytes()), Known::Water) {
         return if first.eq_ignore_ascii_case(&b'H') || first.eq_ignore_ascii_case(&b'D') { 1 } else { 8 };
     }
-    if !matches!(name(component.as_bytes()), Known::Other) {
+    let standard = |known| !matches!(known, Known::Other);
+    if standard(name(component.as_bytes())) || standard(force_field_name(component.as_bytes())) {
         // Amino acids and nucleotides hold no two-letter elements but selenium.
         let selenium = component.as_bytes().eq_ignore_ascii_case(b"MSE") && bare.eq_ignore_ascii_case(b"SE");
         return if selenium { 34 } else { single };
+    }
+    // An ion bears the name of its residue, or another one of the same ion.
+    if let Some(ion) = crate::vocab::ion(component.as_bytes()) {
+        let same = bare.eq_ignore_ascii_case(component.as_bytes());
+        if same || crate::vocab::ion(bare) == Some(ion) || element(bare) == ion {
+            return ion;
+        }
     }
     let two = letters.get(..2).map_or(0, element);
     if two == 0 {
@@ -420,6 +887,7 @@ mod tests {
                 after_ter: false,
                 line: i as u64 + 1,
             });
+            builder.accounts.records += 1;
             builder.atom(name(atom), 6, [i as f64, 0.0, 0.0], *occupancy, *altloc);
         }
         builder.finish("x", "atoms").unwrap()
@@ -492,6 +960,48 @@ mod tests {
         assert_eq!(s.residues.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>(), [(0, 3), (3, 5), (5, 6)]);
         let told: Vec<_> = s.repairs.iter().map(|r| (r.kind, r.count, r.first.line)).collect();
         assert_eq!(told, [(Repair::ResidueSplit, 2, 4)]);
+    }
+
+    #[test]
+    fn blank_and_lettered_locations() {
+        let s = with_altlocs(&[
+            ("LIG", 1, "C1", 0, 0.6),
+            ("LIG", 1, "C1", b'B', 0.4),
+            ("LIG", 1, "C2", 0, 0.6),
+            ("LIG", 1, "C2", b'B', 0.4),
+            ("LIG", 1, "C3", 0, 1.0),
+        ]);
+        assert_eq!(kept(&s), [0, 2, 4]);
+        assert_eq!(s.repairs.iter().map(|r| r.kind).collect::<Vec<_>>(), [Repair::AltlocBlank]);
+        // The letter that the atom lacks is its own.
+        let s = with_altlocs(&[
+            ("ARG", 1, "CZ", 0, 0.5),
+            ("ARG", 1, "CZ", b'B', 0.5),
+            ("ARG", 1, "NH1", b'A', 0.5),
+            ("ARG", 1, "NH1", b'B', 0.5),
+        ]);
+        assert_eq!(kept(&s), [0, 2]);
+    }
+
+    #[test]
+    fn the_third_digit_decides_nothing() {
+        let s = with_altlocs(&[("SER", 1, "CB", b'A', 0.498), ("SER", 1, "CB", b'B', 0.502)]);
+        assert_eq!(kept(&s), [0]);
+        assert_eq!(s.repairs.iter().map(|r| r.kind).collect::<Vec<_>>(), [Repair::AltlocTie]);
+        let s = with_altlocs(&[("SER", 1, "CB", b'A', 0.49), ("SER", 1, "CB", b'B', 0.51)]);
+        assert_eq!(kept(&s), [1]);
+    }
+
+    #[test]
+    fn names_twice_are_copies() {
+        // Two copies of two atoms; atoms of this test are 1 Å apart, so that only the order of the names tells.
+        let copies = [("LIG", 1, "C1", 0, 1.0), ("LIG", 1, "C2", 0, 1.0)].repeat(2);
+        let s = with_altlocs(&copies);
+        assert_eq!(s.residues.iter().map(|r| (r.start, r.end)).collect::<Vec<_>>(), [(0, 2), (2, 4)]);
+        assert_eq!(s.repairs.iter().map(|r| r.kind).collect::<Vec<_>>(), [Repair::CopiesParted]);
+        // A molecule whose atoms bear no names of their own.
+        let s = with_altlocs(&[("LIG", 1, "C", 0, 1.0), ("LIG", 1, "C", 0, 1.0), ("LIG", 1, "O", 0, 1.0)]);
+        assert_eq!((s.residues.len(), s.repairs.is_empty()), (1, true));
     }
 
     #[test]

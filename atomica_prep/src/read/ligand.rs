@@ -1,49 +1,30 @@
-//! Ligands in files of their own: SDF (V2000 and V3000) and MOL2, one or many molecules each.
+//! Ligands in files of their own: SDF (V2000 and V3000), MOL2, PDB and PDBQT, one or many molecules each.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
 
 use super::builder::LARGEST;
+use super::docked;
+use super::elements::{of_mol2, of_sdf, Said};
+pub use super::molecule::{Bond, BondsFrom, Molecule, AROMATIC};
+use super::notes::Notes;
 use super::options::Options;
-use super::packing::{load, unpacked, Packing};
-use crate::error::{quote, Error, Problem, Problems, Result};
+use super::packing::{load, text, unpacked, with_line_feeds, Packing};
+use crate::accounts::Unread;
+use crate::error::{quote, Error, Problem, Result};
 use crate::files::sha256_hex;
-use crate::structure::{Name, Residue, Structure};
+use crate::structure::{Name, Repair, Residue};
 use crate::vocab;
-
-/// Order of an aromatic bond.
-pub const AROMATIC: u8 = 4;
-
-/// A bond between two atoms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bond {
-    /// First atom, from 0.
-    pub a: u32,
-    /// Second atom, from 0.
-    pub b: u32,
-    /// 1, 2, 3, [`AROMATIC`], or 0 where the file does not say.
-    pub order: u8,
-}
-
-/// A molecule of a ligand file.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Molecule {
-    /// Its title.
-    pub title: String,
-    /// Its atoms, as one residue of a chain without a name. SDF has no names of atoms: they are made of the element
-    /// and the place in the record (C12).
-    pub structure: Structure,
-    /// Its bonds, as the file has them.
-    pub bonds: Vec<Bond>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Sdf,
     Mol2,
+    Pdb,
+    Pdbqt,
 }
 
 /// A ligand file in memory, cut into its molecules.
@@ -54,6 +35,7 @@ pub struct LigandFile {
     text: Vec<u8>,
     /// Line (from 1) and bytes of each molecule.
     molecules: Vec<(u64, Range<usize>)>,
+    options: Options,
     /// SHA-256 of the file as it is on disk, hex.
     pub sha256: String,
 }
@@ -66,7 +48,7 @@ impl LigandFile {
     pub fn open(path: &Path, shown: &str, options: Options) -> Result<Self> {
         let kind = Self::kind_of(path, shown)?;
         let (raw, sha256) = load(path, shown)?;
-        Self::unpack(&raw, kind, options.max_decompressed, sha256, shown)
+        Ok(Self { options, ..Self::unpack(&raw, kind, options.max_decompressed, sha256, shown)? })
     }
 
     /// Reads the bytes of a file; `name` is its name, which says its format.
@@ -75,28 +57,54 @@ impl LigandFile {
     /// As those of [`LigandFile::open`].
     pub fn from_bytes(raw: &[u8], name: &str, options: Options) -> Result<Self> {
         let (kind, sha256) = (Self::kind_of(Path::new(name), name)?, sha256_hex(raw));
-        Self::unpack(raw, kind, options.max_decompressed, sha256, name)
+        Ok(Self { options, ..Self::unpack(raw, kind, options.max_decompressed, sha256, name)? })
+    }
+
+    /// Does the file's name say a format of ligands?
+    pub fn is_one(path: &Path) -> bool {
+        Self::kind_of(path, "").is_ok()
     }
 
     fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
         let unknown = || Error::UnknownFormat {
             path: shown.to_owned(),
-            expected: ".sdf, .mol or .mol2, plain or with .gz or .zst".to_owned(),
+            expected: ".sdf, .mol, .mol2, .pdb or .pdbqt, plain or with .gz or .zst".to_owned(),
         };
         let (extension, packing) = Packing::of(path).ok_or_else(unknown)?;
         match extension.as_str() {
             "sdf" | "sd" | "mol" => Ok((Kind::Sdf, packing)),
             "mol2" => Ok((Kind::Mol2, packing)),
+            "pdb" | "ent" => Ok((Kind::Pdb, packing)),
+            "pdbqt" => Ok((Kind::Pdbqt, packing)),
             _ => Err(unknown()),
         }
     }
 
     fn unpack(raw: &[u8], (kind, packing): (Kind, Packing), limit: u64, sha256: String, shown: &str) -> Result<Self> {
-        Self::cut(unpacked(raw, packing, limit, shown)?.into_owned(), kind, sha256, shown)
+        let text = text(unpacked(raw, packing, limit, shown)?, shown)?;
+        Self::cut(with_line_feeds(&text), kind, sha256, shown)
     }
 
-    fn cut(text: Vec<u8>, kind: Kind, sha256: String, shown: &str) -> Result<Self> {
-        let mut molecules = Vec::new();
+    fn cut(text: Vec<u8>, named: Kind, sha256: String, shown: &str) -> Result<Self> {
+        // Text of one format comes under the name of another.
+        let has = |word: &[u8]| memmem::find(&text, word).is_some();
+        let (sdf, mol2) = (has(b"V2000") || has(b"V3000"), has(b"@<TRIPOS>MOLECULE"));
+        let begins = |word: &[u8]| text.starts_with(word) || has(&[b"\n", word].concat());
+        let kind = match named {
+            Kind::Sdf if sdf => Kind::Sdf,
+            Kind::Pdb | Kind::Pdbqt if begins(b"ATOM  ") || begins(b"HETATM") => named,
+            _ if mol2 => Kind::Mol2,
+            _ if sdf => Kind::Sdf,
+            Kind::Sdf | Kind::Mol2 if begins(b"ATOM  ") || begins(b"HETATM") => match begins(b"ROOT") {
+                true => Kind::Pdbqt,
+                false => Kind::Pdb,
+            },
+            named => named,
+        };
+        let mut molecules = match kind {
+            Kind::Pdb | Kind::Pdbqt => docked::cut(&text),
+            _ => Vec::new(),
+        };
         let mut begin = None;
         let mut at = 0;
         let mut number = 0;
@@ -116,7 +124,7 @@ impl LigandFile {
                         molecules.push((first, range..start));
                     }
                 }
-                Kind::Mol2 => {}
+                Kind::Mol2 | Kind::Pdb | Kind::Pdbqt => {}
             }
         }
         if let Some((first, range)) = begin {
@@ -130,10 +138,11 @@ impl LigandFile {
             let expected = match kind {
                 Kind::Sdf => "molecules ended by $$$$",
                 Kind::Mol2 => "@<TRIPOS>MOLECULE",
+                Kind::Pdb | Kind::Pdbqt => "lines ATOM or HETATM",
             };
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
         }
-        Ok(Self { shown: shown.to_owned(), kind, text, molecules, sha256 })
+        Ok(Self { shown: shown.to_owned(), kind, text, molecules, options: Options::default(), sha256 })
     }
 
     /// Molecules in the file.
@@ -158,20 +167,26 @@ impl LigandFile {
                 count: self.len() as u64,
             });
         };
+        if matches!(self.kind, Kind::Pdb | Kind::Pdbqt) {
+            let (pdbqt, part) = (self.kind == Kind::Pdbqt, (*line, range.clone()));
+            return docked::molecule(&self.text, part, pdbqt, &self.shown, self.options);
+        }
         let mut reader = Reader {
             shown: &self.shown,
             lines: Lines { text: self.text.get(range.clone()).unwrap_or_default(), at: 0, number: line - 1 },
             molecule: Molecule::default(),
-            problems: Problems::default(),
+            notes: Notes::new(self.options),
+            atoms: Vec::new(),
             rows: Vec::new(),
             places: HashMap::new(),
             placed: 0,
             component: Name::default(),
         };
         match self.kind {
-            Kind::Sdf => reader.sdf()?,
             Kind::Mol2 => reader.mol2()?,
+            _ => reader.sdf()?,
         }
+        reader.settle_elements(self.kind);
         reader.finish(index)
     }
 }
@@ -200,7 +215,9 @@ struct Reader<'a> {
     shown: &'a str,
     lines: Lines<'a>,
     molecule: Molecule,
-    problems: Problems,
+    notes: Notes,
+    /// Of each atom, its line, and its symbol or type.
+    atoms: Vec<(u64, Name)>,
     /// The file's number of each atom.
     rows: Vec<u64>,
     /// Where each number is, of the first `placed` atoms: for files that do not count from 1.
@@ -217,7 +234,7 @@ fn coordinate(field: &[u8]) -> Option<f64> {
     fast_float2::parse::<f64, _>(field.trim_ascii()).ok().filter(|v| v.abs() < LARGEST)
 }
 
-fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty())
 }
 
@@ -232,17 +249,85 @@ impl<'a> Reader<'a> {
     }
 
     fn problem(&mut self, line: u64, what: String) {
-        self.problems.push(Problem { line, column: 0, column_end: 0, what });
+        self.notes.problems.push(Problem { line, column: 0, column_end: 0, what });
     }
 
-    fn atom(&mut self, number: u64, name: Option<Name>, symbol: &[u8], position: [f64; 3]) {
+    fn atom(&mut self, line: u64, number: u64, name: Option<Name>, symbol: &[u8], position: [f64; 3]) {
         let element = vocab::element(symbol);
         let name = name
             .unwrap_or_else(|| Name::new(format!("{}{number}", vocab::symbol(element)).as_bytes()).unwrap_or_default());
+        let Some(symbol) = Name::new(symbol) else {
+            return self.problem(line, format!("atom {number}: {} is no symbol of an element", quote(symbol)));
+        };
+        self.atoms.push((line, symbol));
         self.rows.push(number);
         self.molecule.structure.atom_names.push(name);
         self.molecule.structure.elements.push(element);
         self.molecule.structure.positions.push(position);
+    }
+
+    /// Settles the elements, now that the bonds are known; takes out what is no atom.
+    fn settle_elements(&mut self, kind: Kind) {
+        let mut bonds = vec![0usize; self.atoms.len()];
+        for end in self.molecule.bonds.iter().flat_map(|bond| [bond.a, bond.b]) {
+            if let Some(count) = bonds.get_mut(end as usize) {
+                *count += 1;
+            }
+        }
+        let mut kept: Vec<usize> = Vec::with_capacity(self.atoms.len());
+        for (at, ((line, symbol), bonds)) in std::mem::take(&mut self.atoms).into_iter().zip(bonds).enumerate() {
+            let name = self.molecule.structure.atom_names.get(at).copied().unwrap_or_default();
+            let said = match kind {
+                Kind::Sdf => of_sdf(symbol.as_bytes()),
+                _ => of_mol2(name.as_bytes(), symbol.as_bytes(), bonds),
+            };
+            let shown = quote(symbol.as_bytes());
+            let place = |what: String| Problem { line, column: 0, column_end: 0, what };
+            let element = match said {
+                Said::Element(element) => element,
+                Said::ForceField(element) => {
+                    let what =
+                        || format!("type {shown} of a force field; {} by the atom's name", vocab::symbol(element));
+                    self.notes.repair(Repair::ElementGuessed, || place(what()));
+                    element
+                }
+                Said::Query => {
+                    self.notes.repair(Repair::QueryAtom, || place(format!("{shown} is of no one element; unknown")));
+                    0
+                }
+                Said::NoAtom => {
+                    self.notes.repair(Repair::NoAtom, || place(format!("{shown} is no atom; left out")));
+                    self.molecule.structure.accounts.leave(Unread::NoAtom, 1);
+                    continue;
+                }
+                Said::Doubt => {
+                    let name = quote(name.as_bytes());
+                    let what = match kind {
+                        Kind::Sdf => format!("{shown} is no symbol of an element"),
+                        _ => format!("atom {name} of type {shown}: they agree on no element"),
+                    };
+                    self.notes.problems.push(place(what));
+                    0
+                }
+            };
+            if let Some(slot) = self.molecule.structure.elements.get_mut(at) {
+                *slot = element;
+            }
+            kept.push(at);
+        }
+        let structure = &mut self.molecule.structure;
+        if kept.len() == structure.elements.len() {
+            return;
+        }
+        fn pick<T: Copy>(values: &mut Vec<T>, kept: &[usize]) {
+            *values = kept.iter().filter_map(|at| values.get(*at).copied()).collect();
+        }
+        pick(&mut structure.atom_names, &kept);
+        pick(&mut structure.elements, &kept);
+        pick(&mut structure.positions, &kept);
+        let places: HashMap<u32, u32> = kept.iter().zip(0..).map(|(at, new)| (*at as u32, new)).collect();
+        let moved = |bond: Bond| Some(Bond { a: *places.get(&bond.a)?, b: *places.get(&bond.b)?, ..bond });
+        self.molecule.bonds = std::mem::take(&mut self.molecule.bonds).into_iter().filter_map(moved).collect();
     }
 
     /// Adds a bond between the file's numbers of two atoms.
@@ -282,10 +367,11 @@ impl<'a> Reader<'a> {
         };
         for number in 1..=atoms {
             let (line, text) = self.need("all of its atoms")?;
+            self.molecule.structure.accounts.records += 1;
             let fields = [text.get(..10), text.get(10..20), text.get(20..30)].map(|f| f.and_then(coordinate));
             let symbol = text.get(31..).map(|rest| rest.get(..3).unwrap_or(rest).trim_ascii());
             match (fields, symbol) {
-                ([Some(x), Some(y), Some(z)], Some(symbol)) => self.atom(number, None, symbol, [x, y, z]),
+                ([Some(x), Some(y), Some(z)], Some(symbol)) => self.atom(line, number, None, symbol, [x, y, z]),
                 _ => self.problem(line, format!("atom {number}: {} is no atom", quote(text))),
             }
         }
@@ -334,12 +420,13 @@ impl<'a> Reader<'a> {
                 }
                 section.clear();
             } else if section == b"ATOM" {
+                self.molecule.structure.accounts.records += 1;
                 let number = whole(first);
                 let symbol = fields.next();
                 let position = [fields.next(), fields.next(), fields.next()].map(|f| f.and_then(coordinate));
                 match (number, symbol, position) {
                     (Some(number), Some(symbol), [Some(x), Some(y), Some(z)]) => {
-                        self.atom(number, None, symbol, [x, y, z]);
+                        self.atom(line, number, None, symbol, [x, y, z]);
                     }
                     _ => self.problem(line, format!("{} is no atom", quote(&text))),
                 }
@@ -386,6 +473,7 @@ impl<'a> Reader<'a> {
     }
 
     fn mol2_atom(&mut self, line: u64, text: &[u8]) {
+        self.molecule.structure.accounts.records += 1;
         let mut fields = words(text);
         let number = fields.next().and_then(whole);
         let name = fields.next().and_then(Name::new);
@@ -394,27 +482,24 @@ impl<'a> Reader<'a> {
         let substructure = fields.nth(1).and_then(Name::new);
         match (number, name, position, kind) {
             (Some(number), Some(name), [Some(x), Some(y), Some(z)], Some(kind)) => {
-                // C.ar is an aromatic carbon.
-                let symbol = kind.split(|c| *c == b'.').next().unwrap_or_default();
                 if self.component.is_empty() {
                     self.component = substructure.unwrap_or_default();
                 }
-                self.atom(number, Some(name), symbol, [x, y, z]);
+                self.atom(line, number, Some(name), kind, [x, y, z]);
             }
             _ => self.problem(line, format!("{} is no atom", quote(text))),
         }
     }
 
     fn finish(mut self, index: usize) -> Result<Molecule> {
-        if !self.problems.is_empty() {
-            return Err(Error::BadRecords { path: self.shown.to_owned(), problems: self.problems });
-        }
         let structure = &mut self.molecule.structure;
+        structure.repairs = std::mem::take(&mut self.notes).finish(self.shown)?;
         let end = structure.positions.len();
         if end == 0 {
             let expected = format!("atoms of molecule {index}");
             return Err(Error::NoAtoms { path: self.shown.to_owned(), expected });
         }
+        structure.accounts.settle(end, self.shown)?;
         if self.component.is_empty() {
             self.component = Name::new(b"UNL").unwrap_or_default();
         }
@@ -510,7 +595,7 @@ mod tests {
         assert_eq!(one.structure.residues[0].name.as_str(), "LIG1");
         assert_eq!(one.structure.atom_names[0].as_str(), "CA");
         assert_eq!(one.bonds, [Bond { a: 0, b: 1, order: AROMATIC }, Bond { a: 1, b: 2, order: 1 }]);
-        assert_eq!(two.molecule(1).unwrap().structure.elements, [0]);
+        assert_eq!(two.molecule(1).unwrap_err().code(), "NoAtoms");
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! mmCIF: a tokenizer for the whole syntax, and the `_atom_site` table of the first block that has one.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr_iter, memmem};
 
+use std::collections::HashMap;
+
+use super::assembly::{self, Described, Matrix, IDENTITY};
 use super::atom_site::{self, Item};
-use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
+use super::links;
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
 use super::words::{Short, Words};
+use crate::accounts::Unread;
 use crate::error::{quote, Error, Problem, Result};
 use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
@@ -181,24 +186,66 @@ fn atom_site_name(tag: &[u8]) -> Option<&[u8]> {
 /// What holds atoms.
 const EXPECTED: &str = "rows of _atom_site";
 
-/// An `_atom_site`, not read yet.
+/// An `_atom_site`, not read yet, and last the data block that it is in.
 enum Found<'a> {
     /// A loop: its names, the line where it begins, and its rows.
-    Loop(Vec<Token<'a>>, u64, Tokens<'a>),
+    Loop(Vec<Token<'a>>, u64, Tokens<'a>, &'a [u8]),
     /// Item by item, as for a single atom, and where the last value ends.
-    Single(Vec<(&'a [u8], Token<'a>)>, usize),
+    Single(Vec<(&'a [u8], Token<'a>)>, usize, &'a [u8]),
 }
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
-    match find(text, shown)? {
-        Found::Loop(tags, line, rows) => read_loop(rows, line, &tags, Builder::new(text.len() / 90, options), shown),
-        Found::Single(items, _) => {
+    // Other tables are looked for before and behind the atoms, which are most of the file.
+    let (mut atoms_from, mut atoms_to) = (0, 0);
+    let mut structure = match find(text, shown)? {
+        Found::Loop(tags, line, rows, block) => {
+            let mark = text.len() - rows.text.len();
+            atoms_from = mark + rows.at;
+            let mut builder = Builder::new(text.len() / 90, options);
+            connections(text.get(..atoms_from).unwrap_or_default(), 1, &mut builder, shown)?;
+            let (structure, end) = read_loop(rows, line, &tags, builder, block, shown)?;
+            atoms_to = mark + end;
+            Ok(structure)
+        }
+        Found::Single(items, end, block) => {
             let (names, row): (Vec<&[u8]>, Vec<Token<'_>>) = items.into_iter().unzip();
             let items: Vec<Option<Item>> = names.iter().map(|name| Item::named(name)).collect();
             let line = row.first().map_or(0, |t| t.line);
             let mut table = Table::new(&items, Builder::new(1, options), line, shown)?;
             table.row(&row);
-            table.finish(shown)
+            table.finish(block, Tokens { at: end, ..Tokens::new(text) }, shown)
+        }
+    }?;
+    for part in [text.get(..atoms_from), text.get(atoms_to..)].into_iter().flatten() {
+        parents(part, &mut structure);
+    }
+    Ok(structure)
+}
+
+/// Reads what modified residues are derived from, wherever in the file that table is.
+fn parents(text: &[u8], structure: &mut Structure) {
+    const CATEGORY: &[u8] = b"_pdbx_struct_mod_residue.";
+    let Some(at) = memmem::find(text, CATEGORY) else { return };
+    let looped = text
+        .get(..at)
+        .and_then(|before| before.trim_ascii_end().last_chunk::<5>())
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"loop_"));
+    let mut tokens = Tokens { at, ..Tokens::new(text) };
+    let (mut tags, mut values) = (Vec::new(), Vec::new());
+    while let Ok(Some(token)) = tokens.next() {
+        match token.kind {
+            Kind::Tag if token.text.starts_with(CATEGORY) && (!looped || values.is_empty()) => tags.push(token.text),
+            Kind::Value { .. } => values.push(token.text),
+            _ => break,
+        }
+    }
+    let find = |name: &[u8]| tags.iter().position(|tag| tag.get(CATEGORY.len()..) == Some(name));
+    let component = find(b"label_comp_id").or(find(b"auth_comp_id"));
+    if let (Some(component), Some(parent)) = (component, find(b"parent_comp_id")) {
+        for row in values.chunks(tags.len().max(1)) {
+            if let (Some(component), Some(parent)) = (row.get(component), row.get(parent)) {
+                add_parent(structure, component, parent);
+            }
         }
     }
 }
@@ -206,11 +253,11 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
 /// The rows of all models.
 pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites> {
     let (mut items, line, mut rows, single) = match find(text, shown)? {
-        Found::Loop(tags, line, rows) => {
+        Found::Loop(tags, line, rows, _) => {
             let items = tags.iter().map(|t| atom_site_name(t.text).and_then(Item::named)).collect::<Vec<_>>();
             (items, line, rows, None)
         }
-        Found::Single(items, end) => {
+        Found::Single(items, end, _) => {
             let (names, row): (Vec<&[u8]>, Vec<Token<'_>>) = items.into_iter().unzip();
             let line = row.first().map_or(0, |t| t.line);
             (
@@ -268,6 +315,7 @@ fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
     let mut pending: Option<Token<'_>> = None;
     // An `_atom_site` written item by item, as for a single atom.
     let mut single: Vec<(&[u8], Token<'_>)> = Vec::new();
+    let mut block: &[u8] = b"";
     let mut end = 0;
     loop {
         let token = match pending.take() {
@@ -277,7 +325,8 @@ fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
         let Some(token) = token else { break };
         match token.kind {
             Kind::Block if !single.is_empty() => break,
-            Kind::Block | Kind::Save => {}
+            Kind::Block => block = token.text,
+            Kind::Save => {}
             Kind::Loop => {
                 let mut tags = Vec::new();
                 let mut before = tokens;
@@ -288,7 +337,7 @@ fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
                 if tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
-                    return Ok(Found::Loop(tags, token.line, before));
+                    return Ok(Found::Loop(tags, token.line, before, block));
                 }
                 pending = next;
             }
@@ -319,19 +368,95 @@ fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
         }
     }
     if !single.is_empty() {
-        return Ok(Found::Single(single, end));
+        return Ok(Found::Single(single, end, block));
     }
     Err(Error::NoAtoms { path: shown.to_owned(), expected: "an _atom_site table".to_owned() })
 }
 
-/// Reads the rows of `_atom_site`; `tokens` is at the end of its last tag.
+/// The biological assemblies that a text describes.
+pub(super) fn assemblies(text: &[u8], shown: &str) -> Result<Described> {
+    const GENERATORS: &[u8] = b"_pdbx_struct_assembly_gen.";
+    const OPERATORS: &[u8] = b"_pdbx_struct_oper_list.";
+    let mut generators = Vec::new();
+    let mut operators = HashMap::new();
+    for row in table(text, GENERATORS).map_err(|e| e.into_error(shown))? {
+        let value = |name: &str| row.get(name).cloned().unwrap_or_default();
+        generators.push([value("assembly_id"), value("oper_expression"), value("asym_id_list")]);
+    }
+    for row in table(text, OPERATORS).map_err(|e| e.into_error(shown))? {
+        operators.extend(operator(|name| row.get(name).cloned()));
+    }
+    Ok(assembly::of_tables(&generators, &operators))
+}
+
+/// Reads the covalent bonds that a part of the text states, which begins on line `line`.
+fn connections(text: &[u8], line: u64, builder: &mut Builder, shown: &str) -> Result<()> {
+    let (names, values) = items(text, b"_struct_conn.").map_err(|e| e.into_error(shown))?;
+    let columns = links::ITEMS.map(|item| names.iter().position(|name| name.eq_ignore_ascii_case(item.as_bytes())));
+    let ids = builder.ids;
+    for row in values.chunks_exact(names.len().max(1)) {
+        let bond = links::connection(|item| given(row, columns.get(item).copied().flatten()), ids);
+        builder.stated.named.extend(bond.map(|ends| (line + row.first().map_or(0, |t| t.line) - 1, ends)));
+    }
+    Ok(())
+}
+
+/// The rows of a table, values by names of items in lower case.
+fn table(text: &[u8], category: &[u8]) -> std::result::Result<Vec<HashMap<String, String>>, Broken> {
+    let words = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    let (names, values) = items(text, category)?;
+    let names: Vec<String> = names.into_iter().map(|name| words(name).to_ascii_lowercase()).collect();
+    let rows = values.chunks_exact(names.len().max(1));
+    Ok(rows.map(|row| names.iter().cloned().zip(row.iter().map(|t| words(t.text))).collect()).collect())
+}
+
+/// The names of a table's items, and its values. It is looked for, as it may be anywhere in the file.
+fn items<'a>(text: &'a [u8], category: &[u8]) -> std::result::Result<(Vec<&'a [u8]>, Vec<Token<'a>>), Broken> {
+    // Quoted, or within another word, it is a value of another table.
+    let begins = |at: &usize| at.checked_sub(1).and_then(|b| text.get(b)).is_none_or(u8::is_ascii_whitespace);
+    let Some(at) = memmem::find_iter(text, category).find(begins) else { return Ok(Default::default()) };
+    let before = text.get(..at).unwrap_or_default().trim_ascii_end();
+    let looped = before.get(before.len().saturating_sub(5)..).is_some_and(|w| w.eq_ignore_ascii_case(b"loop_"));
+    let line = 1 + memchr_iter(b'\n', text.get(..at).unwrap_or_default()).count() as u64;
+    let mut tokens = Tokens { at, line, line_start: at, ..Tokens::new(text) };
+    let ours = |token: &Token<'_>| {
+        let head = token.text.get(..category.len());
+        token.kind == Kind::Tag && head.is_some_and(|head| head.eq_ignore_ascii_case(category))
+    };
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    while let Some(token) = tokens.next()? {
+        match token.kind {
+            Kind::Tag if ours(&token) && (!looped || values.is_empty()) => {
+                names.push(token.text.get(category.len()..).unwrap_or_default());
+            }
+            Kind::Value { .. } => values.push(token),
+            _ => break,
+        }
+    }
+    Ok((names, values))
+}
+
+/// An operator and its id from the items of its row.
+pub(super) fn operator(value: impl Fn(&str) -> Option<String>) -> Option<(String, Matrix)> {
+    let number = |name: String| value(&name).and_then(|v| v.parse::<f64>().ok());
+    let mut matrix = IDENTITY;
+    for (i, row) in (1..).zip(&mut matrix) {
+        for (j, slot) in (1..).zip(row.iter_mut()) {
+            *slot = number(if j == 4 { format!("vector[{i}]") } else { format!("matrix[{i}][{j}]") })?;
+        }
+    }
+    Some((value("id")?, matrix))
+}
+
+/// Reads the rows of `_atom_site`; `tokens` is at the end of its last tag. Gives where the table ends as well.
 fn read_loop<'a>(
     mut tokens: Tokens<'a>,
     line: u64,
     tags: &[Token<'a>],
     builder: Builder,
+    block: &[u8],
     shown: &str,
-) -> Result<Structure> {
+) -> Result<(Structure, usize)> {
     let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_name(t.text).and_then(Item::named)).collect();
     let mut table = Table::new(&items, builder, line, shown)?;
     let width = items.len();
@@ -345,7 +470,8 @@ fn read_loop<'a>(
         }
         next_row(&mut tokens, width, &mut row, shown)?;
         if row.is_empty() {
-            return table.finish(shown);
+            let end = tokens.at;
+            return table.finish(block, tokens, shown).map(|structure| (structure, end));
         }
         table.row(&row);
     }
@@ -355,9 +481,13 @@ fn read_loop<'a>(
 fn next_row<'a>(tokens: &mut Tokens<'a>, width: usize, row: &mut Vec<Token<'a>>, shown: &str) -> Result<()> {
     row.clear();
     while row.len() < width {
+        let before = *tokens;
         match tokens.next().map_err(|e| e.into_error(shown))? {
             Some(token) if matches!(token.kind, Kind::Value { .. }) => row.push(token),
-            _ => break,
+            _ => {
+                *tokens = before;
+                break;
+            }
         }
     }
     match row.first() {
@@ -368,6 +498,77 @@ fn next_row<'a>(tokens: &mut Tokens<'a>, width: usize, row: &mut Vec<Token<'a>>,
             reason: format!("the last row of _atom_site has {} of {width} values", row.len()),
         }),
         _ => Ok(()),
+    }
+}
+
+/// The tables `_atom_site` that follow the one that is read.
+#[derive(Debug, Default)]
+struct Others {
+    rows: u64,
+    /// Line of the first one.
+    line: u64,
+    /// The blocks that they are in.
+    blocks: Vec<String>,
+}
+
+impl Others {
+    /// Looks through what follows a table of the block `own`.
+    fn find(mut tokens: Tokens<'_>, own: &[u8]) -> std::result::Result<Self, Broken> {
+        let mut others = Self::default();
+        let rest = tokens.text.get(tokens.at..).unwrap_or_default();
+        // Few files hold the word once more, so that few have to be gone through to the end.
+        let spellings: [&[u8]; 2] = [b"tom_site.", b"TOM_SITE."];
+        if !spellings.iter().any(|word| memmem::find(rest, word).is_some()) {
+            return Ok(others);
+        }
+        let mut block = own.to_vec();
+        let mut pending = None;
+        loop {
+            let token = match pending.take() {
+                Some(token) => token,
+                None => match tokens.next()? {
+                    Some(token) => token,
+                    None => return Ok(others),
+                },
+            };
+            match token.kind {
+                Kind::Block => block = token.text.to_vec(),
+                Kind::Loop => {
+                    let (mut tags, mut first_is_atoms) = (0u64, false);
+                    let mut next = tokens.next()?;
+                    while let Some(tag) = next.filter(|t| t.kind == Kind::Tag) {
+                        first_is_atoms |= tags == 0 && atom_site_name(tag.text).is_some();
+                        tags += 1;
+                        next = tokens.next()?;
+                    }
+                    let mut values = 0u64;
+                    while next.is_some_and(|t| matches!(t.kind, Kind::Value { .. })) {
+                        values += 1;
+                        next = tokens.next()?;
+                    }
+                    pending = next;
+                    if first_is_atoms {
+                        others.add(values.div_ceil(tags.max(1)), token.line, &block);
+                    }
+                }
+                // One atom, written item by item.
+                Kind::Tag if atom_site_name(token.text).is_some_and(|n| n.eq_ignore_ascii_case(b"Cartn_x")) => {
+                    others.add(1, token.line, &block);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, rows: u64, line: u64, block: &[u8]) {
+        if self.rows == 0 {
+            self.line = line;
+        }
+        self.rows += rows;
+        let name = String::from_utf8_lossy(block).into_owned();
+        if !self.blocks.contains(&name) && self.blocks.len() < 20 {
+            self.blocks.push(name);
+        }
     }
 }
 
@@ -402,6 +603,8 @@ struct Table<'a> {
     model_word: Option<Short>,
     /// The words of the last line's residue, if all of them are short: with the same words, the same residue.
     last_words: Option<[u64; 8]>,
+    /// Rows of other models, and the line of the first.
+    unread: (u64, u64),
     /// The last line's occupancy, as word and as number: mostly the same all along a file.
     occupancy: (Short, f64),
 }
@@ -454,6 +657,7 @@ impl<'a> Table<'a> {
             component: Name::default(),
             model_word: None,
             last_words: None,
+            unread: (0, 0),
             occupancy: ((0, 0), 1.0),
         })
     }
@@ -513,7 +717,12 @@ impl<'a> Table<'a> {
         if let Some(column) = self.columns.model {
             let model = words.short(column).filter(given)?;
             if Some(model) != self.model_word {
-                return (self.model.as_deref()? != words.get(column)).then_some(());
+                if self.model.as_deref()? == words.get(column) {
+                    return None;
+                }
+                self.unread.0 += 1;
+                self.builder.accounts.records += 1;
+                return Some(());
             }
         }
         let [x, y, z] = self.columns.xyz;
@@ -537,6 +746,7 @@ impl<'a> Table<'a> {
             None => 0,
             Some(column) => Some(words.short(column)?).filter(given).map_or(0, |(word, _)| word as u8),
         };
+        self.builder.accounts.records += 1;
         self.builder.atom(Name::of_short(name.0, name.1 as u8), element, position, self.occupancy.1, altloc);
         Some(())
     }
@@ -544,10 +754,17 @@ impl<'a> Table<'a> {
     #[inline]
     fn row(&mut self, row: &[Token<'a>]) {
         self.last_words = None;
+        self.builder.accounts.records += 1;
         if let Some(model) = given(row, self.columns.model) {
             match &self.model {
                 None => self.model = Some(model.to_vec()),
-                Some(first) if first.as_slice() != model => return,
+                Some(first) if first.as_slice() != model => {
+                    if self.unread.0 == 0 {
+                        self.unread.1 = row.first().map_or(0, |t| t.line);
+                    }
+                    self.unread.0 += 1;
+                    return;
+                }
                 Some(_) => {}
             }
         }
@@ -693,7 +910,25 @@ impl<'a> Table<'a> {
         true
     }
 
-    fn finish(self, shown: &str) -> Result<Structure> {
+    /// The structure; `tokens` are at the end of the table, which is in `block`.
+    fn finish(mut self, block: &[u8], tokens: Tokens<'_>, shown: &str) -> Result<Structure> {
+        connections(tokens.text.get(tokens.at..).unwrap_or_default(), tokens.line, &mut self.builder, shown)?;
+        let others = Others::find(tokens, block).map_err(|e| e.into_error(shown))?;
+        let notes = &mut self.builder.notes;
+        let place = |line, what| Problem { line, column: 0, column_end: 0, what };
+        if others.rows > 0 {
+            let (rows, names) = (others.rows, others.blocks.join(", "));
+            let own = quote(block);
+            let what = format!("{rows} atoms of other data blocks ({names}) are not read, only those of {own}");
+            notes.repairs(Repair::BlocksUnread, rows, || place(others.line, what));
+        }
+        let (rows, line) = self.unread;
+        if rows > 0 {
+            let what = format!("{rows} atoms of models after the first, from here on, are not read");
+            notes.repairs(Repair::ModelsUnread, rows, || place(line, what));
+        }
+        self.builder.accounts.leave(Unread::OtherModel, rows);
+        self.builder.accounts.unread(Unread::OtherBlock, others.rows);
         self.builder.finish(shown, EXPECTED)
     }
 }

@@ -16,12 +16,19 @@
 //!
 //! Formats of ligands are those of `ligand.rs`.
 
+mod assembly;
 mod atom_site;
 mod bcif;
 mod builder;
+mod chains;
+mod docked;
+mod elements;
 mod gunzip;
 pub mod ligand;
+mod links;
 mod mmcif;
+mod mol2;
+mod molecule;
 mod notes;
 mod number;
 mod options;
@@ -33,8 +40,10 @@ mod words;
 use std::borrow::Cow;
 use std::path::Path;
 
+pub use crate::structure::Assembly;
+use assembly::Described;
 pub use options::{Ids, Options, Strictness};
-use packing::{load, unpacked, Packing};
+use packing::{load, text, unpacked, Packing};
 pub use sites::Sites;
 
 use crate::error::{Error, Result};
@@ -51,17 +60,63 @@ struct Format {
     parse: fn(&[u8], &str, Options) -> Result<Structure>,
     /// Every record, and the places of their B-factors.
     sites: fn(&[u8], &str, Options) -> Result<Sites>,
+    /// The biological assemblies that a file describes.
+    assemblies: fn(&[u8], &str) -> Result<Described>,
 }
 
 const FORMATS: &[Format] = &[
-    Format { extensions: &["pdb", "ent"], text: true, label_ids: false, parse: pdb::parse, sites: pdb::sites },
-    Format { extensions: &["cif", "mmcif"], text: true, label_ids: true, parse: mmcif::parse, sites: mmcif::sites },
-    Format { extensions: &["bcif"], text: false, label_ids: true, parse: bcif::parse, sites: bcif::sites },
+    Format {
+        extensions: &["pdb", "ent"],
+        text: true,
+        label_ids: false,
+        parse: pdb::parse,
+        sites: pdb::sites,
+        assemblies: |text, _| Ok(assembly::of_pdb(text)),
+    },
+    Format {
+        extensions: &["cif", "mmcif"],
+        text: true,
+        label_ids: true,
+        parse: mmcif::parse,
+        sites: mmcif::sites,
+        assemblies: mmcif::assemblies,
+    },
+    Format {
+        extensions: &["bcif"],
+        text: false,
+        label_ids: true,
+        parse: bcif::parse,
+        sites: bcif::sites,
+        assemblies: bcif::assemblies,
+    },
+    Format {
+        extensions: &["mol2"],
+        text: true,
+        label_ids: false,
+        parse: mol2::parse,
+        sites: mol2::sites,
+        assemblies: |_, _| Ok(Described::default()),
+    },
 ];
 
 fn kind_of(path: &Path) -> Option<(&'static Format, Packing)> {
     let (extension, packing) = Packing::of(path)?;
-    Some((FORMATS.iter().find(|f| f.extensions.contains(&extension.as_str()))?, packing))
+    // A biological assembly of the archive: .pdb1, .pdb2.
+    let extension = if is_assembly(&extension) { "pdb" } else { extension.as_str() };
+    Some((FORMATS.iter().find(|f| f.extensions.contains(&extension))?, packing))
+}
+
+/// File name without folder, packing and format.
+pub(crate) fn stem_of(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let lower = name.to_ascii_lowercase();
+    let packed = [".gz", ".zst"].iter().find(|suffix| lower.ends_with(**suffix)).map_or(0, |suffix| suffix.len());
+    let plain = name.get(..name.len() - packed).unwrap_or(name);
+    plain.rsplit_once('.').map_or(plain, |(stem, _)| stem)
+}
+
+fn is_assembly(extension: &str) -> bool {
+    extension.strip_prefix("pdb").is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()))
 }
 
 /// Does the file's name say a known format?
@@ -75,7 +130,11 @@ pub fn is_structure(path: &Path) -> bool {
 /// The file is missing, damaged, of an unknown format, or holds no readable atoms; or `options` ask for strictness and
 /// it needs mending.
 pub fn read_file(path: &Path, shown: &str, options: Options) -> Result<Source> {
-    read_kind(path, kind_of(path).ok_or_else(|| unknown_format(shown))?, shown, options)
+    let assembly = match Packing::of(path) {
+        Some((extension, _)) if is_assembly(&extension) && options.assembly == Assembly::None => Assembly::Models,
+        _ => options.assembly,
+    };
+    read_kind(path, kind_of(path).ok_or_else(|| unknown_format(shown))?, shown, Options { assembly, ..options })
 }
 
 /// [`read_file`] for a file whose name does not say what it is: `extension` is what it should end with.
@@ -126,7 +185,55 @@ pub fn read_sites_bytes(raw: &[u8], extension: &str, shown: &str, options: Optio
 }
 
 fn read_as(raw: &[u8], kind: (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
-    (kind.0.parse)(&text_of(raw, kind, shown, options)?, shown, options)
+    let (format, text) = (kind.0, text_of(raw, kind, shown, options)?);
+    match options.assembly {
+        Assembly::None => (format.parse)(&text, shown, options),
+        Assembly::Models if !format.extensions.contains(&"pdb") => (format.parse)(&text, shown, options),
+        Assembly::Models => models(&text, shown, options),
+        Assembly::Number(number) => {
+            let described = (format.assemblies)(&text, shown)?;
+            let structure = (format.parse)(&text, shown, options)?;
+            let labels = match described.label_ids && options.ids == Ids::Author {
+                true => {
+                    Some(labels(&structure, &(format.parse)(&text, shown, Options { ids: Ids::Label, ..options })?))
+                }
+                false => None,
+            };
+            assembly::build(&structure, &described, number, labels.as_deref(), shown)
+        }
+    }
+}
+
+/// A PDB file with its models as copies; the first model, where they are conformers.
+fn models(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
+    let parts = docked::cut(text);
+    if parts.len() < 2 {
+        return pdb::parse(text, shown, options);
+    }
+    let model = |(line, part): &(u64, std::ops::Range<usize>)| {
+        let mut padded = vec![b'\n'; usize::try_from(*line).unwrap_or(0).saturating_sub(1).min(text.len())];
+        padded.extend_from_slice(text.get(part.clone()).unwrap_or_default());
+        pdb::parse(&padded, shown, options)
+    };
+    // Where atoms stand outside of the models, the usual reading tells what becomes of them.
+    match assembly::join(&parts.iter().map(model).collect::<Result<Vec<_>>>()?) {
+        Some(joined) => Ok(joined),
+        None => pdb::parse(text, shown, options),
+    }
+}
+
+/// The archive's chain id of every residue of a structure, from the same file read with the archive's ids.
+fn labels(structure: &Structure, labelled: &Structure) -> Vec<String> {
+    let key = |p: &[f64; 3]| p.map(f64::to_bits);
+    let mut known = std::collections::HashMap::with_capacity(labelled.residues.len());
+    for residue in &labelled.residues {
+        let chain = labelled.chains.get(residue.chain).map_or("", String::as_str);
+        known.extend(labelled.positions_of(residue).iter().map(|p| (key(p), chain)));
+    }
+    let chain = |residue: &crate::structure::Residue| {
+        structure.positions_of(residue).first().and_then(|p| known.get(&key(p))).copied().unwrap_or_default().to_owned()
+    };
+    structure.residues.iter().map(chain).collect()
 }
 
 /// What is to be parsed.
@@ -136,7 +243,8 @@ fn text_of<'a>(
     shown: &str,
     options: Options,
 ) -> Result<Cow<'a, [u8]>> {
-    let text = unpacked(raw, packing, options.max_decompressed, shown)?;
+    let bytes = unpacked(raw, packing, options.max_decompressed, shown)?;
+    let text = if format.text { text(bytes, shown)? } else { bytes };
     if format.text && text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::EmptyFile { path: shown.to_owned() });
     }
@@ -174,7 +282,7 @@ mod tests {
         assert_eq!(kind("pdb").map(|k| k.0), None);
         assert!(unknown_format("x")
             .to_string()
-            .ends_with("expected .pdb, .ent, .cif, .mmcif or .bcif, plain or with .gz or .zst"));
+            .ends_with("expected .pdb, .ent, .cif, .mmcif, .bcif or .mol2, plain or with .gz or .zst"));
     }
 
     #[test]

@@ -23,12 +23,18 @@ impl Notes {
     /// Counts a repair; `place` says where and what, and is asked only if it is needed.
     #[cold]
     pub(super) fn repair(&mut self, kind: Repair, place: impl FnOnce() -> Problem) {
-        if self.strict {
+        self.repairs(kind, 1, place);
+    }
+
+    /// Counts several repairs of one kind, of which `place` is the first.
+    #[cold]
+    pub(super) fn repairs(&mut self, kind: Repair, count: u64, place: impl FnOnce() -> Problem) {
+        if self.strict && !kind.is_note() {
             return self.refused.push(place());
         }
         match self.repairs.0.iter_mut().find(|r| r.kind == kind) {
-            Some(known) => known.count += 1,
-            None => self.repairs.0.push(Repaired { kind, count: 1, first: place() }),
+            Some(known) => known.count += count,
+            None => self.repairs.0.push(Repaired { kind, count, first: place() }),
         }
     }
 

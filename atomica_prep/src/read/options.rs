@@ -1,5 +1,6 @@
 //! How a structure is to be read.
 
+use crate::structure::Assembly;
 use serde::{Deserialize, Serialize};
 
 /// What to do about text that is wrong but leaves no doubt.
@@ -50,11 +51,25 @@ pub struct Options {
     pub max_decompressed: u64,
     /// Whose ids the structure gets. PDB files have the author's only.
     pub ids: Ids,
+    /// Which copies of its chains the structure gets.
+    pub assembly: Assembly,
+}
+
+impl Options {
+    /// The same, for a structure of which an index says which copies of its chains it is to have.
+    pub fn with(self, assembly: Option<Assembly>) -> Self {
+        Self { assembly: assembly.unwrap_or(self.assembly), ..self }
+    }
 }
 
 impl Default for Options {
     /// Lenient, 2 GiB (some 20 million atoms as mmCIF), the author's ids.
     fn default() -> Self {
-        Self { strictness: Strictness::default(), max_decompressed: 2 << 30, ids: Ids::default() }
+        Self {
+            strictness: Strictness::default(),
+            max_decompressed: 2 << 30,
+            ids: Ids::default(),
+            assembly: Assembly::None,
+        }
     }
 }

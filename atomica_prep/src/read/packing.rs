@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 
+use memchr::memchr_iter;
+
 use super::gunzip;
 use crate::error::{Error, Result};
 use crate::files::sha256_hex;
@@ -30,6 +32,57 @@ impl Packing {
     }
 }
 
+const UNPACK: &str = "unpack it, or pack it with gzip or zstd";
+
+/// Text without a byte order mark, its lines ended by line feeds.
+pub(super) fn text<'a>(bytes: Cow<'a, [u8]>, shown: &str) -> Result<Cow<'a, [u8]>> {
+    let refused = |encoding| {
+        let remedy = "save it as UTF-8 or ASCII, as with iconv -f UTF-16 -t UTF-8";
+        Err(Error::Encoding { path: shown.to_owned(), encoding, remedy })
+    };
+    let head = bytes.get(..64).unwrap_or(&bytes);
+    let zeros = |first: usize| head.len() >= 4 && head.iter().skip(first).step_by(2).all(|c| *c == 0);
+    match head {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return refused("UTF-32 text"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return refused("UTF-16 text"),
+        _ if zeros(0) != zeros(1) => return refused("UTF-16 text without a byte order mark"),
+        _ => {}
+    }
+    let bytes = match bytes {
+        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.strip_prefix(MARK).unwrap_or(bytes)),
+        Cow::Owned(mut bytes) => {
+            if bytes.starts_with(MARK) {
+                bytes.drain(..MARK.len());
+            }
+            Cow::Owned(bytes)
+        }
+    };
+    // Files with such lines have them from the first one on; only the odd ones are looked through to the end.
+    let head = bytes.get(..1 << 12).unwrap_or(&bytes);
+    let alone =
+        |text: &[u8]| memchr_iter(b'\r', text).any(|at| text.get(at + 1).is_none_or(|c| !matches!(c, b'\n' | b'\r')));
+    match alone(head.strip_suffix(b"\r").unwrap_or(head)) {
+        true => Ok(Cow::Owned(with_line_feeds(&bytes))),
+        false => Ok(bytes),
+    }
+}
+
+/// Byte order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Every carriage return that no line feed follows becomes one.
+pub(super) fn with_line_feeds(text: &[u8]) -> Vec<u8> {
+    let mut out = text.to_vec();
+    for at in memchr_iter(b'\r', text) {
+        if text.get(at + 1) != Some(&b'\n') {
+            if let Some(slot) = out.get_mut(at) {
+                *slot = b'\n';
+            }
+        }
+    }
+    out
+}
+
 /// A file's bytes and their checksum.
 pub(super) fn load(path: &Path, shown: &str) -> Result<(Vec<u8>, String)> {
     let raw = std::fs::read(path).map_err(|e| Error::Io { path: shown.to_owned(), reason: e.to_string() })?;
@@ -44,6 +97,19 @@ pub(super) fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &
         _ => Ok(()),
     };
     empty(raw)?;
+    let refused = |encoding, remedy| Err(Error::Encoding { path: shown.to_owned(), encoding, remedy });
+    // What the first bytes say counts, whatever the name does.
+    let packing = match raw {
+        [0x1f, 0x8b, ..] => Packing::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => return refused("packed with bzip2", UNPACK),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return refused("packed with xz", UNPACK),
+        [b'P', b'K', 3, 4, ..] => return refused("a zip archive", UNPACK),
+        _ if raw.strip_prefix(MARK).unwrap_or(raw).iter().take(512).all(|c| !matches!(c, 0..=8 | 14..=31 | 127..)) => {
+            Packing::Plain
+        }
+        _ => packing,
+    };
     let text = match packing {
         Packing::Plain => return Ok(Cow::Borrowed(raw)),
         Packing::Gzip => match gunzip::gunzip(raw, limit) {

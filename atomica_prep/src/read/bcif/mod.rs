@@ -13,11 +13,15 @@ use std::collections::HashMap;
 
 use self::encoding::{decode, Values};
 use self::pack::{Decoded, Head, Value};
+use super::assembly::{self, Described};
 use super::atom_site::{self, Item, ITEMS};
-use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
+use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
+use super::links;
+use super::mmcif;
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
+use crate::accounts::Unread;
 use crate::error::{quote, Error, Problem, Problems, Result};
 use crate::structure::{Name, Repair, Structure};
 use crate::vocab;
@@ -153,13 +157,44 @@ const EXPECTED: &str = "rows of _atom_site";
 
 pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let wanted = |item: Item| item != Item::BFactor;
-    let columns = columns(category(bytes, shown)?, wanted, bytes.len(), shown, options.max_decompressed)?;
-    read_table(columns, options)?.finish(shown, EXPECTED)
+    let Found { category, others, modified, connections } = category(bytes, shown)?;
+    let columns = columns(category, wanted, bytes.len(), shown, options.max_decompressed)?;
+    let mut builder = read_table(columns, others, options)?;
+    let connections = connections.map_or(Ok(Vec::new()), |category| rows(category, bytes.len()));
+    for row in connections.map_err(|reason| broken(shown, "_struct_conn".to_owned(), reason))? {
+        let value = |item: usize| {
+            let text = row.get(*links::ITEMS.get(item)?)?.as_bytes();
+            Some(text).filter(|text| !matches!(*text, b"" | b"." | b"?"))
+        };
+        builder.stated.named.extend(links::connection(value, options.ids).map(|ends| (0, ends)));
+    }
+    let mut structure = builder.finish(shown, EXPECTED)?;
+    let modified = modified.map_or(Ok(Vec::new()), |category| rows(category, bytes.len()));
+    for row in modified.map_err(|reason| broken(shown, "modified residues".to_owned(), reason))? {
+        let value = |name: &str| row.get(name).map_or(&b""[..], |text| text.as_bytes());
+        let component = if row.contains_key("label_comp_id") { "label_comp_id" } else { "auth_comp_id" };
+        add_parent(&mut structure, value(component), value("parent_comp_id"));
+    }
+    Ok(structure)
+}
+
+/// The rows of a small category of that name, wherever in the file it is.
+fn table(bytes: &[u8], wanted: &str) -> Decoded<Vec<HashMap<String, String>>> {
+    let mut found = None;
+    Value(bytes).over("dataBlocks", &mut |block| {
+        block.over("categories", &mut |category| {
+            if found.is_none() && category.need("name")?.text("name")?.eq_ignore_ascii_case(wanted.as_bytes()) {
+                found = Some(category);
+            }
+            category.end()
+        })
+    })?;
+    found.map_or(Ok(Vec::new()), |category| rows(category, bytes.len()))
 }
 
 /// The rows of all models.
 pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites> {
-    let category = category(bytes, shown)?;
+    let category = category(bytes, shown)?.category;
     let mut columns = columns(category, |_| true, bytes.len(), shown, options.max_decompressed)?;
     // Without the column of models, all rows are read.
     let (model, mut b_factors) = (columns.texts(Item::Model)?, columns.floats(Item::BFactor)?);
@@ -168,7 +203,7 @@ pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites
     let of_first = (0..columns.rows).map(|row| model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == of_first));
     let first_model = of_first.collect();
     let places = b_factor_place(category, bytes).map_err(|reason| broken(shown, "_atom_site".to_owned(), reason))?;
-    Ok(Sites::new(read_table(columns, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
+    Ok(Sites::new(read_table(columns, 0, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
 }
 
 /// The column of B-factors, or the head of the list of columns, to which one more is to be written.
@@ -192,25 +227,94 @@ fn b_factor_place(category: Value<'_>, bytes: &[u8]) -> Decoded<Places> {
     }
 }
 
-fn category<'a>(bytes: &'a [u8], shown: &str) -> Result<Value<'a>> {
+/// What is looked for in a file.
+struct Found<'a> {
+    /// The first category `_atom_site`.
+    category: Value<'a>,
+    /// Rows of all others of that name.
+    others: u64,
+    /// `_pdbx_struct_mod_residue`.
+    modified: Option<Value<'a>>,
+    /// `_struct_conn`.
+    connections: Option<Value<'a>>,
+}
+
+fn category<'a>(bytes: &'a [u8], shown: &str) -> Result<Found<'a>> {
     let found = atom_site(Value(bytes)).map_err(|reason| broken(shown, "the file".to_owned(), reason))?;
     let expected = || Error::NoAtoms { path: shown.to_owned(), expected: "a category _atom_site".to_owned() };
     found.ok_or_else(expected)
 }
 
-/// The first category `_atom_site`. Every value of the file is gone over, and once only.
-fn atom_site(file: Value<'_>) -> Decoded<Option<Value<'_>>> {
-    let mut found = None;
+/// The biological assemblies that a file describes.
+pub(super) fn assemblies(bytes: &[u8], shown: &str) -> Result<Described> {
+    let whole = |reason: String| broken(shown, "the assembly tables".to_owned(), reason);
+    let generators = table(bytes, "_pdbx_struct_assembly_gen").map_err(whole)?;
+    let operators = table(bytes, "_pdbx_struct_oper_list").map_err(whole)?;
+    let value = |row: &HashMap<String, String>, name: &str| row.get(name).cloned().unwrap_or_default();
+    let generators: Vec<[String; 3]> = generators
+        .iter()
+        .map(|row| ["assembly_id", "oper_expression", "asym_id_list"].map(|name| value(row, name)))
+        .collect();
+    let operators = operators.iter().filter_map(|row| mmcif::operator(|name| row.get(name).cloned())).collect();
+    Ok(assembly::of_tables(&generators, &operators))
+}
+
+/// The rows of a small category, values as text. What is masked is not among them.
+fn rows(category: Value<'_>, limit: usize) -> Decoded<Vec<HashMap<String, String>>> {
+    /// More rows than any assembly has operators.
+    const MOST: usize = 100_000;
+    /// Bytes that a row takes at least.
+    const ROW_BYTES: usize = 32;
+    let most = MOST.min(limit / ROW_BYTES);
+    let mut rows: Vec<HashMap<String, String>> = Vec::new();
+    category.need("columns")?.each("columns", |column| -> Decoded<Option<()>> {
+        let name = String::from_utf8_lossy(column.need("name")?.text("name")?).to_ascii_lowercase();
+        let texts: Vec<String> = match decode(column.need("data")?, limit)? {
+            Values::Ints(values) => values.iter().take(most).map(i32::to_string).collect(),
+            Values::Floats(values) => values.iter().take(most).map(f64::to_string).collect(),
+            Values::Texts(table, places) => {
+                let text = |at: &i32| usize::try_from(*at).ok().and_then(|at| table.get(at));
+                let texts = places.iter().take(most).map(|at| text(at).map_or(&b""[..], |t| t));
+                texts.map(|t| String::from_utf8_lossy(t).into_owned()).collect()
+            }
+            Values::Bytes(_) => return Ok(None),
+        };
+        rows.resize_with(rows.len().max(texts.len()), HashMap::new);
+        let mask = column.get("mask")?.map_or(Ok(Vec::new()), |mask| decode(mask, limit)?.ints("the mask"))?;
+        for (at, (row, text)) in rows.iter_mut().zip(texts).enumerate() {
+            if mask.get(at).is_none_or(|masked| *masked == 0) {
+                row.insert(name.clone(), text);
+            }
+        }
+        Ok(None)
+    })?;
+    Ok(rows)
+}
+
+/// The categories that are read. Every value of the file is gone over, and once only.
+fn atom_site(file: Value<'_>) -> Decoded<Option<Found<'_>>> {
+    let (mut found, mut modified, mut connections) = (None, None, None);
+    let mut others = 0u64;
     file.over("dataBlocks", &mut |block| {
         block.over("categories", &mut |category| {
             let name = category.need("name")?.text("name")?;
-            if found.is_none() && name.eq_ignore_ascii_case(b"_atom_site") {
-                found = Some(category);
+            if name.eq_ignore_ascii_case(b"_atom_site") {
+                match found {
+                    None => found = Some(category),
+                    Some(_) => {
+                        let rows = category.need("rowCount")?.int("rowCount")?;
+                        others = others.saturating_add(u64::try_from(rows).unwrap_or(0).min(1 << 40));
+                    }
+                }
+            } else if name.eq_ignore_ascii_case(b"_pdbx_struct_mod_residue") {
+                modified = modified.or(Some(category));
+            } else if name.eq_ignore_ascii_case(b"_struct_conn") {
+                connections = connections.or(Some(category));
             }
             category.end()
         })
     })?;
-    Ok(found)
+    Ok(found.map(|category| Found { category, others, modified, connections }))
 }
 
 fn columns<'a>(
@@ -269,7 +373,7 @@ fn repair(notes: &mut Notes, kind: Repair, item: Item, row: usize, what: impl Fn
     notes.repair(kind, || Problem { line: 0, column: 0, column_end: 0, what: what() });
 }
 
-fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
+fn read_table(mut columns: Columns<'_>, others: u64, options: Options) -> Result<Builder> {
     let shown = columns.shown;
     atom_site::check(|item| columns.has(item), shown, None)?;
     let rows = columns.rows;
@@ -307,10 +411,13 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
         both.iter().position(|texts| texts.entry(row).is_some())
     };
     let mut builder = Builder::new(rows, options);
+    builder.accounts.records = rows as u64;
+    let mut unread = 0u64;
     let mut component: Option<Name> = None;
     for (row, begin) in begins.into_iter().enumerate() {
         let in_model = model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == first_model);
         if !in_model {
+            unread += 1;
             continue;
         }
         if begin {
@@ -422,6 +529,16 @@ fn read_table(mut columns: Columns<'_>, options: Options) -> Result<Builder> {
         });
         builder.atom(name, element, position, weight, letter);
     }
+    for (kind, count, what) in
+        [(Repair::ModelsUnread, unread, "models after the first"), (Repair::BlocksUnread, others, "other data blocks")]
+    {
+        if count > 0 {
+            let what = format!("{count} atoms of {what} are not read");
+            builder.notes.repairs(kind, count, || Problem { line: 0, column: 0, column_end: 0, what });
+        }
+    }
+    builder.accounts.leave(Unread::OtherModel, unread);
+    builder.accounts.unread(Unread::OtherBlock, others);
     Ok(builder)
 }
 

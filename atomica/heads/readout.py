@@ -1,0 +1,246 @@
+"""What heads read of an encoder, and the networks on it.
+
+The embedding of a complex is a unit row that varies little between complexes, and a deep network on it learns a
+constant; so a head may read more (`ReadoutConfig.readout`). What it reads is standardised by what the training rows
+have, and goes through a linear path beside the deep one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atomica.data.inputs import GraphInputs
+from atomica.heads import Head, NetworkConfig
+from atomica.keys import EDGE_TYPES
+from atomica.nn.encoding import ACTIVATIONS, DetailedEncoding, EncoderSettings, Encoding
+from atomica.nn.representations import POOLS, Representation, block_invariants, pooled
+from atomica.spec import setting
+
+__all__ = ["BlockReadoutConfig", "ReadoutConfig", "ReadoutHead", "Standardised", "chosen", "read", "width_of"]
+
+CONTACT = 5.0
+"""Å between atoms of two partners in contact."""
+
+READOUTS: Mapping[str, str] = {
+    "graph": "the complex's embedding alone, as the original",
+    "mean_std": "mean and deviation of the embeddings of blocks, and the logarithm of their number",
+    "z": "the rotation invariants of blocks, pooled as pool says, and the logarithm of their number",
+}
+BLOCK_READOUTS: Mapping[str, str] = {
+    "block": "the block's embedding alone, as the original",
+    "z": "the rotation invariants of the block and its atoms",
+}
+OVER: Mapping[str, str] = {
+    "complex": "all blocks",
+    "segment0": "those of the first partner",
+    "segment1": "those of the second",
+    "contacts": f"those within {CONTACT:g} Å of the other partner",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig(NetworkConfig):
+    """Keys of a head on complexes: what it reads, and its networks.
+
+    Raises SpecError naming every value out of range.
+    """
+
+    readout: str = setting("z", "what of the encoder the head reads", choices=READOUTS)
+    pool: str = setting("mean_std_global", "of the readout z: how blocks are pooled", choices=POOLS)
+    counts: bool = setting(
+        True,
+        "of the readouts mean_std and z: also how many blocks there are of each type, all that a baseline sees",
+    )
+    over: str = setting("complex", "of the readouts mean_std and z: which blocks", choices=OVER)
+    vector_size: int = setting(
+        0,
+        "length of a vector that the head is given of each complex beside what it reads, see data.vectors; 0: none",
+        low=0,
+    )
+
+    def problems(self) -> list[tuple[bool, str, str]]:
+        graph = self.readout == "graph" and self.over != "complex"
+        return [(graph, "over", 'has no effect: the readout "graph" is of the whole complex')]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockReadoutConfig(NetworkConfig):
+    """Keys of a head on blocks. Raises SpecError naming every value out of range."""
+
+    readout: str = setting("z", "what of the encoder the head reads", choices=BLOCK_READOUTS)
+
+
+class Standardised(nn.Module):
+    """Two paths to `out` numbers from what training rows have made mean 0 and deviation 1: a linear and a deep one.
+
+    The deep one is [linear, activation, dropout] × (layers - 1) and a linear layer; with one layer there is none. What
+    does not vary in training is left out. Inputs of the linear path are divided by the root of their number, so that
+    thousands of them learn no faster than one. Both begin with 0, so that the deep path adds to what the linear one
+    has found.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    fitted: Tensor
+
+    def __init__(self, config: NetworkConfig, width: int, out: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.linear = nn.Linear(width, out)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.deep: nn.Sequential | None = None
+        if config.layers > 1:
+            parts: list[nn.Module] = []
+            for before in [width, *[config.hidden] * (config.layers - 2)]:
+                parts += [
+                    nn.Linear(before, config.hidden),
+                    ACTIVATIONS[config.activation](),
+                    nn.Dropout(config.dropout),
+                ]
+            last = nn.Linear(config.hidden, out)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.deep = nn.Sequential(*parts, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = (x.to(self.mean.dtype) - self.mean) * self.scale
+            linear = self.linear(x * x.shape[1] ** -0.5)
+            return linear if self.deep is None else linear + self.deep(x)
+
+    def fit(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """Take the statistics: number of rows, float64 sums [W] of them and of their squares."""
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        varies = deviation > 1e-5 * mean.abs() + 1e-8
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(varies, 1 / deviation.where(varies, 1.0), 0.0))
+        self.fitted.fill_(True)
+
+
+def width_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> int:
+    """How many numbers `read` gives of a complex or block."""
+    if config.readout in ("graph", "block"):
+        return encoder.block_hidden
+    if isinstance(config, BlockReadoutConfig):
+        return sum(Representation("z_block").parts_of(encoder).values())
+    more = 1 + config.counts * encoder.block_types
+    if config.readout == "mean_std":
+        return 2 * encoder.block_hidden + more
+    return sum(Representation("z_graph", config.pool).parts_of(encoder).values()) + more
+
+
+def read(
+    config: ReadoutConfig | BlockReadoutConfig, encoding: Encoding, inputs: GraphInputs, block_types: int
+) -> Tensor:
+    """What a head's network reads: [G, W] of complexes, or [B, W] of blocks; in float32, as it is standardised."""
+    with torch.autocast(inputs.atoms.x.device.type, enabled=False):
+        return _read(config, encoding, inputs, block_types)
+
+
+def _read(
+    config: ReadoutConfig | BlockReadoutConfig, encoding: Encoding, inputs: GraphInputs, block_types: int
+) -> Tensor:
+    if config.readout in ("graph", "block"):
+        return encoding.graph if config.readout == "graph" else encoding.block
+    if config.readout == "mean_std":
+        parts: tuple[Tensor, ...] = (encoding.block,)
+    else:
+        assert isinstance(encoding, DetailedEncoding), "the model must run the encoder in detail"
+        parts = block_invariants(encoding, inputs)
+    if isinstance(config, BlockReadoutConfig):
+        return torch.cat(parts, dim=1)
+    blocks = chosen(config.over, inputs)
+    found = pooled(parts, blocks, inputs, config.pool if config.readout == "z" else "mean_std")
+    one = blocks.to(found.dtype)
+    count = torch.zeros_like(found[:, 0]).index_add(0, inputs.graph_of_block, one)
+    read = [found, count.clamp(min=1).log()[:, None]]
+    if config.counts:
+        place = inputs.graph_of_block * block_types + inputs.blocks.type
+        counts = one.new_zeros(inputs.num_graphs * block_types).index_add(0, place, one)
+        read.append(counts.view(inputs.num_graphs, -1))
+    return torch.cat(read, dim=1)
+
+
+def chosen(over: str, inputs: GraphInputs) -> Tensor:
+    """The blocks that `over` names, bool [B]; all ordinary ones of a complex that has no contact."""
+    ordinary = ~inputs.blocks.is_global
+    if over == "complex":
+        return ordinary
+    if over.startswith("segment"):
+        return ordinary & (inputs.segment == int(over[-1]))
+    edges, x = inputs.atoms.edges, inputs.atoms.x
+    across = edges.kind == EDGE_TYPES.index("inter")
+    near = across & ((x[edges.sender] - x[edges.receiver]).norm(dim=1) <= CONTACT)
+    contacts = x.new_zeros(len(ordinary)).index_add(0, inputs.block_of_atom[edges.receiver], near.to(x.dtype))
+    some = x.new_zeros(inputs.num_graphs).index_add(0, inputs.graph_of_block, contacts)
+    return ordinary & ((contacts > 0) | (some == 0)[inputs.graph_of_block])
+
+
+class ReadoutHead(Head):
+    """Base of heads that read what their settings name: `network` [.., W] → [.., out], and `read` gives it its input.
+
+    original: makes the network that the original has on the embeddings.
+    """
+
+    def __init__(
+        self, config: Any, encoder: EncoderSettings, out: int, original: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__(config, encoder)
+        plain = config.readout in ("graph", "block")
+        width, more = width_of(config, encoder), getattr(config, "vector_size", 0)
+        self.block_types = encoder.block_types
+        self.vector = nn.Linear(more, encoder.block_hidden) if plain and more else None
+        more = encoder.block_hidden if self.vector is not None else more
+        self.network = original(width + more) if plain else Standardised(config, width + more, out)
+
+    @classmethod
+    def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
+        return {"readout": "graph"}
+
+    @classmethod
+    def needs_of(cls, config: Any) -> tuple[str, ...]:
+        own = {"mean_std": "block", "z": "invariants"}
+        return (*(need for need in cls.needs if need != "graph"), own.get(config.readout, config.readout))
+
+    def read(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        """What `network` reads; with the complex's external vector, if there is to be one."""
+        found = read(self.config, encoding, inputs, self.block_types)
+        if size := getattr(self.config, "vector_size", 0):
+            given = inputs.vectors(size).to(found.dtype)
+            found = torch.cat([found, given if self.vector is None else self.vector(given)], dim=1)
+        return found
+
+    def standardised(self, encoding: Encoding, inputs: GraphInputs) -> Tensor | None:
+        if not isinstance(self.network, Standardised):
+            return None
+        rows = self.read(encoding, inputs)
+        return rows[~inputs.blocks.is_global] if isinstance(self.config, BlockReadoutConfig) else rows
+
+    def standardise(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        if isinstance(self.network, Standardised):
+            self.network.fit(count, total, squares)
+
+    @property
+    def unfitted(self) -> bool:
+        return isinstance(self.network, Standardised) and not bool(self.network.fitted)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The linear path on standardised inputs; None for a head on embeddings as they are."""
+        return self.network.linear if isinstance(self.network, Standardised) else None
+
+    def answer(self, rows: Tensor) -> Tensor:
+        """Raw output from what `read` gives."""
+        return self.network(rows).squeeze(1)
+
+    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
+        return self.answer(self.read(encoding, inputs))

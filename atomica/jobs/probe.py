@@ -1,0 +1,451 @@
+"""`run.job = "probe"`: what can be read from frozen vectors by a simple model, beside two controls.
+
+A linear probe or a small network learns labels from the vectors of the training rows; its settings are chosen on the
+validation rows. Beside it stand, always, the same probe on counts of block types with log size, and on the vectors of
+the same encoder with random weights: what a probe reads from these, nobody needs to have been trained for.
+
+Shape letters: N complexes with a label, F numbers of a vector, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+
+from atomica.console import Journal
+from atomica.errors import AtomicaError, DataError
+from atomica.evaluation.baseline import Baseline, composition, counted
+from atomica.evaluation.results import (
+    Answers,
+    Evaluation,
+    assess,
+    format_comparison,
+    measured,
+    singles,
+)
+from atomica.evaluation.statistics import MEASURES, Measure, compare, mcnemar, numbered
+from atomica.heads import Head
+from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.jobs.embed import encode
+from atomica.jobs.inputs import Opened
+from atomica.jobs.job import Job, Kind, Result
+from atomica.model.model import Model
+from atomica.nn.equivariant import EncoderConfig
+from atomica.report.probe import page
+from atomica.spec import Issues, Problems, setting
+
+__all__ = ["KIND", "ProbeConfig"]
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+VECTORS, COUNTS, RANDOM = "vectors", "residue counts", "random weights"
+"""What is probed, and the two controls."""
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Section `[probe]`: vectors, labels, and the model that reads one from the other."""
+
+    label: str = setting("label", "label or metadata column of the data that holds the answers")
+    answers: str = setting("classes", "what the answers are", choices=("classes", "numbers"))
+    classes: tuple[str, ...] = setting(
+        (), "label values, one per class; empty: all that training and validation rows have", distinct=True
+    )
+    vectors: str | None = setting(
+        None,
+        "Parquet of vectors by id, or folder of a job embed; absent: what model.weights makes of the data",
+        path=True,
+    )
+    column: str = setting("embedding", "column of the vectors in probe.vectors and probe.random")
+    random: str | None = setting(
+        None,
+        "vectors of the same encoder with random weights; absent: those of model.weights with other weights, drawn for "
+        "each seed",
+        path=True,
+    )
+    method: str = setting(
+        "linear",
+        "what reads the vectors",
+        choices={
+            "linear": "logistic regression, or ridge regression for numbers",
+            "mlp": "a network of scikit-learn with layers of probe.hidden",
+        },
+    )
+    strengths: tuple[float, ...] = setting(
+        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+        "C of the linear probe, of which validation chooses; the larger, the freer the fit",
+        above=0,
+        shortest=1,
+    )
+    hidden: tuple[int, ...] = setting((512, 512, 32), "widths of the network's layers", low=1, shortest=1)
+    epochs: int = setting(100, "of the network, at most; the best one on validation rows counts", low=1)
+    patience: int = setting(15, "of the network: epochs without a better one after which it ends", low=1)
+    seeds: int = setting(
+        5,
+        "networks, and encoders with random weights, that differ by their seed; the ensemble is told of",
+        low=1,
+    )
+    cluster: str = setting("", "column that names the cluster of each complex; intervals draw whole clusters")
+    folds: str = setting(
+        "",
+        "column of folds: each is tested once, the next one chooses, and the results are pooled; empty: the splits "
+        "train, valid and test",
+    )
+
+    def __post_init__(self) -> None:
+        """Check keys against each other."""
+        Problems.check(
+            (len(self.classes) == 1, "classes", "must be two at least"),
+            (
+                self.answers == "numbers" and bool(self.classes),
+                "classes",
+                'has no effect with answers = "numbers"; remove it',
+            ),
+        )
+
+
+# -------------------------------------------------------------------------------------------------- inputs
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: places of the complexes with a label among the rows [N], answers [N], parts, clusters [N].
+
+    parts: places of train, valid and test among the N, once for each fold.
+    """
+
+    head: Head
+    places: Indices
+    texts: Sequence[str]
+    target: npt.NDArray[Any]
+    parts: Sequence[tuple[Indices, Indices, Indices]]
+    clusters: Sequence[str] | None
+
+    @property
+    def form(self) -> str:
+        """A key of `MEASURES`."""
+        return "classes" if isinstance(self.head, MulticlassHead) else "numbers"
+
+    @property
+    def tested(self) -> Indices:
+        """The rows of all tests, one after the other."""
+        return np.concatenate([test for _, _, test in self.parts])
+
+
+def question(options: ProbeConfig, data: Opened) -> Question:
+    """Labels and parts of the data. Raises DataError if a part is empty, or there is nothing to tell apart."""
+    rows = data.rows
+    texts = rows.texts(options.label)
+    column = rows.texts(options.folds) if options.folds else _splits(data)
+    encoder = EncoderConfig(atom_hidden=8, block_hidden=8, layers=1)  # heads want one; it is not used
+    head: Head = RegressionHead(RegressionConfig(), encoder)
+    if options.answers == "classes":
+        seen = {text for text, one in zip(texts, column, strict=True) if text and one and one != "test"}
+        classes = options.classes or tuple(sorted(seen))
+        if len(classes) < 2:
+            raise DataError(
+                f"{rows.dataset.name}: column {options.label!r} has {len(classes)} classes; it takes two"
+            )
+        head = MulticlassHead(MulticlassConfig(classes), encoder)
+    target, known = type(head).encode_labels(head.config, texts)
+    places = np.flatnonzero(known.numpy().astype(bool) & np.array([bool(one) for one in column]))
+    of = np.array([column[place] or "" for place in places], dtype=object)
+    if options.folds:
+        names = sorted(set(of), key=lambda one: (len(one), one))
+        if len(names) < 3:
+            raise DataError(
+                f"{rows.dataset.name}: column {options.folds!r} names {len(names)} folds; it takes 3"
+            )
+        cuts = [(name, names[(index + 1) % len(names)]) for index, name in enumerate(names)]
+        masks = [((of != test) & (of != valid), of == valid, of == test) for test, valid in cuts]
+    else:
+        masks = [(of == "train", of == "valid", of == "test")]
+    parts = [(np.flatnonzero(one), np.flatnonzero(two), np.flatnonzero(three)) for one, two, three in masks]
+    for part in parts:
+        for name, found in zip(("train", "valid", "test"), part, strict=True):
+            if not len(found):
+                raise DataError(f"{rows.dataset.name}: no {name} row has a label of column {options.label!r}")
+    named = rows.clusters(options.cluster)
+    return Question(
+        head,
+        places,
+        [str(texts[place]) for place in places],
+        target.numpy()[places],
+        parts,
+        None if named is None else [named[place] for place in places],
+    )
+
+
+def _splits(data: Opened) -> list[str | None]:
+    splits = data.rows.dataset.splits
+    return [splits[row] for row in data.rows.rows]
+
+
+def table_of_vectors(path: str, column: str) -> dict[str, Floats]:
+    """Vectors by id. Raises DataError if the file has none."""
+    file = Path(path) / "complexes.parquet" if Path(path).is_dir() else Path(path)
+    try:
+        table = pq.read_table(file, columns=["id", column])
+        values = np.array(table.column(column).to_pylist(), dtype=np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: no table with columns id and {column!r}: {error}") from None
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise DataError(
+            f"{file}: {column!r} must hold a list of finite numbers in each row, all of one length"
+        )
+    return dict(zip(table.column("id").to_pylist(), values, strict=True))
+
+
+def _read(path: str, options: ProbeConfig, ids: Sequence[str]) -> Floats:
+    """The vectors [N, F] of some complexes from a file."""
+    found = table_of_vectors(path, options.column)
+    lacking = [one for one in ids if one not in found]
+    if lacking:
+        raise DataError(f"{path}: has no vector of {len(lacking)} complexes, {lacking[0]} for one")
+    return np.stack([found[one] for one in ids])
+
+
+def _encoded(model: Model, data: Opened, places: Indices) -> Floats:
+    """What an encoder makes of some of the rows: [N, F]."""
+    found = {one.position: one.complex for one in encode(model, data, places)}
+    return np.stack([found[place] for place in places.tolist()]).astype(np.float64)
+
+
+def _random(model: Model, seed: int) -> Model:
+    """The same encoder with weights drawn anew."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = Model(model.config)
+    return made.to(next(model.parameters()).device)
+
+
+# ------------------------------------------------------------------------------------------------- the probes
+
+
+def probe(options: ProbeConfig, asked: Question, x: Floats, seed: int) -> Floats:
+    """What a probe on vectors x [N, F] says of the tested rows, fold by fold."""
+    fit = _linear if options.method == "linear" else _network
+    found = []
+    for train, valid, test in asked.parts:
+        mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
+        varied = (
+            deviation > 1e-6
+        )  # constant numbers say nothing, and a test row off by rounding would stand out
+        scaled = ((x - mean) / (deviation + 1e-6))[:, varied]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            says = fit(options, asked, scaled, train, valid, seed)
+            found.append(says(scaled[test]))
+    return np.concatenate(found)
+
+
+Says = Callable[[Floats], Floats]
+
+
+def _better(asked: Question, says: Says, x: Floats, valid: Indices) -> float:
+    """How good something is on validation rows, the more the better."""
+    measure: Measure = next(iter(MEASURES[asked.form].values()))
+    value = measure.function(asked.target[valid], says(x[valid]))
+    return value if measure.higher else -value
+
+
+def _says(asked: Question, model: Any) -> Says:
+    """An estimator's answers, with a probability for every class, those too that it did not learn."""
+    if asked.form == "numbers":
+        return lambda x: np.asarray(model.predict(x), dtype=np.float64)
+    classes = len(asked.head.config.classes)
+
+    def says(x: Floats) -> Floats:
+        spread = np.zeros((len(x), classes))
+        spread[:, model.classes_] = model.predict_proba(x)
+        return spread
+
+    return says
+
+
+def _linear(
+    options: ProbeConfig, asked: Question, x: Floats, train: Indices, valid: Indices, seed: int
+) -> Says:
+    """The linear model whose strength is best on validation rows; of equally good ones the smallest."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    found: list[tuple[float, Says]] = []
+    for strength in sorted(options.strengths):
+        model = (
+            Ridge(alpha=1 / strength)
+            if asked.form == "numbers"
+            else LogisticRegression(C=strength, tol=1e-3, max_iter=2000)
+        )
+        says = _says(asked, model.fit(x[train], asked.target[train]))
+        found.append((_better(asked, says, x, valid), says))
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _network(
+    options: ProbeConfig, asked: Question, x: Floats, train: Indices, valid: Indices, seed: int
+) -> Says:
+    """A network as it was after the epoch that is best on validation rows."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    numbers = asked.form == "numbers"
+    model = (MLPRegressor if numbers else MLPClassifier)(
+        options.hidden, batch_size=min(64, len(train)), random_state=seed
+    )
+    more = {} if numbers else {"classes": np.unique(asked.target[train])}
+    best, since, kept = -np.inf, 0, model
+    for _ in range(options.epochs):
+        model.partial_fit(x[train], asked.target[train], **more)
+        value = _better(asked, _says(asked, model), x, valid)
+        if value > best:
+            best, since, kept = value, 0, copy.deepcopy(model)
+        elif (since := since + 1) >= options.patience:
+            break
+    return _says(asked, kept)
+
+
+# -------------------------------------------------------------------------------------------------- the job
+
+
+def check(job: Job, issues: Issues) -> None:
+    """Vectors from somewhere, for the control too; labels, folds and clusters in data that are open."""
+    options: ProbeConfig = job.options
+    for key in ("vectors", "random"):
+        path = getattr(options, key)
+        if path is not None:
+            try:
+                table_of_vectors(path, options.column)
+            except AtomicaError as error:
+                issues.add(("probe", key), str(error))
+        elif job.weights is None:
+            what = (
+                "vectors"
+                if key == "vectors"
+                else "those of the same encoder with random weights, the control"
+            )
+            issues.add(
+                ("probe", key),
+                f"nothing says where {what} come from: name a file, or model.weights",
+                value=False,
+            )
+    if job.weights is not None and options.vectors is not None and options.random is not None:
+        issues.add(("model", "weights"), "has no effect: probe.vectors and probe.random bring all vectors")
+    if job.opened is not None:
+        try:
+            question(options, job.opened)
+        except DataError as error:
+            issues.add(("probe", "label"), str(error), value=("probe", "label") in issues.source)
+
+
+def run(job: Job, journal: Journal, data: Opened, model: Model | None = None) -> Result:
+    """Write `evaluation.json` and `predictions.csv`."""
+    options, seed = job.options, job.run.seed
+    asked = question(options, data)
+    ids = [data.rows.ids[place] for place in asked.places]
+    numbers = list(range(seed, seed + options.seeds))
+    several = options.method == "mlp"
+
+    def made(path: str | None, encoder: Model | None) -> Floats:
+        if path is not None:
+            return _read(path, options, ids)
+        assert encoder is not None  # `check` has seen to that
+        return _encoded(encoder, data, asked.places)
+
+    arms: dict[str, list[Floats]] = {}
+    for name, x in (
+        (VECTORS, made(options.vectors, model)),
+        (COUNTS, counted(data.rows, data.input, composition)[0][asked.places]),
+    ):
+        arms[name] = [probe(options, asked, x, one) for one in (numbers if several else numbers[:1])]
+        journal.say(f"probed  {name}: {x.shape[1]} numbers of {len(x)} complexes")
+    fixed = made(options.random, None) if options.random is not None else None
+    arms[RANDOM] = []
+    for one in numbers if several or fixed is None else numbers[:1]:
+        x = fixed if fixed is not None else made(None, None if model is None else _random(model, one))
+        arms[RANDOM].append(probe(options, asked, x, one))
+    journal.say(f"probed  {RANDOM}: {len(arms[RANDOM])} times")
+    return _result(job, data, asked, arms, journal)
+
+
+def _result(
+    job: Job, data: Opened, asked: Question, arms: dict[str, list[Floats]], journal: Journal
+) -> Result:
+    """Metrics of all arms, the comparison of the vectors with the controls, and files."""
+    options, tested, head = job.options, asked.tested, asked.head
+    kind = "multiclass" if asked.form == "classes" else "regression"
+    target = asked.target[tested]
+    means = {name: np.mean(each, axis=0) for name, each in arms.items()}
+    answers = Answers(
+        [data.rows.ids[place] for place in asked.places[tested]],
+        [asked.texts[place] for place in tested],
+        target,
+        np.ones(len(tested), dtype=bool),
+        means[VECTORS],
+        [
+            Baseline(COUNTS, means[COUNTS], "the same probe on counts of block types with log size"),
+            Baseline(RANDOM, means[RANDOM], "the same probe on the same encoder with random weights"),
+        ],
+        None if asked.clusters is None else [asked.clusters[place] for place in tested],
+    )
+    groups = None if answers.clusters is None else numbered(answers.clusters)
+    metrics = head.metrics()
+    found: dict[str, Any] = {}
+    for name, each in arms.items():
+        values = [measured(metrics, _with(answers, said)) for said in each]
+        found[name] = {
+            "models": len(each),
+            "single": singles(values),
+            "ensemble": measured(metrics, _with(answers, means[name])),
+        }
+    tests = {}
+    for name in (COUNTS, RANDOM):
+        both = compare(target, means[VECTORS], {name: means[name]}, seed=job.run.seed, groups=groups)
+        tests[name] = {"difference": both["difference"], "verdict": both["verdict"]}
+        if asked.form == "classes":
+            right = [means[one].argmax(axis=1) == target for one in (VECTORS, name)]
+            tests[name]["mcnemar"] = mcnemar(*right)
+    values = found[VECTORS]["ensemble"]
+    evaluation = Evaluation(
+        split="all folds" if options.folds else "test",
+        data=data.rows.dataset.name,
+        input=data.input,
+        loss=float("nan"),
+        metrics=values,
+        heads=["probe"],
+        labelled=1,
+    )
+    del evaluation.content["loss"]
+    entry = assess(answers, metrics, judged="", seed=job.run.seed)
+    evaluation.add(
+        "probe",
+        kind,
+        label=options.label,
+        config=asdict(head.config),
+        complexes=len(target),
+        arms=found,
+        tests=tests,
+        **{name: value for name, value in entry.items() if name != "complexes"},
+    )
+    evaluation.predict("probe", answers.columns())
+    journal.say(format_comparison(entry))
+    judged = entry["judged"]
+    figures: dict[str, Any] = {"complexes": len(target)}
+    figures |= {name: f"{judged} {one['ensemble'][judged]:.3f}" for name, one in found.items()}
+    return Result(evaluation.write(job.folder), figures)
+
+
+def _with(answers: Answers, predicted: Floats) -> Answers:
+    return Answers(answers.ids, answers.texts, answers.target, answers.known, predicted)
+
+
+KIND = Kind(ProbeConfig, run, page, optional=("model",), seeded=True, check=check)

@@ -1,0 +1,193 @@
+"""The linear path of heads, solved before the first step on what the encoder gives as it starts.
+
+A head that is drawn at random spends its first epochs on finding what can be read, and bends the encoder while it does.
+Solved first, training begins where a linear probe of the same vectors ends (Kumar et al., ICLR 2022).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atomica.data.labels import known_of
+from atomica.data.record import Indices
+from atomica.data.sampling import plan_batches
+from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.model.model import Model
+from atomica.train.distributed import ALONE, Ranks
+from atomica.train.loader import FIXED, Split
+
+__all__ = ["solve"]
+
+ROWS, BLOCKS = 5_000, 100_000
+"""Complexes, and about so many blocks of these, at most, from which it is solved and its strength chosen."""
+STRENGTHS = tuple(10.0 ** (-0.5 * step) for step in range(2, 11))
+"""What half the sum of squared weights is multiplied by, beside the mean loss: from 0.1 to 1e-5."""
+ITERATIONS = 100
+
+
+def solve(
+    model: Model, fresh: Sequence[str], train: Split, valid: Split, ranks: Ranks = ALONE
+) -> dict[str, float]:
+    """Solve the linear path of the heads `fresh` that have one; the strength chosen for each, by name.
+
+    The strength is that with the least loss on `valid`. Classes that `data.sampler` draws equally often weigh alike.
+    """
+    heads = {
+        name: head
+        for name in fresh
+        if isinstance(head := model.head(name), ReadoutHead)
+        and head.linear is not None
+        and (
+            isinstance(head.config, ReadoutConfig)  # a row of a complex, and no sum over blocks
+            or (name in train.block_targets and train.max_blocks is None and valid.max_blocks is None)
+        )
+    }
+    if not heads:
+        return {}
+    seen, held = _read(model, train, tuple(heads), ranks), _read(model, valid, tuple(heads), ranks)
+    chosen = {}
+    for name, head in heads.items():
+        own, other = seen[name], held[name]
+        if len(own[0]) < 2 or not len(other[0]):
+            continue
+        if train.sampling is not None:
+            other = (other[0], other[1], _alike(own, other[1]))
+        # A copy: the weights of the model tell other ranks of every gradient.
+        strength, linear = _solve(copy.deepcopy(head), own, other)
+        # Ranks with other processors may differ in a last digit: the first decides.
+        (weight, bias), *_ = ranks.gather([linear.weight.tolist(), linear.bias.tolist()])
+        target = linear_of(head)
+        with torch.no_grad():
+            target.weight.copy_(torch.tensor(weight))
+            target.bias.copy_(torch.tensor(bias))
+        chosen[name] = strength
+    return chosen
+
+
+def linear_of(head: ReadoutHead) -> nn.Linear:
+    """The linear path of a head that has one."""
+    assert head.linear is not None
+    return head.linear
+
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""What a head reads [N, W], its targets [N, …], how much each row weighs [N]."""
+
+
+def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dict[str, Rows]:
+    """What heads read of labelled rows, of complexes spread over all of them if there are too many."""
+    split = replace(split, keep_blocks=1.0)
+    labelled = [split.known[name].numpy() for name in names if name in split.known]
+    whole = np.ones(len(split.rows), dtype=bool)
+    found = np.flatnonzero(whole if len(labelled) < len(names) else np.any(labelled, axis=0))
+    most = min(ROWS, len(found), int(BLOCKS / max(1.0, float(split.rows.blocks.mean()))) + 1)
+    places = found[np.linspace(0, len(found) - 1, most).astype(np.int64)]
+    of_blocks = {name: _OfBlocks(split, name, places) for name in names if name in split.block_targets}
+    own = plan_batches(places, split.rows.blocks, split.batch_blocks)[ranks.rank :: ranks.size]
+    number = {int(place): row for row, place in enumerate(places)}
+    read: dict[str, dict[int, Tensor]] = {name: {} for name in names}
+    training = model.training
+    model.eval()
+    with torch.no_grad(), closing(split.batches((([draws], FIXED) for draws in own), model)) as batches:
+        for draws, (batch,) in zip(own, batches, strict=True):
+            rows = [number[int(place)] for place in draws]
+            for name, values in model.read(batch.graph, names).items():
+                each = of_blocks[name].numbers(rows) if name in of_blocks else rows
+                read[name] |= dict(zip(each, values.float().cpu(), strict=True))
+    model.train(training)
+    index = torch.from_numpy(places)
+    weights = torch.ones(len(split.rows))
+    if split.sampling is not None:
+        strata = torch.from_numpy(split.sampling.strata)
+        counts = torch.bincount(strata, minlength=len(split.sampling.shares))
+        weights = (torch.from_numpy(split.sampling.shares) / counts.clamp(min=1))[strata].float()
+    answers: dict[str, Rows] = {}
+    for name in names:
+        if name in of_blocks:
+            target, known = of_blocks[name].target, known_of(of_blocks[name].target)
+            weight = torch.ones(len(target))
+        else:
+            target, known, weight = split.targets[name][index], split.known[name][index], weights[index]
+        answers[name] = (ranks.rows(len(target), read[name])[known], target[known], weight[known])
+    return answers
+
+
+class _OfBlocks:
+    """The ordinary blocks of some complexes, and their targets."""
+
+    def __init__(self, split: Split, head: str, places: Indices) -> None:
+        labels = split.block_targets[head]
+        each = [labels.rows(places[row : row + 1]) for row in range(len(places))]
+        each = [rows[labels.ordinary[rows]] for rows in each]
+        self.ends = np.cumsum([len(rows) for rows in each])
+        self.target = labels.values[torch.from_numpy(np.concatenate(each))]
+
+    def numbers(self, rows: Sequence[int]) -> list[int]:
+        """The numbers of the blocks of some complexes, given by their place among all."""
+        starts = np.concatenate([[0], self.ends])
+        return [block for row in rows for block in range(int(starts[row]), int(self.ends[row]))]
+
+
+def _alike(seen: Rows, target: Tensor) -> Tensor:
+    """Weights of rows held out [N]: each class weighs what it does in training; 1 where there are no classes."""
+    if target.is_floating_point() or target.ndim > 1:
+        return torch.ones(len(target))
+    classes = int(torch.cat([seen[1], target]).max()) + 1
+    shares = torch.zeros(classes).index_add(0, seen[1], seen[2])
+    return (shares / torch.bincount(target, minlength=classes).clamp(min=1))[target]
+
+
+def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> tuple[float, nn.Linear]:
+    """The strength that is best on the rows held out, and the linear path of `head` with it."""
+    linear = linear_of(head)
+    seen, held = _moved(seen, linear.weight.device), _moved(held, linear.weight.device)
+    best = (torch.inf, 0.0, linear.weight.detach().clone(), linear.bias.detach().clone())
+    head.eval()
+    for strength in STRENGTHS:  # from strong to weak, each from where the one before ended
+        optimizer = torch.optim.LBFGS(
+            linear.parameters(), max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
+        )
+
+        def closure(strength: float = strength) -> Tensor:
+            linear.zero_grad()
+            loss = _loss(head, seen) + strength / 2 * linear.weight.square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            optimizer.step(closure)
+        with torch.no_grad():
+            value = float(_loss(head, held))
+        if value < best[0]:
+            best = (value, strength, linear.weight.detach().clone(), linear.bias.detach().clone())
+    with torch.no_grad():
+        linear.weight.copy_(best[2])
+        linear.bias.copy_(best[3])
+    return best[1], linear
+
+
+def _moved(rows: Rows, device: torch.device) -> Rows:
+    read, target, weight = rows
+    return read.to(device), target.to(device), weight.to(device)
+
+
+def _loss(head: ReadoutHead, rows: Rows) -> Tensor:
+    """The mean loss, of rows that weigh alike; else the mean over groups of one weight, by what each group weighs."""
+    read, target, weight = rows
+    output = head.answer(read)
+    groups = weight.unique()
+    if len(groups) < 2:
+        return head.loss(output, target)
+    shares: Mapping[float, Tensor] = {float(one): weight == one for one in groups}
+    total = weight.sum()
+    return sum(
+        (head.loss(output[of], target[of]) * (weight[of].sum() / total) for of in shares.values()),
+        start=output.new_zeros(()),
+    )

@@ -1,0 +1,271 @@
+//! Small molecules in PDB and PDBQT files, as docking programs write them: a pose for each MODEL.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::molecule::{Bond, BondsFrom, Molecule};
+use super::options::Options;
+use super::pdb;
+use crate::accounts::Unread;
+use crate::error::{Error, Problem, Result};
+use crate::structure::{Name, Repair, Repaired, Residue, Structure};
+use crate::torsion::Bonds;
+use crate::vocab;
+
+/// A line and where it begins and ends.
+fn lines(text: &[u8]) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+    text.split_inclusive(|c| *c == b'\n').scan(0, |at, line| {
+        let start = *at;
+        *at += line.len();
+        Some((start..*at, line.trim_ascii_end()))
+    })
+}
+
+fn record(line: &[u8]) -> Vec<u8> {
+    line.get(..6).unwrap_or(line).to_ascii_uppercase().trim_ascii_end().to_vec()
+}
+
+fn is_atom(line: &[u8]) -> bool {
+    matches!(record(line).as_slice(), b"ATOM" | b"HETATM")
+}
+
+/// Line (from 1) and bytes of each molecule: what MODEL and ENDMDL, or else END, enclose.
+pub(super) fn cut(text: &[u8]) -> Vec<(u64, Range<usize>)> {
+    let mut molecules = Vec::new();
+    let mut begin: Option<(u64, usize)> = None;
+    let mut atoms = false;
+    for (number, (range, line)) in (1..).zip(lines(text)) {
+        let record = record(line);
+        let (opens, closes) = (record == b"MODEL", record == b"ENDMDL" || record == b"END");
+        if (opens || closes) && atoms {
+            if let Some((first, start)) = begin.take() {
+                molecules.push((first, start..range.start));
+            }
+            atoms = false;
+        }
+        if opens {
+            begin = Some((number, range.start));
+        } else if !closes {
+            begin = begin.or(Some((number, range.start)));
+            atoms |= is_atom(line);
+        }
+    }
+    if let Some((first, start)) = begin.filter(|_| atoms) {
+        molecules.push((first, start..text.len()));
+    }
+    molecules
+}
+
+/// Reads one molecule: `part` of a text from line `line` on.
+pub(super) fn molecule(
+    text: &[u8],
+    (line, part): (u64, Range<usize>),
+    pdbqt: bool,
+    shown: &str,
+    options: Options,
+) -> Result<Molecule> {
+    let (own, aside) = without_others(text.get(part).unwrap_or_default());
+    let own = own.as_ref();
+    // Lines before it are left blank, so that messages count them.
+    let before = usize::try_from(line.saturating_sub(1)).unwrap_or(0);
+    let mut padded = vec![b'\n'; before.min(text.len())];
+    padded.extend_from_slice(own);
+    let strictness = if pdbqt { Default::default() } else { options.strictness };
+    let mut structure = pdb::parse(&padded, shown, Options { strictness, ..options })?;
+    // A molecule has bonds of its own, and is one residue.
+    structure.bonds = Vec::new();
+    let atoms: Vec<&[u8]> = lines(own).map(|(_, line)| line).filter(|line| is_atom(line)).collect();
+    let serial = |field: &[u8]| std::str::from_utf8(field.trim_ascii()).ok()?.parse::<u64>().ok();
+    // Where atoms were left out or put into another order, lines and atoms cannot be told to be one.
+    let in_order = atoms.len() == structure.positions.len()
+        && !structure.repairs.iter().any(|r| matches!(r.kind, Repair::ResidueSplit | Repair::CopiesParted));
+    let mut places: HashMap<u64, u32> = HashMap::new();
+    if in_order {
+        for (at, line) in (0u32..).zip(&atoms) {
+            if let Some(number) = line.get(6..11).and_then(serial) {
+                places.entry(number).or_insert(at);
+            }
+        }
+    }
+    if pdbqt {
+        if in_order {
+            for (line, slot) in atoms.iter().zip(&mut structure.elements) {
+                let kind = line.get(77..).unwrap_or_default().trim_ascii();
+                if let Some(element) = autodock_element(kind) {
+                    *slot = element;
+                }
+            }
+        }
+        // Types of AutoDock stand in the columns of charge and element, which is as it should be there.
+        let usual = |kind| matches!(kind, Repair::ElementGuessed | Repair::ChargeIgnored);
+        structure.repairs.0.retain(|repaired| !usual(repaired.kind));
+    }
+    let mut molecule = Molecule { title: title(own), smiles: smiles(own), ..Molecule::default() };
+    // Bonds may stand after all models.
+    for (_, line) in lines(text).filter(|(_, line)| line.get(..6).is_some_and(|r| r.eq_ignore_ascii_case(b"CONECT"))) {
+        let field = |first: usize| line.get(first..(first + 5).min(line.len())).and_then(serial);
+        let Some(a) = field(6).and_then(|n| places.get(&n)) else { continue };
+        for b in [11, 16, 21, 26].into_iter().filter_map(|at| places.get(&field(at)?)) {
+            // Each bond stands twice, once for either end, and a double bond twice as often.
+            if a < b {
+                match molecule.bonds.iter_mut().find(|bond| (bond.a, bond.b) == (*a, *b)) {
+                    Some(bond) => bond.order = if bond.order == 0 { 2 } else { 3 },
+                    None => molecule.bonds.push(Bond { a: *a, b: *b, order: 0 }),
+                }
+            }
+        }
+    }
+    // Where any bond is said to be double, the others are single.
+    if molecule.bonds.iter().any(|bond| bond.order > 1) {
+        molecule.bonds.iter_mut().filter(|bond| bond.order == 0).for_each(|bond| bond.order = 1);
+    }
+    molecule.bonds_from = Some(if molecule.bonds.is_empty() { BondsFrom::Distances } else { BondsFrom::Conect });
+    if molecule.bonds.is_empty() {
+        let places: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
+        let near = Bonds::new(&places, &structure.elements);
+        let of = |(a, at): (u32, usize)| {
+            near.of(at).iter().filter(move |b| a < **b).map(move |b| Bond { a, b: *b, order: 0 })
+        };
+        molecule.bonds = (0u32..).zip(0..places.len()).flat_map(of).collect();
+    }
+    if let Some(first) = aside.first() {
+        let count = aside.len() as u64;
+        structure.accounts.unread(Unread::OutsideLigand, count);
+        let what = "water, or a residue of the receptor, in the file of a ligand; left out".to_owned();
+        let place = Problem { line: line + first, column: 0, column_end: 0, what };
+        let at = structure.repairs.0.partition_point(|known| known.kind < Repair::OutsideLigand);
+        structure.repairs.0.insert(at, Repaired { kind: Repair::OutsideLigand, count, first: place });
+    }
+    molecule.structure = one_residue(structure, shown)?;
+    Ok(molecule)
+}
+
+/// A molecule without what is no part of it: flexible residues of the receptor (BEGIN_RES), and water beside other atoms.
+/// The second value are the lines, from 0, of the atoms that are blank now.
+fn without_others(own: &[u8]) -> (Cow<'_, [u8]>, Vec<u64>) {
+    let water = |line: &[u8]| {
+        let component = line.get(17..21).unwrap_or_default().trim_ascii();
+        is_atom(line) && vocab::name(component) == vocab::Name::Water
+    };
+    let mut flexible = false;
+    let mut other = |line: &[u8]| {
+        let word = line.get(..9).unwrap_or_default();
+        flexible = (flexible || word.eq_ignore_ascii_case(b"BEGIN_RES")) && !word.starts_with(b"END_RES");
+        flexible && is_atom(line) || water(line)
+    };
+    let others: Vec<bool> = lines(own).map(|(_, line)| other(line)).collect();
+    let atoms = lines(own).filter(|(_, line)| is_atom(line)).count();
+    let count = others.iter().filter(|other| **other).count();
+    if count == 0 || count == atoms {
+        return (Cow::Borrowed(own), Vec::new());
+    }
+    let mut kept = Vec::with_capacity(own.len());
+    let mut aside = Vec::with_capacity(count);
+    for ((number, (range, _)), other) in (0..).zip(lines(own)).zip(others) {
+        if other {
+            aside.push(number);
+            kept.push(b'\n');
+        } else {
+            kept.extend_from_slice(own.get(range).unwrap_or_default());
+        }
+    }
+    (Cow::Owned(kept), aside)
+}
+
+/// All atoms as one residue of a chain without a name.
+fn one_residue(mut structure: Structure, shown: &str) -> Result<Structure> {
+    let Some(first) = structure.residues.first().copied() else {
+        return Err(Error::NoAtoms { path: shown.to_owned(), expected: "lines ATOM or HETATM".to_owned() });
+    };
+    let end = structure.positions.len();
+    structure.residues = vec![Residue { start: 0, end, chain: 0, hetero: true, polymer: Some(false), ..first }];
+    structure.chains = vec![String::new()];
+    if first.name.is_empty() {
+        if let Some(residue) = structure.residues.first_mut() {
+            residue.name = Name::new(b"UNL").unwrap_or_default();
+        }
+    }
+    Ok(structure)
+}
+
+/// Element of a type of AutoDock.
+fn autodock_element(kind: &[u8]) -> Option<u8> {
+    Some(match kind {
+        b"A" | b"C" | b"CG0" => 6,
+        b"OA" | b"OS" | b"O" => 8,
+        b"NA" | b"NS" | b"N" => 7,
+        b"SA" | b"S" => 16,
+        b"H" | b"HD" | b"HS" => 1,
+        _ => match vocab::element(kind) {
+            0 => return None,
+            element => element,
+        },
+    })
+}
+
+fn remark<'a>(text: &'a [u8], word: &str) -> Option<&'a str> {
+    lines(text).find_map(|(_, line)| {
+        let rest = std::str::from_utf8(line.get(..6).filter(|r| r.eq_ignore_ascii_case(b"REMARK")).and(line.get(6..))?);
+        Some(rest.ok()?.trim_start().strip_prefix(word)?.trim_start())
+    })
+}
+
+/// Its name: `REMARK  Name = x` of AutoDock, else COMPND.
+fn title(text: &[u8]) -> String {
+    let named = remark(text, "Name").and_then(|rest| rest.strip_prefix('='));
+    let compound = || {
+        let (_, line) = lines(text).find(|(_, line)| line.starts_with(b"COMPND"))?;
+        let text = std::str::from_utf8(line.get(10..)?).ok()?.trim();
+        Some(text.strip_prefix("UNNAMED").unwrap_or(text))
+    };
+    named.or_else(compound).unwrap_or_default().trim().to_owned()
+}
+
+/// `REMARK SMILES` of Meeko; other words follow SMILES in lines that say which atom is which.
+fn smiles(text: &[u8]) -> Option<String> {
+    let rest = remark(text, "SMILES")?;
+    (!rest.is_empty() && !rest.starts_with("IDX")).then(|| rest.split_whitespace().next().map(str::to_owned))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn atom(serial: usize, name: &str, x: f64, kind: &str) -> String {
+        format!("HETATM{serial:5} {name:<4} LIG A   1    {x:8.3}{:8.3}{:8.3}  1.00  0.00    +0.000 {kind}\n", 0.0, 0.0)
+    }
+
+    #[test]
+    fn poses_of_a_pdbqt() {
+        let pose = |x: f64| atom(1, " C1", x, "A ") + &atom(2, " O1", x + 1.2, "OA") + &atom(3, "CL1", x + 3.0, "Cl");
+        let head = "REMARK  Name = mine\nREMARK SMILES C(O)Cl\nREMARK SMILES IDX 1 1 2 2 3 3\nROOT\n";
+        let text = format!("MODEL 1\n{head}{}ENDMDL\nMODEL 2\n{head}{}ENDMDL\n", pose(0.0), pose(1.0));
+        let parts = cut(text.as_bytes());
+        assert_eq!(parts.len(), 2);
+        let second = molecule(text.as_bytes(), parts[1].clone(), true, "x.pdbqt", Options::default()).unwrap();
+        assert_eq!((second.title.as_str(), second.smiles.as_deref()), ("mine", Some("C(O)Cl")));
+        assert_eq!(second.structure.elements, [6, 8, 17]);
+        assert_eq!(second.structure.positions[0], [1.0, 0.0, 0.0]);
+        assert!(second.structure.repairs.is_empty());
+    }
+
+    #[test]
+    fn bonds_of_conect() {
+        let text = atom(5, " C1", 0.0, "  ") + &atom(6, " C2", 1.3, "  ") + &atom(7, " C3", 2.8, "  ");
+        let text = text + "CONECT    5    6    6\nCONECT    6    5    5    7\nCONECT    7    6\nEND\n";
+        let parts = cut(text.as_bytes());
+        let one = molecule(text.as_bytes(), parts[0].clone(), false, "x.pdb", Options::default()).unwrap();
+        assert_eq!(one.bonds, [Bond { a: 0, b: 1, order: 2 }, Bond { a: 1, b: 2, order: 1 }]);
+        assert_eq!(one.structure.residues.len(), 1);
+    }
+
+    #[test]
+    fn messages_count_the_lines_of_the_file() {
+        let broken = atom(1, " C1", 0.0, "  ").replace("   0.000   0.000", "   0.x00   0.000");
+        let text = format!("MODEL 1\n{}ENDMDL\nMODEL 2\n{broken}ENDMDL\n", atom(1, " C1", 0.0, "  "));
+        let parts = cut(text.as_bytes());
+        let error = molecule(text.as_bytes(), parts[1].clone(), false, "x.pdb", Options::default()).unwrap_err();
+        assert_eq!(error.line(), Some(5), "{error}");
+    }
+}

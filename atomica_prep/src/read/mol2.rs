@@ -1,0 +1,213 @@
+//! MOL2: structures of many residues, as proteins prepared for docking. Ligand files are read by `ligand.rs`.
+
+use std::collections::HashMap;
+
+use super::builder::{Builder, ResidueKey, LARGEST};
+use super::elements::{of_mol2, Said};
+use super::ligand::words;
+use super::options::Options;
+use super::sites::Sites;
+use crate::accounts::Unread;
+use crate::error::{quote, Error, Problem, Result};
+use crate::structure::{Name, Repair, Structure};
+use crate::vocab;
+
+/// What holds atoms.
+const EXPECTED: &str = "@<TRIPOS>ATOM";
+
+/// A line of the atoms.
+struct Atom<'a> {
+    line: u64,
+    number: &'a [u8],
+    name: Name,
+    kind: &'a [u8],
+    position: [f64; 3],
+    /// Number and name of its substructure.
+    residue: [&'a [u8]; 2],
+}
+
+/// What is said of a substructure: its chain and its component.
+type Substructure<'a> = (&'a [u8], &'a [u8]);
+
+pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
+    let mut builder = Builder::new(text.len() / 80, options);
+    let mut atoms: Vec<Atom<'_>> = Vec::new();
+    let mut bonds: HashMap<&[u8], usize> = HashMap::new();
+    let mut substructures: HashMap<&[u8], Substructure<'_>> = HashMap::new();
+    let (mut section, mut molecules) = (Vec::new(), 0u64);
+    let mut unread = (0u64, 0u64);
+    for (line, whole) in (1u64..).zip(text.split(|c| *c == b'\n')) {
+        let trimmed = whole.trim_ascii();
+        if let Some(name) = trimmed.strip_prefix(b"@<TRIPOS>") {
+            section = name.to_ascii_uppercase();
+            molecules += u64::from(section == b"MOLECULE");
+            continue;
+        }
+        if trimmed.is_empty() || trimmed.starts_with(b"#") {
+            continue;
+        }
+        let mut fields = words(trimmed);
+        match section.as_slice() {
+            b"ATOM" if molecules > 1 => {
+                unread = (if unread.0 == 0 { line } else { unread.0 }, unread.1 + 1);
+            }
+            b"ATOM" => {
+                builder.accounts.records += 1;
+                match atom(line, &mut fields) {
+                    Some(atom) => atoms.push(atom),
+                    None => problem(&mut builder, line, format!("{} is no atom", quote(trimmed))),
+                }
+            }
+            b"BOND" if molecules < 2 => {
+                for end in fields.skip(1).take(2) {
+                    *bonds.entry(end).or_default() += 1;
+                }
+            }
+            b"SUBSTRUCTURE" if molecules < 2 => {
+                let fields: Vec<&[u8]> = fields.collect();
+                let stated = |at: usize| fields.get(at).copied().filter(|f| *f != b"****").unwrap_or_default();
+                substructures.insert(stated(0), (stated(5), stated(6)));
+            }
+            _ => {}
+        }
+    }
+    if unread.1 > 0 {
+        builder.accounts.unread(Unread::OtherModel, unread.1);
+        let what = format!("{} atoms of {} more molecules from here on are not read", unread.1, molecules - 1);
+        let place = || Problem { line: unread.0, column: 0, column_end: 0, what };
+        builder.notes.repairs(Repair::ModelsUnread, unread.1, place);
+    }
+    for atom in &atoms {
+        let element = match of_mol2(atom.name.as_bytes(), atom.kind, bonds.get(atom.number).copied().unwrap_or(0)) {
+            Said::Element(element) => element,
+            Said::ForceField(element) => {
+                let what = format!("type {} of a force field; {}", quote(atom.kind), vocab::symbol(element));
+                note(&mut builder, Repair::ElementGuessed, atom.line, what);
+                element
+            }
+            Said::Query => {
+                let what = format!("{} is of no one element; unknown", quote(atom.kind));
+                note(&mut builder, Repair::QueryAtom, atom.line, what);
+                0
+            }
+            Said::NoAtom => {
+                let what = format!("{} is no atom; left out", quote(atom.kind));
+                note(&mut builder, Repair::NoAtom, atom.line, what);
+                builder.accounts.leave(Unread::NoAtom, 1);
+                continue;
+            }
+            Said::Doubt => {
+                let name = quote(atom.name.as_bytes());
+                let what = format!("atom {name} of type {}: they agree on no element", quote(atom.kind));
+                problem(&mut builder, atom.line, what);
+                continue;
+            }
+        };
+        let [number, name] = atom.residue;
+        let (chain, component) = substructures.get(number).copied().unwrap_or_default();
+        let (component, resnum, icode) = residue(name, component, number);
+        let (Some(component), Ok(chain)) = (Name::new(component), std::str::from_utf8(chain)) else {
+            problem(&mut builder, atom.line, format!("{} is no name of a residue", quote(name)));
+            continue;
+        };
+        let hetero = matches!(vocab::name(component.as_bytes()), vocab::Name::Other | vocab::Name::Water);
+        builder.residue(ResidueKey {
+            name: component,
+            chain,
+            resnum,
+            icode: Name::new(icode).unwrap_or_default(),
+            hetero,
+            polymer: None,
+            after_ter: false,
+            line: atom.line,
+        });
+        builder.atom(atom.name, element, atom.position, 1.0, 0);
+    }
+    builder.finish(shown, EXPECTED)
+}
+
+fn note(builder: &mut Builder, kind: Repair, line: u64, what: String) {
+    builder.notes.repair(kind, || Problem { line, column: 0, column_end: 0, what });
+}
+
+fn problem(builder: &mut Builder, line: u64, what: String) {
+    builder.notes.problems.push(Problem { line, column: 0, column_end: 0, what });
+}
+
+fn atom<'a>(line: u64, fields: &mut impl Iterator<Item = &'a [u8]>) -> Option<Atom<'a>> {
+    let (number, name) = (fields.next()?, Name::new(fields.next()?)?);
+    let mut position = [0.0; 3];
+    for slot in &mut position {
+        *slot = fast_float2::parse::<f64, _>(fields.next()?).ok().filter(|v| v.abs() < LARGEST)?;
+    }
+    let kind = fields.next()?;
+    let residue = [fields.next().unwrap_or_default(), fields.next().unwrap_or_default()];
+    Some(Atom { line, number, name, kind, position, residue })
+}
+
+/// Component, number and insertion code of a residue: `ALA12`, `HOH301A`; what has no number in its name has that of its
+/// substructure.
+fn residue<'a>(name: &'a [u8], component: &'a [u8], number: &[u8]) -> (&'a [u8], i32, &'a [u8]) {
+    let whole = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|t| t.parse::<i32>().ok());
+    let own = whole(number).unwrap_or(0);
+    let stated =
+        name.get(..component.len()).is_some_and(|n| n.eq_ignore_ascii_case(component)) && !component.is_empty();
+    let cut = |name: &'a [u8]| {
+        let end = name.len() - name.iter().rev().take_while(|c| c.is_ascii_digit()).count();
+        let minus = usize::from(end > 1 && name.get(end - 1) == Some(&b'-'));
+        if stated {
+            component.len()
+        } else {
+            end - minus
+        }
+    };
+    for icode in 0..=usize::from(name.last().is_some_and(u8::is_ascii_alphabetic)) {
+        let (text, icode) = name.split_at(name.len() - icode);
+        let (head, rest) = text.split_at(cut(text).min(text.len()));
+        if let (false, Some(resnum)) = (head.is_empty(), whole(rest)) {
+            return (head, resnum, icode);
+        }
+    }
+    (if stated { component } else { name }, own, b"")
+}
+
+/// MOL2 has no B-factors.
+pub(super) fn sites(_: &[u8], shown: &str, _: Options) -> Result<Sites> {
+    let expected = "a format with B-factors: .pdb, .ent, .cif, .mmcif or .bcif".to_owned();
+    Err(Error::UnknownFormat { path: shown.to_owned(), expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_residues() {
+        for (name, component, expected) in [
+            ("ALA12", "", ("ALA", 12, "")),
+            ("ALA12", "ALA", ("ALA", 12, "")),
+            ("2PE301", "2PE", ("2PE", 301, "")),
+            ("ALA-3", "", ("ALA", -3, "")),
+            ("SER52A", "", ("SER", 52, "A")),
+            ("A1201", "A1", ("A1", 201, "")),
+            ("LIG", "", ("LIG", 7, "")),
+            ("12", "", ("12", 7, "")),
+        ] {
+            let (head, number, icode) = residue(name.as_bytes(), component.as_bytes(), b"7");
+            assert_eq!((head, number, icode), (expected.0.as_bytes(), expected.1, expected.2.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn residues_and_chains() {
+        let text = "@<TRIPOS>MOLECULE\nx\n3 1 2\nPROTEIN\nNO_CHARGES\n@<TRIPOS>ATOM\n1 N 0 0 0 N.am 1 GLY5 0.0\n\
+            2 CA 1.4 0 0 C.3 1 GLY5\n3 ZN 9 9 9 Zn 2 ZN90\n@<TRIPOS>BOND\n1 1 2 1\n@<TRIPOS>SUBSTRUCTURE\n\
+            1 GLY5 1 RESIDUE 4 B GLY 1 ROOT\n2 ZN90 3 RESIDUE 4 **** ZN\n@<TRIPOS>MOLECULE\ny\n@<TRIPOS>ATOM\n1 C 0 0 0 C.3\n";
+        let s = parse(text.as_bytes(), "x.mol2", Options::default()).unwrap();
+        assert_eq!(s.elements, [7, 6, 30]);
+        assert_eq!((s.chains.as_slice(), s.residues[0].resnum), (&["B".to_owned(), String::new()][..], 5));
+        assert_eq!((s.accounts.records, s.accounts.left(Unread::OtherModel)), (4, 1));
+        let broken = text.replace("1.4 0 0", "1.4 x 0");
+        assert_eq!(parse(broken.as_bytes(), "x.mol2", Options::default()).unwrap_err().line(), Some(8));
+    }
+}

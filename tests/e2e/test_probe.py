@@ -1,0 +1,132 @@
+"""The job probe: what it reads from vectors that know the answer, and from others; folds, files, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import atomica
+from atomica.runner import main
+
+
+@pytest.fixture
+def probe(tmp_path, tiny_set, capsys):
+    """Runs a probe on the tiny set; returns exit code, what was found, predictions, what was told on stderr."""
+
+    def run(own, *words, model=""):
+        path = tmp_path / "probe.toml"
+        path.write_text(
+            f'[run]\nname = "probe"\njob = "probe"\nout = "{tmp_path}/out{len(list(tmp_path.iterdir()))}"\n'
+            f'[data]\nsource = "{tiny_set}"\ninput = "segment0"\n{model}[probe]\n{own}[device]\nthreads = 1\n'
+        )
+        before = set(tmp_path.iterdir())
+        code = main([str(path), *words])
+        errors = capsys.readouterr().err
+        made = [one for one in set(tmp_path.iterdir()) - before if one.is_dir()]
+        if code or not made:
+            return code, None, None, errors
+        found = json.loads((made[0] / "evaluation.json").read_text())["heads"]["probe"]
+        with (made[0] / "predictions.csv").open(newline="") as stream:
+            return code, found, list(csv.DictReader(stream)), errors
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
+    atomica.Model(config).save(tmp_path / "weights")
+    return f'[model]\nweights = "{tmp_path}/weights"\n'
+
+
+@pytest.fixture
+def vectors(tmp_path, tiny_set):
+    """Files of vectors: one with the answers among noise, one of noise alone."""
+    dataset, generator = atomica.open_dataset(tiny_set), np.random.default_rng(0)
+    yes = np.array([label == "yes" for label in dataset.column("label")])
+    size = np.array([float(text or 0) for text in dataset.column("label_size")])
+    noise = generator.normal(size=(len(yes), 20))
+    known = np.concatenate(
+        [noise, 3 * yes[:, None] + generator.normal(size=(len(yes), 1)), size[:, None]], axis=1
+    )
+    paths = {}
+    for name, values in {"known": known, "noise": noise}.items():
+        paths[name] = tmp_path / f"{name}.parquet"
+        order = generator.permutation(len(values))  # they are found by id, not by place
+        ids = [dataset.ids[one] for one in order]
+        pq.write_table(pa.table({"id": ids, "embedding": values[order].tolist()}), paths[name])
+    return paths
+
+
+def test_vectors_that_know_beat_those_that_do_not(probe, vectors):
+    own = f'vectors = "{vectors["known"]}"\nrandom = "{vectors["noise"]}"\nfolds = "batch_of"\ncluster = "batch_of"\n'
+    code, found, rows, errors = probe(own)
+    assert code == 0, errors
+    assert sorted(row["id"] for row in rows) == [
+        f"c{index:02}" for index in range(60)
+    ]  # every row tested once
+    arms = {name: arm["ensemble"]["balanced_accuracy"] for name, arm in found["arms"].items()}
+    assert list(arms) == ["vectors", "residue counts", "random weights"]
+    assert arms["vectors"] > 0.75
+    assert arms["random weights"] < 0.7
+    against = found["tests"]["random weights"]
+    assert against["difference"]["balanced_accuracy"]["low"] > 0
+    assert against["mcnemar"] < 0.01
+    assert found["clusters"] == 6
+    chosen = [
+        row["label"] == found["config"]["classes"][np.argmax(json.loads(row["prediction"]))] for row in rows
+    ]
+    assert found["metrics"]["accuracy"] == pytest.approx(np.mean(chosen))
+
+
+def test_networks_and_encoders_with_random_weights(probe, weights):
+    own = 'method = "mlp"\nhidden = [16]\nepochs = 5\nseeds = 2\n'
+    code, found, _, errors = probe(own, model=weights)
+    assert code == 0, errors
+    assert [arm["models"] for arm in found["arms"].values()] == [2, 2, 2]
+    again = probe(own, model=weights)[1]
+    assert again["arms"] == found["arms"]
+    other = probe(own, "--set", "run.seed=7", model=weights)[1]
+    assert other["arms"] != found["arms"]
+
+
+def test_numbers(probe, vectors):
+    own = f'vectors = "{vectors["known"]}"\nrandom = "{vectors["noise"]}"\nlabel = "label_size"\nanswers = "numbers"\n'
+    code, found, _, errors = probe(own + 'folds = "batch_of"\n')
+    assert code == 0, errors
+    rmse = {name: arm["ensemble"]["rmse"] for name, arm in found["arms"].items()}
+    assert rmse["vectors"] < 0.7 * rmse["random weights"]
+
+
+def test_what_cannot_be_probed_is_refused(probe, vectors, weights, tmp_path):
+    known, noise = (
+        f'{key} = "{vectors[name]}"\n' for key, name in (("vectors", "known"), ("random", "noise"))
+    )
+    (tmp_path / "text.parquet").write_text("none")
+    pq.write_table(pa.table({"id": ["c00"], "embedding": [[1.0]]}), tmp_path / "short.parquet")
+    for own, model, problem in (
+        (known, "", "nothing says where those of the same encoder with random weights"),
+        (known + noise, weights, "has no effect: probe.vectors and probe.random bring all"),
+        (noise, "", "nothing says where vectors come from"),
+        (noise + f'vectors = "{tmp_path}/text.parquet"\n', "", "text.parquet: no table with columns id"),
+        (known + noise + 'label = "nothing"\n', "", "has no column 'nothing'"),
+        (known + noise + 'folds = "label"\n', "", "names 2 folds; it takes 3"),
+        (
+            known + noise + 'classes = ["maybe", "perhaps"]\n',
+            "",
+            "no row is labelled with one of the classes",
+        ),
+    ):
+        code, _, _, errors = probe(own, model=model)
+        assert code == 2, own
+        assert problem in errors
+    code, _, _, errors = probe(noise + f'vectors = "{tmp_path}/short.parquet"\n')
+    assert code == 1
+    assert "has no vector of 59 complexes, c01 for one" in errors

@@ -1,0 +1,1390 @@
+"""Structures and indexes as programs and people in the field write them, each with what is right for it.
+
+The files are in `tests/fixtures/field`: cut from public entries, or written by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atomica import _prep
+
+FIELD = Path(__file__).resolve().parents[1] / "fixtures" / "field"
+
+# --- Files: what is read of them, chains, assemblies, ligands in files of their own, the index ---
+
+
+def repairs(structure: _prep.Structure) -> dict[str, int]:
+    return {entry["kind"]: entry["count"] for entry in structure.repairs}
+
+
+def built(out: Path, *arguments: str, code: int = 0) -> list[dict]:
+    """Run build-graphs; the lines of repairs.jsonl."""
+    assert _prep.run(["build-graphs", *arguments, "--out", str(out)]) == code
+    return [json.loads(line) for line in (out / "repairs.jsonl").read_text().splitlines()]
+
+
+def ids(out: Path) -> list[str]:
+    from atomica import open_dataset
+
+    return list(open_dataset(out).ids)
+
+
+def adds_up(accounts: dict[str, int]) -> bool:
+    parts = sum(count for name, count in accounts.items() if name not in ("records", "copies"))
+    return parts == accounts["records"] + accounts["copies"]
+
+
+def test_frames_without_models():
+    structure = _prep.read_structure(FIELD / "vmd_frames.pdb")
+    assert len(structure) == 199
+    assert repairs(structure) == {"frames-unread": 398}
+    assert structure.accounts["other-frame"] == 398
+    assert adds_up(structure.accounts)
+
+
+def test_the_first_pose_goes_with_the_receptor_before_it():
+    structure = _prep.read_structure(FIELD / "cat_models.pdb")
+    assert set(structure.resname[structure.hetero]) == {"LIG"}
+    assert int(structure.hetero.sum()) == 57
+    assert repairs(structure) == {"model-continues": 1, "models-unread": 57}
+    assert structure.accounts["other-model"] == 57
+
+
+def test_data_blocks_after_the_first_are_counted(tmp_path: Path):
+    structure = _prep.read_structure(FIELD / "two_blocks.cif")
+    (note,) = structure.repairs
+    assert (note["kind"], note["count"]) == ("blocks-unread", structure.accounts["other-block"])
+    assert "data_second" in note["message"]
+    assert "data_first" in note["message"]
+    with pytest.raises(_prep.StructureError, match="data_second"):
+        _prep.read_structure(FIELD / "two_blocks.cif", strict=True)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("packing", ["plain", "gzip"])
+@pytest.mark.parametrize("name", ["x.pdb", "x.pdb.gz"])
+def test_marks_line_ends_and_packing(tmp_path: Path, ending: str, mark: bytes, packing: str, name: str):
+    """The first bytes tell the packing, whatever the name says."""
+    text = mark + (FIELD / "s.pdb").read_text().replace("\n", ending).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if packing == "gzip" else text)
+    structure, plain = _prep.read_structure(path), _prep.read_structure(FIELD / "s.pdb")
+    assert np.array_equal(structure.x, plain.x)
+    assert not structure.repairs
+
+
+def test_files_with_a_mark_or_packed_under_another_name():
+    plain = len(_prep.read_structure(FIELD / "s.pdb"))
+    assert len(_prep.read_structure(FIELD / "bom.pdb")) == plain
+    assert len(_prep.read_structure(FIELD / "gz_named_plain.pdb")) == plain
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\xfd7zXZ\x00\x00", "xz"),
+        (b"PK\x03\x04\x14", "zip"),
+        ("ATOM".encode("utf-16-be"), "UTF-16"),
+        ("ATOM".encode("utf-32"), "UTF-32"),
+    ],
+)
+def test_encodings_that_are_not_read_are_named(tmp_path: Path, head: bytes, name: str):
+    (tmp_path / "x.pdb").write_bytes(head)
+    with pytest.raises(_prep.StructureError, match=name):
+        _prep.read_structure(tmp_path / "x.pdb")
+
+
+def test_utf_16():
+    with pytest.raises(_prep.StructureError, match="UTF-16") as raised:
+        _prep.read_structure(FIELD / "utf16.pdb")
+    assert raised.value.code == "Encoding"
+
+
+def test_files_that_macos_leaves_are_set_aside(tmp_path: Path):
+    built(tmp_path / "out", str(FIELD / "macos"), "--discover")
+    assert len(ids(tmp_path / "out")) == 1
+
+
+def records_of(path: Path, data: bytes) -> int:
+    """Coordinate records, counted by other means."""
+    if ".cif" in path.name:
+        from gemmi import cif
+
+        blocks = cif.read_string(data.decode("utf-8", "replace"))
+        tables = [block.find(["_atom_site.Cartn_x"]) for block in blocks]
+        return sum(len(table) for table in tables)
+    lines = (line[:6].rstrip().upper() for line in data.splitlines())
+    return sum(line in (b"ATOM", b"HETATM") for line in lines)
+
+
+def test_every_record_of_the_reference_data_is_accounted_for(shared: Path):
+    """Each is an atom or counted with the reason why it is none."""
+    suffixes = (".pdb.gz", ".ent.gz", ".cif.gz", ".bcif", ".bcif.gz", ".pdb", ".cif")
+    why: Counter[str] = Counter()
+    for path in sorted((shared / "data").rglob("*")):
+        if not path.name.endswith(suffixes):
+            continue
+        try:
+            structure = _prep.read_structure(path)
+        except _prep.StructureError as error:
+            why["refused"] += 1
+            why[error.code] += 1
+            continue
+        accounts = structure.accounts
+        assert adds_up(accounts), path
+        if ".bcif" not in path.name:
+            raw = path.read_bytes()
+            data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+            assert accounts["records"] == records_of(path, data), path
+        why.update(accounts)
+    assert why["records"] > 6_000_000
+    assert why["other-model"] > 0
+    assert why["refused"] < 40
+    assert not why["Unaccounted"]
+
+
+@pytest.mark.parametrize(
+    ("name", "chains", "kind"),
+    [
+        ("twochar.pdb", {"AA", "AB"}, "chain-two-letters"),
+        ("segid_dimer.pdb", {"PROA", "PROC"}, "chain-by-segment"),
+        ("amber_dimer_ter.pdb", {"A", "B"}, "chain-by-break"),
+    ],
+)
+def test_chains_that_column_22_does_not_tell(tmp_path: Path, name: str, chains: set[str], kind: str):
+    structure = _prep.read_structure(FIELD / name)
+    assert kind in repairs(structure)
+    assert chains <= set(structure.chain)
+    assert not any(len(residue) > 3 for residue in structure.resname)
+    noted = built(tmp_path / "out", str(FIELD / name), "--discover")
+    assert kind in {line["kind"] for line in noted}
+    assert len(ids(tmp_path / "out")) == 1
+
+
+def line(serial: int, name: str, residue: str, chain: str, number: int, x: float, segment: str = "") -> str:
+    """An atom of a PDB file; `residue` fills columns 18 to 20, `chain` 21 and 22."""
+    return (
+        f"ATOM  {serial:5d}  {name:<3} {residue:>3}{chain:>2}{number:4d}    {x:8.3f}{0:8.3f}{0:8.3f}"
+        f"  1.00  0.00      {segment:<4}{name[0]:>2}"
+    )
+
+
+def chains_of(*lines: str) -> list[str]:
+    structure = _prep.read_structure("\n".join(lines).encode(), "pdb")
+    return list(structure.chain)
+
+
+def test_chain_ids_that_repeat():
+    first, again = line(1, "CA", "GLY", "A", 1, 0.0), line(2, "CA", "GLY", "A", 1, 9.0)
+    other = line(3, "CA", "GLY", "A", 2, 9.0)
+    assert chains_of(first, "TER", again) == ["A", "A-2"]
+    # A chain that only goes on keeps its name, as does one that only steps back.
+    assert chains_of(first, "TER", other) == ["A", "A"]
+    assert chains_of(other, first) == ["A", "A"]
+    by_segment = [
+        line(i, "CA", "GLY", "P", 1 + i % 2, 4.0 * i, "PROA" if i < 2 else "PROB") for i in range(4)
+    ]
+    assert chains_of(*by_segment) == ["PROA", "PROA", "PROB", "PROB"]
+
+
+def test_names_of_force_fields_reach_into_column_21():
+    """As do chain ids of two letters, but not in the same residue."""
+    structure = _prep.read_structure(
+        "\n".join([line(1, "CA", "HIS", "DA", 1, 0.0), line(2, "CA", "LYS", "HA", 2, 4.0)]).encode(), "pdb"
+    )
+    assert set(structure.chain) == {"A"}
+    two = [line(1, "CA", "HIS", "DA", 1, 0.0), line(2, "CA", "GLY", "DA", 2, 4.0)]
+    assert chains_of(*two) == ["DA", "DA"]
+
+
+def test_numbering_breaks_end_chains_without_ids():
+    atoms = [line(i, "CA", "GLY", "", number, 4.0 * i) for i, number in enumerate([1, 2, 3, 1, 2], start=1)]
+    assert chains_of(*atoms) == ["A", "A", "A", "B", "B"]
+    # After 9999 numbers begin anew, and one chain without an id keeps having none.
+    assert chains_of(line(1, "CA", "GLY", "", 9999, 0.0), line(2, "CA", "GLY", "", 0, 4.0)) == ["", ""]
+
+
+def test_component_ids_of_five_letters():
+    structure = _prep.read_structure(FIELD / "tilde_ccd.pdb")
+    assert set(structure.resname[structure.hetero]) == {"A1IJ4"}
+    assert repairs(structure) == {"component-restored": 1}
+
+
+def test_a_long_chain_id_that_has_moved_the_columns():
+    with pytest.raises(_prep.StructureError, match='chain id "B1" has more than one letter') as raised:
+        _prep.read_structure(FIELD / "boltz_chain_B1.pdb")
+    # Said once, counted as often as it is met.
+    assert str(raised.value).count("too far right") == 1
+    assert "and 56 more" in str(raised.value)
+
+
+def test_a_long_serial_number_that_has_moved_the_columns():
+    text = line(1, "CA", "GLY", "A", 1, 0.0).replace("ATOM      1", "ATOM  100000")
+    with pytest.raises(_prep.StructureError, match='serial number "100000"'):
+        _prep.read_structure(text.encode(), "pdb")
+
+
+@pytest.mark.parametrize("name", ["float.csv", "semi.csv"])
+def test_indexes_as_programs_write_them(tmp_path: Path, name: str):
+    """Whole numbers with a point, and semicolons."""
+    assert _prep.run(["check", str(FIELD / name)]) in (0, 3)
+    code = _prep.run(["build-graphs", str(FIELD / name), "--out", str(tmp_path / "out")])
+    assert code in (0, 3)
+    failures = [json.loads(line) for line in (tmp_path / "out/failures.jsonl").read_text().splitlines()]
+    # What is left to say is about the structure.
+    assert all(failure["code"] == "MissingLigand" for failure in failures)
+
+
+def test_the_line_of_an_open_quote_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    assert _prep.run(["build-graphs", str(FIELD / "quote.csv"), "--out", str(tmp_path / "out")]) == 2
+    assert "the quote that opens in line 2 is not closed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "modality", ["PP", "PL", "Pion", "Ppeptide", "PRNA", "PDNA", "RNAL", "CSD", "pocket"]
+)
+def test_an_index_to_begin_from(modality: str, capfd: pytest.CaptureFixture[str]):
+    assert _prep.run(["check", "--example", modality]) == 0
+    header, *rows = capfd.readouterr().out.splitlines()
+    assert rows
+    assert all(len(row.split(",")) == len(header.split(",")) for row in rows)
+
+
+def test_a_chain_with_an_underscore_can_be_named(tmp_path: Path):
+    structure = _prep.read_structure(FIELD / "chain_underscore.cif")
+    (name,) = {chain for chain in structure.chain if "_" in chain}
+    built(tmp_path / "out", str(FIELD / "chain_underscore.cif"), "--discover")
+    found = (tmp_path / "out/discovered.csv").read_text()
+    assert f"'{name}'" in found
+    assert ids(tmp_path / "out")
+
+
+def test_models_that_are_copies(tmp_path: Path):
+    """`.pdb1` is an assembly by its name; elsewhere the models are noted to be others, and read when asked for."""
+    first = _prep.read_structure(FIELD / "assembly_models.pdb")
+    assert repairs(first) == {"models-unread": 504, "models-differ": 1}
+    assert set(first.chain) == {"A"}
+    for structure in (
+        _prep.read_structure(FIELD / "assembly.pdb1"),
+        _prep.read_structure(FIELD / "assembly_models.pdb", assembly="models"),
+    ):
+        assert set(structure.chain) == {"A", "A-2"}
+        assert len(structure) == structure.accounts["records"] == len(first) + 504
+    built(tmp_path / "out", str(FIELD / "assembly.pdb1"), "--discover")
+    assert ids(tmp_path / "out") == ["assembly_A_A-2"]
+
+
+def test_conformers_are_no_copies():
+    text = "".join(
+        f"MODEL {n}\n"
+        + "\n".join(line(i, "CA", "GLY", "A", i, 4.0 * i + 0.1 * n) for i in range(1, 9))
+        + "\nENDMDL\n"
+        for n in (1, 2)
+    )
+    structure = _prep.read_structure(text.encode(), "pdb", assembly="models")
+    assert (len(structure), repairs(structure)) == (8, {"models-unread": 8})
+
+
+def assembled(structure) -> list[tuple[float, ...]]:
+    return sorted(tuple(np.round(x, 1)) for x in structure)
+
+
+def test_assemblies_as_gemmi_makes_them(shared: Path):
+    """The first assembly of twenty entries: the same atoms at the same places, as many chains."""
+    import gemmi
+
+    compared = 0
+    paths = [
+        path
+        for folder in ("parser", "pretrain", "cofactor", "entries")
+        for path in (shared / "data" / folder).rglob("*.gz")
+    ]
+    for path in sorted(paths):
+        if (".cif" not in path.name and ".pdb" not in path.name) or path.stat().st_size > 150_000:
+            continue
+        try:
+            whole = gemmi.read_structure(str(path))
+            plain = _prep.read_structure(path)
+        except (RuntimeError, ValueError, _prep.StructureError):
+            continue
+        named = [assembly for assembly in whole.assemblies if assembly.name == "1"]
+        copies = sum(len(g.operators) for assembly in named for g in assembly.generators)
+        if copies < 2 or plain.accounts.get("other-location"):
+            continue
+        made = _prep.read_structure(path, assembly="1")
+        theirs = gemmi.make_assembly(named[0], whole[0], gemmi.HowToNameCopiedChain.AddNumber)
+        places = assembled(
+            np.array([list(atom.pos) for chain in theirs for residue in chain for atom in residue])
+        )
+        ours = assembled(made.x)
+        assert len(ours) == len(places), path
+        assert np.allclose(np.array(ours), np.array(places), atol=0.11), path
+        assert any("-2" in chain for chain in set(made.chain)), path
+        assert adds_up(made.accounts), path
+        compared += 1
+        if compared == 20:
+            return
+    assert compared == 20
+
+
+def test_an_assembly_that_is_not_described():
+    with pytest.raises(_prep.StructureError, match="no biological assembly 7"):
+        _prep.read_structure(FIELD / "s.pdb", assembly="7")
+
+
+REMARK_350 = """\
+REMARK 350 BIOMOLECULE: 1
+REMARK 350 APPLY THE FOLLOWING TO CHAINS: A
+REMARK 350   BIOMT1   1  1.000000  0.000000  0.000000        0.00000
+REMARK 350   BIOMT2   1  0.000000  1.000000  0.000000        0.00000
+REMARK 350   BIOMT3   1  0.000000  0.000000  1.000000        0.00000
+REMARK 350   BIOMT1   2  1.000000  0.000000  0.000000        0.00000
+REMARK 350   BIOMT2   2  0.000000  1.000000  0.000000        6.00000
+REMARK 350   BIOMT3   2  0.000000  0.000000  1.000000        0.00000
+"""
+
+
+def test_an_assembly_as_option_and_as_a_column(tmp_path: Path):
+    chain = "\n".join(line(i, "CA", "GLY", "A", i, 3.8 * i) for i in range(1, 9))
+    (tmp_path / "x.pdb").write_text(REMARK_350 + chain + "\n")
+    (tmp_path / "x.csv").write_text("id,path,chain1,chain2,assembly\na,x.pdb,A,A-2,1\nb,x.pdb,A,A-2,\n")
+    built(tmp_path / "column", str(tmp_path / "x.csv"), code=3)
+    assert ids(tmp_path / "column") == ["a"]
+    built(tmp_path / "option", str(tmp_path / "x.csv"), "--assembly", "1")
+    assert ids(tmp_path / "option") == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["lig.pdb", "lig.pdbqt"])
+def test_docked_ligands_as_pdb_and_pdbqt(tmp_path: Path, name: str):
+    (tmp_path / "x.csv").write_text(f"id,path,chain1,ligand_path\nx,{FIELD / 'recep.pdb'},A,{FIELD / name}\n")
+    noted = built(tmp_path / "out", str(tmp_path / "x.csv"))
+    from atomica import open_dataset
+
+    record = open_dataset(tmp_path / "out")[0]
+    assert int((record.segment_ids == 1).sum()) == 1 + 57  # its global block, and a block per atom
+    assert not [entry for entry in noted if entry["kind"] == "element-guessed"]
+
+
+def test_bonds_of_docked_ligands_and_where_they_are_from(tmp_path: Path):
+    """CONECT, else the SMILES in the PDBQT's remarks; the record says which."""
+    from atomica import open_dataset
+    from atomica.prep.command import main
+
+    atoms = [("C1", 10.0, 0.0, "A "), ("C2", 11.5, 0.0, "C "), ("O1", 12.1, 1.1, "OA")]
+    lines = "".join(
+        f"HETATM{i:5d}  {name:<3} LIG L   1    {x:8.3f}{y:8.3f}{0:8.3f}  1.00  0.00    +0.000 {kind}\n"
+        for i, (name, x, y, kind) in enumerate(atoms, start=1)
+    )
+    (tmp_path / "smiles.pdbqt").write_text("REMARK SMILES CC=O\nREMARK SMILES IDX 1 1 2 2 3 3\n" + lines)
+    (tmp_path / "conect.pdb").write_text(
+        lines + "CONECT    1    2\nCONECT    2    1    3    3\nCONECT    3    2    2\n"
+    )
+    protein = "\n".join(line(i, "CA", "GLY", "A", i, 3.8 * i) for i in range(1, 9))
+    (tmp_path / "p.pdb").write_text(protein + "\n")
+    (tmp_path / "x.csv").write_text(
+        "id,path,chain1,ligand_path\na,p.pdb,A,smiles.pdbqt\nb,p.pdb,A,conect.pdb\n"
+    )
+    out = tmp_path / "out"
+    assert main(["build-graphs", str(tmp_path / "x.csv"), "--fragments", "ccd_300", "--out", str(out)]) == 0
+    records = {record.id: record for record in (open_dataset(out)[i] for i in range(2))}
+    assert (records["a"].ligand_chemistry, records["b"].ligand_chemistry) == ("smiles", "bonds")
+
+
+def test_sdf_text_under_the_name_of_mol2(tmp_path: Path):
+    (tmp_path / "x.mol2").write_text((FIELD / "nohdr.sdf").read_text().replace("  3  1", "t\n\n\n  3  1", 1))
+    (tmp_path / "x.csv").write_text(f"id,path,chain1,ligand_path\nx,{FIELD / 'recep.pdb'},A,x.mol2\n")
+    built(tmp_path / "out", str(tmp_path / "x.csv"))
+    assert ids(tmp_path / "out") == ["x"]
+
+
+def test_many_poses_against_one_receptor(tmp_path: Path):
+    """A complex per molecule, its title as id; those without one by their file, and numbered."""
+    pose = (FIELD / "lig.pdbqt").read_text()
+    titled = "".join(
+        f"MODEL {n}\n{pose.replace('Name = x', f'Name = {title}')}\nENDMDL\n" for n, title in enumerate("aab")
+    )
+    (tmp_path / "poses.pdbqt").write_text(titled)
+    out = tmp_path / "out"
+    ligands = [str(tmp_path / "poses.pdbqt"), str(FIELD / "lig.pdb")]
+    assert (
+        _prep.run(
+            ["build-graphs", "--receptor", str(FIELD / "recep.pdb"), "--ligands", *ligands, "--out", str(out)]
+        )
+        == 0
+    )
+    assert ids(out) == ["a_0", "a_1", "b", "lig"]
+
+
+def test_molecules_that_the_index_does_not_choose_are_noted(tmp_path: Path):
+    pose = (FIELD / "lig.pdb").read_text()
+    (tmp_path / "two.pdb").write_text(f"MODEL 1\n{pose}ENDMDL\nMODEL 2\n{pose}ENDMDL\n")
+    row = f"{FIELD / 'recep.pdb'},A,two.pdb"
+    (tmp_path / "x.csv").write_text(f"id,path,chain1,ligand_path,ligand_index\na,{row},\nb,{row},0\n")
+    noted = built(tmp_path / "out", str(tmp_path / "x.csv"))
+    assert [(entry["id"], entry["kind"], entry["count"]) for entry in noted] == [("a", "molecules-unread", 1)]
+
+
+# --- Residues: what they are, which of them are one, what is found around them ---
+
+
+class Found:
+    """What --discover makes of files."""
+
+    def __init__(self, out: Path, *paths: Path | str, options: tuple[str, ...] = ()):
+        self.out = out
+        arguments = ["build-graphs", *map(str, paths), "--discover", "--out", str(out), *options]
+        self.code = _prep.run(arguments)
+        self.rows, self.left_out = (
+            list(csv.DictReader((out / name).open(encoding="utf-8")))
+            for name in ("discovered.csv", "left_out.csv")
+        )
+        lines = (out / "repairs.jsonl").read_text(encoding="utf-8").splitlines()
+        self.repairs = {line["kind"]: line["count"] for line in map(json.loads, lines)}
+
+    def ligands(self) -> list[tuple[str, str, str, str]]:
+        """Component, chain, number and modality of each ligand."""
+        return [(r["lig_code"], r["chain2"], r["lig_resnum"], r["modality"]) for r in self.rows]
+
+    def reasons(self) -> dict[tuple[str, str], str]:
+        return {(r["component"], r["number"]): r["code"] for r in self.left_out}
+
+    def records(self):
+        from atomica import open_dataset
+
+        return list(open_dataset(self.out))
+
+
+@pytest.fixture
+def find(tmp_path: Path):
+    def find(name: str, *options: str) -> Found:
+        return Found(tmp_path / name.replace("/", "_"), FIELD / name, options=options)
+
+    return find
+
+
+def pdb_line(
+    name: str, residue: str, chain: str, number: int, place, element: str = "", record: str = "ATOM"
+) -> str:
+    x, y, z = place
+    name = f" {name:<3}" if len(name) < 4 else name
+    return (
+        f"{record:<6}{1:5d} {name}{' '}{residue:<4}{chain}{number:4d}    "
+        f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00          {element:>2}"
+    )
+
+
+def peptide(residues: str = "GLY ALA SER LEU VAL GLY", chain: str = "A", z: float = 0.0) -> list[str]:
+    """A straight chain of N, CA, C, O and CB, bonded to one another."""
+    lines = []
+    for number, residue in enumerate(residues.split(), start=1):
+        for name, along, away in (
+            ("N", 0, 0),
+            ("CA", 1.2, 0.7),
+            ("C", 2.4, 0),
+            ("O", 2.4, -1.2),
+            ("CB", 1.2, 2.2),
+        ):
+            if (residue, name) != ("GLY", "CB"):
+                place = (3.7 * number + along, away, z)
+                lines.append(pdb_line(name, residue, chain, number, place, name[0]))
+    return lines
+
+
+def test_a_ligand_numbered_like_a_residue(find):
+    """Writers that number everything, and a ligand in a chain of its own."""
+    assert find("biotite_written.cif").ligands() == [("LIG", "A", "1001", "PL")]
+    for name in ("biotite_ligand_chain.cif", "biotite_ligand_chain.bcif"):
+        found = find(name)
+        assert found.ligands() == [("LIG", "L", "1", "PL")]
+        assert (np.asarray(found.records()[0].segment_ids) == 1).sum() == 58  # 57 atoms and the global block
+
+
+def test_a_free_amino_acid(find):
+    assert find("free_glu_noter.pdb").ligands() == [("GLU", "A", "900", "PL")]
+    found = find("free_glu_chainL_atom.pdb")
+    assert found.ligands() == [("GLU", "L", "1", "PL")]
+    assert found.repairs == {"free-residue": 1}
+
+
+def test_names_of_unknown_ligands_are_no_additives(find):
+    found = find("unl.pdb")
+    assert (found.ligands(), found.left_out) == ([("UNL", "A", "1001", "PL")], [])
+
+
+def test_two_copies_of_one_number(find):
+    found = find("same_id_copies.pdb")
+    assert found.code == 0
+    assert [(r["id"], r["lig_copy"]) for r in found.rows] == [("same_id_copies_LIG_A_1001-1", "1")]
+    assert found.reasons() == {("LIG", "1001"): "no-contact"}  # the other one, 40 Å away
+    assert found.repairs == {"copies-parted": 1}
+
+
+def test_blank_and_lettered_locations(find):
+    found = find("altloc_blank_B.pdb")
+    assert (np.asarray(found.records()[0].segment_ids) == 1).sum() == 21
+    assert found.repairs == {"altloc-blank": 1}
+
+
+def test_ions_of_simulations():
+    structure = _prep.read_structure(FIELD / "charmm_ions.pdb")
+    ions = structure.chain == "I"
+    symbols = "Na K Cl Cs Rb Ca Cd Li Mg Zn Ba Na Na K Cl Fe Mn Cu"
+    assert [_prep.atom_symbols()[2 + int(e)] for e in structure.element[ions]] == symbols.split()
+
+
+def test_names_of_force_fields_and_modified_residues(find):
+    found = find("protonation.pdb")
+    assert found.repairs == {"force-field-name": 68, "modified-residue": 18}
+    kinds = {_prep.block_symbols()[int(k)] for k in found.records()[0].block_types}
+    assert "UNK" not in kinds
+    for record in found.records():
+        for kind, component in zip(record.block_types, record.block_components, strict=True):
+            if component in ("HISD", "TPO", "NALA"):
+                expected = {"HISD": "HIS", "TPO": "THR", "NALA": "ALA"}[component]
+                assert _prep.block_symbols()[int(kind)] == expected
+
+
+def index(tmp_path: Path, ligand: str, *options: str) -> tuple[int, Path]:
+    (tmp_path / "index.csv").write_text(
+        f"id,path,chain1,ligand_path\nx,{FIELD / 'recep.pdb'},A,{FIELD / ligand}\n"
+    )
+    out = tmp_path / "out"
+    return _prep.run(["build-graphs", str(tmp_path / "index.csv"), "--out", str(out), *options]), out
+
+
+def test_types_of_force_fields_in_mol2(tmp_path: Path):
+    from atomica import open_dataset
+
+    code, out = index(tmp_path, "gaff.mol2")
+    assert code == 0
+    record = open_dataset(out)[0]
+    symbols = {
+        _prep.block_symbols()[int(k)]
+        for k, s in zip(record.block_types, record.segment_ids, strict=True)
+        if s
+    }
+    assert symbols == {"GLOBAL", "C", "N", "O", "S", "Cl", "Br", "F", "P", "I"} & symbols
+    assert {"C", "N", "O", "S", "Cl", "Br", "I"} <= symbols
+    lines = [json.loads(line) for line in (out / "repairs.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["file"][-9:]) for line in lines][-1] == ("element-guessed", "gaff.mol2")
+
+
+def test_atoms_that_are_none(tmp_path: Path):
+    code, out = index(tmp_path, "rgroup.sdf")
+    lines = [json.loads(line) for line in (out / "repairs.jsonl").read_text().splitlines()]
+    assert code == 0
+    assert {line["kind"]: line["count"] for line in lines} == {"query-atom": 8, "no-atom": 3}
+    code, out = index(tmp_path, "rgroup.sdf", "--strictness", "strict", "--overwrite")
+    failure = json.loads((out / "failures.jsonl").read_text())
+    assert (code, failure["code"], failure["line"]) == (3, "NeedsRepair", 7)
+
+
+def test_the_same_complex_from_many_writers(tmp_path: Path):
+    """As PDB, and as mmCIF by gemmi, Biotite and by hand in the ways of PyMOL and AlphaFold: one graph."""
+    gemmi = pytest.importorskip("gemmi")
+    pdbx = pytest.importorskip("biotite.structure.io.pdbx")
+    from biotite.structure.io import pdb
+
+    source = FIELD / "unl.pdb"
+    files = {"pdb": tmp_path / "plain.pdb"}
+    files["pdb"].write_text(source.read_text())
+    structure = gemmi.read_structure(str(source))
+    structure.setup_entities()
+    files["gemmi"] = tmp_path / "gemmi.cif"
+    structure.make_mmcif_document().write_file(str(files["gemmi"]))
+    atoms = pdb.PDBFile.read(str(source)).get_structure(model=1, extra_fields=["occupancy", "b_factor"])
+    for name, kind in (("biotite.cif", pdbx.CIFFile), ("biotite.bcif", pdbx.BinaryCIFFile)):
+        file = kind()
+        pdbx.set_structure(file, atoms)
+        files[name] = tmp_path / name
+        file.write(str(files[name]))
+    columns = [
+        "group_PDB",
+        "id",
+        "type_symbol",
+        "label_atom_id",
+        "label_comp_id",
+        "label_asym_id",
+        "label_seq_id",
+        "auth_seq_id",
+        "auth_asym_id",
+        "Cartn_x",
+        "Cartn_y",
+        "Cartn_z",
+        "occupancy",
+        "pdbx_PDB_model_num",
+    ]
+    # PyMOL leaves the sequence number to the author's; AlphaFold numbers ligands from 1 in chains of their own.
+    for name, group, sequence in (
+        ("pymol", "HETATM", "?"),
+        ("alphafold", "HETATM", "1"),
+        ("all_atom", "ATOM", "1"),
+    ):
+        rows = []
+        for i, atom in enumerate(atoms, start=1):
+            hetero = bool(atom.hetero)
+            number = sequence if hetero else str(atom.res_id)
+            kind = group if hetero else "ATOM"
+            place = " ".join(f"{c:.3f}" for c in atom.coord)
+            rows.append(
+                f"{kind} {i} {atom.element} {atom.atom_name} {atom.res_name} A {number} {atom.res_id} A {place} 1.0 1"
+            )
+        files[name] = tmp_path / f"{name}.cif"
+        head = "".join(f"_atom_site.{column}\n" for column in columns)
+        files[name].write_text(f"data_x\nloop_\n{head}" + "\n".join(rows) + "\n#\n")
+    graphs = {}
+    for name, path in files.items():
+        found = Found(tmp_path / f"out_{name}", path)
+        assert found.ligands() == [("UNL", "A", "1001", "PL")], name
+        record = found.records()[0]
+        graphs[name] = (
+            np.asarray(record.block_types).tolist(),
+            np.round(np.asarray(record.positions), 2).tolist(),
+        )
+    assert all(graph == graphs["pdb"] for graph in graphs.values())
+
+
+def test_water_by_any_name(tmp_path: Path):
+    lines = peptide()
+    for number, (residue, atoms) in enumerate(
+        [("T3P", ["O", "H1", "H2"]), ("OPC", ["O", "H1", "H2", "EPW"]), ("XYZ", ["O1"])], start=20
+    ):
+        for i, name in enumerate(atoms):
+            place = (8.0 + 0.6 * i, 4.5, 3.0 * (number - 20))
+            lines.append(
+                pdb_line(name, residue, "W", number, place, "" if name == "EPW" else name[0], "HETATM")
+            )
+    (tmp_path / "w.pdb").write_text("\n".join(lines) + "\nEND\n")
+    found = Found(tmp_path / "out", tmp_path / "w.pdb")
+    assert found.rows == []
+    assert [r["code"] for r in found.left_out] == ["no-interface"]
+    assert found.repairs["water-by-atoms"] == 3
+
+
+def test_a_modified_residue_that_the_file_explains(tmp_path: Path):
+    for record, expected in (("MODRES 1XXX XAX A    3  SER  MINE", "SER"), ("", "UNK")):
+        lines = [
+            line.replace("SER", "XAX").replace("ATOM  ", "HETATM") if "SER" in line else line
+            for line in peptide()
+        ]
+        extra = pdb_line("XG", "XAX", "A", 3, (12.3, 3.6, 0.4), "C", "HETATM")
+        lines.insert(max(i for i, line in enumerate(lines) if "XAX" in line) + 1, extra)
+        text = "\n".join([record, *lines, *peptide(chain="B", z=4.0), "END"])
+        (tmp_path / "m.pdb").write_text(text)
+        found = Found(tmp_path / expected, tmp_path / "m.pdb")
+        record = found.records()[0]
+        kinds = [
+            _prep.block_symbols()[int(kind)]
+            for kind, component in zip(record.block_types, record.block_components, strict=True)
+            if component == "XAX"
+        ]
+        assert kinds == [expected]
+        assert {"SER": "modified-residue", "UNK": "residue-unknown"}[expected] in found.repairs
+        reference = Found(
+            tmp_path / f"{expected}_ref", tmp_path / "m.pdb", options=("--interface-rule", "reference")
+        )
+        record = reference.records()[0]
+        assert "SER" not in {_prep.block_symbols()[int(kind)] for kind in record.block_types if kind < 32} - {
+            "SER"
+        }
+
+
+def test_beads_are_no_atoms(tmp_path: Path):
+    lines = [pdb_line("BB", "ALA", "A", n, (3.8 * n, 0, 0)) for n in range(1, 8)]
+    (tmp_path / "cg.pdb").write_text("\n".join(lines) + "\n")
+    found = Found(tmp_path / "out", tmp_path / "cg.pdb")
+    assert [r["code"] for r in found.left_out] == ["beads", "no-interface"]
+    assert found.repairs["coarse-grained"] == 7
+
+
+def test_a_covalent_ligand_is_marked(tmp_path: Path):
+    lines = peptide("GLY ALA SER LEU CYS GLY")
+    sulphur = (3.7 * 5 + 1.2, 3.9, 0.4)
+    lines.append(pdb_line("SG", "CYS", "A", 5, sulphur, "S"))
+    ligand = [("C1", (0, 1.7, 0.4)), ("C2", (1.2, 2.4, 0.6)), ("O1", (0, 2.6, 1.5))]
+    for name, (x, y, z) in ligand:
+        place = (sulphur[0] + x, sulphur[1] + y, sulphur[2] + z - 0.4)
+        lines.append(pdb_line(name, "LIG", "A", 100, place, name[0], "HETATM"))
+    (tmp_path / "c.pdb").write_text("\n".join(lines) + "\nEND\n")
+    found = Found(tmp_path / "out", tmp_path / "c.pdb")
+    assert [(r["lig_code"], r["covalent"]) for r in found.rows] == [("LIG", "A:5 CYS SG")]
+    assert dict(found.records()[0].metadata)["covalent"] == "A:5 CYS SG"
+
+
+def test_an_oligosaccharide_is_one_unit(shared: Path, tmp_path: Path):
+    found = Found(tmp_path / "out", shared / "data/parser/biotite__1igy.pdb.gz")
+    sugars = [r for r in found.rows if r["lig_code"]]
+    assert len(sugars) == 2
+    for row in sugars:
+        assert len(row["lig_members"].split()) == 9
+        assert "ASN ND2" in row["covalent"]
+    assert found.code == 0
+
+
+def test_lipids_of_a_simulation_are_left_out(tmp_path: Path):
+    lines = peptide()
+    for n in range(30):
+        for i, name in enumerate(("P1", "C2", "C3")):
+            lines.append(
+                pdb_line(name, "POPC", "L", n + 1, (6 + 2.5 * (n % 6), 5 + 4 * (n // 6), 1.5 * i), name[0])
+            )
+    (tmp_path / "l.pdb").write_text("\n".join(lines) + "\nEND\n")
+    found = Found(tmp_path / "out", tmp_path / "l.pdb")
+    assert found.rows == []
+    assert {r["code"] for r in found.left_out} == {"lipids", "no-interface"}
+    kept = Found(tmp_path / "kept", tmp_path / "l.pdb", options=("--keep-additives",))
+    assert any(r["lig_code"] == "POPC" for r in kept.rows)
+
+
+def test_ids_without_folders_and_chains(tmp_path: Path):
+    text = "\n".join([line[:21] + " " + line[22:] for line in peptide()])
+    text += "\n" + pdb_line("ZN", "ZN", " ", 90, (9.0, 4.0, 0.0), "ZN", "HETATM") + "\nEND\n"
+    for folder in ("zinc", "other"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        (tmp_path / "data" / folder / "1abc.pdb").write_text(text)
+    found = Found(tmp_path / "out", tmp_path / "data")
+    assert [r["id"] for r in found.rows] == ["1abc_ZN_90", "1abc-2_ZN_90"]
+
+
+def test_dna_with_a_ligand_has_a_modality(shared: Path, tmp_path: Path):
+    found = Found(tmp_path / "out", shared / "data/parser/biopython__1LCD.pdb.gz")
+    assert {r["modality"] for r in found.rows if r["id"].endswith("_na")} == {"RNAL"}
+
+
+# --- The same kinds as other programs write them ---
+
+
+def parts_of(name: str) -> tuple[list[str], list[str]]:
+    """Protein and ligand lines of a PDB file."""
+    lines = (FIELD / name).read_text().splitlines()
+    return tuple([line for line in lines if line.startswith(record)] for record in ("ATOM", "HETATM"))
+
+
+def moved(lines: list[str], along: float) -> list[str]:
+    return [f"{line[:30]}{float(line[30:38]) + along:8.3f}{line[38:]}" for line in lines]
+
+
+def numbered(lines: list[str], number: int, chain: str = "A", record: str = "ATOM") -> list[str]:
+    return [f"{record:<6}{line[6:21]}{chain}{number:4d}{line[26:]}" for line in lines]
+
+
+def discover(tmp_path: Path, lines: list[str], name: str = "x.pdb") -> Found:
+    (tmp_path / name).write_text("\n".join(lines) + "\nEND\n")
+    return Found(tmp_path / f"{name}.out", tmp_path / name)
+
+
+@pytest.mark.parametrize("between", [[], ["TER"], ["CRYST1   10.000   10.000   10.000  90.00  90.00  90.00"]])
+@pytest.mark.parametrize("drift", [0.0, 0.4])
+def test_frames_that_nothing_parts(tmp_path: Path, between: list[str], drift: float):
+    """Chains that stand in one another are frames; far away they are copies."""
+    protein, ligand = parts_of("s.pdb")
+    frame = protein + between + ligand
+    again = moved(protein, drift) + between + moved(ligand, drift)
+    found = discover(tmp_path, [*frame, *between, *again, *between, *again])
+    assert found.ligands() == [("LIG", "A", "1001", "PL")]
+    assert found.repairs == {"frames-unread": 2 * len(protein + ligand)}
+    copies = _prep.read_structure("\n".join([*protein, "TER", *moved(protein, 60.0)]).encode(), "pdb")
+    assert {"A", "A-2"} == set(copies.chain)
+
+
+def test_copies_that_others_part(tmp_path: Path):
+    protein, ligand = parts_of("s.pdb")
+    zinc = pdb_line("ZN", "ZN", "A", 777, (50.0, 17.0, 12.0), "ZN", "HETATM")
+    found = discover(tmp_path, [*protein, *ligand, zinc, *moved(ligand, 40.0)])
+    assert found.repairs == {"copies-parted": 1}
+    assert [(r["lig_code"], r["lig_copy"]) for r in found.rows] == [("LIG", "1"), ("ZN", "")]
+    poses = discover(tmp_path, [*protein, *ligand, zinc, *moved(ligand, 0.3)], "poses.pdb")
+    assert poses.repairs == {"copies-overlap": 1}
+    assert [(r["lig_code"], r["lig_copy"]) for r in poses.rows] == [("LIG", ""), ("ZN", "")]
+
+
+@pytest.mark.parametrize("record", ["ATOM", "HETATM"])
+@pytest.mark.parametrize("component", ["   ", "UNK", "LIG", "DRG", "<0>", "1  "])
+def test_names_of_ligands_that_say_nothing(tmp_path: Path, record: str, component: str):
+    protein, ligand = parts_of("s.pdb")
+    lines = [f"{record:<6}{line[6:17]}{component}{line[20:]}" for line in ligand]
+    found = discover(tmp_path, protein + lines)
+    name = component.strip() or "UNL"
+    assert found.ligands() == [(name, "A", "1001", "PL")]
+    assert found.repairs == ({} if component.strip() else {"name-missing": 1})
+
+
+def test_free_amino_acids_without_ends(tmp_path: Path):
+    """Without OXT the number and the place tell; a lone residue of a chain is listed."""
+    protein, glu = parts_of("free_glu_noter.pdb")
+    bare = [line for line in glu if line[12:16].strip() != "OXT"]
+    for place, (lines, chain) in enumerate(
+        [(numbered(bare, 900), "A"), (numbered(bare, 900, record="HETATM"), "A"), (numbered(glu, 58), "A")]
+    ):
+        found = discover(tmp_path, protein + lines, f"{place}.pdb")
+        assert [(code, where) for code, where, *_ in found.ligands()] == [("GLU", chain)], place
+    alone = discover(tmp_path, protein + numbered(bare, 900, "L"), "alone.pdb")
+    assert alone.reasons()["GLU", "900"] == "few-contacts"
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "stated", "expected"),
+    [
+        ("SOD", "SOD", "S", "Na"),
+        ("POT", "POT", "P", "K"),
+        ("CES", "CES", "CE", "Cs"),
+        ("RUB", "RUB", "RU", "Rb"),
+        ("CLA", "CLA", "C", "Cl"),
+        ("CA", "CA", "C", "Ca"),
+        ("HG", "HG", "H", "Hg"),
+        ("Na+", "Na+", "", "Na"),
+        ("Cl-", "Cl-", "", "Cl"),
+        ("MG2", "MG2", "", "Mg"),
+    ],
+)
+def test_elements_of_ions_that_programs_guessed(name: str, component: str, stated: str, expected: str):
+    line = f"HETATM    1 {name:<4} {component:<3} I   1    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00          {stated:>2}"
+    structure = _prep.read_structure(line.encode(), "pdb")
+    assert _prep.atom_symbols()[2 + int(structure.element[0])] == expected
+    assert repairs(structure) == {"element-guessed": 1}
+
+
+def test_segments_that_share_a_chain_id(tmp_path: Path):
+    """As CHARMM writes them: one letter of PROA and PROB, numbers going on; counted lines are no segments."""
+    lines = [line for line in (FIELD / "segid_dimer.pdb").read_text().splitlines() if line.startswith("ATOM")]
+    segments = sorted({line[72:76].strip() for line in lines})
+    shared = [f"{line[:21]}P{line[22:]}" for line in lines]
+    shift = {name: 1000 * i for i, name in enumerate(segments)}
+    shared = [f"{x[:22]}{int(x[22:26]) + shift[x[72:76].strip()]:4d}{x[26:]}" for x in shared]
+    assert set(chains_of(*shared)) == set(segments)
+    figures = [f"{x[:21]} {x[22:72]}{segments.index(x[72:76].strip()) + 1:<4d}{x[76:]}" for x in lines]
+    assert set(chains_of(*figures)) == {"1", "2"}
+    counted = [f"{x[:21]}A{x[22:72]}{i:>4d}{x[76:]}" for i, x in enumerate(shared, start=1000)]
+    assert set(chains_of(*counted)) == {"A"}
+
+
+def test_charged_names_are_no_chains():
+    lines = [line(1, "CA", "LYS", "+A", 1, 0.0), line(2, "CA", "GLY", "A", 2, 3.8)]
+    assert chains_of(*lines) == ["A", "A"]
+
+
+def ligand_file(tmp_path: Path, name: str, text: str) -> tuple[int, Path]:
+    (tmp_path / name).write_text(text)
+    (tmp_path / "index.csv").write_text(
+        f"id,path,chain1,ligand_path\nx,{FIELD / 'recep.pdb'},A,{tmp_path / name}\n"
+    )
+    out = tmp_path / f"{name}.out"
+    return _prep.run(["build-graphs", str(tmp_path / "index.csv"), "--out", str(out)]), out
+
+
+def atoms_of_the_ligand(out: Path) -> list[str]:
+    from atomica import open_dataset
+
+    record = open_dataset(out)[0]
+    kinds = zip(record.block_types, record.segment_ids, strict=True)
+    return [_prep.block_symbols()[int(kind)] for kind, segment in kinds if segment][1:]
+
+
+def mol2(*atoms: tuple[str, str]) -> str:
+    lines = [
+        f"{i} {name} {44 + 1.4 * i:.3f} 17.5 14.6 {kind} 1 LIG 0.0"
+        for i, (name, kind) in enumerate(atoms, start=1)
+    ]
+    bonds = [f"{i} {i} {i + 1} 1" for i in range(1, len(atoms))]
+    head = "@<TRIPOS>MOLECULE\nx\n0 0\nSMALL\nNO_CHARGES\n@<TRIPOS>ATOM\n"
+    return head + "\n".join([*lines, "@<TRIPOS>BOND", *bonds]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("atoms", "expected"),
+    [
+        ([("C1", "c5"), ("N1", "n7"), ("N2", "nu")], "C N N"),
+        ([("C01", "opls_135"), ("O03", "opls_154")], "C O"),
+        ([("C", "CG2R61"), ("CL1", "CLGR1"), ("S1", "SG311")], "C Cl S"),
+        ([("NA", "NA"), ("NB", "NB"), ("FE", "FE")], "N N Fe"),
+        ([("C1", "c3"), ("SE1", "SE"), ("C2", "c3")], "C Se C"),
+        ([("C1", "C_3"), ("O", "O_2"), ("N", "N_R")], "C O N"),
+        ([("C1", "C.3"), ("D1", "Du"), ("LP1", "LP")], "C"),
+        ([("C1", "C.3"), ("C2", "Cd"), ("C3", "C.3")], None),
+        ([("C1", "c3"), ("C2", "cl"), ("C3", "c3")], None),
+    ],
+)
+def test_types_of_many_programs(tmp_path: Path, atoms: list[tuple[str, str]], expected: str | None):
+    code, out = ligand_file(tmp_path, "x.mol2", mol2(*atoms))
+    if expected is None:
+        failure = json.loads((out / "failures.jsonl").read_text())
+        assert (code, failure["line"]) == (3, 8)
+    else:
+        assert atoms_of_the_ligand(out) == expected.split()
+
+
+def test_what_is_no_part_of_a_ligand(tmp_path: Path):
+    """Flexible residues of the receptor, and water."""
+    text = (FIELD / "lig.pdbqt").read_text()
+    flexible = pdb_line("CA", "TYR", "A", 57, (45.7, 17.6, 11.7), "C")
+    water = pdb_line("O", "HOH", "A", 999, (44.7, 17.6, 15.7), "O", "HETATM")
+    for name, more in (
+        ("f.pdbqt", f"BEGIN_RES TYR A  57\n{flexible}\nEND_RES TYR A  57\n"),
+        ("w.pdb", water),
+    ):
+        _, out = ligand_file(
+            tmp_path, name, (text if "qt" in name else (FIELD / "lig.pdb").read_text()) + more
+        )
+        assert len(atoms_of_the_ligand(out)) == 57
+        noted = [json.loads(line) for line in (out / "repairs.jsonl").read_text().splitlines()]
+        assert [(entry["kind"], entry["count"]) for entry in noted] == [("outside-ligand", 1)], name
+
+
+@pytest.mark.parametrize("name", ["x.sdf", "x.mol2", "x.pdb", "x.pdbqt"])
+@pytest.mark.parametrize("text", ["sdf", "mol2", "lig.pdb", "lig.pdbqt"])
+def test_ligands_under_the_name_of_another_format(tmp_path: Path, name: str, text: str):
+    content = {
+        "sdf": (FIELD / "nohdr.sdf").read_text().replace("  3  1", "t\n\n\n  3  1", 1),
+        "mol2": mol2(("C1", "C.3"), ("N1", "N.3"), ("O1", "O.3")),
+    }
+    _, out = ligand_file(tmp_path, name, content.get(text) or (FIELD / text).read_text())
+    assert len(atoms_of_the_ligand(out)) == (57 if "." in text else 3)
+
+
+def test_where_the_bonds_of_docked_ligands_are_from(tmp_path: Path):
+    from atomica import open_dataset
+
+    for name, source in (("lig.pdb", "distances"), ("lig.pdbqt", "distances")):
+        _, out = ligand_file(tmp_path, name, (FIELD / name).read_text())
+        record = open_dataset(out)[0]
+        assert dict(record.metadata)["ligand_bonds"] == source
+        assert len(record.bond_orders) == 60
+        assert not np.asarray(record.bond_orders).any()
+    conect = "CONECT 1117 1118\nCONECT 1118 1119\n"
+    _, out = ligand_file(tmp_path, "c.pdb", (FIELD / "lig.pdb").read_text().replace("END", "") + conect)
+    record = open_dataset(out)[0]
+    assert (dict(record.metadata)["ligand_bonds"], len(record.bond_orders)) == ("conect", 2)
+
+
+def protein_mol2(lines: list[str]) -> str:
+    numbers: dict[str, int] = {}
+    atoms = []
+    for i, text in enumerate(lines, start=1):
+        residue = text[17:20] + text[22:26].strip()
+        number = numbers.setdefault(residue, len(numbers) + 1)
+        place = f"{text[30:38]} {text[38:46]} {text[46:54]}"
+        atoms.append(f"{i} {text[12:16].strip()} {place} {text[76:78].strip()}.3 {number} {residue} 0.0")
+    chains = [f"{number} {name} 1 RESIDUE 4 A {name[:3]} 1" for name, number in numbers.items()]
+    head = "@<TRIPOS>MOLECULE\np\n0 0 1\nPROTEIN\nNO_CHARGES\n@<TRIPOS>ATOM\n"
+    return head + "\n".join([*atoms, "@<TRIPOS>SUBSTRUCTURE", *chains]) + "\n"
+
+
+def test_proteins_in_mol2(tmp_path: Path):
+    protein, _ = parts_of("recep.pdb")
+    (tmp_path / "p.mol2").write_text(protein_mol2(protein))
+    theirs, ours = _prep.read_structure(FIELD / "recep.pdb"), _prep.read_structure(tmp_path / "p.mol2")
+    for column in ("chain", "resname", "resnum", "atom_name", "element"):
+        assert np.array_equal(getattr(theirs, column), getattr(ours, column)), column
+    assert np.allclose(theirs.x, ours.x)
+    assert not ours.repairs
+
+
+def test_structures_with_ligands_beside_them(tmp_path: Path):
+    """`X_protein.*` and `X_ligand.*` of a folder make a complex; pockets cut out of the protein are left aside."""
+    protein, ligand = ("\n".join(lines) + "\nEND\n" for lines in parts_of("s.pdb"))
+    data = tmp_path / "data"
+    for name, text in (
+        ("1abc/1abc_protein.pdb", protein),
+        ("1abc/1abc_pocket.pdb", protein),
+        ("1abc/1abc_ligand.mol2", mol2(("C1", "C.3"), ("N1", "N.3"))),
+        ("1abc/1abc_ligand.pdb", ligand),
+        ("2xyz_receptor.pdb", protein),
+        ("2xyz_lig.pdb", f"MODEL 1\n{ligand}ENDMDL\nMODEL 2\n{ligand}ENDMDL\n"),
+        ("site/protein.mol2", protein_mol2(parts_of("s.pdb")[0])),
+        ("site/ligand.mol2", mol2(("C1", "C.3"), ("N1", "N.3"))),
+        ("lone_ligand.sdf", "left alone"),
+    ):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(text)
+    found = Found(tmp_path / "out", data)
+    told = [(r["id"], Path(r["ligand_path"]).name, r["ligand_index"]) for r in found.rows]
+    assert told == [
+        ("1abc_ligand", "1abc_ligand.mol2", "0"),
+        ("2xyz_ligand_0", "2xyz_lig.pdb", "0"),
+        ("2xyz_ligand_1", "2xyz_lig.pdb", "1"),
+        ("site_ligand", "ligand.mol2", "0"),
+    ]
+    assert found.code == 0
+    assert [record.id for record in found.records()] == [name for name, *_ in told]
+    again = tmp_path / "again"
+    built(again, str(tmp_path / "out/discovered.csv"))
+    assert ids(again) == [name for name, *_ in told]
+
+
+def test_modified_residues_of_binary_cif(tmp_path: Path):
+    """`_pdbx_struct_mod_residue` as in mmCIF."""
+    pdbx = pytest.importorskip("biotite.structure.io.pdbx")
+    lines = [
+        line.replace("SER", "XAX").replace("ATOM  ", "HETATM") if "SER" in line else line
+        for line in peptide()
+    ]
+    extra = pdb_line("XG", "XAX", "A", 3, (12.3, 3.6, 0.4), "C", "HETATM")
+    lines.insert(max(i for i, line in enumerate(lines) if "XAX" in line) + 1, extra)
+    text = "\n".join([*lines, *peptide(chain="B", z=4.0), "END"])
+    (tmp_path / "m.pdb").write_text(text)
+    from biotite.structure.io import pdb
+
+    atoms = pdb.PDBFile.read(str(tmp_path / "m.pdb")).get_structure(model=1)
+    graphs = []
+    for name, file, category in (
+        ("m.cif", pdbx.CIFFile(), pdbx.CIFCategory),
+        ("m.bcif", pdbx.BinaryCIFFile(), pdbx.BinaryCIFCategory),
+    ):
+        pdbx.set_structure(file, atoms)
+        file.block["pdbx_struct_mod_residue"] = category(
+            {"label_comp_id": ["XAX"], "parent_comp_id": ["SER"]}
+        )
+        file.write(str(tmp_path / name))
+        found = Found(tmp_path / f"{name}.out", tmp_path / name)
+        assert found.repairs.get("modified-residue") == 1, name
+        graphs.append(np.asarray(found.records()[0].block_types).tolist())
+    assert graphs[0] == graphs[1]
+
+
+def test_two_chains_without_a_mark_between_them(tmp_path: Path):
+    """Numbers that go on where no chain would reach are noted; a gap with its jump in the numbers is none."""
+    chain = peptide("GLY ALA SER LEU VAL GLY ALA SER LEU VAL")
+
+    def further(first: int, along: float) -> list[str]:
+        return [f"{line[:22]}{int(line[22:26]) + first - 1:4d}{line[26:]}" for line in moved(chain, along)]
+
+    for name, more, count in (
+        ("goes_on", further(11, 60.0), 1),
+        ("bonded", further(11, 37.0), 0),
+        ("gap", further(21, 60.0), 0),
+        ("wide_gap", further(21, 137.0), 1),
+        ("short", further(11, 60.0)[:20], 0),
+    ):
+        lines = [f"{line[:21]} {line[22:]}" for line in [*chain, *more]]
+        found = discover(tmp_path, lines, f"{name}.pdb")
+        assert found.repairs.get("chain-interrupted", 0) == count, name
+
+
+def test_a_free_amino_acid_numbered_after_the_chain(tmp_path: Path):
+    """Without OXT, near its chain and numbered next: its bonds tell. Members beside gaps have none, and belong."""
+    protein = peptide("GLY ALA SER LEU VAL GLY ALA SER")
+    free = [
+        pdb_line(*args, args[0][0])
+        for args in (
+            ("N", "GLU", "A", 9, (15.0, 3.4, 3.0)),
+            ("CA", "GLU", "A", 9, (15.0, 4.9, 3.0)),
+            ("C", "GLU", "A", 9, (15.0, 5.5, 4.4)),
+            ("O", "GLU", "A", 9, (15.0, 6.7, 4.5)),
+            ("CB", "GLU", "A", 9, (16.3, 5.4, 2.3)),
+        )
+    ]
+    found = discover(tmp_path, [*protein, *free], "free.pdb")
+    assert [(r["lig_code"], r["lig_resnum"]) for r in found.rows] == [("GLU", "9")]
+    assert found.repairs["free-residue"] == 1
+    for number in (10, 11, 15):
+        found = discover(tmp_path, [*protein, *numbered(free, number)], f"gap{number}.pdb")
+        assert [r["lig_code"] for r in found.rows] == [], number
+        assert "free-residue" not in found.repairs
+    # Numbered anew, a gap has no jump; what is beyond it tells.
+    beyond = [f"{line[:22]}{int(line[22:26]) + 9:4d}{line[26:]}" for line in moved(protein, 60.0)]
+    found = discover(tmp_path, [*protein, *free, *beyond], "anew.pdb")
+    assert "free-residue" not in found.repairs
+    before = [line for line in protein if int(line[22:26]) not in (3, 5)]  # 4 stands alone
+    found = discover(tmp_path, [*before, *peptide(chain="B", z=4.0)], "alone.pdb")
+    assert "free-residue" not in found.repairs
+    assert [r["lig_code"] for r in found.rows] == [""]
+
+
+# --- Bonds that the file states ---
+
+
+def attached(far: float) -> list[str]:
+    """A peptide, and a ligand whose C1 is so far from the sulphur of the cysteine, A:5."""
+    lines = peptide("GLY ALA SER LEU CYS GLY")
+    x, y, z = 3.7 * 5 + 1.2, 3.9, 0.4
+    lines.insert(
+        max(i for i, line in enumerate(lines) if "CYS" in line) + 1,
+        pdb_line("SG", "CYS", "A", 5, (x, y, z), "S"),
+    )
+    for name, (dx, dy) in {"C1": (0, far), "C2": (1.2, far + 0.7), "O1": (-1.2, far + 0.7)}.items():
+        lines.append(pdb_line(name, "LIG", "A", 100, (x + dx, y + dy, z), name[0], "HETATM"))
+    return [f"{line[:6]}{serial:5d}{line[11:]}" for serial, line in enumerate(lines, start=1)]
+
+
+def link(one: str, other: str, operators: str = "  1555   1555") -> str:
+    """Each end as columns 13 to 27 of an atom line."""
+    return f"LINK        {one:<15}{'':15}{other:<15}  {operators:<15}  2.30"
+
+
+def serial_of(lines: list[str], atom: str) -> int:
+    """The serial number of the atom line with these words in columns 13 to 27."""
+    return next(int(line[6:11]) for line in lines if line[12:27].split() == atom.split())
+
+
+def conect(lines: list[str], one: str, other: str) -> str:
+    return f"CONECT{serial_of(lines, one):5d}{serial_of(lines, other):5d}"
+
+
+SULPHUR, CARBON = " SG  CYS A   5 ", " C1  LIG A 100 "
+
+
+def as_cif(path: Path, lines: list[str], connections: dict[str, list[str]] | None = None) -> None:
+    """The same atoms as mmCIF or BinaryCIF, by Biotite, with a table `_struct_conn`."""
+    pdbx = pytest.importorskip("biotite.structure.io.pdbx")
+    from biotite.structure.io import pdb
+
+    plain = path.with_suffix(".plain.pdb")
+    plain.write_text("\n".join([*lines, "END", ""]))
+    atoms = pdb.PDBFile.read(str(plain)).get_structure(model=1, extra_fields=["occupancy", "b_factor"])
+    plain.unlink()
+    file, category = {
+        ".cif": (pdbx.CIFFile, pdbx.CIFCategory),
+        ".bcif": (pdbx.BinaryCIFFile, pdbx.BinaryCIFCategory),
+    }[path.suffix]
+    file = file()
+    pdbx.set_structure(file, atoms)
+    if connections:
+        file.block["struct_conn"] = category(connections)
+    file.write(str(path))
+
+
+def connection(kind: str = "covale", one=("CYS", "5", "SG"), other=("LIG", "100", "C1"), operator="1_555"):
+    partner = lambda n, who, op: {  # noqa: E731
+        f"ptnr{n}_label_asym_id": ["A"],
+        f"ptnr{n}_label_comp_id": [who[0]],
+        f"ptnr{n}_label_seq_id": ["?"],
+        f"ptnr{n}_label_atom_id": [who[2]],
+        f"ptnr{n}_auth_asym_id": ["A"],
+        f"ptnr{n}_auth_comp_id": [who[0]],
+        f"ptnr{n}_auth_seq_id": [who[1]],
+        f"ptnr{n}_symmetry": [op],
+    }
+    return {"id": ["x1"], "conn_type_id": [kind], **partner(1, one, "1_555"), **partner(2, other, operator)}
+
+
+def test_stretched_bonds_are_known_from_what_the_file_states(tmp_path: Path):
+    lines = attached(2.3)
+    files = {
+        "link": [link(SULPHUR, CARBON), *lines],
+        "conect": [*lines, conect(lines, SULPHUR, CARBON)],
+        "models": [
+            "MODEL        1",
+            *lines,
+            "ENDMDL",
+            "MODEL        2",
+            *lines,
+            "ENDMDL",
+            conect(lines, SULPHUR, CARBON),
+        ],
+        "hybrid": [
+            *(f"{line[:6]}A{int(line[6:11]):04d}{line[11:]}" for line in lines),
+            f"CONECTA{serial_of(lines, CARBON):04d}A{serial_of(lines, SULPHUR):04d}",
+        ],
+        "nothing": lines,
+    }
+    graphs = {}
+    for name, text in files.items():
+        found = discover(tmp_path, text, f"{name}.pdb")
+        assert [r["covalent"] for r in found.rows] == ["" if name == "nothing" else "A:5 CYS SG"], name
+        record = found.records()[0]
+        assert dict(record.metadata).get("covalent", "") == found.rows[0]["covalent"]
+        graphs[name] = np.asarray(record.block_types).tolist()
+    for name in ("x.cif", "x.bcif"):
+        as_cif(tmp_path / name, lines, connection())
+        labels = Found(tmp_path / f"{name}.labels", tmp_path / name, options=("--ids", "label"))
+        found = Found(tmp_path / f"{name}.out", tmp_path / name)
+        assert [r["covalent"] for r in (*found.rows, *labels.rows)] == ["A:5 CYS SG"] * 2, name
+        graphs[name] = np.asarray(found.records()[0].block_types).tolist()
+    assert all(graph == graphs["link"] for graph in graphs.values())
+
+
+@pytest.mark.parametrize(
+    ("record", "distance", "covalent", "kind"),
+    [
+        (link(SULPHUR, CARBON, "  1555   2655"), 2.3, "", None),  # with a copy by symmetry
+        (link(SULPHUR, CARBON, ""), 2.3, "A:5 CYS SG", None),
+        (link(SULPHUR, CARBON), 3.4, "", "bond-implausible"),
+        (link(SULPHUR, " C7  LIG A 100 "), 2.3, "", "bond-unmatched"),
+        (link(SULPHUR, " C1  LIG B 100 "), 2.3, "", "bond-unmatched"),
+        (link(SULPHUR, CARBON, "").replace("LINK ", "LINKR"), 2.3, "A:5 CYS SG", None),
+        (link(SULPHUR, CARBON, "").replace("LINK ", "LINKR")[:72].ljust(73) + "gap", 2.3, "", None),
+    ],
+)
+def test_links_that_are_used_and_others(
+    tmp_path: Path, record: str, distance: float, covalent: str, kind: str | None
+):
+    found = discover(tmp_path, [record, *attached(distance)])
+    assert [r["covalent"] for r in found.rows] == [covalent]
+    assert set(found.repairs) == ({kind} if kind else set())
+
+
+@pytest.mark.parametrize(
+    ("kind", "operator", "covalent"),
+    [
+        ("covale", "1_555", True),
+        ("hydrog", "1_555", False),
+        ("metalc", "1_555", False),
+        ("covale", "2_655", False),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["cif", "bcif"])
+def test_connections_that_are_used_and_others(
+    tmp_path: Path, kind: str, operator: str, covalent: bool, suffix: str
+):
+    as_cif(tmp_path / f"x.{suffix}", attached(2.3), connection(kind, operator=operator))
+    found = Found(tmp_path / "out", tmp_path / f"x.{suffix}")
+    assert [r["covalent"] for r in found.rows] == ["A:5 CYS SG" if covalent else ""]
+    assert found.repairs == {}
+
+
+def test_serial_numbers_that_repeat_or_overflow(tmp_path: Path):
+    lines = attached(2.3)
+    bond = conect(lines, SULPHUR, CARBON)
+    twice = [f"{line[:6]}{int(line[6:11]) % 20:5d}{line[11:]}" for line in lines]
+    wide = [f"{line[:6]}{100000 + int(line[6:11])}{line[12:]}" for line in lines]
+    other = [f"{line[:6]}{101 - int(line[6:11]):5d}{line[11:]}" for line in lines]  # given anew
+    shuffled = [f"CONECT{101 - a:5d}{101 - b:5d}" for a, b in [(1, 20), (2, 25), (30, 3), (4, 5)]]
+    for name, text in {
+        "twice": [*twice, "CONECT    5    6"],
+        "wide": [*wide, bond],
+        "other": [*other, *shuffled],
+    }.items():
+        found = discover(tmp_path, text, f"{name}.pdb")
+        assert [r["covalent"] for r in found.rows] == [""], name
+        assert found.repairs["conect-ignored"] > 0, name
+
+
+def test_bonds_of_alternate_locations(tmp_path: Path):
+    """The location that is chosen counts; a bond of the other one is passed over."""
+    lines = attached(2.3)
+    at = next(i for i, line in enumerate(lines) if line[12:16].strip() == "SG")
+    first, second = lines[at], lines[at]
+    y = float(first[38:46])
+    first = f"{first[:16]}A{first[17:54]}  0.60{first[60:]}"
+    second = f"{second[:16]}B{second[17:38]}{y - 2.5:8.3f}{second[46:54]}  0.40{second[60:]}"
+    both = [*lines[:at], first, second, *lines[at + 1 :]]
+    for letter, covalent in ((" ", "A:5 CYS SG"), ("A", "A:5 CYS SG"), ("B", "")):
+        record = link(f" SG {letter}CYS A   5 ", CARBON)
+        found = discover(tmp_path, [record, *both], f"{ord(letter)}.pdb")
+        assert [r["covalent"] for r in found.rows] == [covalent]
+        assert found.repairs == {}
+
+
+def test_a_metal_is_no_part_of_a_polymer(tmp_path: Path):
+    zinc = pdb_line("ZN", "ZN", "A", 100, (3.7 * 5 + 1.2, 6.2, 0.4), "ZN", "HETATM")
+    lines = attached(2.3)[:-3]
+    found = discover(tmp_path, [link(SULPHUR, "ZN    ZN A 100 "), *lines, zinc])
+    assert found.ligands() == [("ZN", "A", "100", "Pion")]
+    assert (found.rows[0]["covalent"], found.repairs) == ("", {})
+    as_cif(tmp_path / "z.cif", [*lines, zinc], connection("metalc", other=("ZN", "100", "ZN")))
+    found = Found(tmp_path / "z", tmp_path / "z.cif")
+    assert (found.ligands(), found.rows[0]["covalent"]) == ([("ZN", "A", "100", "Pion")], "")
+
+
+def test_a_glycan_by_conect(tmp_path: Path):
+    """A sugar 2.2 Å from its asparagine, and a second one on it."""
+    lines = peptide("GLY ALA SER LEU ASN GLY")
+    x, y, z = 3.7 * 5 + 1.2, 3.7, 0.4
+    lines.append(pdb_line("ND2", "ASN", "A", 5, (x, y, z), "N"))
+    for number, base in ((100, y + 2.2), (101, y + 6.2)):
+        for name, dx, dy in (
+            ("C1", 0, 0),
+            ("C4", 0, 1.5),
+            ("O4", 0, 2.0 if number == 100 else 2.9),
+            ("O5", 1.4, 0.2),
+        ):
+            place = (x + dx, base + dy * 0.9, z)
+            lines.append(pdb_line(name, "NAG", "A", number, place, name[0], "HETATM"))
+    lines = [f"{line[:6]}{serial:5d}{line[11:]}" for serial, line in enumerate(lines, start=1)]
+    sugar = conect(lines, "O4 NAG A 100", "C1 NAG A 101")
+    found = discover(tmp_path, [*lines, conect(lines, "C1 NAG A 100", "ND2 ASN A 5"), sugar], "glycan.pdb")
+    (row,) = found.rows
+    assert (row["lig_members"].split(), row["covalent"]) == (["A:100", "A:101"], "A:5 ASN ND2")
+    assert {row["covalent"] for row in discover(tmp_path, lines, "without.pdb").rows} == {""}
+
+
+def test_a_modified_residue_by_stretched_bonds(tmp_path: Path):
+    """A residue under an unknown name is of the polymer where LINK says so, however long its bonds are."""
+    lines = [
+        line.replace("SER", "XAX").replace("ATOM  ", "HETATM") if "SER" in line else line
+        for line in peptide()
+    ]
+    lines = [
+        *moved([line for line in lines if int(line[22:26]) < 3], -0.95),
+        *[line for line in lines if int(line[22:26]) == 3],
+        *moved([line for line in lines if int(line[22:26]) > 3], 0.95),
+    ]
+    partner = peptide(chain="B", z=4.0)
+    links = [link(" C   ALA A   2 ", " N   XAX A   3 "), link(" C   XAX A   3 ", " N   LEU A   4 ")]
+    with_links = discover(tmp_path, [*links, *lines, *partner], "with.pdb")
+    without = discover(tmp_path, [*lines, *partner], "without.pdb")
+    assert [r["lig_code"] for r in with_links.rows] == [""]
+    assert "XAX" in [r["lig_code"] for r in without.rows]
+
+
+def test_assemblies_keep_stated_bonds(tmp_path: Path):
+    head = ["REMARK 350 BIOMOLECULE: 1", "REMARK 350 APPLY THE FOLLOWING TO CHAINS: A"]
+    for copy, shift in ((1, 0.0), (2, 60.0)):
+        for row in range(3):
+            unit = "".join(f"{float(row == column):10.6f}" for column in range(3))
+            head.append(f"REMARK 350   BIOMT{row + 1}   {copy}{unit}{shift * (row == 2):15.5f}")
+    path = tmp_path / "a.pdb"
+    path.write_text("\n".join([*head, link(SULPHUR, CARBON), *attached(2.3), "END", ""]))
+    found = Found(tmp_path / "out", path, options=("--assembly", "1"))
+    assert [r["covalent"] for r in found.rows] == ["A:5 CYS SG", "A-2:5 CYS SG"]
+
+
+def many_chains(count: int) -> str:
+    """mmCIF of short chains beside one another."""
+    columns = (
+        "group_PDB type_symbol label_atom_id label_comp_id label_asym_id label_seq_id Cartn_x Cartn_y Cartn_z"
+    )
+    rows = ["data_x", "loop_", *(f"_atom_site.{column}" for column in columns.split())]
+    for i in range(count):
+        x, y, z = 16.0 * (i % 25), 16.0 * (i // 25 % 25), 16.0 * (i // 625)
+        for j in range(4):
+            for name, along, away in (("N", 0, 0), ("CA", 1.2, 0.7), ("C", 2.4, 0), ("O", 2.4, -1.2)):
+                place = f"{x + 3.7 * j + along:.3f} {y + away:.3f} {z:.3f}"
+                rows.append(f"ATOM {name[0]} {name} GLY C{i} {j + 1} {place}")
+    return "\n".join(rows) + "\n"
+
+
+def many_nucleotides(count: int) -> str:
+    rows = []
+    for i in range(count):
+        x, y, z = 7.0 * (i % 60), 20.0 * (i // 60 % 60), 20.0 * (i // 3600)
+        for name, along, away in (
+            ("P", 0, 0),
+            ("O5'", 1.5, 0),
+            ("C4'", 3.3, 0),
+            ("O3'", 4.2, 0),
+            ("N9", 4.5, 1.5),
+        ):
+            chain, number = "ABCDEFGHIJ"[i // 9999 % 10], i % 9999 + 1
+            rows.append(pdb_line(name, " DA", chain, number, (x + along, y + away, z), name[0]))
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "count"), [("x.cif", many_chains, 1500), ("x.pdb", many_nucleotides, 10_000)]
+)
+def test_cost_is_linear_in_the_file(tmp_path: Path, name: str, write, count: int):
+    """Four times the chains or nucleotides take about four times as long, not sixteen times."""
+
+    def seconds(count: int) -> float:
+        (tmp_path / name).write_text(write(count))
+        command = ["build-graphs", str(tmp_path / name), "--discover", "--threads", "1", "--overwrite"]
+        taken = []
+        for _ in range(3):
+            start = time.process_time()
+            assert _prep.run([*command, "--out", str(tmp_path / "out")]) == 0
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    assert seconds(4 * count) < 8 * seconds(count) + 0.05
