@@ -124,14 +124,18 @@ def _on(name: str, value: Any) -> bool:
 
 
 def _classifier(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
-    own = BinaryConfig(
-        readout="graph",
-        hidden=config["pred_hidden_size"],
-        layers=config["num_pred_layers"],
-        activation=_activation(config),
-        dropout=config.get("pred_dropout", 0.0),
-    )
+    own = BinaryConfig(readout="graph", **_of_prediction(config))
     return {"binary": BinaryHead(own, encoder)}
+
+
+def _of_prediction(config: Settings) -> dict[str, Any]:
+    """Settings of the network of heads that answer yes or no."""
+    return {
+        "hidden": config["pred_hidden_size"],
+        "layers": config["num_pred_layers"],
+        "activation": _activation(config),
+        "dropout": config.get("pred_dropout", 0.0),
+    }
 
 
 def _multiclass(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
@@ -169,13 +173,7 @@ def _of_classes(config: Settings, encoder: EncoderConfig) -> dict[str, Any]:
 
 
 def _residues(config: Settings, encoder: EncoderConfig) -> dict[str, Head]:
-    own = ResidueBinaryConfig(
-        readout="block",
-        hidden=config["pred_hidden_size"],
-        layers=config["num_pred_layers"],
-        activation=_activation(config),
-        dropout=config.get("pred_dropout", 0.0),
-    )
+    own = ResidueBinaryConfig(readout="block", **_of_prediction(config))
     return {"residue_binary": ResidueBinaryHead(own, encoder)}
 
 

@@ -17,7 +17,7 @@ from atomica.nn.encoding import EncoderSettings
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
 
-__all__ = ["MulticlassConfig", "MulticlassHead", "OneOfSeveral", "tapering"]
+__all__ = ["ClassesHead", "MulticlassConfig", "MulticlassHead", "OneOfSeveral"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,20 @@ def tapering(config: NetworkConfig, width: int, out: int) -> nn.Sequential:
     return mlp([width, *between, out], config.activation, config.dropout)
 
 
+class ClassesHead(ReadoutHead):
+    """What heads with a number for each of several classes share: the network, and weights of classes in the loss."""
+
+    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
+        classes = len(config.classes)
+        super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
+        self.weights = Weighted(config, classes)
+
+    def answer(self, rows: Tensor) -> Tensor:
+        return self.network(rows)
+
+
 @register("multiclass")
-class MulticlassHead(ReadoutHead):
+class MulticlassHead(ClassesHead):
     """A network on what `readout` names, on the embedding alone with its last but one layer half as wide.
 
     `forward` gives logits [G, C]; `predict` the probability of each class [G, C].
@@ -66,17 +78,9 @@ class MulticlassHead(ReadoutHead):
     monitor_mode = "max"
     plots: ClassVar[tuple[str, ...]] = ("confusion", "by_class", "calibration", "least_probable")
 
-    def __init__(self, config: Any, encoder: EncoderSettings) -> None:
-        classes = len(config.classes)
-        super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
-        self.weights = Weighted(config, classes)
-
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
         return {"readout": "graph", "hidden": encoder.block_hidden, "layers": 4}
-
-    def answer(self, rows: Tensor) -> Tensor:
-        return self.network(rows)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         total, count = classes_loss(output, target, self.config, self.weights())

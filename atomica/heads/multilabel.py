@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
 from atomica.heads import register, values_met
-from atomica.heads.losses import LossConfig, Weighted, positive_weights, yes_or_no_loss
-from atomica.heads.multiclass import tapering
-from atomica.heads.readout import ReadoutConfig, ReadoutHead
-from atomica.nn.encoding import EncoderSettings, Encoding
+from atomica.heads.losses import LossConfig, positive_weights, yes_or_no_loss
+from atomica.heads.multiclass import ClassesHead
+from atomica.heads.readout import ReadoutConfig
+from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
 
 __all__ = ["MultilabelConfig", "MultilabelHead"]
@@ -47,7 +46,7 @@ class MultilabelConfig(LossConfig, ReadoutConfig):
 
 
 @register("multilabel")
-class MultilabelHead(ReadoutHead):
+class MultilabelHead(ClassesHead):
     """A network on what `readout` names, on the embedding alone with its last but one layer half as wide.
 
     `forward` gives logits [G, C]; `predict` the probability of a yes to each [G, C].
@@ -58,17 +57,9 @@ class MultilabelHead(ReadoutHead):
     monitor_mode = "max"
     plots = ("by_question",)
 
-    def __init__(self, config: MultilabelConfig, encoder: EncoderSettings) -> None:
-        classes = len(config.classes)
-        super().__init__(config, encoder, classes, lambda width: tapering(config, width, classes))
-        self.weights = Weighted(config, classes)
-
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
         return {}
-
-    def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
-        return self.network(self.read(encoding, inputs))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         total, count = yes_or_no_loss(output, target.to(output.dtype), self.config, self.weights())

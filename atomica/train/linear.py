@@ -7,7 +7,7 @@ Solved first, training begins where a linear probe of the same vectors ends (Kum
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -44,6 +44,7 @@ def solve(
         for name in fresh
         if isinstance(head := model.head(name), ReadoutHead)
         and head.linear is not None
+        and head.linear.weight.requires_grad  # else train.freeze says that it stays as it is
         and (
             isinstance(head.config, ReadoutConfig)  # a row of a complex, and no sum over blocks
             or (name in train.block_targets and train.max_blocks is None and valid.max_blocks is None)
@@ -148,7 +149,7 @@ def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> tuple[float, nn.Linear]
     """The strength that is best on the rows held out, and the linear path of `head` with it."""
     linear = linear_of(head)
     seen, held = _moved(seen, linear.weight.device), _moved(held, linear.weight.device)
-    best = (torch.inf, 0.0, linear.weight.detach().clone(), linear.bias.detach().clone())
+    best = (torch.inf, 0.0, copy.deepcopy(linear.state_dict()))
     head.eval()
     for strength in STRENGTHS:  # from strong to weak, each from where the one before ended
         optimizer = torch.optim.LBFGS(
@@ -166,10 +167,8 @@ def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> tuple[float, nn.Linear]
         with torch.no_grad():
             value = float(_loss(head, held))
         if value < best[0]:
-            best = (value, strength, linear.weight.detach().clone(), linear.bias.detach().clone())
-    with torch.no_grad():
-        linear.weight.copy_(best[2])
-        linear.bias.copy_(best[3])
+            best = (value, strength, copy.deepcopy(linear.state_dict()))
+    linear.load_state_dict(best[2])
     return best[1], linear
 
 
@@ -185,9 +184,6 @@ def _loss(head: ReadoutHead, rows: Rows) -> Tensor:
     groups = weight.unique()
     if len(groups) < 2:
         return head.loss(output, target)
-    shares: Mapping[float, Tensor] = {float(one): weight == one for one in groups}
-    total = weight.sum()
-    return sum(
-        (head.loss(output[of], target[of]) * (weight[of].sum() / total) for of in shares.values()),
-        start=output.new_zeros(()),
-    )
+    each = [(weight == one, one) for one in groups]
+    losses = [head.loss(output[of], target[of]) * one * of.sum() for of, one in each]
+    return torch.stack(losses).sum() / weight.sum()

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from atomica import EncoderConfig
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.multilabel import MultilabelConfig, MultilabelHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.runner import main
 from atomica.train import linear
@@ -85,6 +87,17 @@ def test_numbers_are_found_as_by_ridge_regression_and_the_strength_by_the_rows_h
     assert strength == min(losses, key=losses.get)
 
 
+def test_several_yes_or_no_are_solved_also_where_there_is_one():
+    torch.manual_seed(0)
+    head = MultilabelHead(MultilabelConfig(classes=("a",), readout="mean_std", layers=1), ENCODER)
+    rows, along = rows_for(head, 60, 5)
+    target = (along > 0).long()[:, None]
+    linear._solve(head, (rows, target, torch.ones(60)), (rows, target, torch.ones(60)))
+    said = head.predict(head.answer(rows)) > 0.5
+    assert said.shape == target.shape
+    assert (said == (target == 1)).float().mean() > 0.95
+
+
 def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
     """The encoder stays as it starts, epoch 0 is the best, and test rows are evaluated."""
     path = tmp_path / "spec.toml"
@@ -98,3 +111,17 @@ def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
     assert found["checkpoint"]["epoch"] == 0
     assert found["metrics"]["auroc"] > 0.9
     assert main([str(path), "--set", "train.solve_heads=false", "--set", "run.out=elsewhere"]) == 2
+
+
+def test_a_frozen_head_stays_as_it_is(tmp_path, tiny_set):
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        f'[run]\nname = "frozen"\nout = "{tmp_path}/frozen"\n[data]\ntrain = "{tiny_set}"\n'
+        "[model]\natom_hidden = 8\nblock_hidden = 8\nedge_size = 4\nlayers = 1\n"
+        '[[head]]\nkind = "binary"\npositive = "yes"\n[train]\nepochs = 1\nfreeze = ["heads.binary"]\n'
+        '[device]\nkind = "cpu"\nthreads = 1\n'
+    )
+    assert main([str(path)]) == 0
+    weights = load_file(tmp_path / "frozen" / "checkpoints" / "last" / "model.safetensors")
+    assert weights["heads.binary.network.linear.weight"].abs().max() == 0
+    assert weights["heads.binary.network.fitted"]
