@@ -87,11 +87,11 @@ def test_numbers_are_found_as_by_ridge_regression_and_the_strength_by_the_rows_h
     assert strength == min(losses, key=losses.get)
 
 
-def test_several_yes_or_no_are_solved_also_where_there_is_one():
+def test_several_answers_of_yes_or_no_are_solved_together():
     torch.manual_seed(0)
-    head = MultilabelHead(MultilabelConfig(classes=("a",), readout="mean_std", layers=1), ENCODER)
+    head = MultilabelHead(MultilabelConfig(classes=("a", "b"), readout="mean_std", layers=1), ENCODER)
     rows, along = rows_for(head, 60, 5)
-    target = (along > 0).long()[:, None]
+    target = torch.stack([along > 0, along < 1], dim=1).long()
     linear._solve(head, (rows, target, torch.ones(60)), (rows, target, torch.ones(60)))
     said = head.predict(head.answer(rows)) > 0.5
     assert said.shape == target.shape
