@@ -38,6 +38,12 @@ from atomica.nn.kernels import registry
 from atomica.nn.representations import Representation
 from atomica.spec import not_among
 
+if torch.distributed.is_available():
+    # DistributedDataParallel reads it in when it runs first, and its functions keep the group that there is then as a
+    # default argument: the group outlives `destroy_process_group`, and its threads abort the process if they still let
+    # go of a tensor while the interpreter is taken down. Read in before there is a group, it keeps none.
+    import torch.distributed.nn.functional
+
 __all__ = ["Losses", "Model", "load", "saved_contract"]
 
 BATCH_BLOCKS = 2048

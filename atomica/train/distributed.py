@@ -171,8 +171,7 @@ def join() -> Ranks:
     import torch
     import torch.distributed as dist
 
-    # Read in later, its functions keep the group as a default argument: then it outlives `leave`, and its threads
-    # abort the process if they still let go of a tensor while the interpreter is taken down.
+    # Before there is a group: why is said in atomica/model/model.py.
     import torch.distributed.nn.functional
 
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

@@ -166,21 +166,26 @@ model = atomica.Model(config, {"regression": RegressionHead(RegressionConfig(), 
 BY_HAND = (
     COMMON
     + """\
+import os
+def train():
+    rank = dist.get_rank()
+    ddp = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(ddp.parameters(), 1e-2)
+    for step in range(3):
+        loss = ddp(data.graphs([2 * step + rank]))["regression"].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    whole = torch.cat([weight.flatten() for weight in model.parameters()])
+    every = [torch.empty_like(whole) for _ in range(2)]
+    dist.all_gather(every, whole.detach())
+    if rank == 0:
+        print("same", torch.equal(*every), whole.detach().abs().sum().item())
 dist.init_process_group("gloo")
-rank = dist.get_rank()
-ddp = torch.nn.parallel.DistributedDataParallel(model)
-optimizer = torch.optim.SGD(ddp.parameters(), 1e-2)
-for step in range(3):
-    loss = ddp(data.graphs([2 * step + rank]))["regression"].square().mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-whole = torch.cat([weight.flatten() for weight in model.parameters()])
-every = [torch.empty_like(whole) for _ in range(2)]
-dist.all_gather(every, whole.detach())
-if rank == 0:
-    print("same", torch.equal(*every), whole.detach().abs().sum().item())
+train()  # what is wrapped is let go of here, and with it the group
 dist.destroy_process_group()
+names = [open(f"/proc/self/task/{thread}/comm").read() for thread in os.listdir("/proc/self/task")]
+assert not any("gloo" in name for name in names), names
 """
 )
 

@@ -210,10 +210,11 @@ def jobs(finished, tiny_set, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     weights = finished / "checkpoints" / "best"
     data = f'[data]\nsource = "{tiny_set}"\nsplit = "test"\n'
+    both = data + 'input = "complex"\nforce = true\n'  # the run was of one partner alone
     model = f'[model]\nweights = "{weights}"\n'
     return {
         "embed": job(folder, "embed", [data.replace('"test"', '""'), model]),
-        "score": job(folder, "score", [data, model, f'[score]\nroot = "{tiny_set.parent}"\n']),
+        "score": job(folder, "score", [both, model, f'[score]\nroot = "{tiny_set.parent}"\n']),
         "annotate": job(
             folder,
             "annotate",
