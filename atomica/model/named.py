@@ -18,7 +18,7 @@ from atomica.errors import DataError
 from atomica.files import CHECKSUMS, MEMBERS, write_text
 from atomica.model.format import DESCRIPTION, REFERENCE, REFERENCE_VALUES, WEIGHTS
 
-__all__ = ["is_name", "locate", "members_of", "packaged", "pin", "settings_beside"]
+__all__ = ["is_name", "locate", "members_of", "packaged", "pin", "read_members", "settings_beside"]
 
 HUB = "hf://"
 PACKAGE = Path(__file__).parents[1] / "weights"
@@ -82,7 +82,7 @@ def members_of(weights: str) -> tuple[str, ...]:
     file = locate(name) / MEMBERS
     if not file.is_file():
         return (name,)
-    states = _states(file)
+    states = read_members(file)
     left = [member for member, one in states.items() if one["state"] != "done"]
     if left:
         raise DataError(
@@ -92,7 +92,7 @@ def members_of(weights: str) -> tuple[str, ...]:
     return tuple(f"{base}/{one['weights']}" for one in states.values())
 
 
-def _states(file: Path) -> dict[str, Any]:
+def read_members(file: Path) -> dict[str, Any]:
     """What is known of each member. Raises DataError if the file is damaged, or names weights outside its folder."""
     try:
         found = dict(json.loads(file.read_text(encoding="utf-8"))["members"])
@@ -219,7 +219,7 @@ class _Address(NamedTuple):
         if f"{within}{MEMBERS}" in own:
             file = read(f"{within}{MEMBERS}")
             folders = [
-                f"{within}{one['weights']}/" for one in _states(file).values() if one["state"] == "done"
+                f"{within}{one['weights']}/" for one in read_members(file).values() if one["state"] == "done"
             ]
         else:
             folders = [within]
