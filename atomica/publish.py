@@ -97,9 +97,8 @@ def export(run: str, folder: str, licence: str) -> list[str]:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     sync(target.parent)
-    what = "one model" if len(models) == 1 else f"{len(models)} members"
     return [
-        f"written {target}: {what}, {len(values)} reference values; licence {licence}",
+        f"written {target}: {_count(len(models))}, {len(values)} reference values; licence {licence}",
         f"check it with atomica-run --verify {target}; publish it with hf upload ORG/{target.name} {target}",
     ]
 
@@ -138,7 +137,7 @@ def verify(weights: str) -> tuple[bool, list[str]]:
     worst = max(differences, key=differences.__getitem__)
     same = differences[worst] <= TOLERANCE
     return same, [
-        f"verify  {name}: {len(places)} models, {len(expected)} values of {len(about['complexes'])} complexes",
+        f"verify  {name}: {_count(len(places))}, {len(expected)} values of {len(about['complexes'])} complexes",
         f"largest difference {differences[worst]:.2g} of the largest number ({worst}); allowed {TOLERANCE:g}",
         "the same as where it was exported"
         if same
@@ -294,6 +293,10 @@ def _scores(evaluation: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         if "verdict" in entry:
             yield f"Beside simple baselines ({', '.join(entry['methods'])}): {entry['verdict']}\n"
+
+
+def _count(models: int) -> str:
+    return "one model" if models == 1 else f"{models} members"
 
 
 def _joined(value: Any) -> str:

@@ -212,7 +212,7 @@ def _told(arguments: argparse.Namespace) -> tuple[int, str] | None:
 
         try:
             well, lines = (
-                (True, publish.export(*arguments.export, arguments.licence))
+                (True, publish.export(arguments.export[0], arguments.export[1], arguments.licence))
                 if arguments.export
                 else publish.verify(arguments.verify)
             )
