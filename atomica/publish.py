@@ -53,8 +53,8 @@ _EXACT_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _PATH = re.compile(r"(?<![\w:/.~])(?:~|/[^\s/\"',;:]+)(?:/[^\s/\"',;:]+)*/([^\s/\"',;:]+)")
 
 
-def export(run: str, folder: str, licence: str) -> list[str]:
-    """Make the folder of a finished training, or of several, to publish it; gives what a person is told.
+def export(run: str, folder: str, licence: str) -> tuple[bool, list[str]]:
+    """Make the folder of a finished training, or of several, to publish it; gives True, and what a person is told.
 
     run: its folder; licence: SPDX identifier of that of the weights. Nothing that is written names a path of this
     machine. Raises DataError if the run is not finished, or the folder has anything in it.
@@ -97,7 +97,7 @@ def export(run: str, folder: str, licence: str) -> list[str]:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     sync(target.parent)
-    return [
+    return True, [
         f"written {target}: {_count(len(models))}, {len(values)} reference values; licence {licence}",
         f"check it with atomica-run --verify {target}; publish it with hf upload ORG/{target.name} {target}",
     ]

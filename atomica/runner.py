@@ -163,12 +163,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "--export RUN DIR and --licence ID go together; ID is an SPDX identifier, such as CC-BY-4.0"
         )
-    if (told := _told(arguments)) is not None:
-        try:
+    try:
+        if (told := _told(arguments)) is not None:
             print(told[1], flush=True)
-        except BrokenPipeError:  # as of `| head`
-            hang_up()
-        return told[0]
+            return told[0]
+    except BrokenPipeError:  # as of `| head`
+        hang_up()
+        return DONE
+    except (AtomicaError, OSError) as error:
+        print(f"atomica-run: {error}", file=sys.stderr)
+        return USAGE
     if arguments.spec is None:
         parser.error("the following arguments are required: SPEC.toml")
     if arguments.devices < 1:
@@ -204,21 +208,17 @@ def _told(arguments: argparse.Namespace) -> tuple[int, str] | None:
 
         return DONE, catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1)
     if arguments.doctor:
-        from atomica import doctor
+        from atomica.doctor import examine
 
-        well, lines = doctor.examine()
-    elif arguments.export or arguments.verify:
-        from atomica import publish
+        well, lines = examine()
+    elif arguments.export:
+        from atomica.publish import export
 
-        try:
-            well, lines = (
-                (True, publish.export(arguments.export[0], arguments.export[1], arguments.licence))
-                if arguments.export
-                else publish.verify(arguments.verify)
-            )
-        except (AtomicaError, OSError) as error:
-            print(f"atomica-run: {error}", file=sys.stderr)
-            return USAGE, ""
+        well, lines = export(*arguments.export, arguments.licence)
+    elif arguments.verify:
+        from atomica.publish import verify
+
+        well, lines = verify(arguments.verify)
     else:
         return None
     return DONE if well else FAILED, "\n".join(lines)
