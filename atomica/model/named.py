@@ -48,13 +48,14 @@ def packaged() -> list[str]:
 def locate(weights: str | Path) -> Path:
     """The file or folder that weights name; those of the Hub are fetched unless its cache has them.
 
-    Raises DataError saying why they cannot be had. A path is given back, whether there is something or not.
+    Raises DataError saying why they cannot be had. A path is given back, whether there is something or not; a `Path`
+    is one, also if it is but a word.
     """
     name = str(weights)
     if name.startswith("hf:/"):
         address = _Address.of(name)
         return address.below(address.pinned().fetched())
-    if name in packaged():
+    if isinstance(weights, str) and name in packaged():
         return PACKAGE / name
     path = Path(weights).expanduser()
     if path.parent == Path() and not path.suffix and not path.exists():

@@ -323,12 +323,7 @@ def test_the_doctor_says_what_works(capsys):
     [
         ("import sys; sys.modules['dgl'] = None", "dgl +FAILED: ImportError", "pip install dgl==2.1.0"),
         (
-            "import sys; sys.modules['atomica._prep'] = None",
-            "extension +FAILED",
-            "pip install --force-reinstall",
-        ),
-        (
-            "import atomica.nn.kernels.rust as k; f = k.forward; k.forward = lambda given: f(given) * 1.01",
+            "import atomica.nn.kernels.rust as k; f = k.forward; k.forward = lambda given: f(given).roll(1, 0)",
             "kernel +FAILED: ArithmeticError: rust on cpu: differs by",
             'use device.kernel = "torch"',
         ),
