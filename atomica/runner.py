@@ -214,7 +214,8 @@ def _told(arguments: argparse.Namespace) -> tuple[int, str] | None:
     elif arguments.export:
         from atomica.publish import export
 
-        well, lines = export(*arguments.export, arguments.licence)
+        run, folder = arguments.export
+        well, lines = export(run, folder, arguments.licence)
     elif arguments.verify:
         from atomica.publish import verify
 
