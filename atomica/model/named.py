@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,8 +53,8 @@ def locate(weights: str | Path) -> Path:
     """
     name = str(weights)
     if name.startswith("hf:/"):
-        address = _Address.of(name)
-        return address.below(address.pinned().fetched())
+        folder, within = _Address.of(name).pinned().fetched()
+        return folder / within
     if isinstance(weights, str) and name in packaged():
         return PACKAGE / name
     path = Path(weights).expanduser()
@@ -141,9 +141,6 @@ class _Address(NamedTuple):
         revision = f"@{self.revision}" if self.revision else ""
         return f"{HUB}{self.repo}{revision}{'/' if self.file else ''}{self.file}"
 
-    def below(self, root: Path) -> Path:
-        return root / self.file
-
     @property
     def cached(self) -> Path | None:
         """The folder of the revision in the cache, whatever of it is there."""
@@ -176,21 +173,20 @@ class _Address(NamedTuple):
                 )
             return self._replace(revision=folder.name)
         found = self._replace(revision=str(self._ask(lambda: self._info().sha)))
-        folder = found.fetched()
+        folder, _ = found.fetched()
         # As huggingface_hub notes in its cache what a branch was, so that it can be told without a network.
         branch = folder.parents[1] / "refs" / (self.revision or "main")
         branch.parent.mkdir(parents=True, exist_ok=True)
         write_text(branch, found.revision)
         return found
 
-    def fetched(self) -> Path:
-        """The folder of a commit in the cache, with all files that are needed of it."""
+    def fetched(self) -> tuple[Path, str]:
+        """The folder of a commit in the cache, with all files that are needed of it, and the weights within it."""
         folder = self.cached
         if folder is not None:
             there = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
             try:
-                self._needed(there, folder.joinpath)
-                return folder
+                return folder, self._within(self._needed(there, folder.joinpath))
             except DataError:
                 pass  # not all of it has been fetched
         if _library("constants").HF_HUB_OFFLINE:
@@ -201,13 +197,25 @@ class _Address(NamedTuple):
         listed = self._ask(lambda: [one.rfilename for one in self._info().siblings or ()])
         names = self._needed(listed, self._fetch)
         paths = [self._fetch(name) for name in names]
-        return paths[-1].parents[names[-1].count("/")]  # of links into the cache, not of what they point to
+        root = paths[-1].parents[names[-1].count("/")]  # of links into the cache, not of what they point to
+        return root, self._within(names)
+
+    def _within(self, needed: Sequence[str]) -> str:
+        """What is named: the folder, of the original's weights the file."""
+        return needed[-1] if needed[-1].endswith(".pt") else self.file
 
     def _needed(self, listed: Collection[str], read: Callable[[str], Path]) -> list[str]:
         """Of the files of the repository those that are read of these weights, the weights themselves last.
 
         read: gives one of them. Raises DataError where there are no weights that are read.
         """
+        if self.file in listed and not self.file.endswith(".pt"):
+            what = (
+                "name the folder that holds it, or nothing behind the repository's name"
+                if self.file.endswith((WEIGHTS, DESCRIPTION))
+                else f"is not read: it is neither a folder with {WEIGHTS} nor weights of the original, NAME.pt"
+            )
+            raise DataError(f"{self}: {what}")
         if self.file in listed:
             beside = [
                 self.file.removesuffix(Path(self.file).name) + one for one in settings_beside(self.file)

@@ -14,6 +14,7 @@ import torch
 import yaml
 from helpers import TINY, changed, environment, run
 from hub import Hub
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import atomica
@@ -222,6 +223,31 @@ def ask(env, *names):
     return json.loads(done.stdout)
 
 
+def test_released_weights_of_the_original_on_the_hub(hub, models, tmp_path):
+    """As they were released: NAME_weights.pt with NAME_config.json beside it, several pairs in a repository."""
+    with safe_open(models / "encoder_global.safetensors", "pt") as file:
+        config = json.loads(file.metadata()["config"])
+        weights = {key[2:]: file.get_tensor(key) for key in file.keys() if key.startswith("w.")}  # noqa: SIM118
+    for name in ("first", "second"):
+        folder = tmp_path / "released" / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}_config.json").write_text(json.dumps(config))
+        torch.save(weights, folder / f"{name}_weights.pt")
+    torch.save(weights, folder / "lone.pt")
+    hub.push("lab/released", tmp_path / "released")
+    place = "hf://lab/released/checkpoints"
+    names = [
+        f"{place}/first",
+        f"{place}/second/second_weights.pt",
+        f"{place}/second/lone.pt",
+        f"{place}/second",
+    ]
+    first, second, lone, several = ask(hub.env(), *names).values()
+    assert first == second == several
+    assert first == sum(value.numel() for value in atomica.load(folder.parent / "first", "cpu").parameters())
+    assert "its settings are not beside it as lone_config.json" in lone
+
+
 def test_what_the_hub_does_not_have(hub, tmp_path):
     """Each answer says what is wrong; nothing pickled is fetched; offline, the cache is all there is."""
     good, nested, pickled, strange = (tmp_path / name for name in ("good", "nested", "pickled", "strange"))
@@ -249,7 +275,8 @@ def test_what_the_hub_does_not_have(hub, tmp_path):
         "hf://lab/good@v2": "the repository has no revision 'v2'",
         "hf://lab/closed": "asks for permission: accept its terms",
         "hf://lab/pickled": "pytorch_model.bin: pickled files are not read",
-        "hf://lab/pickled/pytorch_model.bin": "neither the folder of a saved model nor weights of the original",
+        "hf://lab/pickled/pytorch_model.bin": "is not read: it is neither a folder with",
+        "hf://lab/good/model.safetensors": "name the folder that holds it",
         "hf://lab/strange": "the weights of seed0 must lie in its folder",
         "hf://lab": "is no weights of the Hugging Face Hub; write hf://ORG/NAME",
         "hf://lab/good/../x": "is no weights of the Hugging Face Hub",
