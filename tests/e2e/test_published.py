@@ -183,7 +183,10 @@ def test_weights_of_the_hub(published, trained, tiny_set, hub, tmp_path):
     assert (tmp_path / "second" / "predictions.csv").read_text() == (out / "predictions.csv").read_text()
     done = run(path, "--resume", env=hub.env())
     assert done.returncode == 2
-    assert "the model" in done.stderr or "model.weights: 'hf://lab/two@" in done.stderr
+    assert f"model.weights: 'hf://lab/two@{commit}' then, 'hf://lab/two@" in done.stderr
+    done = run("--verify", f"hf://lab/two@{commit}", env=hub.env(HF_HUB_OFFLINE="1"))
+    assert done.returncode == 0, done.stderr
+    assert "2 members, 12 values of 3 complexes" in done.stdout
 
     text = changed(TINY, {"epochs = 3": "epochs = 1", "atom_hidden = 8": 'init = "hf://lab/one"'})
     for line in ("block_hidden = 8\n", "edge_size = 4\n", "layers = 1\n"):
