@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atomica.data.record import Record
     from atomica.errors import AtomicaError
     from atomica.jobs.embed import Embeddings, embed
+    from atomica.jobs.predict import Predictions, predict
     from atomica.model.model import Losses, Model
     from atomica.nn.encoding import Encoding
     from atomica.nn.equivariant import EncoderConfig
@@ -32,12 +33,14 @@ _HOMES = {
     "Encoding": "nn.encoding",
     "Losses": "model.model",
     "Model": "model.model",
+    "Predictions": "jobs.predict",
     "Record": "data.record",
     "embed": "jobs.embed",
     "graph_from_arrays": "data.graph",
     "load": "compat",
     "load_graphs": "data.graph",
     "open_dataset": "data.dataset",
+    "predict": "jobs.predict",
     "save_graphs": "data.graph",
 }
 _MODULES = {name: name for name in ("compat", "graph", "heads", "testing")} | {"noise": "data.noise"}
@@ -50,6 +53,7 @@ __all__ = [
     "Encoding",
     "Losses",
     "Model",
+    "Predictions",
     "Record",
     "compat",
     "embed",
@@ -59,6 +63,7 @@ __all__ = [
     "load",
     "load_graphs",
     "open_dataset",
+    "predict",
     "save_graphs",
     "testing",
 ]

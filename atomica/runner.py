@@ -89,10 +89,26 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="share every step between N processes on this machine, with a GPU each if there are any; the result "
-        "stays the same",
+        help="share every step of a training, or the work of a job after it, between N processes on this machine, with "
+        "a GPU each if there are any; the result stays the same",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        type=_shard,
+        help="of a job after training: the K-th of N processes, on any machines that see run.out, that share it, as "
+        "in arrays of jobs; the first to come leads, and joins what all have made, and one that dies is replaced by "
+        "the others",
     )
     return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """K/N as numbers."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be K/N with K from 1 to N, such as 2/8")
+    return int(number), int(count)
 
 
 class _Signals:
@@ -155,9 +171,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.devices > 1 and not distributed.started_here():
         if distributed.is_rank():
             parser.error("--devices has no effect under torchrun, which starts the processes itself")
-        # A sweep hands --devices on to its trials, an ensemble has its members share them.
-        if not arguments.dry_run and not _starts_runs(arguments):
+        # A sweep hands --devices on to its trials, an ensemble has its members share them, a job starts its helpers.
+        if not arguments.dry_run and not _starts_processes(arguments):
             return distributed.launch(arguments.devices, words)
+    if arguments.shard and (arguments.devices > 1 or distributed.is_rank()):
+        parser.error("--shard is of one process of several; leave out --devices or torchrun")
     signals = _Signals()
     signals.install()
     try:
@@ -175,13 +193,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         signals.restore()
 
 
-def _starts_runs(arguments: argparse.Namespace) -> bool:
-    """Whether the spec describes a sweep or several members; one that cannot be read does not."""
+def _starts_processes(arguments: argparse.Namespace) -> bool:
+    """Whether what the spec describes starts others itself: a sweep, several members, a job after training."""
     try:
         source = spec.load(arguments.spec, arguments.overrides)
     except SpecError:
         return False
-    return "sweep" in source.tree or _several(source)
+    job = source.get(("run", "job")) if ("run", "job") in source else "train"
+    return job != "train" or "sweep" in source.tree or _several(source)
 
 
 def _several(source: spec.Source) -> bool:
@@ -207,6 +226,10 @@ def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
         issues.add(("run", "job"), spec.not_among(name, tuple(JOBS)))
         issues.raise_any()
     chosen = str(name)
+    if arguments.shard and chosen == "train":
+        raise SpecError(
+            "--shard is of jobs after training; several processes train with --devices or torchrun"
+        )
     if "sweep" in source.tree and chosen == "train":
         from atomica.sweep.engine import prepare
 
@@ -231,11 +254,12 @@ def _work(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks, Reques
 
     started, journal, claim = False, Journal(silent=not ranks.first), Claim()
     request = Request(
-        resume=None if arguments.start_or_resume else arguments.resume,
+        resume=None if arguments.start_or_resume or arguments.shard else arguments.resume,
         dry=arguments.dry_run,
         ranks=Ranks(local_size=arguments.devices) if arguments.dry_run and ranks.size == 1 else ranks,
         devices=arguments.devices,
         claim=claim,
+        shard=arguments.shard is not None,
     )
     try:
         job = distributed.agreed(ranks, lambda: _prepare(arguments, request))

@@ -205,11 +205,14 @@ class Found:
         return data.sources.tolist() if isinstance(data, Mixture) else [0] * len(data)
 
 
-def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: Path) -> Found:
+def open_sources(
+    sources: Sources, config: InputConfig, neighbors: int, folder: Path, *, built: bool = False
+) -> Found:
     """Open all data sets, building what is none yet into folders below `folder`, which are used again if there.
 
-    neighbors: how many the model wants to be stored. Raises DataError if nothing can be built or read, whatever else
-    `_prep.build` raises for what it cannot use, and KeyboardInterrupt if the build is interrupted.
+    neighbors: how many the model wants to be stored. built: another process has built all there is to build. Raises
+    DataError if nothing can be built or read, whatever else `_prep.build` raises for what it cannot use, and
+    KeyboardInterrupt if the build is interrupted.
     """
     opened = [open_dataset(path) for path in sources.sets]
     roots: list[Path | None] = [None] * len(opened)
@@ -234,11 +237,12 @@ def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: 
             inputs, target, discover=discover, neighbors=neighbors, resume=True, **given
         )
         fragments = config.fragments or "none"
-        _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)))
+        if not built:
+            _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)))
         failures += ledger(target)
-        built = open_dataset(target)
-        if len(built):
-            opened.append(built)
+        found = open_dataset(target)
+        if len(found):
+            opened.append(found)
             roots.append(root)
     if not any(len(one) for one in opened):
         raise DataError(
@@ -292,15 +296,21 @@ class Opened:
 
 
 def open_data(
-    sources: Sources, config: InputConfig, input: str, models: Sequence[Model], folder: Path
+    sources: Sources,
+    config: InputConfig,
+    input: str,
+    models: Sequence[Model],
+    folder: Path,
+    *,
+    built: bool = False,
 ) -> Opened:
-    """Open data for some models, building below `folder` what is none yet, and choose the rows.
+    """Open data for some models, building below `folder` what is none yet unless it is `built`, and choose the rows.
 
     Raises DataError if nothing can be read, or it is not what a model was made for, unless `config.force` says so.
     """
     neighbors = max((model.config.k_neighbors for model in models), default=8)
     config = config.suited([model.made_for for model in models], build=sources.unbuilt)
-    found = open_sources(sources, config, neighbors, folder)
+    found = open_sources(sources, config, neighbors, folder, built=built)
     check_suits(found.dataset, models, force=config.force)
     return Opened(config, found, select(found, config, input), input)
 

@@ -14,6 +14,7 @@ import torch
 from atomica import environment
 from atomica.data.dataset import DEMO
 from atomica.jobs import JOBS
+from atomica.jobs.workers import ENGINES
 from atomica.model.model import Model
 from atomica.nn.kernels.registry import CHOICES, kernel_problem
 from atomica.spec import Issues, Problems, setting
@@ -64,6 +65,12 @@ class DeviceConfig:
         "auto",
         "what computes the equivariant encoder's convolutions",
         choices=CHOICES,
+    )
+    engine: str = setting(
+        "processes",
+        "what shares a job after training between --devices N: processes of this machine, or workers of a Ray cluster "
+        "that see the run's folder under the same path",
+        choices=ENGINES,
     )
     accumulate: int = setting(
         1,
