@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from atomica.data.graph import graph_from_arrays, load_graphs, save_graphs
     from atomica.data.record import Record
     from atomica.errors import AtomicaError
+    from atomica.fitting import Fitted, fit
     from atomica.jobs.embed import Embeddings, embed
     from atomica.jobs.predict import Predictions, predict
     from atomica.model.model import Losses, Model
@@ -31,11 +32,13 @@ _HOMES = {
     "Embeddings": "jobs.embed",
     "EncoderConfig": "nn.equivariant",
     "Encoding": "nn.encoding",
+    "Fitted": "fitting",
     "Losses": "model.model",
     "Model": "model.model",
     "Predictions": "jobs.predict",
     "Record": "data.record",
     "embed": "jobs.embed",
+    "fit": "fitting",
     "graph_from_arrays": "data.graph",
     "load": "compat",
     "load_graphs": "data.graph",
@@ -51,12 +54,14 @@ __all__ = [
     "Embeddings",
     "EncoderConfig",
     "Encoding",
+    "Fitted",
     "Losses",
     "Model",
     "Predictions",
     "Record",
     "compat",
     "embed",
+    "fit",
     "graph",
     "graph_from_arrays",
     "heads",

@@ -28,7 +28,7 @@ from atomica.train.stopping import Interrupted, Stop, StopRequested
 if TYPE_CHECKING:
     from atomica.jobs.job import Prepared, Request
 
-__all__ = ["main"]
+__all__ = ["main", "perform"]
 
 EXAMPLES = """\
 examples:
@@ -210,15 +210,12 @@ def _several(source: spec.Source) -> bool:
     return any(isinstance(one, int) and one > least for one, least in zip(asked, (1, 0), strict=False))
 
 
-def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
-    """The job that the spec describes, checked. Raises SpecError with all that is wrong."""
+def prepare(source: spec.Source, request: Request) -> Prepared:
+    """The job that a spec describes, checked. Raises SpecError with all that is wrong."""
     from atomica.jobs import JOBS
-    from atomica.jobs.folder import placed
     from atomica.jobs.job import kind
     from atomica.sweep.members import prepare as prepare_members
 
-    source = spec.load(arguments.spec, arguments.overrides)
-    source = placed(source, start_or_resume=arguments.start_or_resume)
     name = source.get(("run", "job")) if ("run", "job") in source else "train"
     if not isinstance(name, str) or name not in JOBS:
         # Nobody knows what else is right in it.
@@ -226,17 +223,52 @@ def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
         issues.add(("run", "job"), spec.not_among(name, tuple(JOBS)))
         issues.raise_any()
     chosen = str(name)
-    if arguments.shard and chosen == "train":
+    if request.shard and chosen == "train":
         raise SpecError(
             "--shard is of jobs after training; several processes train with --devices or torchrun"
         )
     if "sweep" in source.tree and chosen == "train":
-        from atomica.sweep.engine import prepare
+        from atomica.sweep.engine import prepare as prepare_sweep
 
-        return prepare(source, request)
+        return prepare_sweep(source, request)
     if chosen == "train" and _several(source):
         return prepare_members(source, request)
     return kind(chosen).prepare(source, request)
+
+
+def _source(arguments: argparse.Namespace) -> spec.Source:
+    from atomica.jobs.folder import placed
+
+    source = spec.load(arguments.spec, arguments.overrides)
+    return placed(source, start_or_resume=arguments.start_or_resume)
+
+
+def perform(source: spec.Source, *, devices: int = 1, quiet: bool = False) -> int:
+    """Do what a spec describes, or go on with it where its folder says so, as part of this process.
+
+    Gives the exit code of the command: 0, or 3 if some inputs failed. What PyTorch keeps for the whole process is put
+    back at the end. Ctrl-C ends it after the step, with a checkpoint. Raises AtomicaError for all that is wrong.
+    """
+    from atomica.jobs.folder import Claim
+    from atomica.jobs.job import Request
+
+    journal, claim, signals, stop = Journal(silent=quiet), Claim(), _Signals(), Stop()
+    signals.install()
+    try:
+        with environment.untouched():
+            job = prepare(source, Request(resume=None, devices=devices, claim=claim))
+            told = job.overview()
+            journal.say("\n".join(told))
+            job.take()
+            if job.heeds:
+                signals.stop = stop
+            return job.perform(journal, stop, told)
+    except (Interrupted, StopRequested):
+        raise KeyboardInterrupt("stopped; the same call goes on from the checkpoint") from None
+    finally:
+        signals.restore()
+        journal.close()
+        claim.release()
 
 
 def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
@@ -262,7 +294,7 @@ def _work(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks, Reques
         shard=arguments.shard is not None,
     )
     try:
-        job = distributed.agreed(ranks, lambda: _prepare(arguments, request))
+        job = distributed.agreed(ranks, lambda: prepare(_source(arguments), request))
         told = job.overview()
         journal.say("\n".join(told))
         if arguments.dry_run:

@@ -34,8 +34,20 @@ class InputConfig:
     """Section `[data]` of a job other than training: which complexes, and how they are cut and batched."""
 
     source: str | tuple[str, ...] = setting(
-        doc="data set folder, demo://NAME, index (CSV), structure file, or folder of structures, whose interfaces "
+        (),
+        "data set folder, demo://NAME, index (CSV), structure file, or folder of structures, whose interfaces "
         "are then found without an index; a list of them is read as one",
+        path=True,
+    )
+    receptor: str | None = setting(
+        None,
+        "instead of a source: a structure, into which all molecules of data.ligands are docked",
+        path=True,
+    )
+    ligands: str | tuple[str, ...] = setting(
+        (),
+        "of data.receptor: files of molecules (SDF, MOL2, PDB, PDBQT), one or many in each; a complex is made of each "
+        "molecule, named by its title",
         path=True,
     )
     split: str = setting("", "only rows of this split; empty: all", choices=("", *SPLITS))
@@ -83,7 +95,29 @@ class InputConfig:
     @property
     def paths(self) -> tuple[str, ...]:
         """What `source` names, as a tuple."""
-        return (self.source,) if isinstance(self.source, str) else tuple(self.source)
+        return _listed(self.source)
+
+    def find(self) -> Sources:
+        """All that it names. Raises DataError naming every one that is not there or of no known kind."""
+        ligands = _listed(self.ligands)
+        if self.receptor is None and not ligands:
+            return find(self.paths)
+        problems = [
+            text
+            for wrong, text in (
+                (bool(self.paths), "data.source has no place beside data.receptor and data.ligands"),
+                (self.receptor is None, "data.ligands need data.receptor, a structure file"),
+                (not ligands, "data.receptor needs data.ligands, files of molecules"),
+                *(
+                    (not Path(path).is_file(), f"{path}: no such file")
+                    for path in (*([] if self.receptor is None else [self.receptor]), *ligands)
+                ),
+            )
+            if wrong
+        ]
+        if problems:
+            raise DataError(*problems)
+        return Sources((), (), (), (str(self.receptor), *ligands))
 
     def suited(self, contracts: Sequence[Contract], *, build: bool) -> InputConfig:
         """The same with what is absent as the models want it. build: whether anything is yet to be built.
@@ -124,6 +158,10 @@ class InputConfig:
         return found
 
 
+def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def _first(values: Iterable[Any]) -> Any:
     """The first of them that is not None; None without any."""
     return next((value for value in values if value is not None), None)
@@ -131,16 +169,20 @@ def _first(values: Iterable[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Sources:
-    """The sources by kind: data sets there are, indexes, and structures (files or folders) to be built."""
+    """The sources by kind: data sets there are, indexes, and structures (files or folders) to be built.
+
+    docked: a receptor, and the files of the molecules that are docked into it.
+    """
 
     sets: tuple[str, ...]
     indexes: tuple[str, ...]
     structures: tuple[str, ...]
+    docked: tuple[str, ...] = ()
 
     @property
     def unbuilt(self) -> bool:
         """Whether anything must be built before it can be read."""
-        return bool(self.indexes or self.structures)
+        return bool(self.indexes or self.structures or self.docked)
 
     def fingerprints(self) -> dict[str, str]:
         """The checksum over each data set."""
@@ -228,11 +270,15 @@ def open_sources(
         jobs.append(([str(index)], folder, False))
     elif sources.structures:
         jobs.append((list(sources.structures), Path.cwd(), True))
+    if sources.docked:
+        jobs.append(([], Path.cwd(), False))
     for number, (inputs, root, discover) in enumerate(jobs):
         target = folder / f"{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
         given: dict[str, Any] = {"cutoff": config.cutoff, "interface_rule": config.rule}
         given = {name: value for name, value in given.items() if value is not None}
+        if not inputs:
+            given |= {"receptor": sources.docked[0], "ligands": sources.docked[1:]}
         options = _prep.BuildOptions(
             inputs, target, discover=discover, neighbors=neighbors, resume=True, **given
         )
@@ -246,7 +292,7 @@ def open_sources(
             roots.append(root)
     if not any(len(one) for one in opened):
         raise DataError(
-            f"{', '.join(config.paths)}: holds no complex that could be read"
+            f"{', '.join(config.paths or sources.docked)}: holds no complex that could be read"
             + (f"; {len(failures)} failed, see failures.jsonl below {folder}" if failures else "")
         )
     return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))

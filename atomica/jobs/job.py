@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -452,7 +453,10 @@ class Job:
                 self._work(Journal(silent=True), ())
             while not self._ended():
                 pause()
-        return self._code() if (self.folder / RESULT).is_file() else None
+        if not (self.folder / RESULT).is_file():
+            return None
+        journal.say(f"written {self.folder}: several processes have shared this job")
+        return self._code()
 
     def _ended(self) -> bool:
         """Whether the job is done, or there is nobody who leads, which this process then does."""
@@ -498,14 +502,17 @@ def settings() -> list[Setting]:
 def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Sources | None:
     """What `data.source` names, also in a section that is wrong otherwise; issues for what has no effect on it."""
     if data is not None:
-        paths = data.paths
+        look: Callable[[], Sources] = data.find
     else:
         named = source.get(("data", "source")) if ("data", "source") in source else ()
         listed = [named] if isinstance(named, str) else named
         paths = tuple(path for path in listed if isinstance(path, str)) if isinstance(listed, list) else ()
+        if not paths:
+            return None
+        look = partial(find, paths)
     sources = None
     try:
-        sources = find(paths) if paths else None
+        sources = look()
     except DataError as error:
         issues.take(("data", "source"), error)
     if data is None:

@@ -38,8 +38,8 @@ from atomica.heads import Head
 from atomica.heads.binary import YesOrNo
 from atomica.heads.multilabel import MultilabelHead
 from atomica.jobs.embed import block_columns, piece_size
-from atomica.jobs.inputs import InputConfig, Opened, find, open_data
-from atomica.jobs.job import Job, Kind, Result, loaded
+from atomica.jobs.inputs import InputConfig, Opened, open_data
+from atomica.jobs.job import Job, Kind, Result, loaded, without_effect
 from atomica.jobs.tables import in_pieces
 from atomica.keys import GLOBAL_BLOCK, MODALITIES
 from atomica.model.model import Model
@@ -68,6 +68,12 @@ class PredictConfig:
         "each complex is from them is told",
         path=True,
     )
+    rank: str = setting(
+        "",
+        "column of predictions.csv by which complexes are ranked, the highest first, or with a minus before it the "
+        "lowest: ranked.csv has the best",
+    )
+    top: int = setting(10_000, "rows of ranked.csv", low=1)
     structures: bool = setting(
         True,
         "write every complex as a structure file with what a head on residues says of each in the B-factor column, "
@@ -189,6 +195,19 @@ class Asked:
         """Names of the tables that `answer` gives."""
         return ("predictions", "blocks") if self.blocks else ("predictions",)
 
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of answers of heads on complexes that hold numbers."""
+        found = []
+        for name in self.complexes:
+            head = self.first.head(name)
+            classes = class_names(head.config)
+            width = len(classes) if hasattr(head.config, "classes") else 0
+            each = [np.zeros((1, width) if width else 1)] * len(self.models)
+            columns = head_columns(head, each, self.prefix(name))
+            found += [title for title, column in columns.items() if not pa.types.is_string(column.type)]
+        return found
+
     def answer(self, data: Opened, positions: Indices) -> dict[str, pa.Table]:
         """The tables of some of the rows of `data`, in their order."""
         rows = data.rows
@@ -277,6 +296,15 @@ def check(job: Job, issues: Issues) -> None:
         )
     for name in sorted(set(options.heads or ()) - set(known)):
         issues.add(("predict", "heads"), f"no such head that answers: {not_among(name, known)}")
+    if options.rank:
+        asked = Asked(job.models, options.heads, None) if not issues.found else None
+        names = [] if asked is None else asked.column_names
+        if asked is not None and options.rank.removeprefix("-") not in names:
+            issues.add(
+                ("predict", "rank"), f"no such column; {not_among(options.rank.removeprefix('-'), names)}"
+            )
+    else:
+        without_effect("predict", options, ("top",), "predict.rank names no column", issues)
     if options.root and not Path(options.root).is_dir():
         issues.add(("predict", "root"), "no such folder")
     try:
@@ -311,6 +339,10 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     for name in asked.tables:
         tables[f"{name}.csv"] = job.folder / f"{name}.csv"
         _csv(tables[name], tables[f"{name}.csv"])
+    if job.options.rank:
+        tables["ranked"] = job.folder / "ranked.csv"
+        with replacing(tables["ranked"]) as temporary:
+            pyarrow.csv.write_csv(ranked(tables["predictions"], job.options.rank, job.options.top), temporary)
     figures: dict[str, Any] = {"complexes": len(rows), **summary(tables["predictions"], asked)}
     if asked.training_set is None:
         journal.say(
@@ -364,6 +396,17 @@ def _csv(table: Path, target: Path) -> None:
     with replacing(target) as temporary, pyarrow.csv.CSVWriter(temporary, file.schema_arrow) as writer:
         for batch in file.iter_batches(1 << 16):
             writer.write_batch(batch)
+
+
+def ranked(path: Path, rank: str, top: int) -> pa.Table:
+    """The rows of a table that are best by a column (lowest: with a minus before it), after their rank."""
+    name, order = rank.removeprefix("-"), "ascending" if rank.startswith("-") else "descending"
+    file = pq.ParquetFile(path)
+    best = file.schema_arrow.empty_table()
+    for batch in file.iter_batches(1 << 16):
+        both = pa.concat_tables([best, pa.Table.from_batches([batch])])
+        best = both.take(pc.sort_indices(both, [(name, order), ("row", "ascending")])[:top])
+    return best.add_column(0, "rank", pa.array(range(1, best.num_rows + 1)))
 
 
 def summary(path: Path, asked: Asked) -> dict[str, Any]:
@@ -446,7 +489,8 @@ def predict(
     paths: one or several, of any kind that `data.source` takes. weights: a model, several that answer together, or the
     folder of one or of a run of several trainings. heads: those that answer, all that can if none is named. train: what
     it has learnt from, see section [predict] of a spec. data: further keys of section [data], such as cutoff, input or
-    force. Raises DataError if nothing can be read, or is not what the model was made for.
+    force, or receptor and ligands with `paths` empty. Raises DataError if nothing can be read, or is not what the model
+    was made for.
 
     >>> import atomica
     >>> from atomica.heads.binary import BinaryConfig, BinaryHead
@@ -469,7 +513,7 @@ def predict(
     contracts = [model.made_for for model in models]
     if wrong := config.strange(contracts):
         raise DataError(*(text.replace("set data.force = true", "say force=True") for text in wrong.values()))
-    sources = find(config.paths)
+    sources = config.find()
     config = config.suited(contracts, build=sources.unbuilt)
     asked = Asked(models, heads, training_set(models, folder, options))
     first = models[0]

@@ -155,10 +155,11 @@ def _error_of(task: Any) -> Exception | None:
 
 
 def _work(command: list[str]) -> int:
-    """What a worker of Ray does."""
-    from atomica.runner import main
-
-    return main(command)
+    """What a worker of Ray does; the process it starts ends when it does."""
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    return subprocess.run(
+        [sys.executable, "-m", "atomica.runner", *command], check=False, env=environment
+    ).returncode
 
 
 def pause() -> None:
