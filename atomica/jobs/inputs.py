@@ -22,6 +22,7 @@ from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
 from atomica.model.contract import Contract
 from atomica.model.model import Model
+from atomica.prep.archive import Archive, indexes
 from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.prep.pockets import FORMATS, PACKED, index_by_score, kind_of
 from atomica.spec import setting
@@ -49,6 +50,13 @@ class InputConfig:
         "of data.receptor: files of molecules (SDF, MOL2, PDB, PDBQT), one or many in each; a complex is made of each "
         "molecule, named by its title",
         path=True,
+    )
+    mirror: str | None = setting(
+        None, "of indexes whose paths are pdb:1abc or af:P12345: a local copy of the archive", path=True
+    )
+    fetch: bool = setting(False, "of such indexes: download what the mirror lacks")
+    min_plddt: float = setting(
+        0.0, "of such indexes: residues of predicted models with a lower pLDDT are left out", low=0, high=100
     )
     split: str = setting("", "only rows of this split; empty: all", choices=("", *SPLITS))
     input: str | None = setting(
@@ -259,8 +267,10 @@ def open_sources(
     opened = [open_dataset(path) for path in sources.sets]
     roots: list[Path | None] = [None] * len(opened)
     failures: list[dict[str, Any]] = []
+    mirror = None if config.mirror is None else Path(config.mirror)
+    archive = Archive(mirror, config.fetch, plddt=config.min_plddt)
     jobs: list[tuple[list[str], Path, bool]] = [
-        ([path], Path(path).parent, False) for path in sources.indexes
+        ([path], Path(path).parent, False) for path in indexes(sources.indexes, folder / "indexes", archive)
     ]
     if sources.structures and config.pockets_above is not None:
         index = folder / "pockets.csv"
