@@ -6,7 +6,8 @@ The names below are loaded when first used, so that `import atomica` stays fast.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from atomica.data import door
 
@@ -86,3 +87,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+if os.environ.get("EAGER_IMPORT"):
+    # As of scientific Python's lazy_loader: for tools that read what there is, such as pdoc, which does not find what
+    # stands in the signatures of named tuples.
+    globals().update({name: __getattr__(name) for name in __all__})
+    for found in [globals()[name] for name in __all__ if hasattr(globals()[name], "_fields")]:
+        found.__new__.__annotations__ = get_type_hints(found)
