@@ -6,7 +6,8 @@ The names below are loaded when first used, so that `import atomica` stays fast.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from atomica.data import door
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from atomica.data.graph import graph_from_arrays, load_graphs, save_graphs
     from atomica.data.record import Record
     from atomica.errors import AtomicaError
+    from atomica.fitting import Fitted, fit
     from atomica.jobs.embed import Embeddings, embed
+    from atomica.jobs.predict import Predictions, predict
     from atomica.model.model import Losses, Model
     from atomica.nn.encoding import Encoding
     from atomica.nn.equivariant import EncoderConfig
@@ -30,14 +33,18 @@ _HOMES = {
     "Embeddings": "jobs.embed",
     "EncoderConfig": "nn.equivariant",
     "Encoding": "nn.encoding",
+    "Fitted": "fitting",
     "Losses": "model.model",
     "Model": "model.model",
+    "Predictions": "jobs.predict",
     "Record": "data.record",
     "embed": "jobs.embed",
+    "fit": "fitting",
     "graph_from_arrays": "data.graph",
     "load": "compat",
     "load_graphs": "data.graph",
     "open_dataset": "data.dataset",
+    "predict": "jobs.predict",
     "save_graphs": "data.graph",
 }
 _MODULES = {name: name for name in ("compat", "graph", "heads", "testing")} | {"noise": "data.noise"}
@@ -48,17 +55,21 @@ __all__ = [
     "Embeddings",
     "EncoderConfig",
     "Encoding",
+    "Fitted",
     "Losses",
     "Model",
+    "Predictions",
     "Record",
     "compat",
     "embed",
+    "fit",
     "graph",
     "graph_from_arrays",
     "heads",
     "load",
     "load_graphs",
     "open_dataset",
+    "predict",
     "save_graphs",
     "testing",
 ]
@@ -76,3 +87,11 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+if os.environ.get("EAGER_IMPORT"):
+    # As of scientific Python's lazy_loader: for tools that read what there is, such as pdoc, which does not find what
+    # stands in the signatures of named tuples.
+    globals().update({name: __getattr__(name) for name in __all__})
+    for found in [globals()[name] for name in __all__ if hasattr(globals()[name], "_fields")]:
+        found.__new__.__annotations__ = get_type_hints(found)

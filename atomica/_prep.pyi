@@ -69,6 +69,8 @@ class BuildOptions:
         inputs: Sequence[str | os.PathLike[str]],
         out: str | os.PathLike[str],
         *,
+        receptor: str | os.PathLike[str] | None = None,
+        ligands: Sequence[str | os.PathLike[str]] = (),
         discover: bool = False,
         keep_additives: bool = False,
         cutoff: float = 8.0,

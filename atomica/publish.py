@@ -30,6 +30,7 @@ from atomica.files import (
     LAST,
     MEMBERS,
     SPEC,
+    TRAINING_SET,
     checksums_of,
     sync,
     write_bytes,
@@ -97,7 +98,12 @@ def export(run: str, folder: str, licence: str) -> tuple[bool, list[str]]:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     sync(target.parent)
+    note = (
+        f"note    {TRAINING_SET} has the names of training complexes, by which predict says how far from them a new one is; "
+        "delete it if they are not to be known"
+    )
     return True, [
+        *([note] if any(target.rglob(TRAINING_SET)) else []),
         f"written {target}: {_count(len(models))}, {len(values)} reference values; licence {licence}",
         f"check it with atomica-run --verify {target}; publish it with hf upload ORG/{target.name} {target}",
     ]
@@ -169,9 +175,10 @@ def _weights(run: Path) -> dict[str, Path]:
 def _copy(place: Path, target: Path) -> None:
     """Copy the weights and their description, with checksums."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, DESCRIPTION):
-        shutil.copyfile(place / name, target / name)
-        sync(target / name)
+    for name in (WEIGHTS, DESCRIPTION, TRAINING_SET):
+        if name != TRAINING_SET or (place / name).is_file():
+            shutil.copyfile(place / name, target / name)
+            sync(target / name)
     write_text(target / CHECKSUMS, checksums_of(target))
 
 

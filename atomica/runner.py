@@ -28,7 +28,7 @@ from atomica.train.stopping import Interrupted, Stop, StopRequested
 if TYPE_CHECKING:
     from atomica.jobs.job import Prepared, Request
 
-__all__ = ["main"]
+__all__ = ["main", "perform"]
 
 EXAMPLES = """\
 examples:
@@ -110,10 +110,26 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="share every step between N processes on this machine, with a GPU each if there are any; the result "
-        "stays the same",
+        help="share every step of a training, or the work of a job after it, between N processes on this machine, with "
+        "a GPU each if there are any; the result stays the same",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        type=_shard,
+        help="of a job after training: the K-th of N processes, on any machines that see run.out, that share it, as "
+        "in arrays of jobs; the first to come leads, and joins what all have made, and one that dies is replaced by "
+        "the others",
     )
     return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """K/N as numbers."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be K/N with K from 1 to N, such as 2/8")
+    return int(number), int(count)
 
 
 class _Signals:
@@ -181,9 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.devices > 1 and not distributed.started_here():
         if distributed.is_rank():
             parser.error("--devices has no effect under torchrun, which starts the processes itself")
-        # A sweep hands --devices on to its trials, an ensemble has its members share them.
-        if not arguments.dry_run and not _starts_runs(arguments):
+        # A sweep hands --devices on to its trials, an ensemble has its members share them, a job starts its helpers.
+        if not arguments.dry_run and not _starts_processes(arguments):
             return distributed.launch(arguments.devices, words)
+    if arguments.shard and (arguments.devices > 1 or distributed.is_rank()):
+        parser.error("--shard is of one process of several; leave out --devices or torchrun")
     signals = _Signals()
     signals.install()
     try:
@@ -225,13 +243,14 @@ def _told(arguments: argparse.Namespace) -> tuple[int, str] | None:
     return DONE if well else FAILED, "\n".join(lines)
 
 
-def _starts_runs(arguments: argparse.Namespace) -> bool:
-    """Whether the spec describes a sweep or several members; one that cannot be read does not."""
+def _starts_processes(arguments: argparse.Namespace) -> bool:
+    """Whether what the spec describes starts others itself: a sweep, several members, a job after training."""
     try:
         source = spec.load(arguments.spec, arguments.overrides)
     except SpecError:
         return False
-    return "sweep" in source.tree or _several(source)
+    job = source.get(("run", "job")) if ("run", "job") in source else "train"
+    return job != "train" or "sweep" in source.tree or _several(source)
 
 
 def _several(source: spec.Source) -> bool:
@@ -241,15 +260,12 @@ def _several(source: spec.Source) -> bool:
     return any(isinstance(one, int) and one > least for one, least in zip(asked, (1, 0), strict=False))
 
 
-def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
-    """The job that the spec describes, checked. Raises SpecError with all that is wrong."""
+def prepare(source: spec.Source, request: Request) -> Prepared:
+    """The job that a spec describes, checked. Raises SpecError with all that is wrong."""
     from atomica.jobs import JOBS
-    from atomica.jobs.folder import placed
     from atomica.jobs.job import kind
     from atomica.sweep.members import prepare as prepare_members
 
-    source = spec.load(arguments.spec, arguments.overrides)
-    source = placed(source, start_or_resume=arguments.start_or_resume)
     name = source.get(("run", "job")) if ("run", "job") in source else "train"
     if not isinstance(name, str) or name not in JOBS:
         # Nobody knows what else is right in it.
@@ -257,13 +273,52 @@ def _prepare(arguments: argparse.Namespace, request: Request) -> Prepared:
         issues.add(("run", "job"), spec.not_among(name, tuple(JOBS)))
         issues.raise_any()
     chosen = str(name)
+    if request.shard and chosen == "train":
+        raise SpecError(
+            "--shard is of jobs after training; several processes train with --devices or torchrun"
+        )
     if "sweep" in source.tree and chosen == "train":
-        from atomica.sweep.engine import prepare
+        from atomica.sweep.engine import prepare as prepare_sweep
 
-        return prepare(source, request)
+        return prepare_sweep(source, request)
     if chosen == "train" and _several(source):
         return prepare_members(source, request)
     return kind(chosen).prepare(source, request)
+
+
+def _source(arguments: argparse.Namespace) -> spec.Source:
+    from atomica.jobs.folder import placed
+
+    source = spec.load(arguments.spec, arguments.overrides)
+    return placed(source, start_or_resume=arguments.start_or_resume)
+
+
+def perform(source: spec.Source, *, devices: int = 1, quiet: bool = False) -> int:
+    """Do what a spec describes, or go on with it where its folder says so, as part of this process.
+
+    Gives the exit code of the command: 0, or 3 if some inputs failed. What PyTorch keeps for the whole process is put
+    back at the end. Ctrl-C ends it after the step, with a checkpoint. Raises AtomicaError for all that is wrong.
+    """
+    from atomica.jobs.folder import Claim
+    from atomica.jobs.job import Request
+
+    journal, claim, signals, stop = Journal(silent=quiet), Claim(), _Signals(), Stop()
+    signals.install()
+    try:
+        with environment.untouched():
+            job = prepare(source, Request(resume=None, devices=devices, claim=claim))
+            told = job.overview()
+            journal.say("\n".join(told))
+            job.take()
+            if job.heeds:
+                signals.stop = stop
+            return job.perform(journal, stop, told)
+    except (Interrupted, StopRequested):
+        raise KeyboardInterrupt("stopped; the same call goes on from the checkpoint") from None
+    finally:
+        signals.restore()
+        journal.close()
+        claim.release()
 
 
 def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
@@ -281,14 +336,15 @@ def _work(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks, Reques
 
     started, journal, claim = False, Journal(silent=not ranks.first), Claim()
     request = Request(
-        resume=None if arguments.start_or_resume else arguments.resume,
+        resume=None if arguments.start_or_resume or arguments.shard else arguments.resume,
         dry=arguments.dry_run,
         ranks=Ranks(local_size=arguments.devices) if arguments.dry_run and ranks.size == 1 else ranks,
         devices=arguments.devices,
         claim=claim,
+        shard=arguments.shard is not None,
     )
     try:
-        job = distributed.agreed(ranks, lambda: _prepare(arguments, request))
+        job = distributed.agreed(ranks, lambda: prepare(_source(arguments), request))
         told = job.overview()
         journal.say("\n".join(told))
         if arguments.dry_run:

@@ -12,11 +12,12 @@ How to add a job NAME:
 
 from __future__ import annotations
 
-__all__ = ["JOBS"]
+__all__ = ["JOBS", "SHARED"]
 
 
 JOBS = {
     "train": "atomica.jobs.train.run",
+    "predict": "atomica.jobs.predict",
     "embed": "atomica.jobs.embed",
     "score": "atomica.jobs.score",
     "annotate": "atomica.jobs.annotate",
@@ -25,3 +26,6 @@ JOBS = {
     "probe": "atomica.jobs.probe",
 }
 """`run.job` → the module whose `KIND` it is."""
+
+SHARED = ("predict", "embed", "score", "annotate")
+"""Those whose tables are made in pieces, which several processes can share; see `jobs.workers`."""

@@ -56,7 +56,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 ENSEMBLE = "ensemble.json"
-PIECE_POCKETS = 2048
+PIECE_POCKETS = 256
 """Pockets of one piece of the table."""
 
 
@@ -376,7 +376,7 @@ def run(job: Job, journal: Journal, data: Opened) -> Result:
         return {"annotations": table(rows, positions, classes, *mean_by_class(found, members, list(classes)))}
 
     with Meter(journal, len(rows), "pockets") as meter:
-        tables = in_pieces(job.folder, ("annotations",), len(rows), PIECE_POCKETS, make, meter)
+        tables = in_pieces(job.folder, ("annotations",), len(rows), PIECE_POCKETS, make, meter, job.workers)
     csv, figures = summary(tables["annotations"], classes)
     tables["pockets"] = job.folder / "annotations.csv"
     write_text(tables["pockets"], csv)

@@ -50,8 +50,8 @@ TABLES = {
     "atoms": ("h_atom", "z_atom"),
 }
 """The tables, and the representations that each can hold; the first if none is named."""
-PIECE_BLOCKS = 1 << 15
-"""Blocks, on average, of the complexes of one piece of the tables: some dozen megabytes of embeddings."""
+PIECE_BLOCKS = 1 << 12
+"""Blocks, on average, of the complexes of one piece of the tables: some batches, so that processes can share them."""
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         return {name: table.replace_schema_metadata(told[name]) for name, table in made.items()}
 
     with Meter(journal, len(rows)) as meter:
-        tables = in_pieces(job.folder, tuple(chosen), len(rows), piece_size(rows), make, meter)
+        tables = in_pieces(job.folder, tuple(chosen), len(rows), piece_size(rows), make, meter, job.workers)
     figures: dict[str, Any] = {"complexes": len(rows)}
     for name, one in chosen.items():
         same = settle(tables[name], parts[name], drop=job.options.drop_constant)

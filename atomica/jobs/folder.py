@@ -61,16 +61,25 @@ class Claim:
     def __init__(self) -> None:
         self._lock: Lock | None = None
 
-    def __call__(self, folder: Path) -> None:
-        """Hold it, if that is not done; raises SpecError if another process does."""
+    @property
+    def held(self) -> bool:
+        """Whether this process holds it."""
+        return self._lock is not None
+
+    def can_be(self, folder: Path) -> bool:
+        """Hold it if no other process does; says whether this one now does."""
         if self._lock is None:
             lock = Lock(folder / FOLDER_LOCK, optional=True)
-            if not lock.held:
-                raise SpecError(
-                    f"another process is at work on the run in {folder}; wait for its end (after a signal, for its "
-                    "checkpoint), or give another run.name or run.out"
-                )
-            self._lock = lock
+            self._lock = lock if lock.held else None
+        return self.held
+
+    def __call__(self, folder: Path) -> None:
+        """Hold it, if that is not done; raises SpecError if another process does."""
+        if not self.can_be(folder):
+            raise SpecError(
+                f"another process is at work on the run in {folder}; wait for its end (after a signal, for its "
+                "checkpoint), or give another run.name or run.out"
+            )
 
     def release(self) -> None:
         """Let go of it."""

@@ -22,6 +22,7 @@ from atomica.data.sampling import Rows, counts
 from atomica.errors import DataError
 from atomica.model.contract import Contract
 from atomica.model.model import Model
+from atomica.prep.archive import Archive, indexes
 from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.prep.pockets import FORMATS, PACKED, index_by_score, kind_of
 from atomica.spec import setting
@@ -34,9 +35,28 @@ class InputConfig:
     """Section `[data]` of a job other than training: which complexes, and how they are cut and batched."""
 
     source: str | tuple[str, ...] = setting(
-        doc="data set folder, demo://NAME, index (CSV), structure file, or folder of structures, whose interfaces "
+        (),
+        "data set folder, demo://NAME, index (CSV), structure file, or folder of structures, whose interfaces "
         "are then found without an index; a list of them is read as one",
         path=True,
+    )
+    receptor: str | None = setting(
+        None,
+        "instead of a source: a structure, into which all molecules of data.ligands are docked",
+        path=True,
+    )
+    ligands: str | tuple[str, ...] = setting(
+        (),
+        "of data.receptor: files of molecules (SDF, MOL2, PDB, PDBQT), one or many in each; a complex is made of each "
+        "molecule, named by its title",
+        path=True,
+    )
+    mirror: str | None = setting(
+        None, "of indexes whose paths are pdb:1abc or af:P12345: a local copy of the archive", path=True
+    )
+    fetch: bool = setting(False, "of such indexes: download what the mirror lacks")
+    min_plddt: float = setting(
+        0.0, "of such indexes: residues of predicted models with a lower pLDDT are left out", low=0, high=100
     )
     split: str = setting("", "only rows of this split; empty: all", choices=("", *SPLITS))
     input: str | None = setting(
@@ -83,7 +103,29 @@ class InputConfig:
     @property
     def paths(self) -> tuple[str, ...]:
         """What `source` names, as a tuple."""
-        return (self.source,) if isinstance(self.source, str) else tuple(self.source)
+        return _listed(self.source)
+
+    def find(self) -> Sources:
+        """All that it names. Raises DataError naming every one that is not there or of no known kind."""
+        ligands = _listed(self.ligands)
+        if self.receptor is None and not ligands:
+            return find(self.paths)
+        problems = [
+            text
+            for wrong, text in (
+                (bool(self.paths), "data.source has no place beside data.receptor and data.ligands"),
+                (self.receptor is None, "data.ligands need data.receptor, a structure file"),
+                (not ligands, "data.receptor needs data.ligands, files of molecules"),
+                *(
+                    (not Path(path).is_file(), f"{path}: no such file")
+                    for path in (*([] if self.receptor is None else [self.receptor]), *ligands)
+                ),
+            )
+            if wrong
+        ]
+        if problems:
+            raise DataError(*problems)
+        return Sources((), (), (), (str(self.receptor), *ligands))
 
     def suited(self, contracts: Sequence[Contract], *, build: bool) -> InputConfig:
         """The same with what is absent as the models want it. build: whether anything is yet to be built.
@@ -124,6 +166,10 @@ class InputConfig:
         return found
 
 
+def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def _first(values: Iterable[Any]) -> Any:
     """The first of them that is not None; None without any."""
     return next((value for value in values if value is not None), None)
@@ -131,16 +177,20 @@ def _first(values: Iterable[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Sources:
-    """The sources by kind: data sets there are, indexes, and structures (files or folders) to be built."""
+    """The sources by kind: data sets there are, indexes, and structures (files or folders) to be built.
+
+    docked: a receptor, and the files of the molecules that are docked into it.
+    """
 
     sets: tuple[str, ...]
     indexes: tuple[str, ...]
     structures: tuple[str, ...]
+    docked: tuple[str, ...] = ()
 
     @property
     def unbuilt(self) -> bool:
         """Whether anything must be built before it can be read."""
-        return bool(self.indexes or self.structures)
+        return bool(self.indexes or self.structures or self.docked)
 
     def fingerprints(self) -> dict[str, str]:
         """The checksum over each data set."""
@@ -205,17 +255,22 @@ class Found:
         return data.sources.tolist() if isinstance(data, Mixture) else [0] * len(data)
 
 
-def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: Path) -> Found:
+def open_sources(
+    sources: Sources, config: InputConfig, neighbors: int, folder: Path, *, built: bool = False
+) -> Found:
     """Open all data sets, building what is none yet into folders below `folder`, which are used again if there.
 
-    neighbors: how many the model wants to be stored. Raises DataError if nothing can be built or read, whatever else
-    `_prep.build` raises for what it cannot use, and KeyboardInterrupt if the build is interrupted.
+    neighbors: how many the model wants to be stored. built: another process has built all there is to build. Raises
+    DataError if nothing can be built or read, whatever else `_prep.build` raises for what it cannot use, and
+    KeyboardInterrupt if the build is interrupted.
     """
     opened = [open_dataset(path) for path in sources.sets]
     roots: list[Path | None] = [None] * len(opened)
     failures: list[dict[str, Any]] = []
+    mirror = None if config.mirror is None else Path(config.mirror)
+    archive = Archive(mirror, config.fetch, plddt=config.min_plddt)
     jobs: list[tuple[list[str], Path, bool]] = [
-        ([path], Path(path).parent, False) for path in sources.indexes
+        ([path], Path(path).parent, False) for path in indexes(sources.indexes, folder / "indexes", archive)
     ]
     if sources.structures and config.pockets_above is not None:
         index = folder / "pockets.csv"
@@ -225,24 +280,29 @@ def open_sources(sources: Sources, config: InputConfig, neighbors: int, folder: 
         jobs.append(([str(index)], folder, False))
     elif sources.structures:
         jobs.append((list(sources.structures), Path.cwd(), True))
+    if sources.docked:
+        jobs.append(([], Path.cwd(), False))
     for number, (inputs, root, discover) in enumerate(jobs):
         target = folder / f"{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
         given: dict[str, Any] = {"cutoff": config.cutoff, "interface_rule": config.rule}
         given = {name: value for name, value in given.items() if value is not None}
+        if not inputs:
+            given |= {"receptor": sources.docked[0], "ligands": sources.docked[1:]}
         options = _prep.BuildOptions(
             inputs, target, discover=discover, neighbors=neighbors, resume=True, **given
         )
         fragments = config.fragments or "none"
-        _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)))
+        if not built:
+            _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)))
         failures += ledger(target)
-        built = open_dataset(target)
-        if len(built):
-            opened.append(built)
+        found = open_dataset(target)
+        if len(found):
+            opened.append(found)
             roots.append(root)
     if not any(len(one) for one in opened):
         raise DataError(
-            f"{', '.join(config.paths)}: holds no complex that could be read"
+            f"{', '.join(config.paths or sources.docked)}: holds no complex that could be read"
             + (f"; {len(failures)} failed, see failures.jsonl below {folder}" if failures else "")
         )
     return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))
@@ -292,15 +352,21 @@ class Opened:
 
 
 def open_data(
-    sources: Sources, config: InputConfig, input: str, models: Sequence[Model], folder: Path
+    sources: Sources,
+    config: InputConfig,
+    input: str,
+    models: Sequence[Model],
+    folder: Path,
+    *,
+    built: bool = False,
 ) -> Opened:
-    """Open data for some models, building below `folder` what is none yet, and choose the rows.
+    """Open data for some models, building below `folder` what is none yet unless it is `built`, and choose the rows.
 
     Raises DataError if nothing can be read, or it is not what a model was made for, unless `config.force` says so.
     """
     neighbors = max((model.config.k_neighbors for model in models), default=8)
     config = config.suited([model.made_for for model in models], build=sources.unbuilt)
-    found = open_sources(sources, config, neighbors, folder)
+    found = open_sources(sources, config, neighbors, folder, built=built)
     check_suits(found.dataset, models, force=config.force)
     return Opened(config, found, select(found, config, input), input)
 

@@ -10,7 +10,9 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,15 +33,17 @@ from atomica.files import (
     write_json,
     write_text,
 )
-from atomica.jobs import JOBS, folder
+from atomica.jobs import JOBS, SHARED, folder
 from atomica.jobs.inputs import InputConfig, Opened, Sources, find, open_data
 from atomica.jobs.sections import DeviceConfig, RunConfig, absolute, pinned
+from atomica.jobs.tables import PIECES
+from atomica.jobs.workers import PiecesDone, Workers, pause
 from atomica.model.contract import Contract
 from atomica.model.model import Model
-from atomica.model.named import is_name, members_of
+from atomica.model.named import is_name, locate, members_of
 from atomica.report import done
 from atomica.spec import Issues, Setting, Source, setting
-from atomica.train.distributed import ALONE, Ranks
+from atomica.train.distributed import ALONE, Ranks, agreed
 from atomica.train.stopping import Stop
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "Result",
     "WeightsConfig",
     "kind",
+    "loaded",
     "settings",
     "without_effect",
 ]
@@ -63,6 +68,7 @@ class Request:
 
     resume: None resumes what the folder holds, if it holds anything. dry: nothing is to be written. ranks: the
     processes that work together. devices: how many of them there are to be. claim: holds the folder for this process.
+    shard: whether other processes may be at work on the same job, which this one then helps.
     """
 
     resume: bool | None = False
@@ -70,6 +76,7 @@ class Request:
     ranks: Ranks = ALONE
     devices: int = 1
     claim: folder.Claim = field(default_factory=folder.Claim)
+    shard: bool = False
 
 
 class Prepared(Protocol):
@@ -173,14 +180,17 @@ class Kind:
     def prepare(self, source: Source, request: Request) -> Job:
         """Read the spec, find the inputs, open those that are ready, load the model. Raises SpecError."""
         issues, name = Issues(source), source.get(("run", "job"))
-        if request.devices > 1 or request.ranks.size > 1:
-            raise SpecError(f"run.job = {name!r} runs in one process; leave out --devices or torchrun")
+        several = request.devices > 1 or request.ranks.size > 1 or request.shard
+        if several and name not in SHARED:
+            raise SpecError(
+                f"run.job = {name!r} runs in one process; leave out --devices, --shard or torchrun"
+            )
         read = self._read(source, issues, name)
         read = {key: None if one is None else pinned(one, key, issues) for key, one in read.items()}
         issues.raise_any()
         data, weights, device = read.get("data"), read.get("model"), read["device"]
         sources = _sources(source, data, issues) if "data" in self.reads else None
-        where = torch.device("cpu") if device is None else device.find(issues)
+        where = torch.device("cpu") if device is None else device.find(issues, request.ranks)
         models = () if weights is None else _load(weights, issues, together=self.together)
         issues.raise_any()
         run: RunConfig = read["run"]
@@ -210,7 +220,7 @@ class Kind:
             device=where,
             resume=resume,
             models=models,
-            claim=request.claim,
+            request=request,
         )
         _check_input(job, issues)
         if sources is not None and not sources.unbuilt and not issues.found:
@@ -270,7 +280,7 @@ class Job:
     device: torch.device
     resume: bool
     models: tuple[Model, ...]
-    claim: folder.Claim
+    request: Request
     opened: Opened | None = None
     heeds: bool = False
 
@@ -284,11 +294,18 @@ class Job:
         """Where it writes."""
         return self.run.folder
 
+    @property
+    def weights_folder(self) -> Path:
+        """Where the weights of its model lie, of several the first."""
+        assert self.weights is not None, "a job without a model"
+        return locate(members_of(self.weights.weights)[0])
+
     def open(self) -> Opened:
         """Its data, built below the folder where they are not yet. Raises DataError if they cannot be used."""
         if self.sources is None or self.data is None:
             raise DataError(f"a job of kind {self.run.job} reads no data")
-        return open_data(self.sources, self.data, self.input, self.models, self.folder / "graphs")
+        graphs, built = self.folder / "graphs", not self.request.claim.held
+        return open_data(self.sources, self.data, self.input, self.models, graphs, built=built)
 
     @property
     def input(self) -> str:
@@ -367,22 +384,55 @@ class Job:
         return [*lines, f"dry run: all is well; nothing was written to {self.folder}"]
 
     def take(self) -> None:
-        """Make the folder and hold it."""
-        folder.take(self.folder, self.claim, begun=(self.folder / IDENTITY).is_file, resume=self.resume)
+        """Make the folder and hold it; of several processes that work together, one does."""
+        request = self.request
+        if request.shard:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            request.claim.can_be(self.folder)
+            return
+
+        def make() -> None:
+            if request.ranks.first:
+                begun = (self.folder / IDENTITY).is_file
+                folder.take(self.folder, request.claim, begun=begun, resume=self.resume)
+
+        agreed(request.ranks, make)
+
+    @property
+    def workers(self) -> Workers:
+        """Who shares the work."""
+        threads, engine = self.device_config.threads, self.device_config.engine
+        return Workers(self.request.claim.held, self.request.devices, engine, threads)
 
     def perform(self, journal: Journal, stop: Stop, told: Sequence[str]) -> int:
         """Do the work; gives the exit code. Raises DataError for inputs that cannot be used, and KeyboardInterrupt."""
+        if not self.request.claim.held:
+            if (code := self._help(journal)) is not None:
+                return code
+            return replace(self, resume=(self.folder / IDENTITY).is_file()).perform(journal, stop, told)
         began = time.monotonic()
         if self.resume and (self.folder / RESULT).is_file():
-            failed = int(json.loads((self.folder / RESULT).read_text(encoding="utf-8"))["failed"])
             journal.say(f"written {self.folder}: this job was done before")
-            return SOME_FAILED if failed else DONE
+            return self._code()
         journal.open(self.folder, resume=self.resume)
-        self.device_config.use(self.device)
         header = "# Every setting of this job, defaults included. Repeat it under another run.out, or --resume it.\n\n"
         write_text(self.folder / SPEC, header + spec.dump(self.tables()))
         environment.record(self.folder, {"device": str(self.device)}, fresh=not self.resume)
         write_json(self.folder / IDENTITY, self.identity())
+        result, lost = self._work(journal, told)
+        if lost:
+            write_text(self.folder / FAILURES, "".join(to_json(row) + "\n" for row in lost))
+            journal.say(f"failed  {len(lost)} inputs, listed in {self.folder / FAILURES}")
+        failed = len(lost) + result.failed
+        self._finish(result, failed, time.monotonic() - began, journal, told)
+        return SOME_FAILED if failed else DONE
+
+    def _work(self, journal: Journal, told: Sequence[str]) -> tuple[Result, list[dict[str, Any]]]:
+        """The result, and the rows of inputs that are missing. Raises PiecesDone if another process leads."""
+        request = self.request
+        self.device_config.use(
+            self.device, replace(request.ranks, local_size=max(request.devices, request.ranks.size))
+        )
         given: dict[str, Any] = {}
         lost: list[dict[str, Any]] = []
         for model in reversed(self.models):
@@ -393,13 +443,32 @@ class Job:
             if self.opened is None:
                 told = [*told, f"data    {opened}"]
                 journal.say(told[-1])
-        result = self.kind.run(self, journal, **given)
-        if lost:
-            write_text(self.folder / FAILURES, "".join(to_json(row) + "\n" for row in lost))
-            journal.say(f"failed  {len(lost)} inputs, listed in {self.folder / FAILURES}")
-        failed = len(lost) + result.failed
-        self._finish(result, failed, time.monotonic() - began, journal, told)
-        return SOME_FAILED if failed else DONE
+        return self.kind.run(self, journal, **given), lost
+
+    def _help(self, journal: Journal) -> int | None:
+        """Make pieces of the job that another process leads; None if that has ended before all was done."""
+        while not (self.folder / PIECES).is_dir() and not self._ended():
+            pause()
+        if (self.folder / PIECES).is_dir():
+            folder.check_same(self.folder, self.begun_with(), self.identity())
+            with suppress(PiecesDone):
+                self._work(Journal(silent=True), ())
+            while not self._ended():
+                pause()
+        if not (self.folder / RESULT).is_file():
+            return None
+        journal.say(f"written {self.folder}: several processes have shared this job")
+        return self._code()
+
+    def _ended(self) -> bool:
+        """Whether the job is done, or there is nobody who leads, which this process then does."""
+        request = self.request
+        free = request.ranks.size == 1 and request.claim.can_be(self.folder)
+        return (self.folder / RESULT).is_file() or free
+
+    def _code(self) -> int:
+        found = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
+        return SOME_FAILED if found["failed"] else DONE
 
     def _finish(
         self, result: Result, failed: int, seconds: float, journal: Journal, told: Sequence[str]
@@ -435,14 +504,17 @@ def settings() -> list[Setting]:
 def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Sources | None:
     """What `data.source` names, also in a section that is wrong otherwise; issues for what has no effect on it."""
     if data is not None:
-        paths = data.paths
+        look: Callable[[], Sources] = data.find
     else:
         named = source.get(("data", "source")) if ("data", "source") in source else ()
         listed = [named] if isinstance(named, str) else named
         paths = tuple(path for path in listed if isinstance(path, str)) if isinstance(listed, list) else ()
+        if not paths:
+            return None
+        look = partial(find, paths)
     sources = None
     try:
-        sources = find(paths) if paths else None
+        sources = look()
     except DataError as error:
         issues.take(("data", "source"), error)
     if data is None:
@@ -467,6 +539,16 @@ def without_effect(section: str, config: Any, keys: Sequence[str], why: str, iss
     for key in keys:
         if (section, key) in issues.source and getattr(config, key) != defaults[key]:
             issues.add((section, key), f"has no effect: {why}")
+
+
+def loaded(weights: Model | str | Path | Sequence[Model], device: str) -> tuple[list[Model], Path | None]:
+    """Models given as such, or by the folder of one or of a run of several; and the folder of the first, if any."""
+    if isinstance(weights, Model):
+        return [weights], None
+    if not isinstance(weights, str | Path):
+        return list(weights), None
+    paths = members_of(str(weights))
+    return [compat.load(path, device) for path in paths], locate(paths[0])
 
 
 def _load(weights: WeightsConfig, issues: Issues, *, together: bool) -> tuple[Model, ...]:

@@ -115,7 +115,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
 
     size = max(1, int(PIECE_BLOCKS / max(float(rows.blocks.mean()), 1.0)))
     with Meter(journal, len(rows)) as meter:
-        tables = in_pieces(job.folder, ("scores",), len(rows), size, make, meter)
+        tables = in_pieces(job.folder, ("scores",), len(rows), size, make, meter, job.workers)
     table = pq.read_table(tables["scores"])
     tables["scores.csv"] = job.folder / "scores.csv"
     with replacing(tables["scores.csv"]) as temporary:

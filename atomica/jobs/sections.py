@@ -15,6 +15,7 @@ from atomica import environment
 from atomica.data.dataset import DEMO
 from atomica.errors import DataError
 from atomica.jobs import JOBS
+from atomica.jobs.workers import ENGINES
 from atomica.model import named
 from atomica.model.model import Model
 from atomica.nn.kernels.registry import CHOICES, kernel_problem
@@ -66,6 +67,12 @@ class DeviceConfig:
         "auto",
         "what computes the equivariant encoder's convolutions",
         choices=CHOICES,
+    )
+    engine: str = setting(
+        "processes",
+        "what shares a job after training between --devices N: processes of this machine, or workers of a Ray cluster "
+        "that see the run's folder under the same path",
+        choices=ENGINES,
     )
     accumulate: int = setting(
         1,

@@ -12,11 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomica.console import Meter
-from atomica.files import replacing
+from atomica.files import Lock, replacing
+from atomica.jobs.workers import ALONE, PiecesDone, Workers, pause
 
 __all__ = ["in_pieces", "write_table"]
 
 PIECES = "pieces"
+GROUP_BYTES = 1 << 25
+"""Of a group of rows of a joined table, about."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -34,39 +37,83 @@ def in_pieces(
     size: int,
     make: Callable[[Indices], Mapping[str, pa.Table]],
     meter: Meter,
+    workers: Workers = ALONE,
 ) -> dict[str, Path]:
     """Make the tables `names` of `rows` rows, `size` at a time, and join each into `folder/NAME.parquet`.
 
-    make: positions of some rows → their tables, by name. It must depend on nothing else, so that tables are the
-    same bit by bit however often the work was interrupted. Pieces lie in `folder/pieces` until all are there.
+    make: positions of some rows → their tables, by name. It must depend on nothing else, so that tables are the same
+    bit by bit however often the work was interrupted, and whoever made them. Pieces lie in `folder/pieces` until all
+    are there. workers: who shares the work; for those that only help, it ends in PiecesDone.
     """
     final = {name: folder / f"{name}.parquet" for name in names}
     pieces = folder / PIECES
     if all(path.is_file() for path in final.values()) and not pieces.exists():
         meter.skip(rows)
+        if not workers.leads:
+            raise PiecesDone
         return final
-    pieces.mkdir(parents=True, exist_ok=True)
+    if workers.leads:
+        pieces.mkdir(parents=True, exist_ok=True)
     count = -(-rows // size)
-    for number in range(count):
-        positions = np.arange(number * size, min((number + 1) * size, rows))
-        files = {name: pieces / f"{name}-{number:06}.parquet" for name in names}
-        if all(file.is_file() for file in files.values()):
-            meter.skip(len(positions))
-            continue
-        tables = make(positions)
-        for name, file in files.items():
-            write_table(file, tables[name])
+    try:
+        with workers.started(folder, meter.journal):
+            _fill(pieces, names, rows, size, make, meter)
+    except FileNotFoundError:
+        if workers.leads or pieces.exists():
+            raise
+    if not workers.leads:
+        raise PiecesDone
     for name, path in final.items():
-        _join([pieces / f"{name}-{number:06}.parquet" for number in range(count)], path)
+        _join([_piece(pieces, name, number) for number in range(count)], path)
     shutil.rmtree(pieces)
     return final
 
 
+def _fill(
+    pieces: Path,
+    names: Sequence[str],
+    rows: int,
+    size: int,
+    make: Callable[[Indices], Mapping[str, pa.Table]],
+    meter: Meter,
+) -> None:
+    """Make all pieces that are not there and that no other process makes, until all are there."""
+    left = list(range(-(-rows // size)))
+    while left:
+        before = len(left)
+        for number in tuple(left):
+            positions = np.arange(number * size, min((number + 1) * size, rows))
+            files = {name: _piece(pieces, name, number) for name in names}
+            with Lock(pieces / f"{number:06}.lock", optional=True) as lock:
+                there = all(file.is_file() for file in files.values())
+                if there:
+                    meter.skip(len(positions))
+                elif lock.held:
+                    tables = make(positions)
+                    for name, file in files.items():
+                        write_table(file, tables[name])
+                else:
+                    continue
+            left.remove(number)
+        if len(left) == before:
+            pause()
+
+
+def _piece(pieces: Path, name: str, number: int) -> Path:
+    return pieces / f"{name}-{number:06}.parquet"
+
+
 def _join(pieces: Sequence[Path], path: Path) -> None:
-    """Join Parquet files of one schema, one in memory at a time."""
+    """Join Parquet files of one schema, some in memory at a time, which become one group of rows."""
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(temporary, pq.read_schema(pieces[0]), compression="zstd") as writer,
     ):
+        held: list[pa.Table] = []
         for piece in pieces:
-            writer.write_table(pq.read_table(piece))
+            held.append(pq.read_table(piece))
+            if sum(table.nbytes for table in held) > GROUP_BYTES:
+                writer.write_table(pa.concat_tables(held))
+                held.clear()
+        if held:
+            writer.write_table(pa.concat_tables(held))

@@ -172,6 +172,15 @@ class Model(nn.Module):
         encoding = self._encoded(seen, detailed=detailed, blocks=detailed)
         return [one.read(encoding, seen, self.encoder) for one in wanted]
 
+    def answer(self, graph: Any, *wanted: Representation) -> tuple[dict[str, Any], list[Tensor]]:
+        """Prediction of every head, as `predict` gives it, and representations, from one run of the encoder."""
+        inputs = self.inputs(graph)
+        seen, invariants = self._seen(inputs), any(one.needs == "invariants" for one in wanted)
+        detailed, blocks = self.detailed or invariants, self.invariants or invariants
+        encoding = self._encoded(seen, detailed=detailed, blocks=blocks)
+        said = {name: self.head(name).predict(head(encoding, inputs)) for name, head in self.heads.items()}
+        return said, [one.read(encoding, seen, self.encoder) for one in wanted]
+
     def _encoded(self, inputs: GraphInputs, *, detailed: bool, blocks: bool) -> Encoding:
         if not detailed:
             return self.encoder(inputs)

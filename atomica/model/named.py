@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from atomica.errors import DataError
-from atomica.files import CHECKSUMS, MEMBERS, write_text
+from atomica.files import CHECKSUMS, MEMBERS, TRAINING_SET, write_text
 from atomica.model.format import DESCRIPTION, REFERENCE, REFERENCE_VALUES, WEIGHTS
 
 __all__ = ["is_name", "locate", "members_of", "packaged", "pin", "read_members", "settings_beside"]
@@ -235,7 +235,7 @@ class _Address(NamedTuple):
         wanted = [f"{folder}{name}" for folder in folders for name in (DESCRIPTION, WEIGHTS)]
         if all(name in own for name in wanted):
             small = [f"{within}{name}" for name in (MEMBERS, REFERENCE, REFERENCE_VALUES)]
-            small += [f"{folder}{CHECKSUMS}" for folder in folders]
+            small += [f"{folder}{name}" for folder in folders for name in (CHECKSUMS, TRAINING_SET)]
             return [*(name for name in small if name in own), *wanted]
         flat = [name for name in own if "/" not in name.removeprefix(within)]
         torch_files = [name for name in flat if name.endswith(".pt")]

@@ -19,6 +19,7 @@ from atomica.nn import encoders
 from atomica.nn.encoding import (
     ATTENTION_HEADS,
     DetailedEncoding,
+    EmbeddingConfig,  # noqa: F401  of a signature that is inherited, and read by tools here
     Encoder,
     EncoderSettings,
     Encoding,

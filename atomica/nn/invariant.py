@@ -20,7 +20,15 @@ from atomica import keys
 from atomica.data.graph import dgl
 from atomica.data.inputs import GraphInputs, Level
 from atomica.nn import encoders
-from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, Features, LevelDetail
+from atomica.nn.encoding import (
+    DetailedEncoding,
+    EmbeddingConfig,  # noqa: F401  as in nn/equivariant.py
+    Encoder,
+    EncoderSettings,
+    Encoding,
+    Features,
+    LevelDetail,
+)
 from atomica.nn.irreps import IrrepSlot, Layout, spherical_harmonics
 from atomica.nn.layers import RADIAL_CUTOFF, EmbeddingMixer, LengthEmbedding, block_queries
 from atomica.spec import setting

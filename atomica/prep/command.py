@@ -36,6 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return split.main(given[1:])
     asked_for_help = bool({"-h", "--help"} & set(given))
+    if given[:1] in (["build-graphs"], ["check"]) and not asked_for_help:
+        from atomica.errors import AtomicaError
+
+        try:
+            given = _located(given)
+        except AtomicaError as error:
+            print(f"atomica-prep: {error}", file=sys.stderr)
+            return USAGE
     if given[:1] == ["build-graphs"] and not asked_for_help:
         rest, engine = _take(given, "--engine")
         if engine == "ray":
@@ -52,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] != ["build-graphs"] or vocabulary in (None, "none") or asked_for_help:
         return run(given)
 
-    from atomica.errors import AtomicaError
     from atomica.prep.fragments import Cutter, read_vocabulary
 
     try:
@@ -61,6 +68,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"atomica-prep: --fragments {error}", file=sys.stderr)
         return USAGE
     return run(given, cutter)
+
+
+def _located(given: Sequence[str]) -> list[str]:
+    """The words with indexes that name structures by id replaced by copies that name files. Raises AtomicaError."""
+    from atomica.errors import SpecError
+    from atomica.prep import archive
+
+    rest, mirror = _take(given, "--mirror")
+    rest, cache = _take(rest, "--cache")
+    rest, floor = _take(rest, "--min-plddt")
+    fetch = "--fetch" in rest
+    rest = [word for word in rest if word != "--fetch"]
+    if mirror is not None and not Path(mirror).is_dir():
+        raise SpecError(f"--mirror {mirror}: no such folder")
+    try:
+        least = float(floor or 0)
+    except ValueError:
+        raise SpecError(f"--min-plddt {floor}: must be a number from 0 to 100") from None
+    where = archive.Archive(
+        None if mirror is None else Path(mirror), fetch, None if cache is None else Path(cache), least
+    )
+    out = _take(rest, "--out")[1]
+    folder = Path(f"{out.rstrip('/')}.indexes") if out else where.store / "indexes"
+    return archive.indexes(rest, folder, where)
 
 
 def _take(arguments: Sequence[str], name: str) -> tuple[list[str], str | None]:

@@ -300,7 +300,7 @@ def main(words: Sequence[str]) -> int:
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
     try:
-        return _split(given)
+        return split(given)
     except AtomicaError as error:
         print(f"atomica-prep: {error}", file=sys.stderr)
         return USAGE
@@ -312,7 +312,13 @@ def main(words: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _split(given: argparse.Namespace) -> int:
+def arguments(*words: str | Path) -> argparse.Namespace:
+    """What `split` wants, from the words behind `atomica-prep split`, of which nothing may be wrong."""
+    return _checked([str(word) for word in words])
+
+
+def split(given: argparse.Namespace) -> int:
+    """Write an index with its rows shared out, and say how near they are. Raises AtomicaError for one that is wrong."""
     index = read_index(given.index)
     count = len(index.rows)
     label = given.label or ("label" if "label" in index.columns else "")

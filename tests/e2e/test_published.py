@@ -164,7 +164,7 @@ def test_weights_of_the_hub(published, trained, tiny_set, hub, tmp_path):
     }
     assert {Path(name).name for name in fetched} == {
         *("model.safetensors", "model.json", "checksums.json"),
-        *("members.json", "reference.json", "reference.safetensors"),
+        *("members.json", "reference.json", "reference.safetensors", "training_set.safetensors"),
     }
     resolved = spec.tomllib.loads((out / "spec.toml").read_text())
     assert resolved["model"]["weights"] == f"hf://lab/two@{commit}"

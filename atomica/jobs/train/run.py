@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from atomica import environment, spec
+from atomica.analysis import familiarity
 from atomica.console import Journal
 from atomica.errors import SpecError
 from atomica.files import BEST, CHECKPOINTS, DONE, SPEC, write_text
@@ -92,6 +93,8 @@ class Training:
             )
             if "test" in job.splits:
                 self._evaluate(outcome, log, journal, stop)
+        if ranks.first and any(head.labelled or head.on_blocks for head in job.spec.heads):
+            self._remember()
         for what, count, remedy in (
             ("steps skipped, as loss or gradient was not finite", outcome.skipped, "see bad_steps"),
             ("times out of GPU memory", outcome.out_of_memory, "raise device.accumulate"),
@@ -118,6 +121,14 @@ class Training:
             return  # another rank writes
         log.record("test", outcome.best_epoch, outcome.steps, {"loss": loss, **metrics})
         evaluate(job, outcome, predictions, loss, metrics, journal)
+
+    def _remember(self) -> None:
+        """Keep beside the best checkpoint what tells how near a complex is to those it has learnt from."""
+        job, best = self.job, self.job.folder / CHECKPOINTS / BEST
+        train = job.splits["train"].rows
+        if len(train) > 1 and not job.model.config.embeddings.sizes:
+            job.model.load_state_dict(read_weights(checkpoint.find(best) or best))
+            familiarity.learn(job.model, train, job.spec.data.input).save(best)
 
 
 def _begin(job: Assembled, journal: Journal, ranks: int, told: Sequence[str]) -> None:

@@ -102,6 +102,8 @@ class Spec:
         """Every setting, defaults included, as tables of a TOML file."""
         model = asdict(self.model)
         model.pop("block_types")
+        device = asdict(self.device)
+        device.pop("engine")
         return [
             ("run", asdict(self.run)),
             ("data", asdict(self.data)),
@@ -109,7 +111,7 @@ class Spec:
             ("model", {**asdict(self.init), "kind": self.model.kind, **model}),
             *(("[[head]]", head.table()) for head in self.heads),
             ("train", asdict(self.train)),
-            ("device", asdict(self.device)),
+            ("device", device),
             ("log", asdict(self.log)),
         ]
 
@@ -171,7 +173,7 @@ def _sections(encoder: str = encoders.DEFAULT) -> dict[str, _Section]:
         "init": _Section("model", InitConfig),
         "model": _Section("model", encoders.encoder_class(encoder).Config, ("block_types",)),
         "train": _Section("train", TrainConfig),
-        "device": _Section("device", DeviceConfig),
+        "device": _Section("device", DeviceConfig, ("engine",)),
         "log": _Section("log", LogConfig),
     }
 

@@ -60,6 +60,8 @@ enum Command {
         lig_icode, ligand_path, ligand_index, label, label_*, split, modality. Other columns are kept as metadata.\n\
         For two ligands, lig_code1, lig_resnum1, lig_icode1 say which one in chain1 is the first.\n\
         A pocket without a partner has residues of chain1 (\"45 46A\", of several chains \"A:45 B:102\") and no chain2.\n\n\
+        With the Python package a path may be pdb:1abc or af:P12345: --mirror DIR finds it in a local copy of the archive, \
+        --fetch downloads what is not there (into --cache DIR), and --min-plddt N leaves residues of predicted models out.\n\n\
         --discover pairs protein chains (a peptide is one of up to 30 residues), strands of DNA or RNA paired with one \
         another and the proteins around them, ligands and ions and the polymers around them, and ligands with one \
         another. Residues are in contact when heavy atoms are closer than 4.5 Å; polymers need five pairs of residues \

@@ -144,7 +144,8 @@ pub(super) fn run(py: Python<'_>, argv: Vec<String>, fragments: Option<Bound<'_,
 
 /// What to build, from what and how: the options of `atomica-prep build-graphs`, with its defaults.
 ///
-/// `inputs` are index files, with `discover` structure files and folders. `shard` is which part of how many, from 1.
+/// `inputs` are index files, with `discover` structure files and folders; none with `receptor`, into which the molecules
+/// of the files `ligands` are docked. `shard` is which part of how many, from 1.
 /// Raises `AtomicaError` for a name that an option does not know; limits are checked by `build`.
 #[pyclass(frozen, module = "atomica._prep")]
 pub(super) struct BuildOptions(BuildGraphs);
@@ -152,7 +153,7 @@ pub(super) struct BuildOptions(BuildGraphs);
 #[pymethods]
 impl BuildOptions {
     #[new]
-    #[pyo3(signature = (inputs, out, *, discover=false, keep_additives=false, cutoff=8.0, neighbors=8,
+    #[pyo3(signature = (inputs, out, *, receptor=None, ligands=Vec::new(), discover=false, keep_additives=false, cutoff=8.0, neighbors=8,
         interface_rule="all-pairs", strictness="lenient", ids="author", assembly="none", max_decompressed=None, compression="none",
         shard_rows=1024, threads=0, shard=(1, 1), resume=false, overwrite=false))]
     #[allow(clippy::too_many_arguments, reason = "each has its name where it is called")]
@@ -160,6 +161,8 @@ impl BuildOptions {
         py: Python<'_>,
         inputs: Vec<PathBuf>,
         out: PathBuf,
+        receptor: Option<PathBuf>,
+        ligands: Vec<PathBuf>,
         discover: bool,
         keep_additives: bool,
         cutoff: f64,
@@ -179,7 +182,8 @@ impl BuildOptions {
         let usage = |message: &str| to_python(py, &Error::Usage { message: message.to_owned() });
         let (number, of) = shard;
         for (wrong, message) in [
-            (inputs.is_empty(), "inputs: expected at least one"),
+            (inputs.is_empty() == receptor.is_none(), "inputs: expected at least one, or a receptor in their place"),
+            (ligands.is_empty() == receptor.is_some(), "a receptor and ligands: expected both or none"),
             (!(1..=of).contains(&number), "shard: expected which part and of how many, counted from 1"),
             (resume && overwrite, "resume and overwrite exclude each other"),
             (keep_additives && !discover, "keep_additives has no effect without discover"),
@@ -190,8 +194,8 @@ impl BuildOptions {
         }
         Ok(Self(BuildGraphs {
             inputs,
-            receptor: None,
-            ligands: Vec::new(),
+            receptor,
+            ligands,
             out,
             discover,
             keep_additives,

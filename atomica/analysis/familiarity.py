@@ -1,0 +1,141 @@
+"""How near a complex is to those that a model has learnt from: predictions far from all of them are guesses.
+
+Distances are between the principal components of a representation, of which every number is standardised over the
+training complexes; a percentile says how many of these are nearer to their own nearest neighbour.
+
+Shape letters: N training complexes, D numbers of a representation, K components, Q complexes that are asked about.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from atomica.data.sampling import Rows, plan_batches
+from atomica.errors import DataError
+from atomica.files import TRAINING_SET, write_bytes
+from atomica.model.model import Model
+from atomica.nn.representations import Representation
+
+__all__ = ["TrainingSet", "learn", "representation_of"]
+
+Floats = npt.NDArray[np.float32]
+
+MOST = 5000
+"""Training complexes that are kept; of more, as many are drawn."""
+COMPONENTS = 32
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What is kept of the training complexes of a model.
+
+    ids [N]; mean, scale [D] and components [K, D] lead from a representation to coordinates [N, K]; own [N], sorted:
+    the distance of each to the nearest other one. representation: the name of what it is read from.
+    """
+
+    representation: str
+    ids: tuple[str, ...]
+    mean: Floats
+    scale: Floats
+    components: Floats
+    coordinates: Floats
+    own: Floats
+
+    @classmethod
+    def of(cls, vectors: Floats, ids: tuple[str, ...], representation: str) -> TrainingSet:
+        """From the representations [N, D] of at least two complexes.
+
+        >>> vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+        >>> found = TrainingSet.of(vectors, tuple(map(str, range(50))), "h_graph")
+        >>> nearest, distance, percentile = found.nearest(vectors[:1] + 100)
+        >>> percentile.tolist()
+        [100.0]
+        """
+        from sklearn.decomposition import PCA
+
+        if len(vectors) < 2:
+            raise DataError(f"{len(vectors)} training complexes: at least 2 are needed to say what is near")
+        mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
+        scale[scale <= 1e-6 * max(float(np.abs(vectors).max()), 1e-12)] = np.inf  # constant: tells nothing
+        rows = (vectors - mean) / scale
+        count = min(COMPONENTS, len(rows) - 1, rows.shape[1])
+        pca = PCA(count, svd_solver="full" if min(rows.shape) <= 500 else "randomized", random_state=0)
+        coordinates = pca.fit_transform(rows.astype(np.float64)).astype(np.float32)
+        own = np.sort(_nearest(coordinates, coordinates, 2)[1][:, 1])
+        return cls(representation, ids, mean, scale, pca.components_.astype(np.float32), coordinates, own)
+
+    def nearest(self, vectors: Floats) -> tuple[list[str], Floats, Floats]:
+        """Of representations [Q, D]: the nearest training complex, its distance, and the percentile of that [Q]."""
+        rows = ((vectors - self.mean) / self.scale) @ self.components.T
+        found, distance = _nearest(self.coordinates, rows.astype(np.float32), 1)
+        percentile = 100 * np.searchsorted(self.own, distance[:, 0], side="right") / len(self.own)
+        return [self.ids[index] for index in found[:, 0]], distance[:, 0], percentile.astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write it beside the weights of a model."""
+        from safetensors.numpy import save
+
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        told = {"representation": self.representation, "ids": json.dumps(self.ids)}
+        write_bytes(folder / TRAINING_SET, save(tensors, metadata=told))
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainingSet | None:
+        """What lies beside the weights of a model; None if nothing does. Raises DataError for a damaged file."""
+        from safetensors import SafetensorError, safe_open
+
+        path = folder / TRAINING_SET
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="np") as file:
+                told = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            return cls(told["representation"], tuple(json.loads(told["ids"])), **tensors)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise DataError(f"{path}: is damaged, remove it or copy it again ({error})") from None
+
+
+_TENSORS = ("mean", "scale", "components", "coordinates", "own")
+
+
+def _nearest(among: Floats, rows: Floats, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    from sklearn.neighbors import NearestNeighbors
+
+    distance, index = NearestNeighbors(n_neighbors=count).fit(among).kneighbors(rows)
+    return index, distance.astype(np.float32)
+
+
+def representation_of(model: Model) -> Representation:
+    """What is compared: invariants pooled over blocks, or the embeddings of an encoder that has none."""
+    wanted = Representation("z_graph", "mean_std")
+    return Representation("h_graph") if wanted.unserved(model.config) else wanted
+
+
+def learn(model: Model, rows: Rows, input: str, *, batch_blocks: int = 2048) -> TrainingSet:
+    """What is to be kept of some training complexes, as a model sees them. input: one of `data.record.INPUTS`."""
+    import torch
+
+    chosen = np.arange(len(rows))
+    if len(chosen) > MOST:
+        chosen = np.sort(np.random.default_rng(0).choice(len(chosen), MOST, replace=False))
+    wanted = representation_of(model)
+    found: dict[int, Floats] = {}
+    order = chosen[np.argsort(rows.blocks[chosen], kind="stable")]
+    model.eval()
+    with torch.no_grad():
+        for batch in plan_batches(order, rows.blocks, 1 if model.config.reference_quirks else batch_blocks):
+            records = [rows.dataset[int(rows.rows[position])].view(input) for position in batch]
+            (vectors,) = model.represent(records, wanted)
+            found |= dict(zip(batch.tolist(), vectors.float().cpu().numpy(), strict=True))
+    ids = rows.ids
+    return TrainingSet.of(
+        np.stack([found[position] for position in chosen.tolist()]),
+        tuple(ids[position] for position in chosen.tolist()),
+        str(wanted),
+    )

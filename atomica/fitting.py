@@ -1,0 +1,183 @@
+"""From an index with labels to trained models in one call, which leaves the run's folder that the command would."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atomica import _prep, runner, spec
+from atomica.data.dataset import DEMO, open_dataset
+from atomica.errors import DataError
+from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
+from atomica.jobs.predict import Predictions, predict
+from atomica.prep import split
+from atomica.spec import show
+
+__all__ = ["Fitted", "fit"]
+
+MOST_CLASSES = 50
+"""Classes up to which words are taken for them."""
+SETTINGS: Mapping[str, Any] = {
+    "data.batch_blocks": 640,
+    "data.max_item_blocks": 320,
+    "model.atom_hidden": 16,
+    "model.block_hidden": 16,
+    "model.edge_size": 8,
+    "model.layers": 3,
+    "model.dropout": 0.1,
+    "head.0.dropout": 0.1,
+    "train.epochs": 3,
+    "train.learning_rate": 5e-4,
+    "train.weight_decay": 0.3,
+    "train.monitor": "loss",
+    "train.schedule.kind": "cosine",
+    "train.schedule.warmup_steps": 10,
+    "train.schedule.min_factor": 0.05,
+}
+"""What `runs/cofactor.toml` was found to do well with on some hundred complexes; see runs/README.md."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` gives. folder: of the run, with its spec, evaluation.json and report.html."""
+
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """What stands for the trained models wherever weights are named."""
+        return self.folder if (self.folder / MEMBERS).is_file() else self.folder / CHECKPOINTS / BEST
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What evaluation.json says of the test rows; empty without any."""
+        path = self.folder / EVALUATION
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    def predict(self, paths: str | Path | Sequence[str | Path] = (), **options: Any) -> Predictions:
+        """What the models say of other complexes; options: those of `atomica.predict`."""
+        return predict(paths, self.weights, **options)
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the trained models alone into a folder, which then stands for them; it must be empty or not be there."""
+        target = Path(folder)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise DataError(f"{target}: is there already; give the name of a new folder")
+        if self.weights != self.folder:
+            shutil.copytree(self.weights, target, dirs_exist_ok=True)
+            return target
+        target.mkdir(parents=True, exist_ok=True)
+        members = json.loads((self.folder / MEMBERS).read_text(encoding="utf-8"))["members"]
+        for one in members.values():
+            shutil.copytree(self.folder / one["weights"], target / one["weights"])
+        shutil.copy2(self.folder / MEMBERS, target / MEMBERS)
+        return target
+
+
+def fit(
+    data: str | Path,
+    *,
+    label: str,
+    kind: str | None = None,
+    unit: str = "",
+    seeds: int = 5,
+    out: str | Path = "outputs/fit",
+    settings: Mapping[str, Any] | None = None,
+    devices: int = 1,
+    quiet: bool = False,
+) -> Fitted:
+    """Train models on labelled complexes, several as an ensemble, and measure them on rows that they have not seen.
+
+    data: an index (CSV), as for `atomica-prep build-graphs`, or a data set. An index without a column split or fold is
+    shared out first, so that no relatives by sequence are on two sides. label: the column with the answers. kind: of
+    the head; by default regression of numbers, binary of two words, multiclass of more. unit: of numbers. seeds: how
+    many models. out: folder of the run; a call with one that was stopped goes on. settings: anything a spec may say, by
+    its key, such as {"train.epochs": 20, "data.input": "segment0"}. Raises DataError for data that cannot be learnt
+    from, SpecError for settings that cannot be used.
+
+        fitted = atomica.fit("index.csv", label="pk")
+        fitted.predict("new/").to_pandas()
+        fitted.save("model")
+    """
+    folder = Path(out).absolute()
+    source = _graphs(Path(data), label, folder) if not str(data).startswith(DEMO) else str(data)
+    opened = open_dataset(source)
+    known = [text for text in opened.column(label) if text not in (None, "")]
+    if not known:
+        raise DataError(f"{data}: no complex has a label in column {label!r}")
+    chosen = {
+        "run.name": "fit",
+        "run.out": str(folder / "run"),
+        "data.train": str(source),
+        **_head(known, kind),
+        "head.0.label": label,
+        **({"head.0.unit": unit} if unit else {}),
+        "train.seeds": seeds,
+        **SETTINGS,
+        **(settings or {}),
+    }
+    with suppress(DataError):
+        if all(opened.column("cluster")):
+            chosen.setdefault("data.cluster", "cluster")
+    with tempfile.TemporaryDirectory(prefix="atomica-") as work:
+        path = Path(work) / "fit.toml"
+        path.write_text('[run]\nname = "fit"\n[[head]]\n', encoding="utf-8")
+        found = spec.load(path, [f"{key}={show(value)}" for key, value in chosen.items()])
+        runner.perform(found, devices=devices, quiet=quiet)
+    return Fitted(folder / "run")
+
+
+def _graphs(data: Path, label: str, folder: Path) -> Path:
+    """The data set of an index, shared out and built below a folder unless that was done; or the data set itself."""
+    if data.is_dir():
+        return data
+    if not data.is_file():
+        raise DataError(f"{data}: no such index or data set")
+    index, graphs = data, folder / "graphs"
+    columns = set(split.read_index(data).columns)
+    if label not in columns:
+        raise DataError(f"{data}: has no column {label!r}; its columns: {', '.join(sorted(columns))}")
+    if not columns & {"split", "fold"}:
+        index = folder / "index.csv"
+        index.parent.mkdir(parents=True, exist_ok=True)
+        if not index.is_file():
+            split.split(split.arguments(data, "--out", index, "--label", label))
+    _prep.build(_prep.BuildOptions([index], graphs, resume=graphs.is_dir()))
+    return graphs
+
+
+def _head(known: Sequence[Any], kind: str | None) -> dict[str, Any]:
+    """The keys of the head that suits some labels. Raises DataError for words that are no classes."""
+    if kind not in (None, "binary", "multiclass"):
+        return {"head.0.kind": kind}
+    if kind is None and all(_is_number(text) for text in known) and len(set(known)) > 2:
+        return {"head.0.kind": "regression"}
+    names = [name for name, _ in sorted(Counter(known).items(), key=lambda pair: (-pair[1], pair[0]))]
+    if not 2 <= len(names) <= MOST_CLASSES:
+        raise DataError(
+            f"labels are neither numbers nor classes: {len(names)} different values, such as "
+            f"{', '.join(map(repr, names[:5]))}; name the head's kind, and give its keys in settings"
+        )
+    if kind == "multiclass" or len(names) > 2:
+        return {"head.0.kind": "multiclass", "head.0.classes": names, "data.sampler": "balanced"}
+    return {"head.0.kind": "binary", "head.0.positive": names[1], "head.0.negative": names[0]}
+
+
+def _is_number(text: Any) -> bool:
+    """Whether a label is a number.
+
+    >>> _is_number("6.2"), _is_number("nan"), _is_number("ATP")
+    (True, False, False)
+    """
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

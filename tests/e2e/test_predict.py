@@ -1,0 +1,268 @@
+"""`run.job = "predict"`, `atomica.predict`, `atomica.fit`: answers for structures that nobody has labelled."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from helpers import BINARY, ROOT, TINY, changed, run
+
+import atomica
+from atomica.analysis.familiarity import FILE, TrainingSet
+from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.heads.residue import ResidueBinaryConfig, ResidueBinaryHead
+from atomica.runner import main
+
+
+@pytest.fixture(scope="module")
+def trained(write_run_once):
+    """The folder of a run on the small set with a binary head."""
+    path, out = write_run_once(TINY, {"epochs = 3": "epochs = 1"})
+    assert main([str(path)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def write_run_once(tiny_set, tmp_path_factory):
+    def write(text, changes=None):
+        folder = tmp_path_factory.mktemp("run")
+        text = text.format(out=folder / "out", data=tiny_set)
+        (folder / "spec.toml").write_text(changed(text, changes))
+        return folder / "spec.toml", folder / "out"
+
+    return write
+
+
+def predict(folder, source, weights, more="", split=""):
+    """Run the job; its exit code and folder."""
+    named = source if source.startswith("[") else f'"{source}"'
+    text = f'[run]\nname = "predict"\njob = "predict"\nout = "{folder}/out"\n[data]\nsource = {named}\n'
+    text += f'split = "{split}"\n' if split else ""
+    text += f'[model]\nweights = "{weights}"\n{more}[device]\nkind = "cpu"\nthreads = 1\n'
+    (folder / "predict.toml").write_text(text)
+    return main([str(folder / "predict.toml")]), folder / "out"
+
+
+def table(path):
+    return list(csv.DictReader(path.open()))
+
+
+def test_predictions_are_those_of_the_evaluation(trained, tiny_set, tmp_path):
+    code, out = predict(tmp_path, str(tiny_set), trained / "checkpoints" / "best", split="test")
+    assert code == 0
+    found, known = table(out / "predictions.csv"), table(trained / "predictions.csv")
+    assert [row["id"] for row in found] == [row["id"] for row in known]
+    for one, other in zip(found, known, strict=True):
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-5)
+        assert one["predicted"] == ("yes" if float(one["probability"]) >= 0.5 else "no")
+        assert (one["partner0"], one["partner1"]) == ("A", "B")
+    arrow = pq.read_table(out / "predictions.parquet")
+    assert arrow.column("id").to_pylist() == [row["id"] for row in found]
+    page = (out / "report.html").read_text()
+    assert "nearest_training" in page
+    assert "Predictions" in page
+
+
+def test_structures_without_labels_and_one_that_cannot_be_read(trained, tiny_set, tmp_path):
+    """In Python the same as by the command; what is damaged is listed, and the others are answered."""
+    new = tmp_path / "new"
+    new.mkdir()
+    for index in (3, 4, 5):
+        (new / f"c{index:02}.pdb").write_text((tiny_set.parent / f"c{index:02}.pdb").read_text())
+    (new / "damaged.pdb").write_text(
+        "ATOM      1  N   LYS A   1      xx.xxx   0.000   0.000  1.00  0.00           N\n"
+    )
+    weights = trained / "checkpoints" / "best"
+    code, out = predict(tmp_path, str(new), weights)
+    assert code == 3
+    rows = table(out / "predictions.csv")
+    assert {row["source_path"].rpartition("/")[2] for row in rows} == {"c03.pdb", "c04.pdb", "c05.pdb"}
+    assert "damaged.pdb" in (out / "failures.jsonl").read_text()
+    found = atomica.predict(new, weights, device="cpu")
+    assert [float(row["probability"]) for row in rows] == pytest.approx(
+        found["probability"].tolist(), abs=1e-6
+    )
+    assert len(found.failures) == 1
+    frame = found.to_pandas()
+    assert list(frame["id"]) == [row["id"] for row in rows]
+    polars = pytest.importorskip("polars")
+    assert polars.DataFrame(found).shape == frame.shape
+
+
+def test_how_far_is_told_by_the_training_complexes(trained, tiny_set, tmp_path):
+    weights = trained / "checkpoints" / "best"
+    kept = TrainingSet.load(weights)
+    dataset = atomica.open_dataset(tiny_set)
+    train = [name for name, split in zip(dataset.ids, dataset.splits, strict=True) if split == "train"]
+    assert list(kept.ids) == train
+    found = atomica.predict(tiny_set, weights, device="cpu")
+    distance = dict(zip(found["id"], found["distance"], strict=True))
+    nearest = dict(zip(found["id"], found["nearest_training"], strict=True))
+    assert all(nearest[name] == name and distance[name] < 1e-2 for name in train)
+    others = [name for name in dataset.ids if name not in train]
+    assert min(distance[name] for name in others) > 0.1
+    demo = atomica.predict("demo://pockets", weights, device="cpu")
+    assert np.median(demo["distance"]) > np.median([distance[name] for name in others])
+    assert np.mean(demo["percentile"] >= 99) > 0.5
+    # Weights without it say so; with the data named it is found again.
+    bare = tmp_path / "bare"
+    atomica.load(weights, "cpu").save(bare)
+    assert "distance" not in atomica.predict(tiny_set, bare, device="cpu").table.column_names
+    again = atomica.predict(tiny_set, bare, train=tiny_set, device="cpu")
+    assert again["distance"].tolist() == pytest.approx(found["distance"].tolist(), abs=1e-3)
+    (weights / FILE).rename(tmp_path / FILE)
+    try:
+        (weights / FILE).write_bytes(b"no safetensors")
+        code, _ = predict(tmp_path, str(tiny_set), weights)
+        assert code == 2
+    finally:
+        (tmp_path / FILE).replace(weights / FILE)
+
+
+def test_members_answer_together(write_run_once, tiny_set, tmp_path):
+    head = '[[head]]\nkind = "multiclass"\nclasses = ["yes", "no"]\n'
+    path, out = write_run_once(TINY, {BINARY: head, "epochs = 3": "epochs = 0\nseeds = 2"})
+    assert run(path).returncode == 0
+    code, folder = predict(tmp_path, str(tiny_set), out, '[predict]\nrank = "P(yes)"\ntop = 5\n', "test")
+    assert code == 0
+    rows = table(folder / "predictions.csv")
+    each = [
+        atomica.predict(tiny_set, out / "members" / f"seed{seed}" / "checkpoints" / "best", device="cpu")
+        for seed in (0, 1)
+    ]
+    place = {name: index for index, name in enumerate(each[0]["id"])}
+    for row in rows:
+        said = [float(one["P(yes)"][place[row["id"]]]) for one in each]
+        assert float(row["P(yes)"]) == pytest.approx(np.mean(said), abs=1e-5)
+        assert float(row["spread"]) == pytest.approx(np.std(said, ddof=1), abs=1e-5)
+        assert float(row["P(yes)"]) + float(row["P(no)"]) == pytest.approx(1, abs=1e-5)
+    ranked = table(folder / "ranked.csv")
+    best = sorted(rows, key=lambda row: -float(row["P(yes)"]))[:5]
+    assert [row["id"] for row in ranked] == [row["id"] for row in best]
+    assert [row["rank"] for row in ranked] == ["1", "2", "3", "4", "5"]
+    assert json.loads((folder / "result.json").read_text())["figures"]["complexes"] == len(rows)
+
+
+def test_heads_on_blocks_give_a_table_and_structures(tiny_set, tmp_path):
+    torch.manual_seed(0)
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
+    head = ResidueBinaryHead(ResidueBinaryConfig(positive="touches"), config)
+    atomica.Model(config, {"residues": head}).save(tmp_path / "model")
+    code, out = predict(
+        tmp_path, str(tiny_set), tmp_path / "model", f'[predict]\nroot = "{tiny_set.parent}"\n', "test"
+    )
+    assert code == 0
+    blocks = table(out / "blocks.csv")
+    dataset = atomica.open_dataset(tiny_set)
+    row = int(blocks[0]["row"])
+    mine = [one for one in blocks if int(one["row"]) == row]
+    record = dataset[row]
+    assert len(mine) == len(record.block_types) - 2  # but the global blocks
+    said = atomica.load(tmp_path / "model", "cpu").predict([record])["residues"]
+    assert [float(one["probability"]) for one in mine] == pytest.approx(
+        said[[int(one["block"]) for one in mine]].tolist(), abs=1e-6
+    )
+    coloured = (out / "structures" / f"{record.id}.pdb").read_text().splitlines()
+    first = next(line for line in coloured if line.startswith("ATOM"))
+    assert float(first[60:66]) == pytest.approx(100 * float(mine[0]["probability"]), abs=0.01)
+    page = (out / "report.html").read_text()
+    assert "Along the sequence" in page
+    assert 'id="ngl"' in page
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('[predict]\nheads = ["size"]\n', "no such head that answers"),
+        ('[predict]\nrank = "energy"\n', "no such column"),
+        ("[predict]\ntop = 5\n", "has no effect: predict.rank names no column"),
+        ('[predict]\nroot = "nowhere"\n', "no such folder"),
+    ],
+)
+def test_what_cannot_be_asked(trained, tiny_set, tmp_path, capsys, more, said):
+    code, out = predict(tmp_path, str(tiny_set), trained / "checkpoints" / "best", more)
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_model_without_heads_embeds(tiny_set, tmp_path, capsys):
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
+    atomica.Model(config).save(tmp_path / "model")
+    code, _ = predict(tmp_path, str(tiny_set), tmp_path / "model")
+    assert code == 2
+    assert "embed gives its vectors" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------- screening
+
+FIELD = ROOT / "tests" / "fixtures" / "field"
+
+
+def test_many_molecules_against_one_receptor(tmp_path, capsys):
+    torch.manual_seed(0)
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
+    model = atomica.Model(config, {"affinity": RegressionHead(RegressionConfig(), config)})
+    model.save(tmp_path / "model")
+    pose = (FIELD / "lig.pdbqt").read_text()
+    titled = "".join(
+        f"MODEL {n}\n{pose.replace('Name = x', f'Name = {title}')}\nENDMDL\n" for n, title in enumerate("aab")
+    )
+    (tmp_path / "poses.pdbqt").write_text(titled)
+    ligands = [str(tmp_path / "poses.pdbqt"), str(FIELD / "lig.pdb")]
+    text = (
+        f'[run]\nname = "screen"\njob = "predict"\nout = "{tmp_path}/{{name}}"\n'
+        f'[data]\nreceptor = "{FIELD}/recep.pdb"\nligands = {ligands}\n'
+        f'[model]\nweights = "{tmp_path}/model"\n[predict]\nrank = "-prediction"\n[device]\nthreads = 1\n'
+    )
+    (tmp_path / "screen.toml").write_text(text)
+    assert main([str(tmp_path / "screen.toml")]) == 0
+    ranked = table(tmp_path / "screen" / "ranked.csv")
+    assert sorted(row["id"] for row in ranked) == ["a_0", "a_1", "b", "lig"]
+    values = [float(row["prediction"]) for row in ranked]
+    assert values == sorted(values)
+    found = atomica.predict((), model, receptor=str(FIELD / "recep.pdb"), ligands=ligands)
+    assert sorted(found["prediction"].tolist()) == pytest.approx(values, abs=1e-5)
+    words = [str(tmp_path / "screen.toml"), "--set", "run.name=other"]
+    assert main([*words, "--set", "data.source=demo://pockets"]) == 2
+    assert "data.source has no place beside" in capsys.readouterr().err
+    assert main([*words, "--set", "data.ligands=[]"]) == 2
+    assert "data.receptor needs data.ligands" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------- fit
+
+
+def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
+    small = {"model.atom_hidden": 8, "model.block_hidden": 8, "model.edge_size": 4, "model.layers": 1}
+    small |= {"train.epochs": 1, "device.threads": 1, "log.tensorboard": False, "data.input": "segment0"}
+    index = tmp_path / "index.csv"
+    rows = list(csv.DictReader((tiny_set.parent / "index.csv").open()))
+    with index.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["id", "path", "chain1", "chain2", "binds"])
+        writer.writeheader()
+        for row in rows:
+            path = tiny_set.parent / row["path"]
+            one = {"id": row["id"], "path": path, "chain1": "A", "chain2": "B", "binds": row["label"]}
+            writer.writerow(one)
+    fitted = atomica.fit(index, label="binds", seeds=2, out=tmp_path / "fit", settings=small, quiet=True)
+    assert fitted.evaluation["heads"]["binary"]["kind"] == "binary"
+    assert {"split", "cluster"} <= set(
+        (tmp_path / "fit" / "index.csv").read_text().splitlines()[0].split(",")
+    )
+    saved = fitted.save(tmp_path / "model")
+    new = [tiny_set.parent / "c00.pdb", tiny_set.parent / "c01.pdb"]
+    one, other = fitted.predict(new), atomica.predict(new, saved)
+    assert one["probability"].tolist() == other["probability"].tolist()
+    assert "spread" in one.table.column_names
+    # The same call finds the work done.
+    again = atomica.fit(index, label="binds", seeds=2, out=tmp_path / "fit", settings=small, quiet=True)
+    assert again.evaluation == fitted.evaluation
+    with pytest.raises(atomica.AtomicaError, match="no column 'affinity'"):
+        atomica.fit(index, label="affinity", out=tmp_path / "no")
+    with pytest.raises(atomica.AtomicaError, match="is there already"):
+        fitted.save(tmp_path / "model")
