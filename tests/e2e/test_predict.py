@@ -12,7 +12,8 @@ import torch
 from helpers import BINARY, ROOT, TINY, changed, run
 
 import atomica
-from atomica.analysis.familiarity import FILE, TrainingSet
+from atomica.analysis.familiarity import TrainingSet
+from atomica.files import TRAINING_SET
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.heads.residue import ResidueBinaryConfig, ResidueBinaryHead
 from atomica.runner import main
@@ -114,13 +115,13 @@ def test_how_far_is_told_by_the_training_complexes(trained, tiny_set, tmp_path):
     assert "distance" not in atomica.predict(tiny_set, bare, device="cpu").table.column_names
     again = atomica.predict(tiny_set, bare, train=tiny_set, device="cpu")
     assert again["distance"].tolist() == pytest.approx(found["distance"].tolist(), abs=1e-3)
-    (weights / FILE).rename(tmp_path / FILE)
+    (weights / TRAINING_SET).rename(tmp_path / TRAINING_SET)
     try:
-        (weights / FILE).write_bytes(b"no safetensors")
+        (weights / TRAINING_SET).write_bytes(b"no safetensors")
         code, _ = predict(tmp_path, str(tiny_set), weights)
         assert code == 2
     finally:
-        (tmp_path / FILE).replace(weights / FILE)
+        (tmp_path / TRAINING_SET).replace(weights / TRAINING_SET)
 
 
 def test_members_answer_together(write_run_once, tiny_set, tmp_path):
