@@ -459,7 +459,8 @@ class Cutter:
 
         `elements` are atomic numbers of the heavy atoms, `bonds` (i, j, order; 4 aromatic, 0 unknown) and
         `hydrogens` what the ligand's file says, `near` pairs of atoms close enough for a bond with their distance
-        in 0.001 Å, from which and the hydrogens the orders are found with `perceive`. No fragments with "atoms": every atom is a block of its own.
+        in 0.001 Å. With `perceive`, orders that nothing tells are found from `near` and `hydrogens`. No fragments
+        with "atoms": every atom is a block of its own.
         Raises ValueError for a SMILES that is none.
         """
         from rdkit import Chem

@@ -1178,6 +1178,16 @@ mod tests {
     }
 
     #[test]
+    fn serial_numbers_rise() {
+        let rising = ["    1", "    9", "   10", "  100", "99999", "A0000"].map(|f| serial(f.as_bytes()).unwrap());
+        assert!(rising.is_sorted());
+        for field in ["12   ", "  12 ", "12", "   12"] {
+            assert_eq!(serial(field.as_bytes()), serial(b"   12"), "{field}");
+        }
+        assert_eq!(["     ", "", "*****"].map(|f| serial(f.as_bytes())), [None; 3]);
+    }
+
+    #[test]
     fn columns_of_a_plain_line() {
         let s = read(LINE).unwrap();
         assert_eq!(s.positions, [[11.104, 6.134, -6.504]]);
