@@ -32,6 +32,7 @@ from atomica.model.contract import Contract
 from atomica.model.format import WEIGHTS
 from atomica.model.model import Model, saved_contract
 from atomica.model.model import load as load_own
+from atomica.model.named import locate, settings_beside
 from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoding import EmbeddingConfig
 from atomica.nn.equivariant import EncoderConfig, EquivariantEncoder, LevelEncoder
@@ -342,11 +343,12 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
 
     path: the folder of a saved model (a run's checkpoints/best); or the original's weights, NAME.pt, with their
     settings beside them as NAME_config.json, or NAME_weights.pt with NAME_config.json, or model.pt or weights.pt with
-    config.json; or a folder that holds one such pair. config: the original's settings where they lie elsewhere. device:
-    "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused, since
-    reading one runs code from it. Raises DataError saying what is missing or does not fit.
+    config.json; or a folder that holds one such pair; or a name, of weights in the package or
+    hf://ORG/NAME[@REVISION][/FILE], see `model.named`. config: the original's settings where they lie elsewhere.
+    device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … A pickled whole model (.ckpt, .pkl) is refused,
+    since reading one runs code from it. Raises DataError saying what is missing or does not fit.
     """
-    weights, settings = _files(Path(path), None if config is None else Path(config))
+    weights, settings = _files(path, None if config is None else Path(config))
     if settings is None:
         return load_own(weights.parent, device)
     return load_reference(settings, weights).to(environment.device(device))
@@ -354,18 +356,18 @@ def load(path: str | Path, device: str = "auto", *, config: str | Path | None = 
 
 def made_for(path: str | Path, *, config: str | Path | None = None) -> Contract:
     """What a trained model was made for, without its weights; arguments and errors as of `load`."""
-    weights, settings = _files(Path(path), None if config is None else Path(config))
+    weights, settings = _files(path, None if config is None else Path(config))
     return saved_contract(weights.parent) if settings is None else _CONTRACT
 
 
 def weights_file(path: str | Path, config: str | Path | None = None) -> Path:
     """The file with the numbers of what `load` would read."""
-    return _files(Path(path), None if config is None else Path(config))[0]
+    return _files(path, None if config is None else Path(config))[0]
 
 
-def _files(path: Path, config: Path | None) -> tuple[Path, Path | None]:
-    """Weights, and settings if they are the original's, of what `path` names."""
-    path, config = path.expanduser(), None if config is None else config.expanduser()
+def _files(named: str | Path, config: Path | None) -> tuple[Path, Path | None]:
+    """Weights, and settings if they are the original's, of what `named` names."""
+    path, config = locate(named), None if config is None else config.expanduser()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir():
@@ -389,13 +391,10 @@ def _files(path: Path, config: Path | None) -> tuple[Path, Path | None]:
         raise DataError(f"{path}: name the folder that holds it")
     if path.suffix != ".pt":
         raise DataError(f"{path}: neither the folder of a saved model nor weights of the original (.pt)")
-    names = [f"{path.stem}_config.json", f"{path.stem.removesuffix('_weights')}_config.json"]
-    names += ["config.json"] if path.stem in ("model", "weights") else []
+    names = settings_beside(path.name)
     settings = config or next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
     if settings is None:
-        raise DataError(
-            f"{path}: its settings are not beside it as {' or '.join(dict.fromkeys(names))}; say where they are"
-        )
+        raise DataError(f"{path}: its settings are not beside it as {' or '.join(names)}; say where they are")
     return path, settings
 
 

@@ -18,7 +18,17 @@ from atomica.files import ENVIRONMENT, write_json
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PACKAGES", "describe", "device", "hardware", "read", "record", "untouched", "version"]
+__all__ = [
+    "PACKAGES",
+    "describe",
+    "device",
+    "hardware",
+    "installed",
+    "read",
+    "record",
+    "untouched",
+    "version",
+]
 
 
 PACKAGES = ("torch", "dgl", "numpy", "e3nn", "pyarrow", "safetensors", "torchmetrics", "scikit-learn")
@@ -44,6 +54,18 @@ def version() -> str:
     '0.1.0'
     """
     return metadata.version("atomica-dgl")
+
+
+def installed(name: str) -> str | None:
+    """The version of a package; None if it is not installed.
+
+    >>> installed("no-such-package") is None
+    True
+    """
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager
@@ -79,15 +101,14 @@ def describe() -> dict[str, Any]:
     >>> found["versions"]["atomica"], found["hardware"]["cores"] >= 1
     ('0.1.0', True)
     """
-    versions = {"atomica": version(), "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    packages = {name: installed(name) for name in PACKAGES}
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
+        "versions": {
+            "atomica": version(),
+            "python": platform.python_version(),
+            **{name: found for name, found in packages.items() if found is not None},
+        },
         "hardware": hardware(),
     }
 

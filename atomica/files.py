@@ -43,6 +43,9 @@ MEMBERS = "members.json"
 IDENTITY, RESULT, FAILURES = "job.json", "result.json", "failures.jsonl"
 """Of a job after training: what decides its numbers, what it gave, which inputs failed."""
 
+TRAINING_SET = "training_set.safetensors"
+"""Beside the weights of a trained model: what is kept of the complexes that it learnt from."""
+
 CHECKSUMS = "checksums.json"
 """SHA-256 sums of the files of a folder, beside them."""
 

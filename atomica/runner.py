@@ -37,6 +37,8 @@ examples:
   atomica-run runs/ligand.toml --set run.name=small --set train.epochs=3 --set head.0.positive=ZN
   atomica-run outputs/ligand/spec.toml --resume
   atomica-run runs/ligand.toml --devices 2
+  atomica-run --export outputs/ligand ligand-model --licence CC-BY-4.0
+  atomica-run --verify hf://ORG/NAME
   torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
       -m atomica.runner runs/ligand.toml
 
@@ -77,6 +79,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"atomica-run {environment.version()}")
     parser.add_argument("--schema", action="store_true", help="print a JSON schema of specs, for editors")
+    parser.add_argument(
+        "--doctor",
+        action="store_true",
+        help="try what is installed and tell what is wrong; exit code 1 if anything is",
+    )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("RUN", "DIR"),
+        help="make a folder to publish of the folder of a training, or of one of several seeds; wants --licence",
+    )
+    parser.add_argument(
+        "--licence", metavar="ID", help="of --export: the weights' licence, an SPDX identifier"
+    )
+    parser.add_argument(
+        "--verify",
+        metavar="WEIGHTS",
+        help="compute the reference values of a published folder or hf://ORG/NAME again; exit code 1 if they differ",
+    )
     going_on = parser.add_mutually_exclusive_group()
     going_on.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     going_on.add_argument(
@@ -154,15 +175,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     arguments = parser.parse_args(words)
-    if arguments.list or arguments.schema:
-        from atomica import catalogue
-
-        try:
-            text = catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1)
-            print(text, flush=True)
-        except BrokenPipeError:  # as of `| head`
-            hang_up()
+    if (arguments.export is None) != (arguments.licence is None):
+        parser.error(
+            "--export RUN DIR and --licence ID go together; ID is an SPDX identifier, such as CC-BY-4.0"
+        )
+    try:
+        if (told := _told(arguments)) is not None:
+            print(told[1], flush=True)
+            return told[0]
+    except BrokenPipeError:  # as of `| head`
+        hang_up()
         return DONE
+    except (AtomicaError, OSError) as error:
+        print(f"atomica-run: {error}", file=sys.stderr)
+        return USAGE
     if arguments.spec is None:
         parser.error("the following arguments are required: SPEC.toml")
     if arguments.devices < 1:
@@ -191,6 +217,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         signals.restore()
+
+
+def _told(arguments: argparse.Namespace) -> tuple[int, str] | None:
+    """Exit code and text of what is answered without a spec; None where one is to be run."""
+    if arguments.list or arguments.schema:
+        from atomica import catalogue
+
+        return DONE, catalogue.listing() if arguments.list else json.dumps(catalogue.schema(), indent=1)
+    if arguments.doctor:
+        from atomica.doctor import examine
+
+        well, lines = examine()
+    elif arguments.export:
+        from atomica.publish import export
+
+        run, folder = arguments.export
+        well, lines = export(run, folder, arguments.licence)
+    elif arguments.verify:
+        from atomica.publish import verify
+
+        well, lines = verify(arguments.verify)
+    else:
+        return None
+    return DONE if well else FAILED, "\n".join(lines)
 
 
 def _starts_processes(arguments: argparse.Namespace) -> bool:

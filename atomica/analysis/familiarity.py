@@ -17,16 +17,14 @@ import numpy.typing as npt
 
 from atomica.data.sampling import Rows, plan_batches
 from atomica.errors import DataError
-from atomica.files import write_bytes
+from atomica.files import TRAINING_SET, write_bytes
 from atomica.model.model import Model
 from atomica.nn.representations import Representation
 
-__all__ = ["FILE", "TrainingSet", "learn", "representation_of"]
+__all__ = ["TrainingSet", "learn", "representation_of"]
 
 Floats = npt.NDArray[np.float32]
 
-FILE = "training_set.safetensors"
-"""Beside the weights of a model: what is kept of the complexes it learnt from."""
 MOST = 5000
 """Training complexes that are kept; of more, as many are drawn."""
 COMPONENTS = 32
@@ -84,14 +82,14 @@ class TrainingSet:
 
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
         told = {"representation": self.representation, "ids": json.dumps(self.ids)}
-        write_bytes(folder / FILE, save(tensors, metadata=told))
+        write_bytes(folder / TRAINING_SET, save(tensors, metadata=told))
 
     @classmethod
     def load(cls, folder: Path) -> TrainingSet | None:
         """What lies beside the weights of a model; None if nothing does. Raises DataError for a damaged file."""
         from safetensors import SafetensorError, safe_open
 
-        path = folder / FILE
+        path = folder / TRAINING_SET
         if not path.is_file():
             return None
         try:

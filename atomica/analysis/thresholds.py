@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from atomica.errors import DataError
 from atomica.files import write_json
+from atomica.model.named import is_name
 
 __all__ = ["RULES", "ClassRule", "Learnt", "learn", "read_ensemble", "write_ensemble"]
 
@@ -99,7 +100,8 @@ def checksum(path: Path) -> str:
 
 
 def write_ensemble(path: Path, classes: Mapping[str, ClassRule], sums: Mapping[str, str]) -> None:
-    """Write an ensemble with its thresholds as JSON; members are named relative to the file.
+    """Write an ensemble with its thresholds as JSON; members that are paths are named
+    relative to the file.
 
     sums: SHA-256 of the weights of each member, by its path as in `classes`.
     """
@@ -108,8 +110,7 @@ def write_ensemble(path: Path, classes: Mapping[str, ClassRule], sums: Mapping[s
         "classes": {
             name: {
                 "members": [
-                    {"path": os.path.relpath(member, path.parent), "sha256": sums[member]}
-                    for member in rule.members
+                    {"path": _beside(member, path.parent), "sha256": sums[member]} for member in rule.members
                 ],
                 "threshold": rule.threshold,
                 "learnt": None if rule.learnt is None else asdict(rule.learnt),
@@ -118,6 +119,17 @@ def write_ensemble(path: Path, classes: Mapping[str, ClassRule], sums: Mapping[s
         },
     }
     write_json(path, content)
+
+
+def _beside(member: str, folder: Path) -> str:
+    """A member as an ensemble file in a folder names it: by its path from there, if it is no name."""
+    path = os.path.relpath(member, folder)
+    return member if is_name(member) else f"./{path}" if is_name(path) else path
+
+
+def _from(member: str, folder: Path) -> str:
+    """The member that an ensemble file in a folder names."""
+    return member if is_name(member) else os.path.normpath(folder / member)
 
 
 def read_ensemble(path: str | Path) -> tuple[dict[str, ClassRule], dict[str, str]]:
@@ -141,9 +153,7 @@ def read_ensemble(path: str | Path) -> tuple[dict[str, ClassRule], dict[str, str
     classes: dict[str, ClassRule] = {}
     try:
         for name, entry in content["classes"].items():
-            members = [
-                (os.path.normpath(file.parent / one["path"]), str(one["sha256"])) for one in entry["members"]
-            ]
+            members = [(_from(one["path"], file.parent), str(one["sha256"])) for one in entry["members"]]
             sums.update(members)
             learnt = None if entry["learnt"] is None else Learnt(**entry["learnt"])
             classes[name] = ClassRule(

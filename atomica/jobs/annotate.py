@@ -41,10 +41,11 @@ from atomica.heads import Head
 from atomica.heads.binary import BinaryHead
 from atomica.heads.multiclass import MulticlassHead
 from atomica.jobs.inputs import InputConfig, Opened, check_suits, find, open_data
-from atomica.jobs.job import Job, Kind, Result, members_of, without_effect
+from atomica.jobs.job import Job, Kind, Result, without_effect
 from atomica.jobs.tables import in_pieces
 from atomica.model.contract import Contract
 from atomica.model.model import Model
+from atomica.model.named import members_of
 from atomica.report.annotate import page
 from atomica.spec import Issues, KeyPath, Problems, setting
 
@@ -67,7 +68,7 @@ class AnnotateConfig:
         {},
         "class → its members: saved models with a binary head, or a multiclass head that knows the class; a run of "
         "several trainings stands for all of its members",
-        path=True,
+        path="weights",
     )
     ensemble: str | None = setting(
         None,

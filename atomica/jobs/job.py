@@ -25,7 +25,6 @@ from atomica.files import (
     DONE,
     FAILURES,
     IDENTITY,
-    MEMBERS,
     RESULT,
     SOME_FAILED,
     SPEC,
@@ -36,11 +35,12 @@ from atomica.files import (
 )
 from atomica.jobs import JOBS, SHARED, folder
 from atomica.jobs.inputs import InputConfig, Opened, Sources, find, open_data
-from atomica.jobs.sections import DeviceConfig, RunConfig, absolute
+from atomica.jobs.sections import DeviceConfig, RunConfig, absolute, pinned
 from atomica.jobs.tables import PIECES
 from atomica.jobs.workers import PiecesDone, Workers, pause
 from atomica.model.contract import Contract
 from atomica.model.model import Model
+from atomica.model.named import is_name, locate, members_of
 from atomica.report import done
 from atomica.spec import Issues, Setting, Source, setting
 from atomica.train.distributed import ALONE, Ranks, agreed
@@ -54,7 +54,6 @@ __all__ = [
     "WeightsConfig",
     "kind",
     "loaded",
-    "members_of",
     "settings",
     "without_effect",
 ]
@@ -129,8 +128,9 @@ class WeightsConfig:
 
     weights: str = setting(
         doc="a saved model's folder (such as a run's checkpoints/best), a run of several trainings (train.seeds), "
-        "whose members then answer together, or weights of the original: NAME.pt with NAME_config.json beside it",
-        path=True,
+        "whose members then answer together, weights of the original: NAME.pt with NAME_config.json beside it, or a "
+        "name: of weights in the package, or hf://ORG/NAME[@REVISION][/FILE] of the Hugging Face Hub",
+        path="weights",
     )
     config: str | None = setting(
         None, "the original's settings (JSON), where they do not lie beside its weights", path=True
@@ -186,6 +186,8 @@ class Kind:
                 f"run.job = {name!r} runs in one process; leave out --devices, --shard or torchrun"
             )
         read = self._read(source, issues, name)
+        read = {key: None if one is None else pinned(one, key, issues) for key, one in read.items()}
+        issues.raise_any()
         data, weights, device = read.get("data"), read.get("model"), read["device"]
         sources = _sources(source, data, issues) if "data" in self.reads else None
         where = torch.device("cpu") if device is None else device.find(issues, request.ranks)
@@ -296,7 +298,7 @@ class Job:
     def weights_folder(self) -> Path:
         """Where the weights of its model lie, of several the first."""
         assert self.weights is not None, "a job without a model"
-        return Path(members_of(self.weights.weights)[0])
+        return locate(members_of(self.weights.weights)[0])
 
     def open(self) -> Opened:
         """Its data, built below the folder where they are not yet. Raises DataError if they cannot be used."""
@@ -539,23 +541,6 @@ def without_effect(section: str, config: Any, keys: Sequence[str], why: str, iss
             issues.add((section, key), f"has no effect: {why}")
 
 
-def members_of(weights: str) -> tuple[str, ...]:
-    """The models that weights name: the members of a run of several trainings, or themselves.
-
-    Raises DataError if some of the members are not done.
-    """
-    file = Path(weights) / MEMBERS
-    if not file.is_file():
-        return (weights,)
-    found = json.loads(file.read_text(encoding="utf-8"))["members"]
-    left = [name for name, one in found.items() if one["state"] != "done"]
-    if left:
-        raise DataError(
-            f"{weights}: {len(left)} of its members are not trained: {', '.join(left)}; --resume that run"
-        )
-    return tuple(str(Path(weights) / one["weights"]) for one in found.values())
-
-
 def loaded(weights: Model | str | Path | Sequence[Model], device: str) -> tuple[list[Model], Path | None]:
     """Models given as such, or by the folder of one or of a run of several; and the folder of the first, if any."""
     if isinstance(weights, Model):
@@ -563,7 +548,7 @@ def loaded(weights: Model | str | Path | Sequence[Model], device: str) -> tuple[
     if not isinstance(weights, str | Path):
         return list(weights), None
     paths = members_of(str(weights))
-    return [compat.load(path, device) for path in paths], Path(paths[0])
+    return [compat.load(path, device) for path in paths], locate(paths[0])
 
 
 def _load(weights: WeightsConfig, issues: Issues, *, together: bool) -> tuple[Model, ...]:
@@ -576,7 +561,7 @@ def _load(weights: WeightsConfig, issues: Issues, *, together: bool) -> tuple[Mo
             )
         models = tuple(compat.load(path, "cpu", config=weights.config) for path in paths)
     except AtomicaError as error:
-        missing = not Path(weights.weights).exists()
+        missing = not is_name(weights.weights) and not Path(weights.weights).exists()
         hint = "; train a model first: atomica-run runs/ligand.toml" if missing else ""
         issues.add(("model", "weights"), f"{error}{hint}")
         return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +13,16 @@ import torch
 
 from atomica import environment
 from atomica.data.dataset import DEMO
+from atomica.errors import DataError
 from atomica.jobs import JOBS
 from atomica.jobs.workers import ENGINES
+from atomica.model import named
 from atomica.model.model import Model
 from atomica.nn.kernels.registry import CHOICES, kernel_problem
 from atomica.spec import Issues, Problems, setting
 from atomica.train.distributed import ALONE, Ranks
 
-__all__ = ["DeviceConfig", "RunConfig", "absolute"]
+__all__ = ["DeviceConfig", "RunConfig", "absolute", "pinned"]
 
 C = TypeVar("C")
 
@@ -120,13 +122,36 @@ def absolute(config: C) -> C:
     >>> absolute(DeviceConfig()) == DeviceConfig()
     True
     """
-    named = [field.name for field in fields(config) if field.metadata.get("path")]  # type: ignore[arg-type]
-    return replace(config, **{name: _absolute(getattr(config, name)) for name in named})  # type: ignore[type-var]
+
+    def whole(path: str) -> str:
+        return path if not path or path.startswith(DEMO) else os.path.abspath(path)
+
+    def whole_or_name(weights: str) -> str:
+        return weights if named.is_name(weights) else whole(weights)
+
+    return _changed(_changed(config, True, whole), "weights", whole_or_name)
 
 
-def _absolute(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if not value or value.startswith(DEMO) else os.path.abspath(value)
-    if isinstance(value, tuple):
-        return tuple(map(_absolute, value))
-    return {name: _absolute(one) for name, one in value.items()} if isinstance(value, Mapping) else value
+def pinned(config: C, section: str, issues: Issues) -> C:
+    """A section with weights of the Hub under the commit that their names stand for now; an issue where none does."""
+    for field in fields(config):  # type: ignore[arg-type]
+        if field.metadata.get("path") == "weights":
+            try:
+                config = _changed(config, "weights", named.pin)
+            except DataError as error:
+                issues.add((section, field.name), str(error))
+    return config
+
+
+def _changed(config: C, kind: object, change: Callable[[str], str]) -> C:
+    """A section with `change` of each path of a kind, also in lists and tables."""
+
+    def each(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(each, value))
+        if isinstance(value, Mapping):
+            return {name: each(one) for name, one in value.items()}
+        return change(value) if isinstance(value, str) else value
+
+    found = [field.name for field in fields(config) if field.metadata.get("path") == kind]  # type: ignore[arg-type]
+    return replace(config, **{name: each(getattr(config, name)) for name in found})  # type: ignore[type-var]

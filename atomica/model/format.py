@@ -20,6 +20,8 @@ FORMAT, READ = 2, (1, 2)
 """The format that is written, and those that are read; 1 says nothing of the data a model was made for."""
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 """The files of a saved model."""
+REFERENCE, REFERENCE_VALUES = "reference.json", "reference.safetensors"
+"""Beside a published one: complexes, and what it says of them."""
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -38,7 +40,12 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def hint(folder: Path) -> str:
     """What somebody may have meant who names the folder of a run, or of its checkpoints, as a model."""
-    for place in (folder / CHECKPOINTS / BEST, folder / BEST, folder / CHECKPOINTS / LAST):
+    places = (folder / CHECKPOINTS / BEST, folder / BEST, folder / CHECKPOINTS / LAST)
+    for place in (
+        *places,
+        *sorted(folder.glob("members/*")),
+        *sorted(folder.glob(f"members/*/{CHECKPOINTS}/{BEST}")),
+    ):
         if (place / WEIGHTS).is_file():
             return f"; did you mean {place}?"
     return ""
@@ -69,6 +76,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise DataError(f"{folder / WEIGHTS}: cannot be read ({error})") from error
 
 
-def saved_encoder(folder: str | Path) -> dict[str, Any]:
+def saved_encoder(folder: Path) -> dict[str, Any]:
     """The encoder's kind and settings of a saved model, as plain data. Raises DataError if `folder` has none."""
-    return {"kind": DEFAULT, **read_description(Path(folder))["encoder"]}
+    return {"kind": DEFAULT, **read_description(folder)["encoder"]}

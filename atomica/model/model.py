@@ -31,6 +31,7 @@ from atomica.model.format import (
     read_description,
     read_weights,
 )
+from atomica.model.named import locate
 from atomica.nn.convolution import FullyConnected
 from atomica.nn.encoders import settings_from
 from atomica.nn.encoding import EncoderSettings, Encoding
@@ -539,7 +540,7 @@ def _of(shares: Mapping[str, float], part: str) -> float:
 
 def saved_contract(folder: str | Path) -> Contract:
     """What a saved model was made for. Raises DataError if there is none."""
-    return Contract.from_description(read_description(Path(folder)).get("inputs", {}))
+    return Contract.from_description(read_description(locate(folder)).get("inputs", {}))
 
 
 def load(path: str | Path, device: str = "auto") -> Model:
@@ -548,7 +549,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
     device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", … Raises DataError saying what is missing,
     does not fit, or differs from the checksums that checkpoints have.
     """
-    folder = Path(path)
+    folder = locate(path)
     model = Model.from_description(read_description(folder))
     weights = read_weights(folder)
     try:

@@ -10,8 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from atomica.errors import DataError
-from atomica.model.format import read_description, read_weights, saved_encoder
+from atomica.files import sha256_of
+from atomica.model.format import WEIGHTS, read_description, read_weights, saved_encoder
 from atomica.model.model import Model
+from atomica.model.named import locate
 from atomica.nn.encoders import DEFAULT
 from atomica.nn.encoding import EncoderSettings
 from atomica.spec import Problems, setting
@@ -28,9 +30,9 @@ class InitConfig:
     )
     init: str | None = setting(
         None,
-        "folder of a saved model (such as a run's checkpoints/best) whose weights the run starts from; settings "
-        "of [model] left out are taken from it",
-        path=True,
+        "folder of a saved model (such as a run's checkpoints/best), or its name, hf://ORG/NAME, whose weights the run "
+        "starts from; settings of [model] left out are taken from it",
+        path="weights",
     )
     force: bool = setting(
         False, "start from model.init although its data had another cutoff, rule or fragment vocabulary"
@@ -72,12 +74,15 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
     same name, kind and sizes. Weights that only one of the two has stay as they are. Raises DataError if the
     folder holds no model, or its encoder is of another kind or has other sizes.
     """
-    source = Path(folder)
+    source = locate(folder)
     description, weights = read_description(source), read_weights(source)
     _check_kind(model.config, saved_encoder(source))
     encoder = _under(weights, "encoder")
     loaded: list[str] = []
-    lines = [_copy(model.encoder, encoder, "encoder")]
+    lines = [
+        f"from {folder}, SHA-256 {sha256_of(source / WEIGHTS)}",
+        _copy(model.encoder, encoder, "encoder"),
+    ]
     saved = {entry["name"]: entry["kind"] for entry in description["heads"]}
     for name in model.heads:
         head, found = model.head(name), _under(weights, f"heads.{name}")

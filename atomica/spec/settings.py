@@ -8,7 +8,7 @@ import math
 import operator
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from atomica.spec.toml import show
 
@@ -38,14 +38,15 @@ def setting(
     shortest: int | None = None,
     longest: int | None = None,
     distinct: bool = False,
-    path: bool = False,
+    path: bool | Literal["weights"] = False,
 ) -> Any:
     """A dataclass field of a spec section: its default, meaning and limits, in one place.
 
     `choices` may be a mapping from each value to what it means. `low` and `high` are inclusive limits, `above` and
     `below` exclusive ones, for a list of each of its items. `shortest` and `longest` limit the number of items of a
     list or letters of a text; items of a list that is `distinct` occur once. A `path` is a file or folder, or
-    several: a resolved spec names them from the root of the file system. Without a default the key is required. A
+    several: a resolved spec names them from the root of the file system; "weights" may be a name, too, of which it
+    says the revision. Without a default the key is required. A
     default that is a dataclass instance makes a nested table; the default `{}`, annotated `Mapping[str, T]`, a table
     with keys of the user's choice.
 

@@ -22,7 +22,18 @@ CRATE = ROOT / "atomica_prep" / "src"
 ROOMS = (
     *("keys", "errors", "files", "environment", "console", "spec"),
     *("data", "graph", "prep", "demo", "evaluation", "nn", "heads", "model", "compat", "testing", "train"),
-    *("analysis", "report", "jobs", "sweep", "catalogue", "runner", "fitting", "atomica"),
+    *(
+        "analysis",
+        "report",
+        "jobs",
+        "sweep",
+        "catalogue",
+        "publish",
+        "doctor",
+        "runner",
+        "fitting",
+        "atomica",
+    ),
 )
 """Files and folders at the top of the package, from what all use to the command: a file imports from its own room and
 those before it. `graph` is the public door to `data.graph`; `atomica` is `__init__.py`, the door to all."""

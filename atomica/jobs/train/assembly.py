@@ -21,12 +21,13 @@ from atomica.files import CHECKPOINTS, LAST, SPEC, sha256_of
 from atomica.heads import values_met
 from atomica.jobs import folder
 from atomica.jobs.job import Request
-from atomica.jobs.sections import absolute
+from atomica.jobs.sections import absolute, pinned
 from atomica.jobs.train.data import make_splits, open_data, open_features
 from atomica.jobs.train.spec import Spec, read_spec
 from atomica.model.contract import Contract
 from atomica.model.format import saved_encoder
 from atomica.model.model import Model, saved_contract
+from atomica.model.named import locate
 from atomica.model.start import inherit, initialise, take_label_scales
 from atomica.report import predictions
 from atomica.spec import Issues, Problems
@@ -65,6 +66,8 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
     data = open_data(source, issues)
     issues.raise_any()
     assert checked is not None
+    checked = replace(checked, init=pinned(checked.init, "model", issues))
+    issues.raise_any()
 
     where = checked.run.folder
     if not request.dry and request.ranks.first and (where / SPEC).is_file():
@@ -133,7 +136,7 @@ def _inherit(
     last = last_checkpoint(checked.run.folder)
     folder = str(last) if resume and last is not None else origin
     try:
-        saved = saved_encoder(folder)
+        saved = saved_encoder(locate(folder))
         larger = data.fragments == "none" and saved.get("block_types", 0) > data.block_types
         given = {*source.tree["model"], *(() if larger else ("block_types",))}
         config = inherit(checked.model, given, saved)

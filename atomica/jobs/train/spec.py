@@ -16,6 +16,7 @@ from atomica.errors import DataError, SpecError
 from atomica.heads import NEEDS, TARGETS, Head, available, head_class
 from atomica.jobs.sections import DeviceConfig, RunConfig
 from atomica.model.format import saved_encoder
+from atomica.model.named import locate
 from atomica.model.start import InitConfig
 from atomica.nn import encoders
 from atomica.nn.encoding import EncoderSettings
@@ -256,7 +257,7 @@ def _encoder_kind(source: spec.Source, issues: Issues) -> str:
         if isinstance(kind, str):
             return encoders.encoder_class(kind).Config.kind
         if kind is None and isinstance(origin, str):
-            return str(saved_encoder(origin)["kind"])
+            return str(saved_encoder(locate(origin))["kind"])
     except SpecError:
         issues.add(("model", "kind"), spec.not_among(kind, encoders.available()))
     except DataError:
