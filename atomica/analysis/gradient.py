@@ -49,7 +49,9 @@ def gradient_scores(model: Model, record: Record) -> npt.NDArray[np.float64]:
     """
     encoder = model.encoder
     if not isinstance(encoder, EquivariantEncoder):
-        raise DataError(f"scores by gradient need an equivariant encoder, and this one is {model.config.kind}")
+        raise DataError(
+            f"scores by gradient need an equivariant encoder, and this one is {model.config.kind}"
+        )
     options = model.config.graph_options()
     inputs = model.inputs([record])
     masked = model.inputs(_all_masked(record).graph(options))
