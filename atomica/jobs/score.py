@@ -62,7 +62,7 @@ class ScoreConfig:
     )
     ligand: str = setting(
         "auto",
-        "of the readout ligand: which partner that is; auto: the one without amino acids, which all complexes must have",
+        "of the readout ligand: which partner that is; auto: the one without amino acids, which all must have",
         choices=("auto", "segment0", "segment1"),
     )
     method: str = setting(
@@ -301,10 +301,11 @@ def _contact_table(record: Record, row: int, found: Sequence[Contact]) -> pa.Tab
         for name in ("block", "chain", "resnum", "icode", "component"):
             columns[f"{name}{side + 1}"] = own.column(name).combine_chunks()
         columns[f"atoms{side + 1}"] = pa.array([one.atoms[side] for one in found], pa.utf8())
+    columns["distance"] = pa.array([round(one.distance, 3) for one in found], pa.float64())
+    for side in (0, 1):
         for index, axis in enumerate("xyz"):
-            places = [one.ends[side][index] for one in found]
-            columns[f"{axis}{side + 1}"] = pa.array(places, pa.float32())
-    columns["distance"] = pa.array([one.distance for one in found], pa.float32())
+            places = [round(one.ends[side][index], 3) for one in found]
+            columns[f"{axis}{side + 1}"] = pa.array(places, pa.float64())
     return pa.table(columns)
 
 
