@@ -44,6 +44,8 @@ HYDROGEN_BOND, SALT_BRIDGE, HYDROPHOBIC, RINGS, CATION_RING, METAL = 3.5, 4.0, 4
 OFFSET = 2.0
 """Å between the centre of one ring and that of the other, or a cation, seen along the ring's normal."""
 BOND_TOLERANCE = 0.4
+FEWEST = 5
+"""Complexes below which there is no interval."""
 FLAT = 0.1
 """Å from its mean plane that an atom of an aromatic ring may be."""
 
@@ -123,8 +125,8 @@ def agreement(
     """How well the importance of blocks tells which touch the partner: of contacts of any kind, and of each kind.
 
     rows [N]: the complex of each block; importance [N]: higher is more; kinds: of each block's contacts. For each kind
-    the means over complexes that have blocks with and without one, with 95% intervals by resampling complexes: "P@k"
-    (k: the blocks with a contact), "AUROC", and the "base rate" that P@k would be by chance.
+    the means over complexes that have blocks with and without one, with 95% intervals by resampling complexes if there
+    are at least FEWEST: "P@k" (k: the blocks with a contact), "AUROC", and the "base rate" that P@k would be by chance.
 
     >>> found = agreement(np.zeros(4, dtype=int), np.array([4.0, 3, 2, 1]), [["metal"], [], ["metal"], []])
     >>> found["contacts: metal"]["P@k"], found["contacts: any"]["AUROC"]
@@ -149,8 +151,12 @@ def agreement(
         low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
         entry: dict[str, float] = {"complexes": len(table)}
         for index, name in enumerate(("P@k", "AUROC", "base rate")):
-            sides = (("", table[:, index].mean()), (" low", low[index]), (" high", high[index]))
-            entry |= {f"{name}{side}": round(float(value), 4) for side, value in sides}
+            entry[name] = round(float(table[:, index].mean()), 4)
+            if len(table) >= FEWEST:
+                entry |= {
+                    f"{name} low": round(float(low[index]), 4),
+                    f"{name} high": round(float(high[index]), 4),
+                }
         found[f"contacts: {kind}"] = entry
     return found
 

@@ -15,18 +15,22 @@ Shapes: B blocks, H width of the embedding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from atomica import keys
 from atomica.analysis.masking import MASK_ATOM, Copies, maskable
+from atomica.data.inputs import GraphInputs
 from atomica.data.record import Record
 from atomica.errors import DataError
 from atomica.model.model import Model
 from atomica.nn.equivariant import EquivariantEncoder
 
-__all__ = ["PASSES", "gradient_scores"]
+__all__ = ["PASSES", "Path", "gradient_scores"]
 
 
 POINT = 0.1
@@ -47,34 +51,51 @@ def gradient_scores(model: Model, record: Record) -> npt.NDArray[np.float64]:
     >>> bool((gradient_scores(model, record) <= 1).all())
     True
     """
-    encoder = model.encoder
-    if not isinstance(encoder, EquivariantEncoder):
-        raise DataError(
-            f"scores by gradient need an equivariant encoder, and this one is {model.config.kind}"
-        )
-    options = model.config.graph_options()
-    inputs = model.inputs([record])
-    masked = model.inputs(_all_masked(record).graph(options))
-    with torch.no_grad():
-        here, there = (
-            encoder.queries(encoder.atoms(one.atoms, encoder.atom_types(one.atoms.type)), one)
-            for one in (inputs, masked)
-        )
-    step_BH = there - here
-    point_BH = (here + POINT * step_BH).requires_grad_()
+    path = Path.of(model, record)
+    point_BH = (path.here + POINT * path.step).requires_grad_()
     with torch.enable_grad():
-        block = encoder.blocks(inputs.blocks, point_BH)
-        embedding = encoder.complexes(block[:0], block, inputs).graph[0]
-        squares = torch.zeros(len(step_BH), dtype=torch.float64)
+        embedding = path.embedding(point_BH)
+        squares = torch.zeros(len(point_BH), dtype=torch.float64)
         for direction in _directions(len(embedding)).to(embedding):
             (slope_BH,) = torch.autograd.grad(embedding, point_BH, direction, retain_graph=True)
-            squares += (slope_BH * step_BH).sum(dim=1).double().square().cpu()
+            squares += (slope_BH * path.step).sum(dim=1).double().square().cpu()
     # of the cosine between vectors of length 1, one of which is the other and a small step
     change = 0.5 * squares * len(embedding) / min(DIRECTIONS, len(embedding))
     return np.clip(1.0 - change.numpy()[maskable(record)], -1.0, 1.0)
 
 
-def _directions(width: int) -> torch.Tensor:
+@dataclass(frozen=True)
+class Path:
+    """From a complex to the same with all blocks masked. here, step [B, H]: what blocks bring into the block level, and
+    what they bring when masked less that."""
+
+    encoder: EquivariantEncoder
+    inputs: GraphInputs
+    here: Tensor
+    step: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Model, record: Record) -> Path:
+        """That of a record as the model sees it. Raises DataError for another kind of encoder."""
+        encoder = model.encoder
+        if not isinstance(encoder, EquivariantEncoder):
+            raise DataError(f"gradients need an equivariant encoder, and this one is {model.config.kind}")
+        inputs = model.inputs([record])
+        masked = model.inputs(_all_masked(record).graph(model.config.graph_options()))
+        here, there = (
+            encoder.queries(encoder.atoms(one.atoms, encoder.atom_types(one.atoms.type)), one)
+            for one in (inputs, masked)
+        )
+        return cls(encoder, inputs, here, there - here)
+
+    def embedding(self, brought: Tensor) -> Tensor:
+        """The embedding [H] of the complex if its blocks bring this [B, H]."""
+        block = self.encoder.blocks(self.inputs.blocks, brought)
+        return self.encoder.complexes(block[:0], block, self.inputs).graph[0]
+
+
+def _directions(width: int) -> Tensor:
     """Orthogonal directions, drawn once for all complexes: [DIRECTIONS, H]."""
     drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.linalg.qr(drawn)[0].T[:DIRECTIONS]

@@ -6,7 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ ALL_STRUCTURES = 8_000_000
 CONTACT = 4.5
 """Distance in Å up to which heavy atoms of the two partners are near each other."""
 NEAR = f"within {CONTACT} Å"
-COLOURS = {**{kind: f"c{index}" for index, kind in enumerate(KINDS, 1)}, NEAR: "c7"}
+COLOURS = dict(zip((*KINDS, NEAR), ("c0", "c2", "c3", "c4", "c5", "c6", "c7"), strict=True))
 """The kinds of lines between the partners, and their colours."""
 CONTACTS = "contacts: "
 """How figures are called that say how well scores tell contacts of a kind."""
@@ -74,7 +74,7 @@ def page(done: Done, page: Page) -> None:
         page.wide(_sequence(one, found, change))
     page.section("Structure")
     low, high = 0.0, float(np.percentile(change, 99)) or 1.0
-    shown = _structures(done.folder / STRUCTURES, complexes, found, change, _lines(done))
+    shown = _structures(done.folder / STRUCTURES, complexes, found, change, _touching(done))
     where = ""
     if shown:
         where = viewer(page, shown, "1 − score", low, high, COLOURS)
@@ -126,10 +126,13 @@ def _judged(done: Done, page: Page) -> None:
         "Scores and contacts",
         "Whether the blocks that matter most touch the partner. P@k: of as many blocks as have a contact, "
         "those that matter most, the share that has one; by chance it is the base rate. AUROC: the chance that a block "
-        "with a contact matters more than one without; by chance 0.5. Means over complexes with 95% intervals.",
+        "with a contact matters more than one without; by chance 0.5. Means over complexes; of five or more, with 95% "
+        "intervals.",
     )
 
     def shown(one: Mapping[str, float], name: str) -> str:
+        if f"{name} low" not in one:
+            return f"{one[name]:.3f}"
         return f"{one[name]:.3f} [{one[f'{name} low']:.3f}, {one[f'{name} high']:.3f}]"
 
     rows = [
@@ -140,15 +143,25 @@ def _judged(done: Done, page: Page) -> None:
     page.small_table(head, rows, "Of contacts between heavy atoms by rules; contacts.csv lists each")
 
 
-def _lines(done: Done) -> dict[int, dict[str, list[list[float]]]]:
-    """The contacts of each complex, by row and kind, as lines; a ring of several blocks has one line."""
-    found: dict[int, dict[str, list[list[float]]]] = {}
+@dataclass(frozen=True)
+class _Touching:
+    """The contacts of a complex: lines by kind, of a ring of several blocks one; and the residues that have one."""
+
+    lines: dict[str, list[list[float]]] = field(default_factory=dict)
+    residues: dict[Place, None] = field(default_factory=dict)
+
+
+def _touching(done: Done) -> dict[int, _Touching]:
+    """The contacts of each complex, by row."""
+    found: dict[int, _Touching] = {}
     if "contacts" in done.tables:
         places = [f"{axis}{side}" for side in (1, 2) for axis in "xyz"]
-        for one in pq.read_table(done.tables["contacts"], columns=["row", "kind", *places]).to_pylist():
-            line, own = [one[name] for name in places], found.setdefault(one["row"], {})
-            if line not in own.setdefault(one["kind"], []):
-                own[one["kind"]].append(line)
+        for one in pq.read_table(done.tables["contacts"]).to_pylist():
+            own, line = found.setdefault(one["row"], _Touching()), [one[name] for name in places]
+            if line not in own.lines.setdefault(one["kind"], []):
+                own.lines[one["kind"]].append(line)
+            for side in (1, 2):
+                own.residues[one[f"chain{side}"], one[f"resnum{side}"], one[f"icode{side}"] or ""] = None
     return found
 
 
@@ -198,7 +211,7 @@ def _structures(
     complexes: Sequence[_Complex],
     found: Mapping[str, list[Any]],
     change: Sequence[float],
-    lines: Mapping[int, Mapping[str, list[list[float]]]],
+    touching: Mapping[int, _Touching],
 ) -> list[Structure]:
     """As many structures as a page should hold, in the order of the table."""
     shown: list[Structure] = []
@@ -210,7 +223,9 @@ def _structures(
         size = LARGEST_STRUCTURE + 1 if path is None else path.stat().st_size
         if path is None or size > min(LARGEST_STRUCTURE, left):
             continue
-        structure = _structure(path, one, found, change, lines.get(found["row"][one.blocks[0]], {}))
+        structure = _structure(
+            path, one, found, change, touching.get(found["row"][one.blocks[0]], _Touching())
+        )
         if structure is not None:
             shown.append(structure)
             left -= size
@@ -222,7 +237,7 @@ def _structure(
     one: _Complex,
     found: Mapping[str, list[Any]],
     change: Sequence[float],
-    kinds: Mapping[str, list[list[float]]],
+    touching: _Touching,
 ) -> Structure | None:
     """A structure with the values of its blocks, and the contacts between the two partners."""
     mine = one.blocks
@@ -247,15 +262,20 @@ def _structure(
     strongest = max(highest, key=lambda key: highest[key])
     note = (
         f"{len(highest)} residues with a score; the strongest is {strongest[0]}:{strongest[1]}{strongest[2]} "
-        f"({number(highest[strongest])}). {len(near)} contacts {NEAR}."
+        f"({number(highest[strongest])})."
     )
+    counts = {name: len(lines) for name, lines in touching.lines.items()} | (
+        {NEAR: len(near)} if near else {}
+    )
+    if counts:
+        told = [f"{count} {f'contacts {name}' if name == NEAR else name}" for name, count in counts.items()]
+        note += f" {', '.join(told)}."
     if path.name.endswith(INTERFACE):
         note += " The structure file was not found: only the atoms of the interface are shown."
     values = [(*names.get(key, key), value) for key, value in highest.items()]
     shown = {key: name for key, name in names.items() if key in highest}
-    if kinds:
-        note += f" By kind: {', '.join(f'{len(own)} {name}' for name, own in kinds.items())}."
-    return Structure(one.title, text, kind, values, {**kinds, NEAR: near}, note, shown)
+    partner = [names.get(place, place) for place in touching.residues if place not in highest]
+    return Structure(one.title, text, kind, values, {**touching.lines, NEAR: near}, note, shown, partner)
 
 
 def _contacts(read: _prep.Structure, segment: Mapping[Place, int]) -> list[list[float]]:

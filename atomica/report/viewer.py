@@ -22,7 +22,7 @@ class Structure:
 
     text, format: the file and how it is read, "pdb" or "cif". values: (chain, residue number, insertion code, value).
     contacts: by kind lines from atom to atom, x y z x y z in Å. note: what is said of it. names: residues that a table
-    calls otherwise → what they are called here.
+    calls otherwise → what they are called here. partner: residues without a value that are shown as well.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Structure:
     contacts: Mapping[str, Sequence[Sequence[float]]]
     note: str = ""
     names: Mapping[tuple[str, int, str], tuple[str, int, str]] = field(default_factory=dict)
+    partner: Sequence[tuple[str, int, str]] = ()
 
 
 def step_of(value: float, low: float, high: float) -> int:
@@ -78,6 +79,7 @@ def viewer(
                     [_place(chain, residue, icode), value, step_of(value, low, high)]
                     for chain, residue, icode, value in one.values
                 ],
+                "partner": [_place(*place) for place in one.partner],
                 "names": {_place(*table): _place(*here) for table, here in one.names.items()},
                 "contacts": {
                     kind: [[round(float(x), 2) for x in line] for line in one.contacts.get(kind, ())]

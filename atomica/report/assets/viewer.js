@@ -86,13 +86,23 @@
       const blob = new Blob([content]);
       now = await stage.loadFile(blob, { ext: one.format, defaultRepresentation: false });
       const scored = [];
+      const partner = [];
+      const touching = new Set(one.partner);
       now.structure.eachAtom((atom) => {
         if (scores[place(atom)]) scored.push(atom.index);
+        else if (touching.has(place(atom))) partner.push(atom.index);
       });
       const selection = scored.length ? `@${scored.join(",")}` : "none";
       others = now.addRepresentation("cartoon", { color: colour("--c7"), opacity: 0.35, sele: "polymer" });
       others.setVisibility(rest.checked);
       shown = now.addRepresentation("licorice", { sele: selection, color: scheme, multipleBond: false, radius: 0.28 });
+      if (partner.length)
+        now.addRepresentation("licorice", {
+          sele: `@${partner.join(",")}`,
+          color: "element",
+          multipleBond: false,
+          radius: 0.2,
+        });
       for (const { value: kind, checked } of contacts) {
         const shape = new NGL.Shape(kind);
         const of = rgb(`--${data.kinds[kind]}`);
