@@ -127,7 +127,7 @@ def _judged(done: Done, page: Page) -> None:
         "Whether the blocks that matter most touch the partner. P@k: of as many blocks as have a contact, "
         "those that matter most, the share that has one; by chance it is the base rate. AUROC: the chance that a block "
         "with a contact matters more than one without; by chance 0.5. Means over complexes; of five or more, with 95% "
-        "intervals.",
+        "intervals. What lies near changes most, so that weights that were never trained tell contacts, too.",
     )
 
     def shown(one: Mapping[str, float], name: str) -> str:
