@@ -99,8 +99,8 @@ def export(run: str, folder: str, licence: str) -> tuple[bool, list[str]]:
         raise
     sync(target.parent)
     note = (
-        f"note    {TRAINING_SET} has the names of training complexes, by which predict says how far a new one is "
-        "from them; delete it if they are not to be known"
+        f"note    {TRAINING_SET} has the names of training complexes, by which predict says how far a new one is from "
+        "them; delete it if they are not to be known"
     )
     return True, [
         *([note] if any(target.rglob(TRAINING_SET)) else []),

@@ -1,17 +1,17 @@
 """The embeddings of a complex with each of its blocks masked in turn, computed only as far as they differ.
 
 A masked block has the type MASK and one atom of the mask type at its centroid. Atoms whose neighbourhood of so many
-layers does not reach the masked block keep their features, so the atom level of an equivariant encoder is computed once
-for the whole complex, and for every mask again for those alone that it reaches, layer by layer. Other encoders compute
+layers does not reach the masked block keep their features, so each level of an equivariant encoder is computed once for
+the whole complex, and for every mask again for those alone that it reaches, layer by layer. Other encoders compute
 every copy.
 
 Shapes: C copies of a complex, the first of them unmasked; N nodes of the unmasked copy, V of all copies, E edges,
-R receivers whose features differ, D feature columns.
+R receivers whose features differ, H hidden size, D feature columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,13 @@ from atomica.data.edges import EdgePlan, plan_edges
 from atomica.data.inputs import GraphInputs, Level
 from atomica.data.record import Record
 from atomica.model.model import Model
+from atomica.nn.encoding import Features
 from atomica.nn.equivariant import EquivariantEncoder, LevelEncoder
 from atomica.nn.irreps import Layout, spherical_harmonics
 from atomica.nn.layers import Edges, Interaction
+from atomica.nn.representations import Representation, parts_of_blocks
 
-__all__ = ["Copies", "cosines", "maskable", "masked_copies"]
+__all__ = ["WHOLE", "Copies", "cosines", "maskable", "masked_copies"]
 
 
 MASK_ATOM = 1
@@ -99,50 +101,121 @@ def masked_copies(record: Record, blocks: Indices) -> Copies:
     )
 
 
-def cosines(model: Model, record: Record, *, batch_blocks: int) -> npt.NDArray[np.float64]:
-    """Cosine between the embedding of a complex and that with a block masked, for every block of `maskable`.
+WHOLE = Representation("h_graph")
+"""What is compared unless another readout is asked for: the embedding of the complex."""
+
+
+def cosines(
+    model: Model,
+    record: Record,
+    *,
+    batch_blocks: int,
+    readout: Representation = WHOLE,
+    blocks: Indices | None = None,
+) -> npt.NDArray[np.float64]:
+    """Cosine between a readout of a complex and that with a block masked, for each of `blocks` (all of `maskable`).
 
     record: as the model sees it. batch_blocks: blocks of the copies that are computed together, about. Without
     `reference_quirks` the result does not depend on it, to rounding; with them every batch holds the unmasked complex
-    as well, so that padding is that of a pair of the complex and its masked copy.
+    as well, so that padding is that of a pair of the complex and its masked copy. readout: one vector per complex.
     """
-    blocks = maskable(record)
+    blocks = maskable(record) if blocks is None else blocks
     per_batch = max(1, batch_blocks // max(1, len(record.block_types)))
+    once = Once()
     found = [
-        _cosines(model, record, blocks[first : first + per_batch])
+        _cosines(model, record, blocks[first : first + per_batch], readout, once)
         for first in range(0, len(blocks), per_batch)
     ]
     return np.concatenate(found) if found else np.zeros(0)
 
 
 @torch.no_grad()
-def _cosines(model: Model, record: Record, blocks: Indices) -> npt.NDArray[np.float64]:
+def _cosines(
+    model: Model, record: Record, blocks: Indices, readout: Representation, once: Once
+) -> npt.NDArray[np.float64]:
     copies = masked_copies(record, blocks)
     inputs = model.inputs(copies.graph(model.config.graph_options()))
     if isinstance(model.encoder, EquivariantEncoder):
         source = torch.from_numpy(copies.source).to(inputs.atoms.x.device)
-        embedded = embeddings(model.encoder, inputs, source)
+        embedded = embeddings(model.encoder, inputs, source, readout, once)
     else:
-        embedded = model.encode(inputs).graph
+        (embedded,) = model.represent(inputs, readout)
     return F.cosine_similarity(embedded[:1].double(), embedded[1:].double()).cpu().numpy()
-
-
-def embeddings(encoder: EquivariantEncoder, inputs: GraphInputs, source: Tensor) -> Tensor:
-    """Embeddings [C, H] of copies whose first one has the atoms 0 to N - 1; source [V] as in `Copies`."""
-    atoms = differing(encoder.atoms, inputs.atoms, encoder.atom_types(inputs.atoms.type), source)
-    return encoder.above(atoms, inputs).graph
 
 
 # ------------------------------------------------------------------------------ what differs, and what does not
 
 
-def differing(encoder: LevelEncoder, level: Level, x: Tensor, source: Tensor) -> Tensor:
-    """What `encoder(level, x)` gives, [V, H], for copies of which most nodes see what they saw in the first copy.
+@dataclass
+class Once:
+    """What of the unmasked copy is the same for all batches of copies: its features before every layer and after the
+    last, of each level; empty until they are made."""
+
+    atoms: list[Tensor] = field(default_factory=list)
+    blocks: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Differing:
+    """A level of copies. out [V, H]: its output. differs: [V] bool, the nodes that may not be what they are in the
+    first copy. features: with the detail, all irreps after the last layer, else the scalars alone."""
+
+    out: Tensor
+    differs: Tensor
+    features: Features
+
+
+def embeddings(
+    encoder: EquivariantEncoder,
+    inputs: GraphInputs,
+    source: Tensor,
+    readout: Representation = WHOLE,
+    once: Once | None = None,
+) -> Tensor:
+    """A readout [C, …] of copies whose first one has the atoms 0 to N - 1; source [V] as in `Copies`.
+
+    once: of the same complex.
+    """
+    once, detailed = once or Once(), readout.needs == "invariants"
+    level, count = inputs.blocks, len(inputs.segment) // inputs.num_graphs
+    atoms = differing(
+        encoder.atoms,
+        inputs.atoms,
+        encoder.atom_types(inputs.atoms.type),
+        source,
+        once.atoms,
+        detailed=detailed,
+    )
+    number = torch.arange(count, device=source.device).repeat(inputs.num_graphs)
+    other = level.type != level.type[number]
+    other[inputs.block_of_atom[atoms.differs]] = True
+    x = encoder.queries(atoms.out, inputs)
+    blocks = differing(
+        encoder.blocks, level, x, torch.where(other, -1, number), once.blocks, detailed=detailed
+    )
+    encoding = encoder.complexes(atoms.out, blocks.out, inputs)
+    if not detailed:
+        return readout.read(encoding, inputs, encoder)
+    return readout.pooled(parts_of_blocks(encoding.block, atoms.features, blocks.features, inputs), inputs)
+
+
+def differing(
+    encoder: LevelEncoder,
+    level: Level,
+    x: Tensor,
+    source: Tensor,
+    states: list[Tensor],
+    *,
+    detailed: bool = False,
+) -> Differing:
+    """What `encoder(level, x)` gives for copies of which many nodes see what they saw in the first copy.
 
     x [V, H] the inputs; source [V] the node of the first copy that a node is, and shares its input with, or -1.
+    states: what is in `Once` of this level; filled if it is empty.
     """
     nodes, edges = int(source.max()) + 1, level.edges
-    states = _first_copy(encoder, level, x[:nodes], nodes)
+    if not states:
+        states += _first_copy(encoder, level, x[:nodes], nodes, detailed=detailed)
     fresh = _other_edges(level, source, nodes)
     place = torch.where(source < 0, 0, source)  # of each node's features in the table of the layer
     changed, own = torch.nonzero(source < 0)[:, 0], x[source < 0]
@@ -157,19 +230,21 @@ def differing(encoder: LevelEncoder, level: Level, x: Tensor, source: Tensor) ->
         table = torch.cat([states[index], own])
         where = torch.cat([level.x[:nodes], level.x[changed]])
         receivers = torch.nonzero(fresh)[:, 0]
-        own = after_layer(
-            encoder, layer, level, table, where, place, receivers, last=index == len(layers) - 1
-        )
+        last = index == len(layers) - 1 and not detailed
+        own = after_layer(encoder, layer, level, table, where, place, receivers, last=last)
         changed = receivers
         place = torch.where(source < 0, 0, source)
         place[changed] = nodes + torch.arange(len(changed), device=place.device)
     layout = layers[-1].outputs
     assert isinstance(layout, Layout)
-    scalars = torch.cat([states[-1], own])[:, : layout.channels[0]]
-    return F.normalize(encoder.out(scalars), dim=1)[place]
+    table = torch.cat([states[-1], own])
+    out = F.normalize(encoder.out(table[:, : layout.channels[0]]), dim=1)[place]
+    return Differing(out, fresh, Features(table[place] if detailed else table[:0], layout))
 
 
-def _first_copy(encoder: LevelEncoder, level: Level, x: Tensor, nodes: int) -> list[Tensor]:
+def _first_copy(
+    encoder: LevelEncoder, level: Level, x: Tensor, nodes: int, *, detailed: bool
+) -> list[Tensor]:
     """The features of the nodes of the first copy before every layer, and after the last."""
     every = level.edges
     among = every.receiver < nodes
@@ -178,7 +253,8 @@ def _first_copy(encoder: LevelEncoder, level: Level, x: Tensor, nodes: int) -> l
     edges = _edges(encoder, plan, vectors, x.dtype)
     states = [x]
     for layer in encoder.layers:
-        states.append(layer(edges, states[-1], scalars_only=layer is encoder.layers[-1]))
+        last = layer is encoder.layers[-1] and not detailed
+        states.append(layer(edges, states[-1], scalars_only=last))
     return states
 
 

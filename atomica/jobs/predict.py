@@ -40,7 +40,7 @@ from atomica.heads.multilabel import MultilabelHead
 from atomica.jobs.embed import block_columns, piece_size
 from atomica.jobs.inputs import InputConfig, Opened, open_data
 from atomica.jobs.job import Job, Kind, Result, loaded, without_effect
-from atomica.jobs.tables import in_pieces
+from atomica.jobs.tables import in_pieces, write_csv
 from atomica.keys import GLOBAL_BLOCK, MODALITIES
 from atomica.model.model import Model
 from atomica.report.predict import page
@@ -338,7 +338,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         tables = in_pieces(job.folder, asked.tables, len(rows), piece_size(rows), make, meter, job.workers)
     for name in asked.tables:
         tables[f"{name}.csv"] = job.folder / f"{name}.csv"
-        _csv(tables[name], tables[f"{name}.csv"])
+        write_csv(tables[name], tables[f"{name}.csv"])
     if job.options.rank:
         tables["ranked"] = job.folder / "ranked.csv"
         with replacing(tables["ranked"]) as temporary:
@@ -388,14 +388,6 @@ def _colour(
             source = Path(job.options.root) / record.source_path
         target = _folder(job, coloured, head) / names[position]
         write(source, record, by_block, target, label_ids=data.found.label_ids(row), setting="predict.root")
-
-
-def _csv(table: Path, target: Path) -> None:
-    """A Parquet file as CSV, a batch of rows in memory at a time."""
-    file = pq.ParquetFile(table)
-    with replacing(target) as temporary, pyarrow.csv.CSVWriter(temporary, file.schema_arrow) as writer:
-        for batch in file.iter_batches(1 << 16):
-            writer.write_batch(batch)
 
 
 def ranked(path: Path, rank: str, top: int) -> pa.Table:

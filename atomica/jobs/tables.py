@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from atomica.console import Meter
 from atomica.files import Lock, replacing
 from atomica.jobs.workers import ALONE, PiecesDone, Workers, pause
 
-__all__ = ["in_pieces", "write_table"]
+__all__ = ["in_pieces", "write_csv", "write_table"]
 
 PIECES = "pieces"
 GROUP_BYTES = 1 << 25
@@ -28,6 +29,14 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file whole or not at all."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_csv(table: Path, target: Path) -> None:
+    """Write a Parquet file as CSV, some rows in memory at a time."""
+    file = pq.ParquetFile(table)
+    with replacing(target) as temporary, pyarrow.csv.CSVWriter(temporary, file.schema_arrow) as writer:
+        for batch in file.iter_batches(1 << 16):
+            writer.write_batch(batch)
 
 
 def in_pieces(

@@ -238,24 +238,25 @@ class EquivariantEncoder(Encoder):
         atom, detail = self.atoms.detailed(inputs.atoms, self.atom_types(inputs.atoms.type))
         if not blocks:
             return DetailedEncoding.of(self.above(atom, inputs), detail)
-        block, above = self.blocks.detailed(inputs.blocks, self._queries(atom, inputs))
+        block, above = self.blocks.detailed(inputs.blocks, self.queries(atom, inputs))
         return DetailedEncoding.of(
-            self._complexes(atom, block, inputs), detail, Features(above.features, above.layout)
+            self.complexes(atom, block, inputs), detail, Features(above.features, above.layout)
         )
 
     def above(self, atom: Tensor, inputs: GraphInputs) -> Encoding:
         """Blocks and complexes from the embeddings of atoms."""
-        return self._complexes(atom, self.blocks(inputs.blocks, self._queries(atom, inputs)), inputs)
+        return self.complexes(atom, self.blocks(inputs.blocks, self.queries(atom, inputs)), inputs)
 
     def pool(self, block: Tensor, inputs: GraphInputs, chosen: Tensor) -> Tensor:
         return self.pooling(block, inputs, inputs.table(chosen))
 
-    def _queries(self, atom: Tensor, inputs: GraphInputs) -> Tensor:
-        """What the block level starts from."""
+    def queries(self, atom: Tensor, inputs: GraphInputs) -> Tensor:
+        """What the block level starts from, from the embeddings of atoms: [B, H]."""
         query = block_queries(inputs, self.block_types, self.mix_before, self.modalities)
         return self.atoms_to_block(query, atom, inputs)
 
-    def _complexes(self, atom: Tensor, block: Tensor, inputs: GraphInputs) -> Encoding:
+    def complexes(self, atom: Tensor, block: Tensor, inputs: GraphInputs) -> Encoding:
+        """Complexes from the embeddings of atoms and blocks."""
         if self.mix_after is not None:
             block = self.mix_after(block, inputs)
         return Encoding(atom, block, self.pooling(block, inputs))

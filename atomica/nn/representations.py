@@ -26,7 +26,7 @@ from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import SpecError
-from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding
+from atomica.nn.encoding import DetailedEncoding, Encoder, EncoderSettings, Encoding, Features
 from atomica.nn.irreps import Layout
 from atomica.spec import not_among
 
@@ -37,6 +37,7 @@ __all__ = [
     "block_invariants",
     "invariants",
     "moments",
+    "parts_of_blocks",
     "pooled",
     "products",
 ]
@@ -118,6 +119,10 @@ class Representation:
         blocks = block_invariants(encoding, inputs)
         if self.level == "block":
             return torch.cat(blocks, dim=1)
+        return self.pooled(blocks, inputs)
+
+    def pooled(self, blocks: tuple[Tensor, ...], inputs: GraphInputs) -> Tensor:
+        """z_graph or z_interface from what `block_invariants` gives."""
         chosen = ~inputs.blocks.is_global
         if self.level == "interface":
             chosen = chosen & (inputs.segment == self.segment)
@@ -192,11 +197,18 @@ def moments(values: Tensor, of: Tensor, count: int, counted: Tensor | None = Non
 
 
 def block_invariants(encoding: DetailedEncoding, inputs: GraphInputs) -> tuple[Tensor, Tensor, Tensor]:
-    """`z_block` in its three parts: embedding, products, mean and deviation of invariants over the block's atoms."""
+    """`z_block` in its three parts, see `parts_of_blocks`."""
     assert encoding.blocks is not None, "the encoder must be run in detail of blocks"
-    atoms = invariants(encoding.atoms.features, encoding.atoms.layout)
-    of_atoms = torch.cat(moments(atoms, inputs.block_of_atom, len(inputs.segment)), dim=1)
-    return encoding.block, products(*encoding.blocks), of_atoms
+    atoms = Features(encoding.atoms.features, encoding.atoms.layout)
+    return parts_of_blocks(encoding.block, atoms, encoding.blocks, inputs)
+
+
+def parts_of_blocks(
+    block: Tensor, atoms: Features, blocks: Features, inputs: GraphInputs
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings of blocks, products of their features, mean and deviation of the invariants of their atoms."""
+    of_atoms = torch.cat(moments(invariants(*atoms), inputs.block_of_atom, len(inputs.segment)), dim=1)
+    return block, products(*blocks), of_atoms
 
 
 def pooled(parts: tuple[Tensor, ...], chosen: Tensor, inputs: GraphInputs, pool: str) -> Tensor:

@@ -3,7 +3,7 @@
 Start with one piece per heavy atom. Among all pairs of bonded pieces take those whose union, written as canonical
 SMILES, is the most frequent entry of the vocabulary, merge them, and repeat until no union is an entry.
 Bonds come from the ligand's own file, else from the component dictionary that the `biotite` package carries, else
-from a SMILES laid over the atoms.
+from a SMILES laid over the atoms, else, where the ligand's file gives all hydrogens, from RDKit's perception.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ SHIPPED = Path(__file__).parents[1] / "vocabularies"
 """Vocabularies that come with the package, found by name."""
 _FIRST_ELEMENT_BLOCK = 32
 _HYDROGENS = ("H", "D", "T")
+_CHARGE = 4
+"""Largest charge of a molecule that is tried where bond orders are perceived."""
+_TRIES = 10_000
+"""Combinations of valences that are tried for one charge."""
 _AROMATIC = 4
 """Order of an aromatic bond, as a ligand's file gives it."""
 ORGANIC = frozenset(["B", "Br", "C", "Cl", "F", "I", "N", "O", "P", "S", "Se", "Si"])
@@ -449,12 +453,14 @@ class Cutter:
         hydrogens: Sequence[int] = (),
         near: Sequence[tuple[int, int, int]] = (),
         smiles: str | None = None,
+        perceive: bool = False,
     ) -> tuple[str, list[tuple[int, list[int]]]]:
-        """Where the bonds are from (bonds, components, smiles, atoms), and block type and atoms of each fragment.
+        """Where the bonds are from (bonds, components, smiles, perceived, atoms), and type and atoms of each fragment.
 
         `elements` are atomic numbers of the heavy atoms, `bonds` (i, j, order; 4 aromatic, 0 unknown) and
         `hydrogens` what the ligand's file says, `near` pairs of atoms close enough for a bond with their distance
-        in 0.001 Å. No fragments with "atoms": every atom is a block of its own.
+        in 0.001 Å. With `perceive`, orders that nothing tells are found from `near` and `hydrogens`. No fragments
+        with "atoms": every atom is a block of its own.
         Raises ValueError for a SMILES that is none.
         """
         from rdkit import Chem
@@ -467,6 +473,7 @@ class Cutter:
             ("bonds", lambda: _of_file(symbols, bonds, hydrogens)),
             ("components", lambda: self._of_dictionary(component, names, symbols, near)),
             ("smiles", lambda: _of_smiles(smiles, symbols, near) if smiles else None),
+            ("perceived", lambda: _perceived(symbols, near, hydrogens) if perceive else None),
         ):
             molecule = found()
             pieces = self._pieces(molecule) if molecule else None
@@ -641,6 +648,53 @@ def _of_smiles(text: str, symbols: tuple[str, ...], near: Sequence[tuple[int, in
         return sum((order - 1) * length.get(frozenset((i, j)), 9999) for i, j, order in laid(way))
 
     return _numbered(symbols, laid(min(ways, key=strain)))
+
+
+def _perceived(
+    symbols: tuple[str, ...], near: Sequence[tuple[int, int, int]], hydrogens: Sequence[int]
+) -> Molecule | None:
+    """The molecule of which atoms and all hydrogens are known, its charge guessed; None where nothing is plausible.
+
+    Of all charges the one that leaves the fewest atoms charged, and no carbon, is taken.
+    """
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.rdDetermineBonds import DetermineBondOrders
+
+    # Files of docking programs leave hydrogens of carbon out, and without them any bond may be double.
+    whole = any(count for symbol, count in zip(symbols, hydrogens, strict=True) if symbol == "C")
+    if not near or not whole or not set(symbols) <= ORGANIC:
+        return None
+    built = Chem.RWMol(_skeleton(symbols, near))
+    for index, count in enumerate(hydrogens):
+        for _ in range(count):
+            built.AddBond(index, built.AddAtom(Chem.Atom("H")), Chem.BondType.SINGLE)
+    for atom in built.GetAtoms():
+        atom.SetNoImplicit(True)
+    built.AddConformer(Chem.Conformer(built.GetNumAtoms()))  # asked for, not used
+    electrons = sum(atom.GetAtomicNum() for atom in built.GetAtoms())
+    ways: list[tuple[int, int, list[tuple[int, int, int]]]] = []
+    with rdBase.BlockLogs():
+        for charge in sorted(range(-_CHARGE, _CHARGE + 1), key=abs):
+            if (electrons - charge) % 2:
+                continue
+            candidate = Chem.Mol(built)
+            try:
+                DetermineBondOrders(candidate, charge=charge, embedChiral=False, maxIterations=_TRIES)
+                Chem.SanitizeMol(candidate)
+                Chem.Kekulize(candidate, clearAromaticFlags=True)
+            except (ValueError, RuntimeError):
+                continue
+            atoms = list(candidate.GetAtoms())
+            charged = [atom.GetSymbol() for atom in atoms if atom.GetFormalCharge()]
+            if "C" in charged or any(atom.GetNumRadicalElectrons() for atom in atoms):
+                continue
+            orders = [
+                (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble()))
+                for b in candidate.GetBonds()
+                if b.GetEndAtomIdx() < len(symbols)
+            ]
+            ways.append((len(charged), abs(charge), orders))
+    return _numbered(symbols, min(ways, key=lambda way: way[:2])[2]) if ways else None
 
 
 def _skeleton(symbols: Sequence[str], bonds: Iterable[tuple[int, int, int]]) -> Any:

@@ -106,7 +106,7 @@ def _blocks(done: Done, page: Page, file: pq.ParquetFile) -> None:
         if shown:
             page.section("Structure")
             values = [value for one in shown for *_, value in one.values]
-            where = viewer(page, shown, said, min(values), max(values))
+            where = viewer(page, shown, said, min(values), max(values), {})
     columns = [Column(name, values) for name, values in found.items() if name not in ("row", "block")]
     page.table(columns, "Blocks", name="blocks.csv", whole="blocks.parquet", pick=where)
 
@@ -158,7 +158,7 @@ def _structures(
             for i in mine
         ]
         text = path.read_text(encoding="utf-8", errors="replace")
-        shown.append(Structure(name, text, path.suffix[1:], values, [], f"{len(values)} blocks"))
+        shown.append(Structure(name, text, path.suffix[1:], values, {}, f"{len(values)} blocks"))
         if len(shown) == MOST_STRUCTURES:
             break
     return shown

@@ -6,7 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from atomica import _prep
 from atomica.analysis.bfactors import INTERFACE, LABEL_IDS, STRUCTURES, file_of, stems
+from atomica.analysis.contacts import KINDS
 from atomica.errors import StructureError
 from atomica.prep import pockets
 from atomica.prep.pockets import Place
@@ -29,7 +30,12 @@ ALL_STRUCTURES = 8_000_000
 """Structures in a page: how many, bytes of one, bytes of all."""
 
 CONTACT = 4.5
-"""Distance in Å up to which heavy atoms of the two partners are in contact."""
+"""Distance in Å up to which heavy atoms of the two partners are near each other."""
+NEAR = f"within {CONTACT} Å"
+COLOURS = dict(zip((*KINDS, NEAR), ("c0", "c2", "c3", "c4", "c5", "c6", "c7"), strict=True))
+"""The kinds of lines between the partners, and their colours."""
+CONTACTS = "contacts: "
+"""How figures are called that say how well scores tell contacts of a kind."""
 
 SEQUENCES_SHOWN = 12
 
@@ -58,8 +64,7 @@ def page(done: Done, page: Page) -> None:
     complexes = _complexes(found, set(by_label))
     page.section(
         "Scores along the sequence",
-        "The score of a block is the cosine between the embedding of the complex with and without it. Shown is 1 less "
-        "the score: how much of the embedding hangs on the block.",
+        _said_of(done.spec.get("score", {})) + " Shown is 1 less the score: how much hangs on the block.",
     )
     if len(complexes) > SEQUENCES_SHOWN:
         page.text(
@@ -69,10 +74,10 @@ def page(done: Done, page: Page) -> None:
         page.wide(_sequence(one, found, change))
     page.section("Structure")
     low, high = 0.0, float(np.percentile(change, 99)) or 1.0
-    shown = _structures(done.folder / STRUCTURES, complexes, found, change)
+    shown = _structures(done.folder / STRUCTURES, complexes, found, change, _touching(done))
     where = ""
     if shown:
-        where = viewer(page, shown, "1 − score", low, high)
+        where = viewer(page, shown, "1 − score", low, high, COLOURS)
         if len(shown) < len(complexes):
             page.text(
                 f"{len(shown)} of {len(complexes)} complexes; the others are in the folder structures.",
@@ -80,10 +85,12 @@ def page(done: Done, page: Page) -> None:
             )
     else:
         page.text("No structures were written (score.structures), or they are too large for a page.", "note")
+    _judged(done, page)
     page.section("Blocks")
     order = sorted(range(len(change)), key=lambda i: -change[i])
     names = {"segment": "partner", "chain": "chain", "resnum": "number", "icode": "insertion"}
     names |= {"component": "component", "score": "score"}
+    names |= {name: name for name in ("contacts",) if name in found}
     titles = {index: one.title for one in complexes for index in one.blocks}
     columns = [Column("id", [titles[i] for i in order])]
     columns += [Column(heading, [found[key][i] for i in order]) for key, heading in names.items()]
@@ -91,6 +98,71 @@ def page(done: Done, page: Page) -> None:
         "; choose one to see it in the structure" if where else ""
     )
     page.table(columns, caption, name="scores.csv", whole="scores.parquet", pick=where)
+
+
+def _said_of(options: Mapping[str, Any]) -> str:
+    """What a score is."""
+    if options.get("readout") == "ligand":
+        return (
+            "The score of an amino acid is the cosine between what the ligand's side is told with and without it: the "
+            "invariants of the ligand's blocks, after messages between all."
+        )
+    how = (
+        ", estimated for all blocks at once by gradients: the order of blocks is about that of masking, not the same."
+        if options.get("method") == "gradient"
+        else "."
+    )
+    return f"The score of a block is the cosine between the embedding of the complex with and without it{how}"
+
+
+def _judged(done: Done, page: Page) -> None:
+    """How well the scores tell which blocks touch the partner, by kind of contact."""
+    judged = {
+        name.removeprefix(CONTACTS): one for name, one in done.figures.items() if name.startswith(CONTACTS)
+    }
+    if not judged:
+        return
+    page.section(
+        "Scores and contacts",
+        "Whether the blocks that matter most touch the partner. P@k: of as many blocks as have a contact, "
+        "those that matter most, the share that has one; by chance it is the base rate. AUROC: the chance that a block "
+        "with a contact matters more than one without; by chance 0.5. Means over complexes; of five or more, with 95% "
+        "intervals. What lies near changes most, so that weights that were never trained tell contacts, too.",
+    )
+
+    def shown(one: Mapping[str, float], name: str) -> str:
+        if f"{name} low" not in one:
+            return f"{one[name]:.3f}"
+        return f"{one[name]:.3f} [{one[f'{name} low']:.3f}, {one[f'{name} high']:.3f}]"
+
+    rows = [
+        [kind, str(one["complexes"]), *(shown(one, name) for name in ("P@k", "AUROC", "base rate"))]
+        for kind, one in judged.items()
+    ]
+    head = ["contact", "complexes", "P@k", "AUROC", "base rate"]
+    page.small_table(head, rows, "Of contacts between heavy atoms by rules; contacts.csv lists each")
+
+
+@dataclass(frozen=True)
+class _Touching:
+    """The contacts of a complex: lines by kind, of a ring of several blocks one; and the residues that have one."""
+
+    lines: dict[str, list[list[float]]] = field(default_factory=dict)
+    residues: dict[Place, None] = field(default_factory=dict)
+
+
+def _touching(done: Done) -> dict[int, _Touching]:
+    """The contacts of each complex, by row."""
+    found: dict[int, _Touching] = {}
+    if "contacts" in done.tables:
+        places = [f"{axis}{side}" for side in (1, 2) for axis in "xyz"]
+        for one in pq.read_table(done.tables["contacts"]).to_pylist():
+            own, line = found.setdefault(one["row"], _Touching()), [one[name] for name in places]
+            if line not in own.lines.setdefault(one["kind"], []):
+                own.lines[one["kind"]].append(line)
+            for side in (1, 2):
+                own.residues[one[f"chain{side}"], one[f"resnum{side}"], one[f"icode{side}"] or ""] = None
+    return found
 
 
 def _complexes(found: Mapping[str, list[Any]], by_label: Collection[int]) -> list[_Complex]:
@@ -135,7 +207,11 @@ def _sequence(one: _Complex, found: Mapping[str, list[Any]], change: Sequence[fl
 
 
 def _structures(
-    folder: Path, complexes: Sequence[_Complex], found: Mapping[str, list[Any]], change: Sequence[float]
+    folder: Path,
+    complexes: Sequence[_Complex],
+    found: Mapping[str, list[Any]],
+    change: Sequence[float],
+    touching: Mapping[int, _Touching],
 ) -> list[Structure]:
     """As many structures as a page should hold, in the order of the table."""
     shown: list[Structure] = []
@@ -147,7 +223,9 @@ def _structures(
         size = LARGEST_STRUCTURE + 1 if path is None else path.stat().st_size
         if path is None or size > min(LARGEST_STRUCTURE, left):
             continue
-        structure = _structure(path, one, found, change)
+        structure = _structure(
+            path, one, found, change, touching.get(found["row"][one.blocks[0]], _Touching())
+        )
         if structure is not None:
             shown.append(structure)
             left -= size
@@ -155,7 +233,11 @@ def _structures(
 
 
 def _structure(
-    path: Path, one: _Complex, found: Mapping[str, list[Any]], change: Sequence[float]
+    path: Path,
+    one: _Complex,
+    found: Mapping[str, list[Any]],
+    change: Sequence[float],
+    touching: _Touching,
 ) -> Structure | None:
     """A structure with the values of its blocks, and the contacts between the two partners."""
     mine = one.blocks
@@ -176,17 +258,24 @@ def _structure(
     segment = {key: int(found["segment"][i]) for key, i in zip(keys, mine, strict=True)}
     content = path.read_bytes()
     text = base64.b64encode(content).decode() if kind == "bcif" else content.decode("utf-8", errors="replace")
-    lines = _contacts(read, segment)
+    near = _contacts(read, segment)
     strongest = max(highest, key=lambda key: highest[key])
     note = (
         f"{len(highest)} residues with a score; the strongest is {strongest[0]}:{strongest[1]}{strongest[2]} "
-        f"({number(highest[strongest])}). {len(lines)} contacts within {CONTACT} Å."
+        f"({number(highest[strongest])})."
     )
+    counts = {name: len(lines) for name, lines in touching.lines.items()} | (
+        {NEAR: len(near)} if near else {}
+    )
+    if counts:
+        told = [f"{count} {f'contacts {name}' if name == NEAR else name}" for name, count in counts.items()]
+        note += f" {', '.join(told)}."
     if path.name.endswith(INTERFACE):
         note += " The structure file was not found: only the atoms of the interface are shown."
     values = [(*names.get(key, key), value) for key, value in highest.items()]
     shown = {key: name for key, name in names.items() if key in highest}
-    return Structure(one.title, text, kind, values, lines, note, shown)
+    partner = [names.get(place, place) for place in touching.residues if place not in highest]
+    return Structure(one.title, text, kind, values, {**touching.lines, NEAR: near}, note, shown, partner)
 
 
 def _contacts(read: _prep.Structure, segment: Mapping[Place, int]) -> list[list[float]]:

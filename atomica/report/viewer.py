@@ -21,17 +21,18 @@ class Structure:
     """A structure to show.
 
     text, format: the file and how it is read, "pdb" or "cif". values: (chain, residue number, insertion code, value).
-    contacts: lines from atom to atom, x y z x y z in Å. note: what is said of it. names: residues that a table calls
-    otherwise → what they are called here.
+    contacts: by kind lines from atom to atom, x y z x y z in Å. note: what is said of it. names: residues that a table
+    calls otherwise → what they are called here. partner: residues without a value that are shown as well.
     """
 
     name: str
     text: str
     format: str
     values: Sequence[tuple[str, int, str, float]]
-    contacts: Sequence[Sequence[float]]
+    contacts: Mapping[str, Sequence[Sequence[float]]]
     note: str = ""
     names: Mapping[tuple[str, int, str], tuple[str, int, str]] = field(default_factory=dict)
+    partner: Sequence[tuple[str, int, str]] = ()
 
 
 def step_of(value: float, low: float, high: float) -> int:
@@ -49,11 +50,17 @@ def _place(chain: str, residue: int, icode: str) -> str:
     return f"{chain}|{residue}|{icode.strip()}"
 
 
-def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, high: float) -> str:
+def viewer(
+    page: Page, structures: Sequence[Structure], label: str, low: float, high: float, kinds: Mapping[str, str]
+) -> str:
     """Add a viewer, with a choice of structures; returns its id, for tables whose rows it is to show.
 
-    label: what the values are. low, high: the values of the first and the last colour.
+    label: what the values are. low, high: the values of the first and the last colour. kinds: of contacts, those that
+    there are in any of the structures get a switch, with their colour, such as "c0".
     """
+    present = {
+        kind: colour for kind, colour in kinds.items() if any(one.contacts.get(kind) for one in structures)
+    }
     if not page.scripts:
         page.scripts.append(asset("viewer.js"))
         packed = files("atomica.report").joinpath("assets", LIBRARY).read_bytes()
@@ -61,6 +68,7 @@ def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, 
     name = page.name("viewer")
     data = {
         "label": label,
+        "kinds": present,
         "structures": [
             {
                 "name": one.name,
@@ -71,12 +79,18 @@ def viewer(page: Page, structures: Sequence[Structure], label: str, low: float, 
                     [_place(chain, residue, icode), value, step_of(value, low, high)]
                     for chain, residue, icode, value in one.values
                 ],
+                "partner": [_place(*place) for place in one.partner],
                 "names": {_place(*table): _place(*here) for table, here in one.names.items()},
-                "contacts": [[round(float(x), 2) for x in line] for line in one.contacts],
+                "contacts": {
+                    kind: [[round(float(x), 2) for x in line] for line in one.contacts.get(kind, ())]
+                    for kind in present
+                },
             }
             for one in structures
         ],
     }
     page.add("ramp", label=label, low=low, high=high, steps=STEPS)
-    page.add("viewer", ident=name, names=[one.name for one in structures], label=label, data=data)
+    page.add(
+        "viewer", ident=name, names=[one.name for one in structures], label=label, kinds=present, data=data
+    )
     return name

@@ -36,13 +36,15 @@ pub struct Sketch {
     pub elements: Vec<u8>,
     /// Hydrogens that the file gives each of them.
     pub hydrogens: Vec<u8>,
-    /// Bonds that the file gives: two atoms, and the order as in [`Bond`].
+    /// Bonds that the file gives: two atoms, and the order as in [`Bond`]; none where an order is missing.
     pub bonds: Vec<(u32, u32, u8)>,
     /// Where the file gives none, atoms near enough for a bond. With a SMILES also their distance in 0.001 Å, which
     /// tells apart the ways to lay it over the atoms; else 0, so that copies of a molecule are equal.
     pub near: Vec<(u32, u32, u32)>,
     /// SMILES that the index gives.
     pub smiles: Option<String>,
+    /// The file says no orders: they may be perceived from the atoms near one another and the hydrogens.
+    pub perceive: bool,
 }
 
 impl Sketch {
@@ -75,11 +77,24 @@ impl Sketch {
                 (None, None) => {}
             }
         }
+        if sketch.bonds.iter().any(|(.., order)| *order == 0) {
+            sketch.perceive = true;
+            sketch.bonds.clear();
+            sketch.hydrogens = hydrogens(structure, atoms);
+        }
         if sketch.bonds.is_empty() {
             sketch.near = near(structure, atoms, &sketch.elements, smiles.is_some());
         }
         sketch
     }
+}
+
+/// Hydrogens at the distance of a bond from each of the atoms of a molecule.
+fn hydrogens(structure: &Structure, atoms: &[usize]) -> Vec<u8> {
+    let positions: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
+    let bonds = Bonds::new(&positions, &structure.elements);
+    let hydrogen = |at: &&u32| structure.elements.get(**at as usize) == Some(&1);
+    atoms.iter().map(|atom| bonds.of(*atom).iter().filter(hydrogen).count().min(255) as u8).collect()
 }
 
 /// Pairs of atoms at the distance of a bond.
@@ -115,6 +130,8 @@ pub enum Chemistry {
     Bonds,
     /// The SMILES in the index.
     Smiles,
+    /// Orders perceived from which atoms are bonded, hydrogens included.
+    Perceived,
 }
 
 impl Chemistry {
@@ -280,7 +297,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_records() {
-        for name in ["atoms", "components", "bonds", "smiles"] {
+        for name in ["atoms", "components", "bonds", "smiles", "perceived"] {
             assert_eq!(Chemistry::of(name).unwrap().name(), name);
         }
         assert_eq!(Chemistry::of("none"), None);

@@ -273,6 +273,8 @@ pub enum Repair {
     MoleculesUnread,
     /// Water, or residues of the receptor, in the file of a ligand: left out.
     OutsideLigand,
+    /// A ligand whose file says no bond orders, and nothing else tells them: a block for each of its atoms.
+    OrdersUnknown,
     /// A bond is stated of atoms that are too far apart for it: not used.
     BondImplausible,
     /// A bond is stated of an atom that is not there.
@@ -293,6 +295,7 @@ impl Repair {
                 | Self::ModelsDiffer
                 | Self::MoleculesUnread
                 | Self::OutsideLigand
+                | Self::OrdersUnknown
                 | Self::BondUnmatched
                 | Self::ChainInterrupted
         )

@@ -64,6 +64,7 @@ pub fn atom_symbols() -> Vec<&'static str> {
 /// assert_eq!(atomica_prep::vocab::element(b"D"), 1);
 /// assert_eq!(atomica_prep::vocab::element(b"Xx"), 0);
 /// ```
+#[inline]
 pub fn element(symbol: &[u8]) -> u8 {
     let slot = match *symbol {
         [a] => slot_of(a, b' '),
@@ -73,6 +74,7 @@ pub fn element(symbol: &[u8]) -> u8 {
     slot.and_then(|s| ELEMENT_OF.get(s)).copied().unwrap_or(0)
 }
 
+#[inline]
 fn slot_of(first: u8, second: u8) -> Option<usize> {
     let first = first.to_ascii_uppercase();
     let second = second.to_ascii_uppercase();

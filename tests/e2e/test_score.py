@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import spearmanr
 
 import atomica
 from atomica import _prep, keys
-from atomica.analysis import masking
+from atomica.analysis import gradient, masking
 from atomica.analysis.bfactors import INTERFACE, Values, coloured, interface, of_record
 from atomica.data import graph
 from atomica.errors import AtomicaError
-from atomica.jobs.score import colours, scores
+from atomica.jobs.score import LIGAND, colours, scores
 from atomica.prep import pockets
 from atomica.runner import main
 
@@ -103,9 +104,94 @@ def test_far_atoms_are_not_computed_again():
     assert reached == sorted(reached)
 
 
-def spec_of(tmp_path, source, own=""):
+def test_the_unmasked_complex_is_computed_once(tiny_set, monkeypatch):
+    """Of many batches the first alone runs the levels of the unmasked complex; scores are those of a batch each."""
+    model, record = model_of({"layers": 3}), atomica.open_dataset(tiny_set)[11]
+    made, inner = [], masking._first_copy
+    monkeypatch.setattr(masking, "_first_copy", lambda *a, **k: made.append(1) or inner(*a, **k))
+    blocks, values = scores(model, record, batch_blocks=1)
+    assert len(blocks) > 2
+    assert len(made) == 2  # atoms, blocks
+    each = [
+        masking.cosines(model, record, batch_blocks=1, blocks=blocks[i : i + 1])[0]
+        for i in range(len(blocks))
+    ]
+    np.testing.assert_allclose(values, each, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("segment", [0, 1])
+@pytest.mark.parametrize(
+    "options", [{"layers": 3}, {"layers": 3, "reference_quirks": True}], ids=["plain", "quirks"]
+)
+def test_scores_of_one_partner_are_those_of_representations(options, segment, tiny_set):
+    """What is read of a partner, from a complex and its masked copy through the whole model."""
+    model, record = model_of(options), atomica.open_dataset(tiny_set)[11]
+    blocks, values = scores(model, record, ligand=segment, batch_blocks=100)
+    assert set(record.segment_ids[blocks].tolist()) == {1 - segment}
+    wanted = []
+    for block in blocks.tolist():
+        pair = masking.masked_copies(record, np.array([block])).graph(model.config.graph_options())
+        with torch.no_grad():
+            (found,) = model.represent(pair, LIGAND[segment])
+        wanted.append(float(F.cosine_similarity(*found.double(), dim=0)))
+    assert min(wanted) < 0.9999
+    np.testing.assert_allclose(values, wanted, rtol=0, atol=2e-6)
+
+
+def test_scores_by_gradient_cost_few_passes_and_rank_as_masks_do():
+    model = model_of({"layers": 3, "atom_hidden": 16, "block_hidden": 16})
+    data = atomica.open_dataset("demo://pockets")
+    passes = dict.fromkeys(gradient.PASSES, 0)
+
+    def count(name):
+        def hook(*_):
+            passes[name] += 1
+
+        return hook
+
+    encoder = model.encoder
+    hooks = [encoder.atoms.register_forward_hook(count("atom level forward"))]
+    hooks += [encoder.blocks.register_forward_hook(count("block level forward"))]
+    hooks += [encoder.blocks.register_full_backward_hook(count("block level backward"))]
+    ranks = []
+    for row in (40, 60, 80, 100):
+        record = data[row].view("segment0")
+        passes = dict.fromkeys(passes, 0)
+        blocks, estimated = scores(model, record, method="gradient")
+        assert passes == gradient.PASSES
+        again, exact = scores(model, record)
+        assert blocks.tolist() == again.tolist()
+        assert (estimated <= 1).all()
+        ranks.append(spearmanr(estimated, exact)[0])
+    for hook in hooks:
+        hook.remove()
+    assert np.mean(ranks) > 0.5
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_gradients_are_those_of_the_path(tiny_set):
+    """With all directions, and at its start, the estimate is that of the change to first order by finite steps."""
+    model, record = model_of({"layers": 2}), atomica.open_dataset(tiny_set)[11]
+    model.double()
+    path = gradient.Path.of(model, record)
+    directions, point = gradient.DIRECTIONS, gradient.POINT
+    gradient.DIRECTIONS, gradient.POINT = 10**6, 0.0
+    try:
+        values = gradient.gradient_scores(model, record)
+    finally:
+        gradient.DIRECTIONS, gradient.POINT = directions, point
+    small = 1e-6
+    for value, block in zip(values, masking.maskable(record), strict=True):
+        moved = path.here.clone()
+        moved[block] += small * path.step[block]
+        with torch.no_grad():
+            change = (path.embedding(moved) - path.embedding(path.here)) / small
+        assert 1 - value == pytest.approx(float(change.square().sum() / 2), rel=1e-4)
+
+
+def spec_of(tmp_path, source, own="", options=None):
     torch.manual_seed(0)
-    model_of({}).save(tmp_path / "weights")
+    model_of(options or {}).save(tmp_path / "weights")
     path = tmp_path / "score.toml"
     path.write_text(
         f'[run]\nname = "score"\njob = "score"\nout = "{tmp_path}/out"\n[data]\nsource = "{source}"\n'
@@ -145,6 +231,64 @@ def test_the_job_writes_a_table_and_coloured_structures(tmp_path, tiny_set):
         assert old[:60] + old[66:] == new[:60] + new[66:]
         assert float(new[60:66]) == pytest.approx(expected.get((new[21], int(new[22:26])), 0.0), abs=0.005)
     assert json.loads((out / "result.json").read_text())["tables"]["scores"] == "scores.parquet"
+
+
+def test_the_job_finds_contacts_and_judges_scores_by_them(tmp_path, shared):
+    """A metal and its protein, read on the metal's side: the table of contacts, the figures, and the report's lines."""
+    entries = shared / "data" / "entries"
+    (tmp_path / "index.csv").write_text(
+        "id,path,chain1,chain2,lig_code,lig_resnum\n"
+        f"one,{entries}/1cah.pdb.gz,A,A,CO,262\ntwo,{entries}/2ada.pdb.gz,A,A,ZN,400\n"
+    )
+    spec = spec_of(tmp_path, tmp_path / "index.csv", '[score]\nreadout = "ligand"\n', {"layers": 3})
+    assert main([str(spec)]) == 0
+    out = tmp_path / "out"
+    table, found = (pq.read_table(out / f"{name}.parquet").to_pylist() for name in ("scores", "contacts"))
+    assert {(row["kind"], row["component1"], row["resnum1"]) for row in found if row["id"] == "one"} == {
+        ("metal", "HIS", 94),
+        ("metal", "HIS", 96),
+        ("metal", "HIS", 119),
+    }
+    assert {row["segment"] for row in table} == {0}
+    touching = {(row["row"], row["chain1"], row["resnum1"]) for row in found}
+    assert {(r["row"], r["chain"], r["resnum"]) for r in table if r["contacts"] == "metal"} == touching
+    assert (out / "contacts.csv").read_text().count("\n") == len(found) + 1
+    figures = json.loads((out / "result.json").read_text())["figures"]
+    own = [[row for row in table if row["row"] == number] for number in (0, 1)]
+    shares = []
+    for rows in own:
+        k = sum(row["contacts"] != "" for row in rows)
+        first = sorted(rows, key=lambda row: row["score"])[:k]
+        shares.append(sum(row["contacts"] != "" for row in first) / k)
+    assert figures["contacts: any"]["P@k"] == pytest.approx(np.mean(shares), abs=1e-4)
+    page = (out / "report.html").read_text()
+    for shown in ("Scores and contacts", 'value="metal"', "3 metal", "side is told with and without it"):
+        assert shown in page, shown
+    assert 'value="pi stacking"' not in page
+
+
+WRONG = {
+    'readout = "ligand"\nmethod = "gradient"': 'gradients estimate the readout "complex" alone',
+    'ligand = "segment1"': 'has no effect: score.readout is "complex"',
+    'readout = "ligand"': "60 of 60 complexes have no ligand side",
+    'method = "gradiant"': "gradient",
+}
+
+
+@pytest.mark.parametrize("lines", WRONG)
+def test_what_cannot_be_scored_is_said_before_anything_is_written(lines, tmp_path, tiny_set, capsys):
+    assert main([str(spec_of(tmp_path, tiny_set, f"[score]\n{lines}\n"))]) == 2
+    assert WRONG[lines] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_contacts_there_is_no_table_of_them(tmp_path, tiny_set):
+    own = '[score]\ncontacts = false\nstructures = false\nmethod = "gradient"\n'
+    assert main([str(spec_of(tmp_path, tiny_set, own))]) == 0
+    out = tmp_path / "out"
+    assert not (out / "contacts.csv").exists()
+    assert "contacts" not in pq.read_table(out / "scores.parquet").column_names
+    assert "estimated for all blocks at once by gradients" in (out / "report.html").read_text()
 
 
 def test_complexes_of_one_id_have_a_structure_each_and_the_report_shows_both(tmp_path, tiny_set):

@@ -1340,6 +1340,91 @@ def test_assemblies_keep_stated_bonds(tmp_path: Path):
     assert [r["covalent"] for r in found.rows] == ["A:5 CYS SG", "A-2:5 CYS SG"]
 
 
+@pytest.mark.parametrize("around", ["link", "conect"])
+def test_models_keep_what_stands_around_them(tmp_path: Path, around: str):
+    """LINK and MODRES before the models, CONECT after them, are of every copy; messages count the file's lines."""
+    lines = attached(2.3)
+    ser = max(i for i, text in enumerate(lines) if "SER" in text)
+    lines = [text.replace("SER", "XAX") for text in lines]
+    again = [f"{text[:46]}{float(text[46:54]) + 60.0:8.3f}{text[54:]}" for text in lines]
+    head = ["MODRES 1ABC XAX A    3  SER  A SERINE"] + [link(SULPHUR, CARBON)] * (around == "link")
+    tail = [conect(lines, SULPHUR, CARBON)] * (around == "conect")
+
+    def text(second: list[str]) -> str:
+        models = ["MODEL        1", *lines, "ENDMDL", "MODEL        2", *second, "ENDMDL"]
+        return "\n".join([*head, *models, *tail, "END", ""])
+
+    path = tmp_path / "a.pdb1"
+    path.write_text(text(again))
+    found = Found(tmp_path / "out", path)
+    assert [r["covalent"] for r in found.rows if r["lig_code"]] == ["A:5 CYS SG", "A-2:5 CYS SG"]
+    assert found.repairs == {"modified-residue": 2}
+    assert "XAX" not in [r["lig_code"] for r in found.rows]
+    broken = [f"{text[:30]}   x{text[34:]}" if i == ser else text for i, text in enumerate(again)]
+    with pytest.raises(_prep.StructureError, match=f"line {len(head) + len(lines) + 3 + ser + 1}, "):
+        _prep.read_structure(text(broken).encode(), "pdb", assembly="models")
+
+
+@pytest.mark.parametrize(("kind", "covalent"), [("1", "A:5 CYS SG"), ("nc", "")])
+def test_bonds_of_mol2_between_residues(tmp_path: Path, kind: str, covalent: str):
+    lines = attached(2.3)
+    text = protein_mol2(lines).replace(".3 ", " ")
+    ends = [serial_of(lines, end) for end in (SULPHUR, CARBON)]
+    path = tmp_path / "x.mol2"
+    path.write_text(f"{text}@<TRIPOS>BOND\n1 {ends[0]} {ends[1]} {kind}\n")
+    assert [r["covalent"] for r in Found(tmp_path / "out", path).rows] == [covalent]
+
+
+def test_a_free_amino_acid_numbered_between_two_members(tmp_path: Path):
+    """Far from both, where the chain goes on without it, or lacks just one residue there."""
+    chain = peptide("GLY ALA SER LEU VAL GLY ALA SER")
+    free = [
+        pdb_line(name, "GLU", "A", 4, (15.0, 3.4 + away, 3.0 + aside), name[0])
+        for name, away, aside in (
+            ("N", 0, 0),
+            ("CA", 1.5, 0),
+            ("C", 2.1, 1.4),
+            ("O", 3.3, 1.5),
+            ("CB", 2, -0.7),
+        )
+    ]
+    lacking = [text for text in chain if int(text[22:26]) != 4]
+    number = lambda text: int(text[22:26]) + (int(text[22:26]) > 3)  # noqa: E731
+    going_on = [f"{text[:22]}{number(text):4d}{text[26:]}" for text in chain]
+    for name, lines in (("lacking", lacking), ("going_on", going_on)):
+        before = sum(int(text[22:26]) < 4 for text in lines)
+        for place in (before, len(lines)):
+            found = discover(tmp_path, [*lines[:place], *free, *lines[place:]], f"{name}{place}.pdb")
+            assert [(r["lig_code"], r["lig_resnum"]) for r in found.rows] == [("GLU", "4")], name
+    # Beyond it the chain is somewhere else: the file was numbered anew, and gaps are on both sides.
+    parts = [*lacking[:before], *free, *moved(lacking[before:], 30.0)]
+    assert "free-residue" not in discover(tmp_path, parts, "anew.pdb").repairs
+
+
+@pytest.mark.parametrize(("hydrogens", "chemistry"), [(True, "perceived"), (False, "atoms")])
+def test_bond_orders_of_docked_ligands_are_perceived(tmp_path: Path, hydrogens: bool, chemistry: str):
+    """Only where the file gives the hydrogens; else the record and repairs.jsonl say that they are not known."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    from atomica import open_dataset
+    from atomica.prep.command import main
+
+    molecule = Chem.AddHs(Chem.MolFromSmiles("CC(=O)Nc1ccc(C(=O)[O-])cc1"))
+    AllChem.EmbedMolecule(molecule, randomSeed=1)
+    molecule = molecule if hydrogens else Chem.RemoveHs(molecule)
+    lines = [text for text in Chem.MolToPDBBlock(molecule).splitlines() if not text.startswith("CONECT")]
+    (tmp_path / "l.pdb").write_text("\n".join(lines) + "\n")
+    (tmp_path / "p.pdb").write_text("\n".join(peptide(z=4.0)) + "\n")
+    (tmp_path / "x.csv").write_text("id,path,chain1,ligand_path\na,p.pdb,A,l.pdb\n")
+    out = tmp_path / "out"
+    assert main(["build-graphs", str(tmp_path / "x.csv"), "--fragments", "ccd_300", "--out", str(out)]) == 0
+    record = open_dataset(out)[0]
+    assert (record.ligand_chemistry, dict(record.metadata)["ligand_bonds"]) == (chemistry, "distances")
+    noted = [json.loads(line) for line in (out / "repairs.jsonl").read_text().splitlines()]
+    assert [entry["kind"] for entry in noted] == ([] if hydrogens else ["orders-unknown"])
+
+
 def many_chains(count: int) -> str:
     """mmCIF of short chains beside one another."""
     columns = (

@@ -59,6 +59,39 @@ def test_where_the_bonds_come_from(vocabulary):
     assert cutter.cut("no such component", names, [6, 6, 8], []) == ("atoms", [])
 
 
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "CC(=O)[O-]",
+        "CC(N)=[NH2+]",
+        "NCCCCC([NH3+])C(=O)[O-]",
+        "Nc1ncnc2c1ncn2C1OC(COP(=O)([O-])[O-])C(O)C1O",
+        "C[N+](=O)[O-]",
+        "Cn1cnc2c1c(=O)n(C)c(=O)n2C",
+        "CN1CCN(c2ccc(Nc3ncc4ccccc4n3)cc2)CC1",
+    ],
+)
+def test_bond_orders_from_atoms_and_hydrogens(smiles):
+    """Whatever the charge, the fragments are those of the orders that the SMILES says."""
+    whole = Chem.MolFromSmiles(smiles)
+    hydrogens = [atom.GetTotalNumHs() for atom in whole.GetAtoms()]
+    Chem.Kekulize(whole, clearAromaticFlags=True)
+    elements = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
+    bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), int(b.GetBondTypeAsDouble())) for b in whole.GetBonds()]
+    near = [(i, j, 0) for i, j, _ in bonds]
+    names, cutter = [f"X{i}" for i in range(len(elements))], Cutter(read_vocabulary("ccd_300"))
+
+    def pieces(cut):
+        return cut[0], sorted((kind, len(atoms)) for kind, atoms in cut[1])
+
+    found = cutter.cut("UNL", names, elements, [], near=near, hydrogens=hydrogens, perceive=True)
+    stated = cutter.cut("UNL", names, elements, bonds)
+    assert (pieces(found), stated[0]) == (("perceived", pieces(stated)[1]), "bonds")
+    for given, perceive in (([0] * len(elements), True), (hydrogens, False)):
+        cut = cutter.cut("UNL", names, elements, [], near=near, hydrogens=given, perceive=perceive)
+        assert cut == ("atoms", [])
+
+
 def test_missing_atoms_need_the_right_neighbours():
     """A bound sugar has lost an oxygen; names that fit by chance are not enough."""
     cutter, sugar = Cutter(read_vocabulary("ccd_300")), component("NAG")

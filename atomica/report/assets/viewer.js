@@ -54,14 +54,14 @@
     const box = viewer.querySelector(".stage");
     const said = viewer.querySelector(".said");
     const choice = viewer.querySelector("select");
-    const contacts = viewer.querySelector(".contacts");
+    const contacts = [...viewer.querySelectorAll(".contacts")];
     const rest = viewer.querySelector(".rest");
     const stage = new NGL.Stage(box, { backgroundColor: colour("--wash"), tooltip: false, quality: "medium" });
     stage.log = () => {}; // it tells the console of every file
     let now = null;
     let scores = {};
     let shown = null;
-    let lines = null;
+    let lines = {}; // by kind of contact
     let others = null;
     const scheme = NGL.ColormakerRegistry.addScheme(function () {
       this.atomColor = (atom) => {
@@ -78,29 +78,45 @@
     const draw = async (index) => {
       const one = data.structures[index];
       stage.removeAllComponents();
-      now = shown = lines = others = null;
+      now = shown = others = null;
+      lines = {};
       scores = Object.fromEntries(one.scores.map(([where, value, step]) => [where, { value, step }]));
       const binary = one.format === "bcif";
       const content = binary ? Uint8Array.from(atob(one.text), (letter) => letter.charCodeAt(0)) : one.text;
       const blob = new Blob([content]);
       now = await stage.loadFile(blob, { ext: one.format, defaultRepresentation: false });
       const scored = [];
+      const partner = [];
+      const touching = new Set(one.partner);
       now.structure.eachAtom((atom) => {
         if (scores[place(atom)]) scored.push(atom.index);
+        else if (touching.has(place(atom))) partner.push(atom.index);
       });
       const selection = scored.length ? `@${scored.join(",")}` : "none";
       others = now.addRepresentation("cartoon", { color: colour("--c7"), opacity: 0.35, sele: "polymer" });
       others.setVisibility(rest.checked);
       shown = now.addRepresentation("licorice", { sele: selection, color: scheme, multipleBond: false, radius: 0.28 });
-      const shape = new NGL.Shape("contacts");
-      const grey = [0.45, 0.5, 0.56];
-      for (const [a, b, c, d, e, f] of one.contacts) shape.addCylinder([a, b, c], [d, e, f], grey, 0.05);
-      lines = stage.addComponentFromObject(shape);
-      lines.addRepresentation("buffer", { opacity: 0.8 });
-      lines.setVisibility(contacts.checked);
+      if (partner.length)
+        now.addRepresentation("licorice", {
+          sele: `@${partner.join(",")}`,
+          color: "element",
+          multipleBond: false,
+          radius: 0.2,
+        });
+      for (const { value: kind, checked } of contacts) {
+        const shape = new NGL.Shape(kind);
+        const of = rgb(`--${data.kinds[kind]}`);
+        const tint = [(of >> 16) / 255, ((of >> 8) & 255) / 255, (of & 255) / 255];
+        for (const [a, b, c, d, e, f] of one.contacts[kind])
+          shape.addCylinder([a, b, c], [d, e, f], tint, data.kinds[kind] === "c7" ? 0.05 : 0.1);
+        lines[kind] = stage.addComponentFromObject(shape);
+        lines[kind].addRepresentation("buffer", { opacity: 0.9 });
+        lines[kind].setVisibility(checked);
+      }
       now.autoView(scored.length ? selection : undefined, 0);
       stage.viewerControls.zoom(0.2);
       said.textContent = one.note;
+      viewer.dataset.contacts = String(Object.values(one.contacts).flat().length);
       viewer.dataset.ready = String(one.scores.length);
     };
 
@@ -108,7 +124,8 @@
       if (picked && picked.atom) tell(picked.atom);
     });
     choice.addEventListener("change", () => draw(choice.selectedIndex));
-    contacts.addEventListener("change", () => lines && lines.setVisibility(contacts.checked));
+    for (const one of contacts)
+      one.addEventListener("change", () => lines[one.value] && lines[one.value].setVisibility(one.checked));
     rest.addEventListener("change", () => others && others.setVisibility(rest.checked));
     viewer.querySelector(".reset").addEventListener("click", () => now && now.autoView(400));
     document.addEventListener("themechange", () => {

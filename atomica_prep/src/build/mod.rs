@@ -23,6 +23,7 @@ use crate::dataset::{
 use crate::discover::{self, Files, StructureFile};
 use crate::error::{Error, Problem, Result};
 use crate::files::{sha256_hex, to_json};
+use crate::fragments::Chemistry;
 use crate::index::{BadRow, Ids, Index, Row};
 use crate::interface::{self, Subject};
 use crate::read;
@@ -159,7 +160,15 @@ fn with_pose(
     let mended = molecule.structure.repairs.iter();
     repairs.extend(mended.map(|r| RepairLine::new(Some(row.line), &row.id, shown, r)));
     let pose = interface::Pose { molecule: &molecule, sha256: &ligands.sha256 };
-    interface::complex_with_pose(subject, row, pose, options)
+    let record = interface::complex_with_pose(subject, row, pose, options)?;
+    let cut = options.fragments.is_none() || record.ligand_chemistry != Chemistry::Atoms.name();
+    if !cut && molecule.bonds.iter().any(|bond| bond.order == 0) {
+        let what = "the file says no bond orders, and they cannot be perceived; a block for each atom".to_owned();
+        let first = Problem { line: 0, column: 0, column_end: 0, what };
+        let repaired = Repaired { kind: Repair::OrdersUnknown, count: 1, first };
+        repairs.push(RepairLine::new(Some(row.line), &row.id, shown, &repaired));
+    }
+    Ok(record)
 }
 
 impl Build {

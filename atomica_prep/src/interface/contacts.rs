@@ -146,7 +146,7 @@ pub(super) struct SmallMolecule<'a> {
     pub(super) structure: &'a Structure,
     /// Its residue in that structure.
     pub(super) at: usize,
-    /// Bonds that its file gives.
+    /// Bonds that its file gives, or that distances do, without orders.
     pub(super) bonds: &'a [Bond],
     /// SMILES that its file gives.
     pub(super) smiles: Option<&'a str>,

@@ -43,8 +43,8 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
         return Err(Error::EmptyPartner { path: row.path.clone(), chains: row.chain1.join("_") });
     }
     let structure = &pose.molecule.structure;
-    let ligand =
-        SmallMolecule { structure, at: 0, bonds: pose.molecule.stated(), smiles: pose.molecule.smiles.as_deref(), row };
+    let Molecule { bonds, smiles, .. } = pose.molecule;
+    let ligand = SmallMolecule { structure, at: 0, bonds, smiles: smiles.as_deref(), row };
     let (b, chemistry) = ligand.side(options)?;
     if b.blocks.is_empty() {
         let (path, ligand) = match &row.ligand_file {

@@ -390,17 +390,18 @@ impl<'a> Judge<'a> {
         others.filter_map(|i| Some((i, all.get(i)?))).filter(move |(_, r)| r.chain == chain && polymer(r))
     }
 
-    /// Is it numbered before the first or after the last of a row of members, both of them with the ends that would be
-    /// bonded, and too far from it for any bond? A gap would have a jump in the numbers, or, in files that were numbered
-    /// anew, members on its other side as well.
+    /// Is it numbered before the first or after the last of a row of members, or between two that one residue at most
+    /// fits in between, all of them with the ends that would be bonded, and too far from it for any bond? A gap would have
+    /// a jump in the numbers, or, in files that were numbered anew, members on its other side as well, far apart.
     fn loose(&mut self, at: usize, residue: &Residue) -> bool {
         /// Å; no bond is as long, however badly it was modelled.
         const FAR: f64 = 4.0;
         let own = Backbone::of(self.structure, residue);
-        let apart = |pair: (Option<[f64; 3]>, Option<[f64; 3]>)| match pair {
-            (Some(a), Some(b)) => distance_squared(a, b) > FAR * FAR,
-            _ => false,
-        };
+        /// Å; from the carbonyl carbon to the nitrogen of the residue after the next, and likewise from O3' to P.
+        const SPAN: [f64; 2] = [6.5, 10.0];
+        let within =
+            |a: Option<[f64; 3]>, b: Option<[f64; 3]>, reach: f64| Some(distance_squared(a?, b?) < reach * reach);
+        let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR) == Some(false);
         let step = |other: &Residue| i64::from(residue.resnum) - i64::from(other.resnum);
         let next = |by: i64| self.around(at, residue).find(|(_, other)| step(other) == by);
         let (i, far) = match (next(1), next(-1)) {
@@ -412,7 +413,14 @@ impl<'a> Judge<'a> {
                 let other = Backbone::of(self.structure, after);
                 (i, apart((own.c, other.n)) || apart((own.o3, other.p)))
             }
-            _ => return false,
+            (Some((_, before)), Some((_, after))) => {
+                let [one, other] = [before, after].map(|r| Backbone::of(self.structure, r));
+                let peptide = apart((own.n, one.c)) && apart((own.c, other.n));
+                let strand = apart((own.p, one.o3)) && apart((own.o3, other.p));
+                return peptide && within(one.c, other.n, SPAN[0]) == Some(true)
+                    || strand && within(one.o3, other.p, SPAN[1]) == Some(true);
+            }
+            (None, None) => return false,
         };
         far && self.linked(i, true)
     }

@@ -43,6 +43,7 @@ fn cut(fragments: &Bound<'_, PyAny>, s: &Sketch) -> PyResult<Cut> {
     optional.set_item("hydrogens", s.hydrogens.iter().map(|h| u32::from(*h)).collect::<Vec<u32>>())?;
     optional.set_item("near", &s.near)?;
     optional.set_item("smiles", &s.smiles)?;
+    optional.set_item("perceive", s.perceive)?;
     let (name, pieces): (String, Vec<(u16, Vec<u32>)>) =
         fragments.call_method("cut", arguments, Some(&optional))?.extract()?;
     let chemistry =

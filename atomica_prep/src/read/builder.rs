@@ -60,8 +60,9 @@ pub(super) struct Builder {
     chain_places: HashMap<String, usize>,
     /// Atoms of copies that stand where others do.
     dropped: usize,
-    /// Where each atom was when it was given; empty where no bond is stated.
+    /// Where each atom was when it was given; empty as long as all are there still, or where no bond is stated.
     origins: Vec<usize>,
+    bonded: bool,
 }
 
 impl Builder {
@@ -195,7 +196,7 @@ impl Builder {
         let mut bonds = None;
         if !stated.is_empty() {
             bonds = Some(stated.resolve(&self.structure, &self.altlocs, &mut self.notes));
-            self.origins = (0..self.atoms()).collect();
+            self.bonded = true;
         }
         if self.unordered {
             self.join_split();
@@ -362,7 +363,10 @@ impl Builder {
         pick(&mut self.structure.atom_names, order);
         pick(&mut self.altlocs, order);
         pick(&mut self.occupancies, order);
-        pick(&mut self.origins, order);
+        match self.origins.as_slice() {
+            [] if self.bonded => self.origins = order.to_vec(),
+            _ => pick(&mut self.origins, order),
+        }
     }
 
     /// Gives atoms without a letter one, where the same atom, or another component at the place, has one: they are one of
@@ -499,7 +503,7 @@ impl Builder {
     /// components, possibly written apart.
     fn places(&self) -> Vec<Vec<usize>> {
         let mut places: Vec<Vec<usize>> = Vec::with_capacity(self.structure.residues.len());
-        let mut known: HashMap<(usize, i32, Name), usize> = HashMap::new();
+        let mut known: HashMap<(usize, i32, Name), usize, ahash::RandomState> = HashMap::default();
         for (i, residue) in self.structure.residues.iter().enumerate() {
             let altlocs = self.altlocs.get(residue.start..residue.end).unwrap_or_default();
             let any = altlocs.iter().any(|a| *a != 0);
@@ -605,7 +609,9 @@ impl Builder {
                         out.positions.push(position);
                         out.elements.push(element);
                         out.atom_names.push(name);
-                        origins.extend(self.origins.get(atom));
+                        if self.bonded {
+                            origins.push(self.origins.get(atom).copied().unwrap_or(atom));
+                        }
                     }
                 }
             }
@@ -637,15 +643,22 @@ pub(super) fn add_parent(structure: &mut Structure, component: &[u8], parent: &[
 /// Does a name occur twice?
 #[inline]
 fn repeats(names: &[Name]) -> bool {
-    // A bit for each name; few names meet in one, and only then all are compared.
+    /// Names that are compared one by one.
+    const FEW: usize = 64;
+    // A bit for each name; few names meet in one, and only then they are compared.
     let mut seen = [0u64; 8];
-    for name in names {
+    for (at, name) in names.iter().enumerate() {
         let hash = name.word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
         let Some(word) = seen.get_mut(hash as usize / 64) else { continue };
         let bit = 1u64 << (hash % 64);
         if *word & bit != 0 {
-            let mut known = HashSet::with_capacity(names.len());
-            return !names.iter().all(|name| known.insert(name));
+            if at > FEW {
+                let mut known = HashSet::with_capacity_and_hasher(names.len(), ahash::RandomState::new());
+                return !names.iter().all(|name| known.insert(name));
+            }
+            if names.iter().take(at).any(|before| before == name) {
+                return true;
+            }
         }
         *word |= bit;
     }

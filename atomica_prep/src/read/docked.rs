@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use memchr::memchr_iter;
+
 use super::molecule::{Bond, BondsFrom, Molecule};
 use super::options::Options;
 use super::pdb;
@@ -55,6 +57,19 @@ pub(super) fn cut(text: &[u8]) -> Vec<(u64, Range<usize>)> {
         molecules.push((first, start..text.len()));
     }
     molecules
+}
+
+/// The text with one only of the molecules that it was cut into: what stands before and after all of them stays, of the
+/// others their line ends, so that messages count the lines.
+pub(super) fn alone(text: &[u8], parts: &[(u64, Range<usize>)], own: &Range<usize>) -> Vec<u8> {
+    let before = text.get(..own.start).unwrap_or_default();
+    let first = lines(before).find(|(_, line)| is_atom(line) || record(line) == b"MODEL");
+    let head = first.map_or(own.start, |(range, _)| range.start);
+    let tail = parts.last().map_or(own.end, |(_, last)| last.end);
+    let ends = |range: Range<usize>| memchr_iter(b'\n', text.get(range).unwrap_or_default()).map(|_| b'\n');
+    let kept = |range: Range<usize>| text.get(range).unwrap_or_default().iter().copied();
+    let own_and_before = kept(0..head).chain(ends(head..own.start)).chain(kept(own.clone()));
+    own_and_before.chain(ends(own.end..tail)).chain(kept(tail..text.len())).collect()
 }
 
 /// Reads one molecule: `part` of a text from line `line` on.

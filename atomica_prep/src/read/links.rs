@@ -1,6 +1,4 @@
-//! Covalent bonds between residues that a file states: LINK, SSBOND, CONECT, `_struct_conn`.
-
-use std::collections::HashMap;
+//! Covalent bonds between residues that a file states: LINK, SSBOND, CONECT, `_struct_conn`, the bonds of MOL2.
 
 use super::notes::Notes;
 use super::options::Ids;
@@ -28,6 +26,8 @@ pub(super) struct Stated {
     pub(super) named: Vec<(u64, [End; 2])>,
     /// The same by serial number, which has told the names.
     pub(super) numbered: Vec<(u64, [End; 2])>,
+    /// Bonds of atoms by their places, in the order in which they were given.
+    pub(super) placed: Vec<(u64, [usize; 2])>,
 }
 
 /// A bond, and the atoms that may be its ends: more than one pair where a name is there more than once.
@@ -44,20 +44,31 @@ pub(super) struct Bonds(Vec<Wanted>);
 impl Stated {
     /// Finds the atoms; `altlocs` are empty where no atom has one.
     pub(super) fn resolve(self, structure: &Structure, altlocs: &[u8], notes: &mut Notes) -> Bonds {
-        let mut residues: HashMap<(i32, Name), Vec<usize>> = HashMap::new();
-        for end in self.named.iter().chain(&self.numbered).flat_map(|(_, ends)| ends) {
-            residues.entry((end.resnum, end.icode)).or_default();
+        let ends = || self.named.iter().chain(&self.numbered).flat_map(|(_, ends)| ends);
+        let mut wanted: Vec<(i32, Name)> = ends().map(|end| (end.resnum, end.icode)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        // A bit for each number that is wanted, and others that end alike: few residues need a second look.
+        let slot = |resnum: i32| (resnum as usize / 64 % 64, 1u64 << (resnum as u32 % 64));
+        let mut bits = [0u64; 64];
+        for (at, bit) in wanted.iter().map(|(resnum, _)| slot(*resnum)) {
+            bits.get_mut(at).into_iter().for_each(|word| *word |= bit);
         }
-        if !residues.is_empty() {
-            for (at, residue) in structure.residues.iter().enumerate() {
-                if let Some(known) = residues.get_mut(&(residue.resnum, residue.icode)) {
-                    known.push(at);
-                }
+        let mut residues: Vec<(usize, usize)> = Vec::new();
+        for (at, residue) in structure.residues.iter().enumerate() {
+            let (word, bit) = slot(residue.resnum);
+            if bits.get(word).is_some_and(|word| word & bit != 0) {
+                let place = wanted.binary_search(&(residue.resnum, residue.icode));
+                residues.extend(place.ok().map(|place| (place, at)));
             }
         }
+        residues.sort_unstable();
         let atoms = |end: &End| -> Vec<usize> {
-            let places = residues.get(&(end.resnum, end.icode)).into_iter().flatten();
-            let own = places.filter_map(|at| structure.residues.get(*at)).filter(|r| {
+            let place = wanted.binary_search(&(end.resnum, end.icode)).unwrap_or(usize::MAX);
+            let from = residues.partition_point(|known| known.0 < place);
+            let places = residues.get(from..).unwrap_or_default().iter().take_while(|known| known.0 == place);
+            let places = places.map(|known| known.1);
+            let own = places.filter_map(|at| structure.residues.get(at)).filter(|r| {
                 let chain = || structure.chains.get(r.chain);
                 r.name == end.component && end.chain.as_ref().is_none_or(|id| chain() == Some(id))
             });
@@ -82,6 +93,7 @@ impl Stated {
             let pairs = one.iter().flat_map(|a| other.iter().map(move |b| [*a, *b])).collect();
             bonds.push(Wanted { line: *line, pairs, numbered });
         }
+        bonds.extend(self.placed.into_iter().map(|(line, pair)| Wanted { line, pairs: vec![pair], numbered: false }));
         Bonds(bonds)
     }
 
@@ -90,7 +102,7 @@ impl Stated {
 
     /// None at all?
     pub(super) fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.numbered.is_empty()
+        self.named.is_empty() && self.numbered.is_empty() && self.placed.is_empty()
     }
 }
 
@@ -109,8 +121,9 @@ impl Bonds {
     /// Å; nearer atoms stand for one another.
     const OVERLAP: f64 = 0.6;
 
-    /// Puts the bonds into the structure that was made of the atoms at `origins`. What bonds no residues, or is
-    /// coordination of a metal, or of an alternate location that was not chosen, is passed over.
+    /// Puts the bonds into the structure that was made of the atoms at `origins`, or of all of them in their order, where
+    /// there are none. What bonds no residues, or is coordination of a metal, or of an alternate location that was not
+    /// chosen, is passed over.
     pub(super) fn place(self, structure: &mut Structure, origins: &[usize], notes: &mut Notes) {
         let mut places = vec![usize::MAX; origins.iter().max().map_or(0, |most| most + 1)];
         for (at, origin) in origins.iter().enumerate() {
@@ -118,7 +131,10 @@ impl Bonds {
                 *slot = at;
             }
         }
-        let place = |atom: usize| places.get(atom).copied().filter(|at| *at != usize::MAX);
+        let place = |atom: usize| match origins {
+            [] => Some(atom),
+            _ => places.get(atom).copied().filter(|at| *at != usize::MAX),
+        };
         let mut bonds: Vec<[usize; 2]> = Vec::new();
         let mut odd: Vec<(u64, [usize; 2], f64)> = Vec::new();
         let (mut numbered, mut sound) = (Vec::new(), 0u64);

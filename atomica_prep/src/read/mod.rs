@@ -207,16 +207,20 @@ fn read_as(raw: &[u8], kind: (&Format, Packing), shown: &str, options: Options) 
 /// A PDB file with its models as copies; the first model, where they are conformers.
 fn models(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let parts = docked::cut(text);
-    if parts.len() < 2 {
-        return pdb::parse(text, shown, options);
-    }
-    let model = |(line, part): &(u64, std::ops::Range<usize>)| {
-        let mut padded = vec![b'\n'; usize::try_from(*line).unwrap_or(0).saturating_sub(1).min(text.len())];
-        padded.extend_from_slice(text.get(part.clone()).unwrap_or_default());
-        pdb::parse(&padded, shown, options)
+    let model = |(_, part): &(u64, std::ops::Range<usize>)| {
+        // LINK, MODRES or CONECT before and after all models hold for each of them.
+        pdb::parse(&docked::alone(text, &parts, part), shown, options)
     };
+    let mut read: Vec<Structure> = Vec::with_capacity(parts.len());
+    for part in &parts {
+        read.push(model(part)?);
+        // Conformers are told by two of them.
+        if read.len() == 2 && assembly::join(&read).is_none() {
+            break;
+        }
+    }
     // Where atoms stand outside of the models, the usual reading tells what becomes of them.
-    match assembly::join(&parts.iter().map(model).collect::<Result<Vec<_>>>()?) {
+    match assembly::join(&read).filter(|_| read.len() > 1) {
         Some(joined) => Ok(joined),
         None => pdb::parse(text, shown, options),
     }

@@ -33,6 +33,7 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
     let mut builder = Builder::new(text.len() / 80, options);
     let mut atoms: Vec<Atom<'_>> = Vec::new();
     let mut bonds: HashMap<&[u8], usize> = HashMap::new();
+    let mut ends: Vec<(u64, [&[u8]; 2])> = Vec::new();
     let mut substructures: HashMap<&[u8], Substructure<'_>> = HashMap::new();
     let (mut section, mut molecules) = (Vec::new(), 0u64);
     let mut unread = (0u64, 0u64);
@@ -59,8 +60,15 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
                 }
             }
             b"BOND" if molecules < 2 => {
-                for end in fields.skip(1).take(2) {
+                let fields: Vec<&[u8]> = fields.skip(1).take(3).collect();
+                for end in fields.iter().take(2) {
                     *bonds.entry(end).or_default() += 1;
+                }
+                // What is not connected (nc), or a dummy is part of (du), is no bond.
+                match fields.as_slice() {
+                    [_, _, b"nc" | b"du", ..] => {}
+                    [a, b, ..] => ends.push((line, [a, b])),
+                    _ => {}
                 }
             }
             b"SUBSTRUCTURE" if molecules < 2 => {
@@ -77,6 +85,8 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
         let place = || Problem { line: unread.0, column: 0, column_end: 0, what };
         builder.notes.repairs(Repair::ModelsUnread, unread.1, place);
     }
+    // Each atom's place in the structure, and its residue.
+    let mut places: HashMap<&[u8], (usize, [&[u8]; 2])> = HashMap::with_capacity(atoms.len());
     for atom in &atoms {
         let element = match of_mol2(atom.name.as_bytes(), atom.kind, bonds.get(atom.number).copied().unwrap_or(0)) {
             Said::Element(element) => element,
@@ -121,8 +131,14 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
             after_ter: false,
             line: atom.line,
         });
+        places.insert(atom.number, (builder.atoms(), atom.residue));
         builder.atom(atom.name, element, atom.position, 1.0, 0);
     }
+    let between = |(line, [a, b]): &(u64, [&[u8]; 2])| {
+        let [(a, one), (b, other)] = [*places.get(a)?, *places.get(b)?];
+        (one != other).then_some((*line, [a, b]))
+    };
+    builder.stated.placed = ends.iter().filter_map(between).collect();
     builder.finish(shown, EXPECTED)
 }
 

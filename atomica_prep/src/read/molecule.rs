@@ -41,13 +41,3 @@ pub enum BondsFrom {
     /// Distances; their orders are not known.
     Distances,
 }
-
-impl Molecule {
-    /// The bonds that the file states.
-    pub fn stated(&self) -> &[Bond] {
-        match self.bonds_from {
-            Some(BondsFrom::Distances) => &[],
-            _ => &self.bonds,
-        }
-    }
-}

@@ -90,6 +90,13 @@ pub(super) fn load(path: &Path, shown: &str) -> Result<(Vec<u8>, String)> {
     Ok((raw, sha256))
 }
 
+/// Is nothing but ASCII at the beginning?
+fn is_text(raw: &[u8]) -> bool {
+    // All of them are looked at, many at a time.
+    let odd = |c: &u8| matches!(c, 0..=8 | 14..=31 | 127..);
+    !raw.iter().take(512).fold(false, |found, c| found | odd(c))
+}
+
 /// The bytes of a file without its packing.
 pub(super) fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &str) -> Result<Cow<'a, [u8]>> {
     let empty = |bytes: &[u8]| match bytes {
@@ -105,9 +112,7 @@ pub(super) fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &
         [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => return refused("packed with bzip2", UNPACK),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return refused("packed with xz", UNPACK),
         [b'P', b'K', 3, 4, ..] => return refused("a zip archive", UNPACK),
-        _ if raw.strip_prefix(MARK).unwrap_or(raw).iter().take(512).all(|c| !matches!(c, 0..=8 | 14..=31 | 127..)) => {
-            Packing::Plain
-        }
+        _ if is_text(raw.strip_prefix(MARK).unwrap_or(raw)) => Packing::Plain,
         _ => packing,
     };
     let text = match packing {

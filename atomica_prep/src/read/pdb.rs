@@ -24,8 +24,8 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
         Some(plan) => read(text, plan, options),
         None => (reader, end),
     };
-    if let Some((from, number)) = reader.conect {
-        reader.connect(from, number, text.get(..end).unwrap_or(text));
+    if !reader.conect.is_empty() {
+        reader.connect(text.get(..end).unwrap_or(text));
     }
     reader.builder.finish(shown, EXPECTED)
 }
@@ -85,9 +85,7 @@ fn read(text: &[u8], plan: Plan, options: Options) -> (Reader<'_>, usize) {
                 number += 1;
                 next = line(&mut begin);
             }
-            reader.conect = reader
-                .conect
-                .or(skipped.conect.map(|(line, number)| (line.as_ptr().addr() - text.as_ptr().addr(), number)));
+            reader.conect.append(&mut skipped.conect);
             skipped.finish(&mut reader.builder);
             return (reader, at);
         }
@@ -115,7 +113,7 @@ fn odd_chains(reader: &Reader<'_>, text: &[u8]) -> Option<Plan> {
 
 /// Is a number of a chain there twice, in residues of polymers that others separate?
 fn repeats(structure: &Structure) -> bool {
-    let mut known: HashMap<(usize, i32, Name), usize> = HashMap::new();
+    let mut known: HashMap<(usize, i32, Name), usize, ahash::RandomState> = HashMap::default();
     structure.residues.iter().enumerate().any(|(i, r)| {
         let polymer = !r.hetero && !matches!(vocab::name(r.name.as_bytes()), vocab::Name::Other | vocab::Name::Water);
         polymer && known.insert((r.chain, r.resnum, r.icode), i).is_some_and(|before| before + 1 < i || r.after_ter)
@@ -130,8 +128,9 @@ fn atom_key(line: &[u8]) -> Option<AtomKey> {
     is_atom(line).then(|| line.get(12..).and_then(|l| l.first_chunk()).copied().unwrap_or([b' '; 15]))
 }
 
+#[inline]
 fn is_conect(line: &[u8]) -> bool {
-    line.get(..6).is_some_and(|record| record.eq_ignore_ascii_case(b"CONECT"))
+    line.get(..6).is_some_and(|record| record == b"CONECT" || record.eq_ignore_ascii_case(b"CONECT"))
 }
 
 fn is_atom(line: &[u8]) -> bool {
@@ -181,8 +180,8 @@ struct Skipped<'a> {
     /// Of the model that is being gone over, and where it began.
     now: Atoms,
     now_at: u64,
-    /// The first line CONECT, and its number.
-    conect: Option<(&'a [u8], u64)>,
+    /// Bonds of lines CONECT.
+    conect: Vec<Conect>,
 }
 
 impl<'a> Skipped<'a> {
@@ -200,11 +199,11 @@ impl<'a> Skipped<'a> {
             first,
             now,
             now_at: 0,
-            conect: None,
+            conect: Vec::new(),
         }
     }
 
-    fn line(&mut self, line: &'a [u8], number: u64) {
+    fn line(&mut self, line: &[u8], number: u64) {
         if let Some(key) = atom_key(line) {
             if self.atoms == 0 {
                 self.line = number;
@@ -219,8 +218,8 @@ impl<'a> Skipped<'a> {
             if matches!(record.trim_ascii_end(), b"MODEL" | b"ENDMDL" | b"END") {
                 self.part();
             }
-        } else if self.conect.is_none() && is_conect(line) {
-            self.conect = Some((line, number));
+        } else if is_conect(line) {
+            conect(line, number, &mut self.conect);
         }
     }
 
@@ -291,8 +290,9 @@ struct Reader<'a> {
     component: Name,
     /// The last usual line's occupancy, as text and as number: mostly the same all along a file.
     occupancy: ([u8; 6], f64),
-    /// Chains that a TER record has ended.
-    ended: HashSet<String>,
+    /// Chains that a TER record has ended, and whether that of the last residue is one of them.
+    ended: HashSet<String, ahash::RandomState>,
+    after_ter: bool,
     in_model: bool,
     /// An END record was met, and no atom since.
     ended_file: bool,
@@ -302,11 +302,11 @@ struct Reader<'a> {
     odd_part: bool,
     /// Byte at which the first model begins.
     model_at: usize,
-    /// Byte at which the first line CONECT begins, and its number.
-    conect: Option<(usize, u64)>,
-    /// Serial number of the last residue's first atom, and whether one was not above that before it, or of more than five
-    /// digits, or came after CONECT.
-    serial: u64,
+    /// Bonds of lines CONECT.
+    conect: Vec<Conect>,
+    /// Serial number of each residue's first atom, the byte at which its line begins, and whether one was not above that
+    /// before it, or of more than five digits, or came after CONECT.
+    starts: Vec<(u64, usize)>,
     serials_fall: bool,
     chain_column: Option<u8>,
     /// Residue numbers of the chain go on in hexadecimal.
@@ -340,14 +340,15 @@ impl<'a> Reader<'a> {
             hetero: false,
             component: Name::default(),
             occupancy: (*b"  1.00", 1.0),
-            ended: HashSet::new(),
+            ended: HashSet::default(),
+            after_ter: false,
             in_model: false,
             ended_file: false,
             late_model: None,
             odd_part: false,
             model_at: 0,
-            conect: None,
-            serial: 0,
+            conect: Vec::new(),
+            starts: Vec::new(),
             serials_fall: false,
             chain_column: None,
             hexadecimal: false,
@@ -466,8 +467,8 @@ impl<'a> Reader<'a> {
     fn other_record(&mut self, line: &[u8], number: u64) -> Option<Unread> {
         match line.first().map(u8::to_ascii_uppercase) {
             Some(b'A' | b'H' | b'T' | b'M' | b'E') => {}
-            Some(b'C') if self.conect.is_none() && is_conect(line) => {
-                self.conect = Some((line.as_ptr().addr() - self.text.as_ptr().addr(), number));
+            Some(b'C') if is_conect(line) => {
+                conect(line, number, &mut self.conect);
                 return None;
             }
             Some(b'L' | b'S') => {
@@ -568,36 +569,48 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Finds the bonds of the lines CONECT, the first of the first of which is line `first` and begins at byte `from`; `atoms` is the text that was read. `atoms` is the text that was read.
+    /// Finds the bonds between residues of the lines CONECT; `atoms` is the text that was read.
     #[cold]
-    fn connect(&mut self, from: usize, first: u64, atoms: &[u8]) {
-        let mut bonds: Vec<([u64; 2], u64)> = Vec::new();
-        let lines = self.text.get(from..).unwrap_or_default().split(|c| *c == b'\n');
-        for (number, line) in (first..).zip(lines).filter(|(_, line)| is_conect(line)) {
-            let Some(a) = serial(field(line, 7, 11)) else { continue };
-            let others = [12, 17, 22, 27].into_iter().filter_map(|first| serial(field(line, first, first + 4)));
-            bonds.extend(others.map(|b| ([a.min(b), a.max(b)], number)));
-        }
-        bonds.sort_unstable();
-        bonds.dedup_by_key(|(ends, _)| *ends);
-        let mut ends: Vec<u64> = bonds.iter().flat_map(|(ends, _)| *ends).collect();
-        ends.sort_unstable();
-        ends.dedup();
+    fn connect(&mut self, atoms: &[u8]) {
+        let pairs = std::mem::take(&mut self.conect);
         // Nearly always serial numbers rise, and those that are looked for are found without going over all lines.
-        let rising = || rising(atoms.get(..from).unwrap_or(atoms), &ends);
-        let lines = (!self.serials_fall).then(rising).filter(|lines| lines.len() == ends.len());
-        let lines = match lines.map_or_else(|| by_serial(atoms, &ends), Ok) {
-            Ok(lines) => lines,
-            Err((line, how)) => {
-                let what = format!("serial numbers {how} from here on; CONECT is not used");
-                let place = || Problem { line, column: 7, column_end: 12, what };
-                return self.builder.notes.repairs(Repair::ConectIgnored, bonds.len() as u64, place);
+        let rising = || {
+            let [mut own, mut other] = [0; 2].map(|_| Near { atoms, starts: &self.starts, known: Vec::new() });
+            let mut bonds: Vec<([&[u8]; 2], u64)> = Vec::new();
+            for (ends, line) in &pairs {
+                let one = own.find(ends[0])?;
+                if own.line(ends[1]).is_none() {
+                    bonds.push(([one, other.find(ends[1])?], *line));
+                }
+            }
+            Some(bonds)
+        };
+        let bonds = match (!self.serials_fall).then(rising).flatten() {
+            Some(bonds) => bonds,
+            None => {
+                let mut wanted: Vec<u64> = pairs.iter().flat_map(|(ends, _)| *ends).collect();
+                wanted.sort_unstable();
+                wanted.dedup();
+                let lines = match by_serial(atoms, &wanted) {
+                    Ok(lines) => lines,
+                    Err((line, how)) => {
+                        let pair = |([a, b], _): &Conect| [*a.min(b), *a.max(b)];
+                        let count = pairs.iter().map(pair).collect::<HashSet<_>>().len() as u64;
+                        let what = format!("serial numbers {how} from here on; CONECT is not used");
+                        let place = || Problem { line, column: 7, column_end: 12, what };
+                        return self.builder.notes.repairs(Repair::ConectIgnored, count, place);
+                    }
+                };
+                let found = |([a, b], line): Conect| Some(([*lines.get(&a)?, *lines.get(&b)?], line));
+                pairs.into_iter().filter_map(found).collect()
             }
         };
+        // Each bond stands twice, once for either end, and a double bond twice as often.
+        let mut known: HashSet<[usize; 2], ahash::RandomState> = HashSet::default();
         for ([a, b], line) in bonds {
-            let (Some(a), Some(b)) = (lines.get(&a), lines.get(&b)) else { continue };
+            let ends = [a, b].map(|line| line.as_ptr().addr());
             // Most are within a residue.
-            if a.get(17..27) != b.get(17..27) {
+            if a.get(17..27) != b.get(17..27) && known.insert([ends[0].min(ends[1]), ends[0].max(ends[1])]) {
                 if let (Some(a), Some(b)) = (self.end(a, 13, 18, 23), self.end(b, 13, 18, 23)) {
                     self.builder.stated.numbered.push((line, [a, b]));
                 }
@@ -673,7 +686,7 @@ impl<'a> Reader<'a> {
 
     fn ter(&mut self) {
         if self.has_last {
-            if !self.ended.contains(&self.chain) {
+            if !std::mem::replace(&mut self.after_ter, true) {
                 self.ended.insert(self.chain.clone());
             }
             // The next line begins a new residue, whatever its columns say.
@@ -840,10 +853,10 @@ impl<'a> Reader<'a> {
 
     /// Reads columns 18 to 27 and begins a residue; gives its component id.
     fn begin_residue(&mut self, line: &[u8], place: &[u8], number: u64, hetero: bool) -> Option<Name> {
-        // Blanks come before digits, as they do in numbers; what is no number falls, or is looked for in vain.
-        let serial = line.get(6..14).and_then(|f| f.first_chunk()).map_or(0, |f| u64::from_be_bytes(*f) >> 24);
-        self.serials_fall |= serial <= self.serial || line.get(11) != Some(&b' ') || self.conect.is_some();
-        self.serial = serial;
+        let serial = serial(line.get(6..11).unwrap_or_default()).unwrap_or(0);
+        let before = self.starts.last().map_or(0, |start| start.0);
+        self.serials_fall |= serial <= before || line.get(11) != Some(&b' ') || !self.conect.is_empty();
+        self.starts.push((serial, line.as_ptr().addr() - self.text.as_ptr().addr()));
         // Four-letter component ids use column 21 as well, or chain ids of two letters do.
         let split = if self.plan.two_letters { 20 } else { 21 };
         let name = Name::new(line.get(17..split).unwrap_or_default().trim_ascii());
@@ -885,7 +898,10 @@ impl<'a> Reader<'a> {
             return None;
         };
         let icode = line.get(26..27).unwrap_or_default().trim_ascii();
-        let after_ter = !self.ended.is_empty() && self.ended.contains(chain);
+        if self.chain != chain {
+            chain.clone_into(&mut self.chain);
+            self.after_ter = !self.ended.is_empty() && self.ended.contains(chain);
+        }
         let name = self.component_id(name, number);
         self.builder.residue(ResidueKey {
             name,
@@ -894,12 +910,9 @@ impl<'a> Reader<'a> {
             icode: Name::new(icode).unwrap_or_default(),
             hetero,
             polymer: None,
-            after_ter,
+            after_ter: self.after_ter,
             line: number,
         });
-        if self.chain != chain {
-            chain.clone_into(&mut self.chain);
-        }
         self.last = place.try_into().unwrap_or_default();
         self.has_last = true;
         self.hetero = hetero;
@@ -961,7 +974,7 @@ fn coordinate(field: [u8; 8]) -> Option<f64> {
 }
 
 /// An atom name of visible characters, with blanks around it.
-#[inline]
+#[inline(always)]
 fn usual_name(field: [u8; 4]) -> Option<Name> {
     let visible = field.iter().all(|c| matches!(c, b' '..=b'~'));
     let word = u32::from_le_bytes(field);
@@ -976,7 +989,7 @@ fn usual_name(field: [u8; 4]) -> Option<Name> {
 }
 
 /// The element as it is written, if it is one and what stands before it is blank or the atom's name agrees.
-#[inline]
+#[inline(always)]
 fn usual_element(line: &[u8; SYMBOL_END], name4: [u8; 4]) -> Option<u8> {
     let symbol = part::<76, 2>(line);
     let (element, letter) = match symbol {
@@ -987,70 +1000,90 @@ fn usual_element(line: &[u8; SYMBOL_END], name4: [u8; 4]) -> Option<u8> {
     (element != 0 && agrees).then_some(element)
 }
 
-/// A serial number, of whatever kind, as a number that rises with it; asterisks are none.
+/// A serial number of five columns at most, of whatever kind, as a number that rises with it; asterisks are none.
 #[inline]
 fn serial(field: &[u8]) -> Option<u64> {
-    let number = field.trim_ascii().iter().fold(0u64, |number, c| number << 8 | u64::from(*c));
-    (number != 0 && !field.contains(&b'*')).then_some(number)
+    let columns = match field.first_chunk() {
+        Some(columns) => *columns,
+        None => {
+            let mut columns = [b' '; 5];
+            columns.iter_mut().zip(field).for_each(|(column, c)| *column = *c);
+            columns
+        }
+    };
+    let [a, b, c, d, e] = columns;
+    // Blanks are zeros: before a number they change nothing, and those after it go.
+    let word = u64::from_be_bytes([b' ', b' ', b' ', a, b, c, d, e]) ^ BLANKS;
+    let number = word.checked_shr(word.trailing_zeros() & !7)?;
+    (number & 0xff != u64::from(b'*' ^ b' ')).then_some(number)
+}
+
+/// The serial numbers of two bonded atoms, and the line that says so.
+type Conect = ([u64; 2], u64);
+
+/// Adds the bonds of a line CONECT.
+fn conect(line: &[u8], number: u64, bonds: &mut Vec<Conect>) {
+    let line = line.trim_ascii_end();
+    let Some(a) = serial(field(line, 7, 11)) else { return };
+    let others = [12, 17, 22, 27].into_iter().take_while(|column| *column <= line.len());
+    bonds.extend(others.filter_map(|column| Some(([a, serial(field(line, column, column + 4))?], number))));
+}
+
+/// Looks for atom lines by serial numbers that rise, a residue at a time.
+struct Near<'a> {
+    atoms: &'a [u8],
+    /// Serial number of each residue's first atom, and the byte at which its line begins.
+    starts: &'a [(u64, usize)],
+    /// Those of the last residue that was looked at.
+    known: Vec<(u64, &'a [u8])>,
+}
+
+impl<'a> Near<'a> {
+    /// The line of an atom of the last residue that was looked at.
+    #[inline]
+    fn line(&self, serial: u64) -> Option<&'a [u8]> {
+        let known = |known: &(u64, &'a [u8])| known.0;
+        let at = self.known.binary_search_by_key(&serial, known).ok()?;
+        self.known.get(at).map(|known| known.1)
+    }
+
+    /// The line of an atom; `None` if it is not where it should be.
+    #[inline]
+    fn find(&mut self, serial: u64) -> Option<&'a [u8]> {
+        self.line(serial).or_else(|| self.look(serial))
+    }
+
+    /// Looks at the residue that an atom should be in.
+    fn look(&mut self, wanted: u64) -> Option<&'a [u8]> {
+        let next = self.starts.partition_point(|(first, _)| *first <= wanted);
+        let (_, mut at) = *self.starts.get(next.checked_sub(1)?)?;
+        let end = self.starts.get(next).map_or(self.atoms.len(), |start| start.1);
+        self.known.clear();
+        while let Some(rest) = self.atoms.get(at..end).filter(|rest| !rest.is_empty()) {
+            let line = rest.get(..memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
+            at += line.len() + 1;
+            // Nothing but atoms begins a residue, and after the last one come these.
+            if is_conect(line) {
+                break;
+            }
+            if let (true, Some(own)) = (is_atom(line), serial(field(line, 7, 11))) {
+                if self.known.last().is_some_and(|before| before.0 >= own) {
+                    return None;
+                }
+                self.known.push((own, line));
+            }
+        }
+        self.line(wanted)
+    }
 }
 
 /// Atom lines by serial numbers.
-type Lines<'a> = HashMap<u64, &'a [u8]>;
-
-/// The atom lines with the serial numbers `wanted`, which ascend as those of the lines do.
-fn rising<'a>(text: &'a [u8], wanted: &[u64]) -> Lines<'a> {
-    /// Lines that are gone over before a leap is tried.
-    const STEPS: usize = 32;
-    /// Bytes within which no leap is worth it.
-    const NEAR: usize = 4096;
-    let mut lines = Lines::with_capacity(wanted.len());
-    let mut at = 0;
-    for serial in wanted {
-        let mut steps = 0;
-        while let Some((start, own, line)) = next_atom(text, at) {
-            if own >= *serial {
-                if own == *serial {
-                    lines.insert(own, line);
-                }
-                at = start;
-                break;
-            }
-            at = start + line.len() + 1;
-            steps += 1;
-            if steps == STEPS {
-                let (mut low, mut high) = (at, text.len());
-                while high > low + NEAR {
-                    let middle = low + (high - low) / 2;
-                    let rest = text.get(middle..).unwrap_or_default();
-                    let next = middle + memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-                    match next_atom(text, next) {
-                        Some((start, own, _)) if own < *serial => low = start,
-                        _ => high = middle,
-                    }
-                }
-                at = low;
-            }
-        }
-    }
-    lines
-}
-
-/// The first atom line from a place on: where it begins, and its serial number.
-fn next_atom(text: &[u8], mut at: usize) -> Option<(usize, u64, &[u8])> {
-    loop {
-        let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
-        let line = rest.get(..memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
-        if let (true, Some(own)) = (is_atom(line), serial(field(line, 7, 11))) {
-            return Some((at, own, line));
-        }
-        at += line.len() + 1;
-    }
-}
+type Lines<'a> = HashMap<u64, &'a [u8], ahash::RandomState>;
 
 /// The atom lines with the serial numbers `wanted`, in whatever order they are; where one is there again, or is longer
 /// than its columns.
 fn by_serial<'a>(text: &'a [u8], wanted: &[u64]) -> std::result::Result<Lines<'a>, (u64, &'static str)> {
-    let mut lines = Lines::with_capacity(wanted.len());
+    let mut lines = Lines::default();
     for (number, line) in (1u64..).zip(text.split(|c| *c == b'\n')).filter(|(_, line)| is_atom(line)) {
         if line.get(11).is_some_and(u8::is_ascii_digit) {
             return Err((number, "have more than five digits"));
@@ -1079,6 +1112,7 @@ enum Numeral {
 }
 
 /// `hexadecimal`: four digits of the field are known to be that.
+#[inline]
 fn numeral(field: &[u8], hexadecimal: bool) -> Option<Numeral> {
     let text = std::str::from_utf8(field.trim_ascii()).ok()?;
     let from_hexadecimal = || i32::from_str_radix(text, 16).ok().map(Numeral::Hexadecimal);
@@ -1141,6 +1175,16 @@ mod tests {
         ] {
             assert_eq!(numeral(field.as_bytes(), known), expected, "{field}");
         }
+    }
+
+    #[test]
+    fn serial_numbers_rise() {
+        let rising = ["    1", "    9", "   10", "  100", "99999", "A0000"].map(|f| serial(f.as_bytes()).unwrap());
+        assert!(rising.is_sorted());
+        for field in ["12   ", "  12 ", "12", "   12"] {
+            assert_eq!(serial(field.as_bytes()), serial(b"   12"), "{field}");
+        }
+        assert_eq!(["     ", "", "*****"].map(|f| serial(f.as_bytes())), [None; 3]);
     }
 
     #[test]
