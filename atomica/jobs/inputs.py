@@ -201,7 +201,7 @@ def find(paths: Sequence[str]) -> Sources:
     """Sort sources by kind. Raises DataError naming every one that is not there or is of no known kind.
 
     >>> find(["demo://pockets"])
-    Sources(sets=('demo://pockets',), indexes=(), structures=())
+    Sources(sets=('demo://pockets',), indexes=(), structures=(), docked=())
     """
     kinds: dict[str, list[str]] = {"sets": [], "indexes": [], "structures": []}
     problems = [] if paths else ["names nothing to read"]

@@ -186,12 +186,13 @@ class Kind:
                 f"run.job = {name!r} runs in one process; leave out --devices, --shard or torchrun"
             )
         read = self._read(source, issues, name)
+        known = len(issues.found)
         read = {key: None if one is None else pinned(one, key, issues) for key, one in read.items()}
-        issues.raise_any()
+        there = len(issues.found) == known
         data, weights, device = read.get("data"), read.get("model"), read["device"]
         sources = _sources(source, data, issues) if "data" in self.reads else None
         where = torch.device("cpu") if device is None else device.find(issues, request.ranks)
-        models = () if weights is None else _load(weights, issues, together=self.together)
+        models = _load(weights, issues, together=self.together) if weights is not None and there else ()
         issues.raise_any()
         run: RunConfig = read["run"]
         contracts = [*self.contracts(read[name]), *(model.made_for for model in models)]

@@ -168,7 +168,9 @@ def test_weights_of_another_kind_are_refused(tmp_path):
         initialise(equivariant, tmp_path)
     with pytest.raises(DataError, match='set model.kind = "invariant"'):
         inherit(equivariant.config, (), saved_encoder(tmp_path))
-    assert initialise(small_model(encoder="invariant"), tmp_path)[0].startswith("encoder loaded")
+    assert any(
+        line.startswith("encoder loaded") for line in initialise(small_model(encoder="invariant"), tmp_path)
+    )
 
 
 def test_the_interface_head_keeps_an_encoder_of_the_model_s_kind(tmp_path):

@@ -366,7 +366,17 @@ def left_by_probe(folder):
     return {"evaluation": EVALUATION}
 
 
+def left_by_predict(folder):
+    same = {"row": [0, 1], "id": [f"{HOSTILE}0", TAIL], "partner0": [HOSTILE] * 2, "partner1": [TAIL] * 2}
+    said = {"predicted": [HOSTILE, TAIL], "probability": [0.2, 0.7], "nearest_training": [HOSTILE] * 2}
+    blocks = {"block": [1, 2], "chain": [HOSTILE, TAIL], "resnum": [1, 2], "icode": ["", TAIL]}
+    blocks |= {"component": [HOSTILE] * 2, "probability": [0.1, 0.9], "row": [0, 0], "id": [HOSTILE] * 2}
+    tables = {"predictions": table_of(folder, "predictions", **same, **said)}
+    return {**tables, "blocks": table_of(folder, "blocks", **blocks)}
+
+
 LEFT = {
+    "predict": left_by_predict,
     "probe": left_by_probe,
     "embed": left_by_embed,
     "network": left_by_network,
