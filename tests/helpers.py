@@ -10,6 +10,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+slow = pytest.mark.skipif(os.environ.get("ATOMICA_SLOW") != "1", reason="minutes; set ATOMICA_SLOW=1")
+"""Of tests that take longer than what they add to the others is worth each time."""
+
 ROOT = Path(__file__).parents[1]
 
 PREP = ROOT / "tests" / "fixtures" / "prep"

@@ -1,12 +1,11 @@
 """`python -m tests.gpu` as far as a CPU can run it: every part at small sizes, without what a bare machine lacks."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, environment
+from helpers import ROOT, environment, slow
 
 LACKED = ("rdkit", "biotite", "gemmi", "pydantic", "tensorboard", "faiss", "optuna", "pytest")
 BLOCK = f"""\
@@ -48,9 +47,6 @@ def run(tmp_path_factory):
         return done, {line["part"]: line for line in lines}
 
     return start
-
-
-slow = pytest.mark.skipif(os.environ.get("ATOMICA_SLOW") != "1", reason="minutes; set ATOMICA_SLOW=1")
 
 
 @slow

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import slow
 
 STEPS = Path(__file__).resolve().parents[1] / "bench" / "steps.py"
 
@@ -34,6 +35,7 @@ def test_what_does_not_fit_is_said_and_the_rest_goes_on():
         assert re.search(rf"^{work} +e3nn +does not fit$", shown, flags=re.M), shown
 
 
+@slow
 def test_growth_is_shown_for_three_sizes():
     shown = table("--blocks", "29", "40", "60", "--variants", "ours")
     sizes = re.findall(r"^1 complexes, (\d+) blocks", shown, flags=re.M)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import TINY, changed, environment, events, run, same_weights, start, wait_until
+from helpers import TINY, changed, environment, events, run, same_weights, slow, start, wait_until
 
 pytest.importorskip("optuna")
 
@@ -100,6 +100,7 @@ def test_a_sweep_is_stopped_and_goes_on(write_spec, capsys):
         assert told in page
 
 
+@slow
 def test_a_killed_sweep_goes_on_in_several_processes(write_spec):
     """Killed in a trial: that one is taken up where it stood, by one of two processes that share the rest."""
     changes = {

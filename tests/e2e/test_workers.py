@@ -9,7 +9,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import TINY, environment, run, wait_until
+from helpers import TINY, environment, run, slow, wait_until
 
 import atomica
 from atomica.runner import main
@@ -92,7 +92,7 @@ def test_devices_share_a_job(spec, tiny_set):
     """The command starts the other process itself; pieces as large as they are, of one set many times."""
     made = {}
     for devices in (1, 2):
-        words = ["--set", f"run.name=devices{devices}", "--set", f"data.source={[str(tiny_set)] * 12}"]
+        words = ["--set", f"run.name=devices{devices}", "--set", f"data.source={[str(tiny_set)] * 9}"]
         result = run(spec, *words, "--devices", devices)
         assert result.returncode == 0, result.stderr
         assert "ended before all was done" not in result.stdout
@@ -102,6 +102,7 @@ def test_devices_share_a_job(spec, tiny_set):
     assert made[1] == made[2]
 
 
+@slow
 def test_torchrun_shares_a_job(spec, alone):
     words = [
         sys.executable,
