@@ -26,6 +26,7 @@ def table(*options):
     return done.stdout
 
 
+@slow
 def test_what_does_not_fit_is_said_and_the_rest_goes_on():
     """One pocket of 29 blocks, where our step adds about 120 MiB and e3nn's a gigabyte."""
     shown = table("--blocks", "29", "--memory", "0.4", "--variants", "ours", "e3nn")
