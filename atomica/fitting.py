@@ -42,7 +42,7 @@ SETTINGS: Mapping[str, Any] = {
     "train.schedule.warmup_steps": 10,
     "train.schedule.min_factor": 0.05,
 }
-"""What `runs/cofactor.toml` was found to do well with on some hundred complexes; see runs/README.md."""
+"""As in `runs/cofactor.toml`; what that reaches on some hundred complexes stands in runs/README.md."""
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,11 @@ class Head(nn.Module):
             raise SpecError(f"{type(self).__name__} {lacking}")
         self.config = config
 
+    @property
+    def on_blocks(self) -> bool:
+        """Whether it answers for each block, and learns from `data.block_labels`."""
+        return self.targets == "block_labels"
+
     def attach(self, inputs: GraphInputs, target: Any) -> GraphInputs:
         """The inputs with what `forward` must know of the target, such as which atoms were moved.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomica.analysis.bfactors import STRUCTURES, stems, write
+from atomica.analysis.bfactors import STRUCTURES, stems
 from atomica.console import Journal
 from atomica.data.dataset import open_dataset
 from atomica.data.labels import BlockLabels, BlockTargets
@@ -89,20 +89,11 @@ class EvaluateConfig:
         return self.labels.get(head, self.label)
 
 
-def _heads(model: Model) -> list[str]:
-    """The model's heads that learn from labels, of complexes or of blocks."""
-    return [name for name in model.heads if model.head(name).targets == "labels" or _on_blocks(model, name)]
-
-
-def _on_blocks(model: Model, name: str) -> bool:
-    return model.head(name).targets == "block_labels"
-
-
 def check(job: Job, issues: Issues) -> None:
     """The model must have a head with labels, every head that is named, and the data the columns that answer them."""
     if job.model is None:
         return
-    known, options = _heads(job.model), job.options
+    known, options = job.model.answering, job.options
     if not known:
         issues.add(
             ("model", "weights"), "this model has no head that learns from labels: nothing can be evaluated"
@@ -127,7 +118,7 @@ def check(job: Job, issues: Issues) -> None:
                 ("evaluate", "blend"), 'chooses the weight on rows of split valid; set data.split = "test"'
             )
         _tried(lambda: read_predictions(Path(options.blend)), "blend", issues)
-    if options.block_labels is not None and not any(_on_blocks(job.model, name) for name in known):
+    if options.block_labels is not None and not any(job.model.head(name).on_blocks for name in known):
         issues.add(
             ("evaluate", "block_labels"), "has no effect: no head of the model learns from labels of residues"
         )
@@ -138,7 +129,7 @@ def check(job: Job, issues: Issues) -> None:
     if options.cluster and job.opened is not None:
         opened = job.opened
         _tried(lambda: opened.rows.clusters(options.cluster), "cluster", issues)
-    of_complexes = [name for name in known if not _on_blocks(job.model, name)]
+    of_complexes = [name for name in known if not job.model.head(name).on_blocks]
     for name, column, problem in _missing(job, of_complexes):
         path = ("evaluate", "labels", name) if name in options.labels else ("evaluate", "label")
         issues.add(path, f"{problem}: it has no column {column!r}", value=path in issues.source)
@@ -172,10 +163,10 @@ def _labelled(
     targets, known, texts = {}, {}, {}
     blocks = {
         name: _of_blocks(options, model, name, rows, data.input)
-        for name in _heads(model)
-        if _on_blocks(model, name)
+        for name in model.answering
+        if model.head(name).on_blocks
     }
-    for name in _heads(model):
+    for name in model.answering:
         head = model.head(name)
         if name in blocks:
             continue
@@ -227,7 +218,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         head = model.head(name)
         together = replace(each[0], predicted=np.mean([one.predicted for one in each], axis=0))
         together = replace(together, baselines=_baselines(job, data, name, together))
-        if job.options.structures and _on_blocks(model, name) and together.predicted.ndim == 1:
+        if job.options.structures and model.head(name).on_blocks and together.predicted.ndim == 1:
             figures |= _structures(job, data, together, name if len(answers) > 1 else "")
         if not together.known.any():
             evaluation.add(name, model.kinds[name], complexes=0)
@@ -276,17 +267,11 @@ def _structures(job: Job, data: Opened, answers: Answers, head: str) -> dict[str
     folder.mkdir(parents=True, exist_ok=True)
     values = answers.predicted * (100 if answers.form == "yes-no" else 1)
     first = 0
-    for position, (row, stem) in enumerate(
-        zip(rows.rows.tolist(), stems(rows.ids, rows.rows.tolist()), strict=True)
-    ):
-        record, source = data.record(position), data.found.structure(row)
-        blocks = np.flatnonzero(record.block_types != GLOBAL_BLOCK)
+    for position, stem in enumerate(stems(rows.ids, rows.rows.tolist())):
+        blocks = np.flatnonzero(data.record(position).block_types != GLOBAL_BLOCK)
         by_block = dict(zip(blocks.tolist(), values[first : first + len(blocks)].tolist(), strict=True))
         first += len(blocks)
-        if source is None and job.options.root:
-            source = Path(job.options.root) / record.source_path
-        label_ids = data.found.label_ids(row)
-        write(source, record, by_block, folder / stem, label_ids=label_ids, setting="evaluate.root")
+        data.write_structure(position, by_block, folder / stem, job.options.root, "evaluate.root")
     return {f"structures {head}".strip(): len(rows)}
 
 
@@ -295,7 +280,7 @@ def _asked(job: Job, data: Opened) -> tuple[dict[str, list[Answers]], float]:
     found: dict[str, list[Answers]] = {}
     losses = []
     for one in job.models:
-        model = one.with_heads(_heads(one))  # the others learn from noise, and there is none
+        model = one.with_heads(one.answering)  # the others learn from noise, and there is none
         split, texts = _labelled(job.options, data, model)
         with torch.no_grad():
             predictions, loss, _ = predict(model, split)
@@ -328,7 +313,7 @@ def _baselines(job: Job, data: Opened, name: str, answers: Answers) -> list[base
         return []
     config = DataConfig(train=options.train, input=data.input, max_item_blocks=10**6, batch_blocks=10**6)
     train, head = select_rows(open_dataset(options.train), "train", config, own=True), model.head(name)
-    if _on_blocks(model, name):
+    if model.head(name).on_blocks:
         target, known = _of_blocks(options, model, name, train, data.input).answered()
     else:
         encoded = head.encode_labels(head.config, train.texts(options.column(name)))

@@ -6,7 +6,7 @@ What is no data set yet is built by `atomica-prep` on the way, into a folder of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from atomica import _prep
+from atomica.analysis.bfactors import write
 from atomica.data.dataset import DEMO, Complexes, Dataset, Mixture, open_dataset
 from atomica.data.origin import INPUTS, RULES, Origin
 from atomica.data.record import SPLITS, Record
@@ -331,6 +332,19 @@ class Opened:
     def record(self, position: int) -> Record:
         """One of the rows, as a model sees it."""
         return self.rows.dataset[int(self.rows.rows[position])].view(self.input)
+
+    def write_structure(
+        self, position: int, by_block: Mapping[int, float], target: Path, root: str, setting: str
+    ) -> None:
+        """Write the structure of one of the rows with numbers of its blocks as B-factors, see `bfactors.write`.
+
+        root: the folder that paths of ready data sets start from; setting: says where that stands in a spec.
+        """
+        row, record = int(self.rows.rows[position]), self.record(position)
+        source = self.found.structure(row)
+        if source is None and root:
+            source = Path(root) / record.source_path
+        write(source, record, by_block, target, label_ids=self.found.label_ids(row), setting=setting)
 
     @property
     def lost(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
-from atomica.analysis.bfactors import STRUCTURES, stems, write
+from atomica.analysis.bfactors import STRUCTURES, stems
 from atomica.analysis.familiarity import TrainingSet, learn, representation_of
 from atomica.console import Journal, Meter
 from atomica.data.dataset import open_dataset
@@ -90,15 +90,6 @@ class PredictConfig:
 # ------------------------------------------------------------------------------------------------- columns
 
 
-def answering(model: Model) -> list[str]:
-    """The heads that learn from labels, of complexes or of blocks."""
-    return [name for name in model.heads if model.head(name).targets in ("labels", "block_labels")]
-
-
-def _on_blocks(model: Model, name: str) -> bool:
-    return model.head(name).targets == "block_labels"
-
-
 def head_columns(head: Head, each: Sequence[Floats], prefix: str = "") -> dict[str, Any]:
     """What members say, as columns: their mean, by class where there are some, and its spread if there are several.
 
@@ -133,7 +124,7 @@ def partner(record: Record, segment: int) -> str:
 
     >>> import atomica
     >>> record = atomica.open_dataset("demo://pockets")[0]
-    >>> partner(record, 0), partner(record, 1)  # doctest: +SKIP
+    >>> partner(record, 0), partner(record, 1)
     ('A', 'B')
     """
     mine = np.flatnonzero((record.segment_ids == segment) & (record.block_types != GLOBAL_BLOCK)).tolist()
@@ -179,11 +170,11 @@ class Asked:
     def __init__(
         self, models: Sequence[Model], heads: Sequence[str] | None, training_set: TrainingSet | None
     ) -> None:
-        names = list(heads) if heads is not None else answering(models[0])
+        names = list(heads) if heads is not None else models[0].answering
         self.models = [model.with_heads(names).eval() for model in models]
         self.training_set = training_set
-        self.complexes = [name for name in names if not _on_blocks(models[0], name)]
-        self.blocks = [name for name in names if _on_blocks(models[0], name)]
+        self.complexes = [name for name in names if not models[0].head(name).on_blocks]
+        self.blocks = [name for name in names if models[0].head(name).on_blocks]
 
     @property
     def first(self) -> Model:
@@ -288,7 +279,7 @@ def check(job: Job, issues: Issues) -> None:
     options, model = job.options, job.model
     if model is None:
         return
-    known = answering(model)
+    known = model.answering
     if not known:
         issues.add(
             ("model", "weights"),
@@ -383,11 +374,8 @@ def _colour(
         by_block = dict(
             zip(numbers[mine].tolist(), (values[mine] * (100 if percent else 1)).tolist(), strict=True)
         )
-        record, source = data.record(position), data.found.structure(row)
-        if source is None and job.options.root:
-            source = Path(job.options.root) / record.source_path
         target = _folder(job, coloured, head) / names[position]
-        write(source, record, by_block, target, label_ids=data.found.label_ids(row), setting="predict.root")
+        data.write_structure(position, by_block, target, job.options.root, "predict.root")
 
 
 def ranked(path: Path, rank: str, top: int) -> pa.Table:
@@ -493,9 +481,9 @@ def predict(
     (163, ['probability', 'predicted'])
     """
     models, folder = loaded(weights, device)
-    if unknown := sorted(set(heads or ()) - set(answering(models[0]))):
-        raise DataError(f"no such head that answers: {not_among(unknown[0], answering(models[0]))}")
-    if not answering(models[0]):
+    if unknown := sorted(set(heads or ()) - set(models[0].answering)):
+        raise DataError(f"no such head that answers: {not_among(unknown[0], models[0].answering)}")
+    if not models[0].answering:
         raise DataError("this model has no head that learns from labels; atomica.embed gives its vectors")
     options = PredictConfig(train=None if train is None else str(train))
     given: Sequence[Any] = [paths] if isinstance(paths, str | Path) else paths

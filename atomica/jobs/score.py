@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atomica import keys
-from atomica.analysis.bfactors import INTERFACE, LABEL_IDS, STRUCTURES, stems, write
+from atomica.analysis.bfactors import INTERFACE, LABEL_IDS, STRUCTURES, stems
 from atomica.analysis.contacts import Contact, agreement, contacts
 from atomica.analysis.gradient import gradient_scores
 from atomica.analysis.masking import WHOLE, cosines, maskable
@@ -257,12 +257,7 @@ def _scored(job: Job, data: Opened, position: int, name: str, ligand: int | None
     blocks, values = each[0][0], np.mean([found for _, found in each], axis=0)
     if options.structures:
         by_block = dict(zip(blocks.tolist(), colours(values).tolist(), strict=True))
-        source = data.found.structure(row)
-        if source is None and options.root:
-            source = Path(options.root) / record.source_path
-        target = job.folder / STRUCTURES / name
-        label_ids = data.found.label_ids(row)
-        write(source, record, by_block, target, label_ids=label_ids, setting="score.root")
+        data.write_structure(position, by_block, job.folder / STRUCTURES / name, options.root, "score.root")
     table = pa.table(block_columns([record], [row])).take(pa.array(blocks))
     table = table.append_column("score", pa.array(values))
     if len(each) > 1:

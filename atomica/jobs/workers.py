@@ -131,7 +131,8 @@ def _on_ray(folder: Path, count: int, threads: int, journal: Journal) -> Iterato
         task = ray.remote(num_cpus=max(1, threads), num_gpus=1 if gpus else 0, max_retries=5)(_work)
         tasks = [task.remote(_command(folder, number, count)) for number in range(1, count + 1)]
         yield
-        done, late = ray.wait(tasks, num_returns=len(tasks), timeout=10)
+        # Those that are well wait for the end of the job, which the lead has yet to write.
+        done, late = ray.wait(tasks, num_returns=len(tasks), timeout=0)
         failed = [str(error) for one in done if (error := _error_of(one)) is not None]
         for one in late:
             ray.cancel(one, force=True)

@@ -390,6 +390,11 @@ class Model(nn.Module):
             terms |= {f"{name}/{part}": value.detach() for part, value in parts.items()}
         return Losses(total, terms)
 
+    @property
+    def answering(self) -> list[str]:
+        """The heads that learn from labels, of complexes or of blocks."""
+        return [name for name in self.heads if self.head(name).targets in ("labels", "block_labels")]
+
     def head(self, name: str) -> Head:
         """A head by its name."""
         head = self.heads[name]
