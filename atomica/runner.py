@@ -372,6 +372,14 @@ def _work(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks, Reques
         journal.say(f"atomica-run: interrupted; {rest}", error=True)
         return INTERRUPTED
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which need not be imported here
+            cause = str(error).split(". ")[0]
+            cause_told = (
+                f"out of GPU memory ({cause}); a smaller data.batch_blocks or data.max_item_blocks needs less, and "
+                'device.kind = "cpu" none'
+            )
+            _say_failure(cause_told, journal, ranks)
+            return FAILED
         # Unforeseen: Python shows it on the terminal, and the log keeps it.
         distributed.record_failure(error)
         journal.note(traceback.format_exc())

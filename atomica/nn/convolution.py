@@ -32,14 +32,16 @@ __all__ = ["FullyConnected"]
 class _Contract(torch.autograd.Function):
     """Sum over edges, then weights, recomputing in backward instead of storing.
 
-    kernel: one of `registry.CHOICES`; the others as in `Arguments` → [M, D_out] for the plan's rows. Differentiable to
-    any order: a backward pass that is to be differentiated itself runs through PyTorch's own gradient of its kernel.
+    kernel: one of `registry.CHOICES`; precise and the others as in `Arguments` → [M, D_out] for the plan's rows.
+    Differentiable to any order: a backward pass that is to be differentiated itself runs through PyTorch's own gradient
+    of its kernel.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         kernel: str,
+        precise: bool,
         tables: Couplings,
         plan: EdgePlan,
         x: Tensor,
@@ -47,22 +49,23 @@ class _Contract(torch.autograd.Function):
         hidden: Tensor,
         *weights: Tensor,
     ) -> Tensor:
-        ctx.tables, ctx.plan, ctx.kernel = tables, plan, registry.load(registry.kernel_for(kernel, x))
+        ctx.tables, ctx.plan, ctx.precise = tables, plan, precise
+        ctx.kernel = registry.load(registry.kernel_for(kernel, x))
         ctx.save_for_backward(x, y, hidden, *weights)
-        return ctx.kernel.forward(Arguments(tables, plan, x, y, hidden, weights))
+        return ctx.kernel.forward(Arguments(tables, plan, x, y, hidden, weights, precise))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_out,) = grad_outputs
         x, y, hidden, *weights = ctx.saved_tensors
-        given = Arguments(ctx.tables, ctx.plan, x, y, hidden, weights)
+        given = Arguments(ctx.tables, ctx.plan, x, y, hidden, weights, ctx.precise)
         if torch.is_grad_enabled():  # create_graph
-            wanted = ctx.needs_input_grad[3:]
+            wanted = ctx.needs_input_grad[4:]
             sources = [t for t, want in zip((x, y, hidden, *weights), wanted, strict=True) if want]
             found = iter(torch.autograd.grad(pytorch.forward(given), sources, grad_out, create_graph=True))
-            return None, None, None, *(next(found) if want else None for want in wanted)
-        of_x, of_y, of_hidden, of_weights = ctx.kernel.backward(given, grad_out, ctx.needs_input_grad[4])
-        return None, None, None, of_x, of_y, of_hidden, *of_weights
+            return None, None, None, None, *(next(found) if want else None for want in wanted)
+        of_x, of_y, of_hidden, of_weights = ctx.kernel.backward(given, grad_out, ctx.needs_input_grad[5])
+        return None, None, None, None, of_x, of_y, of_hidden, *of_weights
 
 
 class FullyConnected(nn.Module):
@@ -118,9 +121,10 @@ class FullyConnected(nn.Module):
         hidden = torch.cat([hidden * mean, mean], dim=1)
         weights = [self.weights[slot.name] for slot in tables.targets]
         # In the precision of the weights, also where autocast gives bfloat16: the kernels know no other.
+        precise = not torch.is_autocast_enabled(x.device.type)
         x, y, hidden = (tensor.to(weights[0].dtype) for tensor in (x, y, hidden))
         with torch.autocast(x.device.type, enabled=False):
-            rows = _Contract.apply(self.kernel, tables, plan, x, y, hidden, *weights)
+            rows = _Contract.apply(self.kernel, precise, tables, plan, x, y, hidden, *weights)
         return x.new_zeros(plan.num_nodes, rows.shape[1]).index_copy(0, plan.rows, rows)
 
     def reference(self, plan: EdgePlan, x: Tensor, y: Tensor, hidden: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class Arguments(NamedTuple):
 
     x: [N, D] features of senders. y: [E, harmonics] harmonics of edges. hidden: [E, n+1] radial features, already
     divided by the receiver's number of edges; the last column carries the bias. weights: [U, n+1, v] for each of
-    `tables.targets`.
+    `tables.targets`. precise: as float32 is, whatever the kernel; else tf32 will do, as where autocast gives bfloat16.
     """
 
     tables: Couplings
@@ -171,6 +171,7 @@ class Arguments(NamedTuple):
     y: Tensor
     hidden: Tensor
     weights: Sequence[Tensor]
+    precise: bool = True
 
 
 Gradients = tuple[Tensor, Tensor | None, Tensor, Sequence[Tensor]]

@@ -118,24 +118,20 @@ class EquivariantNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(centred[0])) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
-        degrees = range(3) if x.shape[1] == self.layout.dim else range(1)
         runs = []
-        for degree in degrees:
-            parts = []
-            for slot in self.layout.slots:
-                if slot.degree != degree:
-                    continue
-                values = self.layout.view(x, slot)
-                if (slot.degree, slot.parity) == (0, 1):
-                    values = values - values.mean(dim=2, keepdim=True)
-                power = values.square().mean(dim=(1, 2), keepdim=True)
-                values = values * (power + NORM_EPS).rsqrt() * self.weights[slot.name]
-                if (slot.degree, slot.parity) == (0, 1):
-                    assert self.bias is not None
-                    values = values + self.bias
-                parts.append(values)
-            if parts:
-                runs.append(torch.cat(parts, dim=2).flatten(1))
+        for degree in range(3) if x.shape[1] == self.layout.dim else range(1):
+            slots = [slot for slot in self.layout.slots if slot.degree == degree]
+            values = [self.layout.view(x, slot) for slot in slots]
+            if slots and (slots[0].degree, slots[0].parity) == (0, 1):
+                centred, weight = values.pop(0)[:, 0], self.weights[slots.pop(0).name]
+                runs.append(F.layer_norm(centred, weight.shape, weight, self.bias, NORM_EPS))
+            # both parities at once, which have equally many channels: on a GPU calls are what it takes
+            if slots:
+                both = torch.stack(values, dim=1)
+                power = both.square().mean(dim=(2, 3), keepdim=True)
+                weight = torch.stack([self.weights[slot.name] for slot in slots])[:, None]
+                both = both * (power + NORM_EPS).rsqrt() * weight
+                runs.append(both.transpose(1, 2).flatten(1))
         return torch.cat(runs, dim=1)
 
 

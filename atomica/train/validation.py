@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomica.data.sampling import within_memory
 from atomica.evaluation.statistics import undefined
 from atomica.model.model import Model
 from atomica.spec import Problems
@@ -49,7 +50,14 @@ def predict(
             if stop is not None and ranks.any(stop.requested):
                 raise StopRequested
             if index < len(own):
-                found.add(model, own[index], next(batches)[0], metrics, apart=ranks.size > 1)
+                batch = list(next(batches))
+
+                def add(draws: Draws, batch: list[Batch] = batch) -> None:
+                    one = batch.pop() if batch else split.load(draws, model)
+                    found.add(model, draws, one, metrics, apart=ranks.size > 1)
+
+                for _ in within_memory(own[index], add):
+                    pass
     means = means_of(merged(ranks.gather(found.sums)), model)
     measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
     predictions = {name: ranks.rows(len(split.rows), found.rows[name]) for name in labelled}

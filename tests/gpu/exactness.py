@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +22,7 @@ from atomica.data.transfer import moved
 from atomica.model.model import Model
 from atomica.nn.irreps import spherical_harmonics
 from tests.cases import ENCODERS, Fixture, case, unpacked
-from tests.gpu.common import Setting, kernels, off, same
+from tests.gpu.common import ROOT, Setting, kernels, off, same
 
 LIMITS = {"float32": 1e-5, "tf32": 5e-3, "bf16": 5e-2}
 """Of ‖found − expected‖ / ‖expected‖, of outputs; gradients, sums of many more terms, may be ten times that."""
@@ -33,7 +41,9 @@ def parity(setting: Setting) -> Iterator[dict[str, Any]]:
     """Layers and whole networks by every kernel in every precision; then all again, for the same bits."""
     bad: list[str] = []
     precisions = LIMITS if setting.cuda else {"float32": LIMITS["float32"], "bf16": LIMITS["bf16"]}
-    layers, sizes = [], LAYERS if setting.cuda else LAYERS[1:2]
+    layers, sizes = [], LAYERS if setting.cuda else LAYERS[2:3]
+    if setting.cuda and "triton" in kernels(setting):
+        _compile_ahead(setting)
     for kernel in kernels(setting):
         for precision in ("float32", "tf32") if setting.cuda else ("float32",):
             for size in sizes:
@@ -50,6 +60,37 @@ def parity(setting: Setting) -> Iterator[dict[str, Any]]:
                 networks.append(_network(setting, Fixture(folder, name), name, kernel, precision))
                 bad += _judged(f"{name} by {kernel}", networks[-1], exact=False)
         yield {"networks": networks, "bad": bad, "ok": not bad}
+
+
+def _compile_ahead(setting: Setting) -> None:
+    """Have a process for each layer and network meet Triton's kernels, so that these are compiled side by side."""
+    code = "import sys; from tests.gpu.exactness import meet; meet(*sys.argv[1:])"
+    wanted = product([*map(str, range(len(LAYERS))), *ENCODERS, "head_binary"], ("float32", "tf32"))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *pair],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # else all of them want all cores
+        )
+        for pair in wanted
+    ]
+    end = time.monotonic() + 0.6 * setting.left
+    for one in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            one.wait(max(0.1, end - time.monotonic()))
+        one.kill()
+        one.wait()
+
+
+def meet(what: str, precision: str) -> None:
+    """Run Triton's kernels for the layer of that number or the network of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting("cuda", time.monotonic() + 600, Path(folder), {})
+        if what.isdigit():
+            _layer(setting, "triton", precision, LAYERS[int(what)])
+        else:
+            _network(setting, Fixture(unpacked(setting.folder), what), what, "triton", precision)
 
 
 def _judged(what: str, numbers: dict[str, Any], *, exact: bool) -> list[str]:

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def steps(setting: Setting) -> Iterator[dict[str, Any]]:
             for _ in range(runs):
                 one.do(work, keep=True)
         one.close()
-        line: dict[str, Any] = {"variant": variant, "blocks": blocks, **one.sizes}
+        line: dict[str, Any] = {"variant": variant, **one.sizes, "blocks": blocks}
         for work in bench.WORK:
             if work in one.seconds:
                 line |= {
@@ -340,12 +340,26 @@ def _captured(work: Callable[[], object]) -> Callable[[], object]:
 # -------------------------------------------------------------------------------------------------------- shapes
 
 SHAPES = {
-    "FORWARD": list(product((8, 16), (16,), (8, 16), (4, 8), (2, 3))),
-    "WEIGHTS": list(product((16, 32), (16,), (8, 16), (4, 8), (1, 2))),
-    "RADIAL": list(product((8, 16), (16,), (8, 16), (4, 8), (1, 2))),
-    "FEATURES": list(product((4, 8), (16, 32), (16,), (4, 8), (1,))),
+    "FORWARD": [
+        (64, 64, 8, 2),
+        (64, 64, 8, 1),
+        (64, 64, 8, 3),
+        (128, 32, 8, 2),
+        (128, 64, 8, 2),
+        (64, 32, 4, 2),
+    ],
+    "COUPLED": [(128, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 3), (64, 32, 4, 2), (128, 64, 8, 1)],
+    "HIDDEN": [(128, 32, 8, 2), (128, 32, 8, 3), (64, 32, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2)],
+    "WEIGHTS": [
+        (64, 64, 8, 2),
+        (32, 64, 4, 2),
+        (32, 64, 8, 2),
+        (64, 64, 8, 1),
+        (64, 64, 8, 3),
+        (64, 128, 8, 2),
+    ],
 }
-"""Receivers, edges, radial features, warps, stages."""
+"""Edges, columns, warps, stages."""
 NAMES = tuple(SHAPES)
 
 
@@ -355,10 +369,14 @@ def tune(setting: Setting) -> Iterator[dict[str, Any]]:
     Shapes are compiled by several processes at once, which leave them in Triton's cache, and then timed by one.
     """
     table: list[dict[str, Any]] = []
-    floats = [2**n for n in ((19, 21, 23, 25, 27, 29) if setting.cuda else (21,))]
+    floats, name_of = (
+        [2**n for n in ((23, 25, 27, 29) if setting.cuda else (21,))],
+        "_GPU_CHUNK_FLOATS" if setting.cuda else "_CHUNK_FLOATS",
+    )
+    before = getattr(pytorch, name_of)
     work = _layer_work(setting, "torch")
     for size in floats:
-        before, pytorch._CHUNK_FLOATS = pytorch._CHUNK_FLOATS, size
+        setattr(pytorch, name_of, size)
         try:
             ms = milliseconds(
                 setting, lambda: (work["forward"](), work["backward"]()), 3 if setting.cuda else 1, 1
@@ -366,7 +384,7 @@ def tune(setting: Setting) -> Iterator[dict[str, Any]]:
             table.append({"kernel": "torch", "floats_of_a_piece": size, "ms": ms})
         except torch.cuda.OutOfMemoryError:
             table.append({"kernel": "torch", "floats_of_a_piece": size, "failed": "memory"})
-        pytorch._CHUNK_FLOATS = before
+        setattr(pytorch, name_of, before)
     yield {"table": table, "ok": True}
     if "triton" not in kernels(setting):
         return
@@ -439,7 +457,12 @@ def _compile_ahead(setting: Setting, pairs: list[tuple[str, tuple[int, ...]]]) -
     ]
     code = "import sys; from tests.gpu.speed import try_shapes; try_shapes(sys.argv[1])"
     started = [
-        subprocess.Popen([sys.executable, "-c", code, one], cwd=ROOT, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            [sys.executable, "-c", code, one],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         for one in words
     ]
     end = time.monotonic() + 0.6 * setting.left

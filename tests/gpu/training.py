@@ -233,8 +233,9 @@ def memory(setting: Setting) -> Iterator[dict[str, Any]]:
 
     The memory is that of the whole run, with the first share of it that is too small for some step.
     """
-    own = () if setting.cuda else SMALL
-    changes = ("train.epochs=1", *own, *(() if setting.cuda else ("data.batch_blocks=128",)))
+    # several complexes in a batch, so that there are shares to be made
+    own = ("data.batch_blocks=2048",) if setting.cuda else (*SMALL, "data.batch_blocks=128")
+    changes = ("train.epochs=1", *own)
     peak = f"{setting.folder}/peak"
     told = (
         f"import atexit, torch\natexit.register(lambda: open({peak!r}, 'w').write("

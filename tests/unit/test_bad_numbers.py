@@ -13,7 +13,7 @@ from atomica.heads import register
 from atomica.heads.binary import BinaryHead
 from atomica.runner import main
 
-CALLS = {"count": 0}
+CALLS, ROOM = {"count": 0}, {"complexes": 3}
 
 
 @register("test_nan")
@@ -31,7 +31,7 @@ class Hungry(BinaryHead):
     """Has memory for three complexes."""
 
     def forward(self, encoding, inputs):
-        if self.training and inputs.num_graphs > 3:
+        if inputs.num_graphs > ROOM["complexes"]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return super().forward(encoding, inputs)
 
@@ -93,6 +93,16 @@ def test_a_batch_too_large_for_the_memory_is_worked_through_in_parts(start, caps
     assert "out of GPU memory in step 1 " in text.err
     for one, other in zip(events(out, "step"), events(hungry, "step"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4, abs=1e-6)
+    for one, other in zip(events(out, "epoch"), events(hungry, "epoch"), strict=True):
+        assert one["valid_loss"] == pytest.approx(other["valid_loss"], rel=1e-4, abs=1e-6)
+
+
+def test_a_complex_that_no_memory_holds_ends_the_run_with_what_helps(start, capsys, monkeypatch):
+    monkeypatch.setitem(ROOM, "complexes", 0)
+    code, _ = start("test_hungry", "train.solve_heads=false")
+    told = capsys.readouterr().err
+    assert code == 1
+    assert "device.accumulate" in told
 
 
 def test_averaged_weights_are_validated_and_kept_and_survive_a_resume(start):

@@ -160,13 +160,13 @@ def test_triton_kernels_in_triton_s_interpreter():
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
-@pytest.mark.parametrize("channels", [16, 32])
-def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp_path, channels, precision):
-    """For an H100, which need not be there; the interpreter does not know all that the compiler refuses.
+@pytest.mark.parametrize("precise", [True, False])
+@pytest.mark.parametrize(("capability", "shared"), [(90, 227), (89, 99)])
+def test_triton_kernels_compile_for_gpus_and_fit_them(monkeypatch, tmp_path, capability, shared, precise):
+    """For an H100 and a smaller card, which need not be there; the interpreter does not know all that is refused.
 
-    A program whose numbers do not fit into its registers keeps some in memory, on its stack, and is slow. The assembler
-    itself does so with a few, to have more programs at a time.
+    A program whose numbers do not fit into its registers keeps some in memory, on its stack. The shapes that were
+    fastest on an H100 keep a few hundred bytes there; far more would be slow.
     """
     pytest.importorskip("triton", minversion="3.4")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -178,36 +178,31 @@ def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp
 
     shapes = {
         "_forward": kernels.FORWARD,
+        "_coupled_gradient": kernels.COUPLED,
+        "_hidden_gradient": kernels.HIDDEN,
         "_weight_gradient": kernels.WEIGHTS,
-        "_radial_gradient": kernels.RADIAL,
-        "_feature_gradient": kernels.FEATURES,
-        "_gather": kernels.FEATURES,
     }
-    # the terms of matrix products: releases of Triton differ in how few they take, and tests see one of them
-    assert (
-        min(*(shape.edges for shape in shapes.values()), kernels.WEIGHTS.rows, kernels.FEATURES.radial) >= 16
+    if capability == 89:
+        shapes = dict.fromkeys(shapes, kernels.SMALL)
+    shapes |= dict.fromkeys(
+        ("_couple", "_couple_gradient", "_gather"), kernels.SMALL._replace(edges=kernels.COUPLE)
     )
-    sizes = {"U": kernels.CHANNELS, "V": channels, "PRECISION": precision, "WANT_Y": True}
-    sizes["COLUMNS"] = kernels.GATHER
-    floats = ["weight", "out", "out_grad", "into", "x_grad", "matrix_grad", "hidden_grad", "values"]
-    types = {
-        "given": ("*fp32", "*i64", "*fp32", "*fp32", "i32", "i32", "i32"),
-        "receivers": ("*i64", "i32"),
-        "irrep": ("*i32", "i32", "i32", "fp32"),
-        "place": ("i32", "i32", "i32", "i32"),
-        **dict.fromkeys([*sizes, "R", "J", "M"], "constexpr"),
-        **dict.fromkeys(floats, "*fp32"),
-        **dict.fromkeys(("order", "first"), "*i64"),
-    }
+    fixed = {"K": 5, "M": kernels.MOST_RADIAL, "V": 16, "U": kernels.CHANNELS, "COLUMNS": kernels.GATHER}
+    types = dict.fromkeys(("per_row", "part_tiles", "width"), "i32")
+    types |= dict.fromkeys(("lines", "starts"), "*i32") | dict.fromkeys(("order", "first", "sender"), "*i64")
     for name, shape in shapes.items():
-        function = getattr(kernels, name)
-        names = function.arg_names
-        fixed = {**sizes, "R": shape.rows, "J": shape.edges, "M": shape.radial}
-        source = ASTSource(
-            function, {n: types.get(n, "i32") for n in names}, {n: fixed[n] for n in names if n in fixed}
+        function, numbers = (
+            getattr(kernels, name),
+            3 if name.startswith("_couple") and "ed_" not in name else 4,
         )
+        own = {**fixed, "E": shape.edges, "C": shape.columns, "STRICT": precise}
+        own = {key: value for key, value in own.items() if key in function.arg_names}
+        sizes = {"sizes": ("i32",) * numbers} | dict.fromkeys(own, "constexpr")
+        signature = {key: (types | sizes).get(key, "*fp32") for key in function.arg_names}
         options = {"num_warps": shape.warps, "num_stages": shape.stages}
-        compiled = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        compiled = compile(
+            ASTSource(function, signature, own), target=GPUTarget("cuda", capability, 32), options=options
+        )
         binary = tmp_path / f"{name}.cubin"
         binary.write_bytes(compiled.asm["cubin"])
         command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)]
@@ -215,7 +210,5 @@ def test_triton_kernels_compile_for_a_gpu_and_fit_its_registers(monkeypatch, tmp
         found = re.search(rf"{name}:\s+REG:(\d+) STACK:(\d+)", told)
         assert found, told
         registers, stack = map(int, found.groups())
-        assert stack <= 128, f"{name} keeps {stack} bytes in memory with {registers} registers"
-        programs = 8 // shape.warps
-        assert programs * registers * 32 * shape.warps <= 65_536
-        assert programs * compiled.metadata.shared <= 227 * 1024
+        assert stack <= 1024, f"{name} keeps {stack} bytes in memory with {registers} registers"
+        assert compiled.metadata.shared <= shared * 1024, name

@@ -224,10 +224,12 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
             assert all(isinstance(size, int) and 0 < size < 2**16 for size in grid[1:])
             return lambda *arguments, **sizes: launched.append((len(arguments), grid))
 
-    for name in ("_forward", "_weight_gradient", "_radial_gradient", "_feature_gradient", "_gather"):
+    kernels = ("_forward", "_coupled_gradient", "_hidden_gradient", "_weight_gradient")
+    for name in (*kernels, "_couple", "_couple_gradient", "_gather"):
         monkeypatch.setattr(conv_triton, name, Launch())
-    layer, plan, x, vectors, hidden = case(torch.float32)
+    layer, plan, x, vectors, hidden = case(torch.float32, hidden=16)
     y, weights = spherical_harmonics(vectors), [layer.weights[slot.name] for slot in layer.tables.targets]
+    hidden = torch.nn.functional.pad(hidden, (0, 1))  # the last carries the bias
     layer.tables.matrices(y)  # coefficients are computed once, from real numbers
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     (given,) = without_data(mode, "cuda", torch.nn.Module(), (plan, x, y, hidden, tuple(weights)))
@@ -241,12 +243,19 @@ def test_launching_triton_kernels_asks_nothing_of_the_device(monkeypatch, want_y
     assert out.shape == (len(plan.rows), layer.outputs.dim)
     assert (found[1] is not None) == want_y
     assert [one.shape for one in found[3]] == [weight.shape for weight in weights]
-    assert len(launched) == 2 * (4 * len(weights) + 1)
+    by_edges = sum(slot.degree > 0 for slot in layer.tables.targets)
+    assert by_edges > 2
+    # couplings of both passes, irreps forward and backward, and unless PyTorch gives the harmonics' gradient couplings
+    assert len(launched) == 2 * (2 * len(plan.buckets) + 4 * by_edges * len(plan.buckets) + 1 + (not want_y))
 
 
-def test_pytorch_does_the_work_on_a_gpu_unless_told_otherwise():
-    """Since Triton's kernels have not been measured on one."""
+def test_triton_does_the_work_on_gpus_that_it_is_faster_on(monkeypatch):
+    """By itself on those where it has been measured, else PyTorch."""
     with FakeTensorMode():
         x = torch.zeros(1, device="cuda")
     for name, expected in (("auto", "torch"), ("rust", "torch"), ("torch", "torch")):
         assert registry.kernel_for(name, x) == expected
+    conv_triton = pytest.importorskip("atomica.nn.kernels.triton", exc_type=ImportError)
+    monkeypatch.setattr(conv_triton, "_measured", lambda device: True)
+    assert registry.kernel_for("auto", x) == "triton"
+    assert registry.kernel_for("auto", torch.zeros(1)) == "rust"

@@ -17,15 +17,13 @@ def results(kernel, layer, plan, x, y, radial, wanted, *, scalars_only=False):
     return [out, *torch.autograd.grad((out * weights).sum(), wanted, allow_unused=True)]
 
 
-CASES = [(4, 0, 140, 150, 2, True, False), (20, 0, 4, 40, 17, True, False)]
-CASES += [(4, 1, 2, 2, 2, True, True), (4, 3, 2, 2, 2, False, True)]
+CASES = [(20, 3, 12, 70, 17, False, True), (36, 1, 10, 40, 20, False, False), (20, 0, 4, 40, 17, True, False)]
+CASES += [(4, 0, 140, 150, 2, True, False), (4, 1, 2, 2, 2, True, True), (4, 3, 2, 2, 2, False, True)]
 
 
 @pytest.mark.parametrize(("hidden", "depth", "nodes", "edges", "radial", "scalars_only", "want_y"), CASES)
 def test_triton_equals_pytorch(hidden, depth, nodes, edges, radial, scalars_only, want_y):
-    """More receivers, edges of one, channels and radial features than a program, a round of it, a piece and a tile
-    take; couplings and components; all irreps of the last layer.
-    """
+    """Edge by edge and by sums first; more edges, channels and columns than a program, a piece and a round take."""
     layer, plan, x, vectors, radial = case(
         torch.float32, hidden=hidden, depth=depth, nodes=nodes, edges=edges, radial=radial
     )

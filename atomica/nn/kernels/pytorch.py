@@ -1,4 +1,8 @@
-"""The convolution by PyTorch's products on pieces of the graph; the slow twin of the other kernels."""
+"""The convolution by PyTorch's products on pieces of the graph; the slow twin of the other kernels.
+
+Shapes as in `convolution`: R receivers of a piece, d edges of each, k components, U coupled channels, n+1 radial
+features, v channels.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,92 @@ import torch
 from torch import Tensor
 
 from atomica.data.edges import EdgePlan
-from atomica.nn.couplings import Arguments, Couplings, Gradients
-from atomica.nn.irreps import COMPONENTS
+from atomica.nn.couplings import Arguments, Gradients
+from atomica.nn.irreps import COMPONENTS, IrrepSlot
 
 _CHUNK_FLOATS = 1 << 21
-"""Floats of one chunk's outer products (8 MiB in float32): small enough to stay in cache, large enough to
+"""Floats of one piece's outer products (8 MiB in float32): small enough to stay in cache, large enough to
 amortise the calls; measured on two CPU cores."""
+_GPU_CHUNK_FLOATS = 1 << 28
+"""The same on a GPU, which is kept waiting by many small calls."""
+
+
+class Products:
+    """How features are coupled and become outputs, and gradients come back: with sums over a receiver's edges first."""
+
+    def couple(self, given: Arguments, edges: slice) -> dict[IrrepSlot, Tensor]:
+        """The senders' features, coupled with the edges' harmonics: for each output irrep [R·d, k, U]."""
+        tables, plan, x, y = given[:4]
+        return tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
+
+    def couple_backward(
+        self, given: Arguments, edges: slice, grads: dict[IrrepSlot, Tensor], want_y: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """From gradients [R·d, k, U], made in `space`, those of the senders' features [R·d, D] and of harmonics."""
+        tables, plan, x, y = given[:4]
+        return tables.couple_backward(tables.matrices(y[edges]), x[plan.sender[edges]], grads, want_y)
+
+    def space(self, given: Arguments, edges: int) -> dict[IrrepSlot, Tensor]:
+        """Room for the coupled features of so many edges, or for their gradients."""
+        tables = given.tables
+        return {
+            slot: given.x.new_empty(edges, COMPONENTS[slot.degree], tables.fan_in[slot])
+            for slot in tables.targets
+        }
+
+    def floats(self, slot: IrrepSlot, fan_in: int, per_row: int, width: int) -> int:
+        """How many floats are made for one receiver of `per_row` edges, with n+1 = `width` and U = `fan_in`."""
+        return fan_in * COMPONENTS[slot.degree] * width
+
+    def forward(
+        self, slot: IrrepSlot, coupled: Tensor, radial: Tensor, per_row: int, weight: Tensor
+    ) -> Tensor:
+        """coupled [R·d, k, U], radial [R·d, n+1], weight [U, n+1, v] → [R, k, v]."""
+        outer = _outer(coupled, radial.unflatten(0, (-1, per_row)), per_row)
+        return _apply(outer, weight).unflatten(0, (-1, COMPONENTS[slot.degree]))
+
+    def backward(
+        self,
+        slot: IrrepSlot,
+        coupled: Tensor,
+        radial: Tensor,
+        per_row: int,
+        weight: Tensor,
+        grad: Tensor,
+        grad_coupled: Tensor,
+        grad_radial: Tensor,
+        grad_weight: Tensor,
+    ) -> None:
+        """From the gradient [R, k, v]: `grad_coupled` is filled, those of radial features and weights are added to."""
+        width, split = COMPONENTS[slot.degree], radial.unflatten(0, (-1, per_row))
+        grad = grad.flatten(0, 1)
+        grad_weight.flatten(0, 1).addmm_(_outer(coupled, split, per_row).t(), grad)
+        grad_outer = (grad @ weight.flatten(0, 1).t()).view(len(split), width * weight.shape[0], -1)
+        flat = coupled.view(len(split), per_row, -1)
+        grad_radial.unflatten(0, (-1, per_row)).baddbmm_(flat, grad_outer)
+        torch.bmm(split, grad_outer.transpose(1, 2), out=grad_coupled.view(len(split), per_row, -1))
+
+    def senders(self, plan: EdgePlan, x: Tensor) -> Senders:
+        """What sums the gradients of the edges' features by sender."""
+        return Senders(plan, x)
+
+
+class Senders:
+    """Sums rows of edges by their sender, as they come."""
+
+    def __init__(self, plan: EdgePlan, x: Tensor) -> None:
+        self.plan, self.total = plan, torch.zeros_like(x)
+
+    def add(self, edges: slice, rows: Tensor) -> None:
+        """rows: of these edges [·, D]."""
+        self.total.index_add_(0, self.plan.sender[edges], rows)
+
+    def sums(self) -> Tensor:
+        """[N, D]."""
+        return self.total
+
+
+_SUMMED = Products()
 
 
 def fits(x: Tensor) -> bool:
@@ -21,21 +105,20 @@ def fits(x: Tensor) -> bool:
     return True
 
 
-def forward(given: Arguments) -> Tensor:
-    """As `registry.Kernel.forward`, in PyTorch's differentiable operations, chunk by chunk."""
-    tables, plan, x, y, hidden, weights = given
+def forward(given: Arguments, products: Products = _SUMMED) -> Tensor:
+    """As `registry.Kernel.forward`, piece by piece; in PyTorch's differentiable operations, with its own products."""
+    tables, _, x, _, hidden, weights, _ = given
     chunks = []
-    for _, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
-        coupled = tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
-        radial = hidden[edges].unflatten(0, (-1, per_row))
-        found = {}
-        for slot, weight in zip(tables.targets, weights, strict=True):
-            result = _apply(_outer(coupled[slot], radial, per_row), weight) * tables.scale[slot]
-            found[slot] = result.unflatten(0, (-1, COMPONENTS[slot.degree]))
+    for rows, edges, per_row in _chunks(given, products):
+        coupled = products.couple(given, edges)
+        found = {
+            slot: products.forward(slot, coupled[slot], hidden[edges], per_row, weight) * tables.scale[slot]
+            for slot, weight in zip(tables.targets, weights, strict=True)
+        }
         runs = []
         for degree, width in enumerate(COMPONENTS):
             parts = [
-                found[slot] if slot in found else x.new_zeros(len(radial), width, slot.channels)
+                found[slot] if slot in found else x.new_zeros(rows.stop - rows.start, width, slot.channels)
                 for slot in tables.outputs.slots
                 if slot.degree == degree
             ]
@@ -44,38 +127,25 @@ def forward(given: Arguments) -> Tensor:
     return torch.cat(chunks) if chunks else x.new_zeros(0, tables.outputs.dim)
 
 
-def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
+def backward(given: Arguments, grad_out: Tensor, want_y: bool, products: Products = _SUMMED) -> Gradients:
     """As `registry.Kernel.backward`."""
-    tables, plan, x, y, hidden, weights = given
-    grad_x, grad_hidden = torch.zeros_like(x), torch.zeros_like(hidden)
+    tables, plan, x, y, hidden, weights, _ = given
+    senders, grad_hidden = products.senders(plan, x), torch.zeros_like(hidden)
     grad_y = torch.zeros_like(y) if want_y else None
     grad_weights = [torch.zeros_like(weight) for weight in weights]
-    for rows, edges, per_row in _chunks(plan, tables, hidden.shape[1]):
-        matrices, neighbors = tables.matrices(y[edges]), x[plan.sender[edges]]
-        coupled = tables.couple(matrices, neighbors)
-        radial = hidden[edges].unflatten(0, (-1, per_row))
-        grad_radial = torch.zeros_like(radial)
-        grad_coupled = {}
+    for rows, edges, per_row in _chunks(given, products):
+        coupled, grad_coupled = products.couple(given, edges), products.space(given, edges.stop - edges.start)
         for slot, weight, grad_weight in zip(tables.targets, weights, grad_weights, strict=True):
-            width = COMPONENTS[slot.degree]
-            grad_slot = tables.outputs.view(grad_out[rows], slot).flatten(0, 1) * tables.scale[slot]
-            outer = _outer(coupled[slot], radial, per_row)
-            grad_weight.flatten(0, 1).addmm_(outer.t(), grad_slot)
-            grad_outer = (grad_slot @ weight.flatten(0, 1).t()).view(
-                radial.shape[0], width * weight.shape[0], -1
+            grad = tables.outputs.view(grad_out[rows], slot) * tables.scale[slot]
+            products.backward(
+                *(slot, coupled[slot], hidden[edges], per_row, weight, grad),
+                *(grad_coupled[slot], grad_hidden[edges], grad_weight),
             )
-            flat = coupled[slot].view(radial.shape[0], per_row, -1)
-            grad_radial.baddbmm_(flat, grad_outer)
-            grad_flat = torch.bmm(radial, grad_outer.transpose(1, 2))
-            grad_coupled[slot] = grad_flat.view(-1, width, weight.shape[0])
-        grad_hidden[edges] = grad_radial.flatten(0, 1)
-        grad_neighbors, grad_harmonics = tables.couple_backward(
-            matrices, neighbors, grad_coupled, grad_y is not None
-        )
-        grad_x.index_add_(0, plan.sender[edges], grad_neighbors)
+        grad_neighbors, grad_harmonics = products.couple_backward(given, edges, grad_coupled, want_y)
+        senders.add(edges, grad_neighbors)
         if grad_y is not None and grad_harmonics is not None:
             grad_y[edges] = grad_harmonics
-    return grad_x, grad_y, grad_hidden, grad_weights
+    return senders.sums(), grad_y, grad_hidden, grad_weights
 
 
 def _outer(coupled: Tensor, radial: Tensor, per_row: int) -> Tensor:
@@ -98,12 +168,14 @@ def _apply(outer: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(split, weight.view(pieces, -1, weight.shape[2])).sum(dim=0)
 
 
-def _chunks(plan: EdgePlan, tables: Couplings, width: int) -> list[tuple[slice, slice, int]]:
-    """Slices of rows and of edges, and the edges per row, for pieces of at most about _CHUNK_FLOATS."""
-    largest = max(tables.fan_in[slot] * COMPONENTS[slot.degree] for slot in tables.targets)
-    step = max(1, _CHUNK_FLOATS // (largest * width))
+def _chunks(given: Arguments, products: Products) -> list[tuple[slice, slice, int]]:
+    """Slices of rows and of edges, and the edges per row, for pieces of at most about so many floats."""
+    tables, width = given.tables, given.hidden.shape[1]
+    most = _GPU_CHUNK_FLOATS if given.x.is_cuda else _CHUNK_FLOATS
     chunks, edge = [], 0
-    for first, count, per_row in plan.buckets:
+    for first, count, per_row in given.plan.buckets:
+        floats = (products.floats(slot, tables.fan_in[slot], per_row, width) for slot in tables.targets)
+        step = max(1, most // max(floats))
         for start in range(first, first + count, step):
             stop = min(start + step, first + count)
             edges = (stop - start) * per_row

@@ -45,12 +45,14 @@ KERNELS = {
     "triton": Row(
         "atomica.nn.kernels.triton",
         "a GPU with Triton 3.3 or newer",
-        "kernels for a GPU that no GPU has run yet",
+        "kernels for a GPU, compiled when they are first used",
     ),
 }
-PREFERRED, EVERYWHERE = "rust", "torch"
-"""What `auto` stands for, and what does the work where a kernel does not fit."""
-CHOICES = {"auto": "rust on a CPU, torch on a GPU"} | {name: row.meaning for name, row in KERNELS.items()}
+PREFERRED, ON_GPU, EVERYWHERE = "rust", "triton", "torch"
+"""What `auto` stands for on a CPU and on a GPU that the kernel prefers, and what works where a kernel does not fit."""
+CHOICES = {"auto": "rust on a CPU, triton on a Hopper GPU, else torch"} | {
+    name: row.meaning for name, row in KERNELS.items()
+}
 """What a convolution can be told to use, and what it means."""
 
 
@@ -66,8 +68,18 @@ def kernel_for(wanted: str, x: Tensor) -> str:
     >>> kernel_for("auto", torch.zeros(1)), kernel_for("auto", torch.zeros(1, dtype=torch.float64))
     ('rust', 'torch')
     """
-    name = PREFERRED if wanted == "auto" else wanted
+    name = wanted
+    if wanted == "auto":
+        name = ON_GPU if x.is_cuda and _preferred(x) else PREFERRED
     return name if _obstacle(name, x) is None else EVERYWHERE
+
+
+def _preferred(x: Tensor) -> bool:
+    """Whether the GPU's own kernel can be had, and is known to be faster on the GPU of `x`."""
+    try:
+        return bool(importlib.import_module(KERNELS[ON_GPU].module).preferred(x))
+    except ImportError:
+        return False
 
 
 def kernel_problem(wanted: str, device: str) -> str | None:

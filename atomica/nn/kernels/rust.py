@@ -40,7 +40,7 @@ def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
 
 def _arrays(given: Arguments) -> dict[str, Any]:
     """The arguments of the Rust kernel: NumPy arrays of the tensors' own memory."""
-    _, plan, x, y, hidden, weights = given
+    _, plan, x, y, hidden, weights, _ = given
     return {
         "x": x.detach().contiguous().numpy(),
         "y": y.detach().contiguous().numpy(),

@@ -1,24 +1,21 @@
-"""The convolution's sums and products as Triton kernels, for GPUs.
+"""Convolutions on GPUs: products edge by edge in Triton kernels where those are less work, else PyTorch's sums.
 
-One program works on a few receivers, and on the edges of each of them some at a time. It sums the outer products of
-coupled neighbour features and radial features over these edges, tile by tile in registers, and multiplies each tile
-with its piece of the weights at once; sum and product are matrix products, done by tensor cores. The backward pass
-makes the tiles again. No number is added to by two programs, so results do not depend on their order. A piece is a run
-of at most 16 channels of one path (see `Couplings`).
+What an edge gives to component k and channel v of its receiver is Σ_u C[k, u] Σ_m H[m] W[u, m, v], with coupled
+features C and radial ones H. A program makes the inner sum, a matrix product done by tensor cores, for some edges and
+some coupled channels at a time, and uses it up at once: nothing with an entry for each edge and weight is ever stored.
+The backward pass makes it again. No number is added to by two programs, so results do not depend on their order.
 
-Not yet run on a GPU: the tests run them in Triton's interpreter (TRITON_INTERPRET=1), and compile them for one and look
-at the registers that this takes.
+For outputs of degree 0 (k = 1), and for receivers of many edges, the sum over edges first is less work (`pytorch`).
 
-Sizes: R receivers of a program, J edges of each of them, U channels of a piece, M radial features of a tile, V output
-channels (padded).
+In float32 proper each product is three of the tensor cores', of what their 11 bits hold of each number and of what is
+left of it (Ootomo & Yokota 2022); where tf32 or bfloat16 is allowed, one.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,11 +23,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atomica.nn.irreps import COMPONENTS
-
-if TYPE_CHECKING:
-    from atomica.nn.couplings import Arguments, Couplings, Gradients
-    from atomica.nn.irreps import IrrepSlot
+from atomica.data.edges import EdgePlan
+from atomica.nn.couplings import Arguments, Couplings, Gradients
+from atomica.nn.irreps import COMPONENTS, IrrepSlot
+from atomica.nn.kernels import pytorch
 
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
     # functions within kernels take tuples
@@ -39,138 +35,153 @@ if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
 __all__ = ["backward", "fits", "forward"]
 
 
-CHANNELS = 16
-"""U; a matrix product of Triton's has at least 16 terms (up to 3.6; then 8). These are edges, U·M, U or V, of the
-gradients of weights receivers, and of those of features radial ones."""
 GATHER = 128
 """Columns that a program of `_gather` sums."""
-PARTS = 8
-"""Parts of the receivers that sum the weights' gradients on their own: with the pieces and the tiles of radial features
-of a layer, some 10 by 17, enough programs for the 132 processors of an H100 many times over."""
+CHANNELS, COUPLE = 16, 64
+"""Channels of a piece of features, and edges of a program that couples them."""
+MEASURED = (9, 0)
+"""Compute capability of the GPUs (H100, H200) that `auto` uses these kernels on: no other has run them."""
+MOST_RADIAL = 128
+"""Radial features n that a program holds at most."""
+MOST_EDGES = 48
+"""Edges per receiver beyond which the sums over them come first."""
+PARTS = 32
+"""Parts of the edges that sum the weights' gradients on their own; with some 5 to 28 programs for each enough to keep
+the 132 processors of an H100 busy."""
+LEAST_CHANNELS = 8
+"""Output channels below which they do, since a product of tensor cores has sixteen columns."""
 
 
 class _Shape(NamedTuple):
-    """R, J and M of a kernel, its warps of 32 threads, and how many rounds of a loop load their numbers ahead.
+    """A kernel's edges of a program, columns of a product (coupled channels times output ones), warps, stages."""
 
-    A tile of outer products, R·U·M numbers, is held in registers, and split for the tensor cores. A thread has 255
-    registers, a processor of an H100 65,536 and 227 KiB of shared memory; with these shapes, and products in three
-    parts (tf32x3), each processor has eight warps at a time, in one program or two, and next to nothing is kept on the
-    stack. Loading ahead takes registers for the places: too many of them in that last kernel.
-    A test compiles the kernels and holds these limits.
-    """
-
-    rows: int
     edges: int
-    radial: int
+    columns: int
     warps: int
     stages: int
 
 
-FORWARD, WEIGHTS = _Shape(8, 16, 8, 4, 3), _Shape(16, 16, 16, 8, 2)
-RADIAL, FEATURES = _Shape(8, 16, 16, 4, 2), _Shape(4, 16, 16, 8, 1)
+FORWARD, COUPLED = _Shape(128, 64, 8, 2), _Shape(128, 64, 8, 1)
+HIDDEN, WEIGHTS = _Shape(64, 32, 4, 3), _Shape(32, 64, 4, 2)
+"""What was fastest on an H100 (`python -m tests.gpu --parts tune`), of whose shared memory they take up to 224 KiB."""
+SMALL = _Shape(64, 32, 4, 2)
+"""For processors with less, of at least 96 KiB; not tuned."""
 
 
 # ---------------------------------------------------------------------------------------------- inside a program
 #
-# What belongs together is handed on as a tuple. given: x, senders, matrices, hidden, and the widths of x, matrices and
-# hidden. receivers: the first edge of each, and how many there are. irrep, of the output: its pieces, their number,
-# components, scale. piece: as `_piece` gives it. place: width of the output, first column, columns from one component
-# to the next, channels. Places of edges and receivers are 64-bit: a million edges times their width do not fit into 32.
+# E edges of a program, C columns (a coupled channel and an output channel), V output channels, M radial features: all
+# padded. sizes: edges, coupled channels U, radial features n, output channels v. Places are 64-bit: a million edges
+# times their width do not fit into 32.
 
 
 @triton.jit
-def _receivers(first_edge, rows, R: tl.constexpr, program):
-    """[R]: a program's receivers, their first edges, and those after their last; no edges beyond the last receiver."""
-    row = program * R + tl.arange(0, R).to(tl.int64)
-    start = tl.load(first_edge + row, mask=row < rows, other=0)
-    return row, start, tl.load(first_edge + row + 1, mask=row < rows, other=0)
+def _rounded(x):
+    """The nearest number of tf32, which has 11 bits: what tensor cores read of it, without their cutting it off."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _piece(pieces, index):
-    """The numbers of one piece, as `_pieces` lists them: column, stride, inner, entry, count, channel."""
-    at = pieces + index * 6
-    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4), tl.load(at + 5)
-
-
-@triton.jit
-def _features(given, edge, there, piece, i, U: tl.constexpr):
-    """Columns [U] of component `i` of a piece, its features [R, U] of one edge's senders, and which of them exist."""
-    x, senders, matrices, hidden, x_width, matrix_width, hidden_width = given
-    column, stride, inner, entry, count, channel = piece
-    u = tl.arange(0, U)
-    sender = tl.load(senders + edge, mask=there, other=0)
-    columns = column + i * stride + u
-    own = there[:, None] & (u < count)[None, :]
-    return columns, tl.load(x + sender[:, None] * x_width + columns[None, :], mask=own, other=0.0), own
-
-
-@triton.jit
-def _factor(given, edge, there, piece, k, i):
-    """[R]: what component `i` of the features counts in component `k` of the coupled ones; and where that lies."""
-    x, senders, matrices, hidden, x_width, matrix_width, hidden_width = given
-    column, stride, inner, entry, count, channel = piece
-    at = edge * matrix_width + entry + k * inner + i
-    return tl.load(matrices + at, mask=there, other=0.0), at
-
-
-@triton.jit
-def _coupled(given, edge, there, piece, k, U: tl.constexpr):
-    """[R, U]: component `k` of one piece's coupled channels, for one edge of each receiver."""
-    total = tl.zeros([edge.shape[0], U], tl.float32)
-    for i in range(piece[2]):
-        columns, features, own = _features(given, edge, there, piece, i, U)
-        factor, at = _factor(given, edge, there, piece, k, i)
-        total += factor[:, None] * features
+def _times(one, other, total, STRICT: tl.constexpr):
+    """total + one · other."""
+    first, second = _rounded(one), _rounded(other)
+    if STRICT:
+        # on their own first: tensor cores cut off what they add up, which over a long sum is more than float32 loses
+        part = tl.dot(_rounded(one - first), second, input_precision="tf32")
+        part = tl.dot(first, _rounded(other - second), part, input_precision="tf32")
+        total += tl.dot(first, second, part, input_precision="tf32")
+    else:
+        total = tl.dot(first, second, total, input_precision="tf32")
     return total
 
 
 @triton.jit
-def _edges(start, end, slot, R: tl.constexpr, J: tl.constexpr):
-    """[R·J]: the edges of each receiver from its `slot`-th on, and which of them exist."""
-    edge = start[:, None] + slot + tl.arange(0, J)[None, :]
-    return tl.reshape(edge, [R * J]), tl.reshape(edge < end[:, None], [R * J])
+def _edges(sizes, program, E: tl.constexpr):
+    """[E]: a program's edges, and which of them exist."""
+    edge = program * E + tl.arange(0, E).to(tl.int64)
+    return edge, edge < sizes[0]
 
 
 @triton.jit
-def _radial(given, edge, there, m):
-    """Places [N, M] of radial features of N edges, and which of them exist."""
-    hidden_width = given[6]
-    return edge[:, None] * hidden_width + m[None, :], there[:, None] & (m < hidden_width)[None, :]
+def _line(lines, index):
+    """The numbers of one piece, as `_Tables` lists them."""
+    at = lines + index * 9
+    column, stride, inner, entry = tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+    count, channel, components = tl.load(at + 4), tl.load(at + 5), tl.load(at + 6)
+    return column, stride, inner, entry, count, channel, components, tl.load(at + 7), tl.load(at + 8)
 
 
 @triton.jit
-def _outer(
-    given, edge, inside, coupled, m,
-    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """[R, U·M]: outer products of coupled [R·J, U] and radial features, summed over the J edges of each receiver."""
-    at, own = _radial(given, edge, inside, m)
-    radial = tl.reshape(tl.load(given[3] + at, mask=own, other=0.0), [R, J, M])
-    channels = tl.permute(tl.reshape(coupled, [R, J, U]), (0, 2, 1))
-    return tl.reshape(tl.dot(channels, radial, input_precision=PRECISION), [R, U * M])
+def _radial(hidden, sizes, edge, there, M: tl.constexpr):
+    """Radial features [E, M], and the last, which carries the bias, [E]."""
+    n, m = sizes[2], tl.arange(0, M)
+    at = edge[:, None] * (n + 1) + m[None, :]
+    features = tl.load(hidden + at, mask=there[:, None] & (m < n)[None, :], other=0.0)
+    return features, tl.load(hidden + edge * (n + 1) + n, mask=there, other=0.0)
 
 
 @triton.jit
-def _tile(piece, first, hidden_width, channels, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr):
-    """Places [U·M, V] of one tile in a weight [U, n+1, v], and which of them exist."""
-    column, stride, inner, entry, count, channel = piece
-    index = tl.arange(0, U * M)
-    u, m, v = index // M, first + index % M, tl.arange(0, V)
-    places = ((channel + u) * hidden_width + m)[:, None] * channels + v[None, :]
-    there = ((u < count) & (m < hidden_width))[:, None] & (v < channels)[None, :]
-    return places, there
+def _columns(sizes, first, C: tl.constexpr, V: tl.constexpr):
+    """[C]: coupled channel and output channel of each column from coupled channel `first` on, and which exist."""
+    column = tl.arange(0, C)
+    u, v = first + column // V, column % V
+    return u, v, (u < sizes[1]) & (v < sizes[3])
 
 
 @triton.jit
-def _out(row, rows, k, place, V: tl.constexpr):
-    """Places [R, V] of component `k` of an irrep in the output, and which of them exist."""
-    width, column, stride, channels = place
+def _weights(weight, sizes, first, C: tl.constexpr, M: tl.constexpr, V: tl.constexpr):
+    """Weights [M, C], and those of the bias [C]."""
+    u, v, own = _columns(sizes, first, C, V)
+    n, channels, m = sizes[2], sizes[3], tl.arange(0, M)
+    at = (u[None, :] * (n + 1) + m[:, None]) * channels + v[None, :]
+    tile = tl.load(weight + at, mask=own[None, :] & (m < n)[:, None], other=0.0)
+    return tile, tl.load(weight + (u * (n + 1) + n) * channels + v, mask=own, other=0.0)
+
+
+@triton.jit
+def _coupled(coupled, sizes, edge, there, first, k, K: tl.constexpr, UB: tl.constexpr):
+    """Component k of UB coupled channels [E, UB], their places and which of them exist."""
+    u = first + tl.arange(0, UB)
+    at = (edge * K + k)[:, None] * sizes[1] + u[None, :]
+    own = there[:, None] & (u < sizes[1])[None, :]
+    return tl.load(coupled + at, mask=own, other=0.0), at, own
+
+
+@triton.jit
+def _gradient(grad, sizes, edge, there, per_row, k, K: tl.constexpr, V: tl.constexpr):
+    """Gradient [E, V] of component k of the edges' receivers."""
     v = tl.arange(0, V)
-    return (
-        row[:, None] * width + column + k * stride + v[None, :],
-        (row < rows)[:, None] & (v < channels)[None, :],
-    )
+    at = ((edge // per_row) * K + k)[:, None] * sizes[3] + v[None, :]
+    return tl.load(grad + at, mask=there[:, None] & (v < sizes[3])[None, :], other=0.0)
+
+
+@triton.jit
+def _share(coupled, sizes, edge, there, first, k, product, K: tl.constexpr, UB: tl.constexpr):
+    """[E, V]: what coupled channels, component k, make of the product [E, UB, V]."""
+    factor, at, own = _coupled(coupled, sizes, edge, there, first, k, K, UB)
+    return tl.sum(factor[:, :, None] * product, axis=1)
+
+
+@triton.jit
+def _store_share(out, sizes, edge, there, k, share, K: tl.constexpr, V: tl.constexpr):
+    v = tl.arange(0, V)
+    at = (edge * K + k)[:, None] * sizes[3] + v[None, :]
+    tl.store(out + at, share, mask=there[:, None] & (v < sizes[3])[None, :])
+
+
+@triton.jit
+def _product_gradient(
+    coupled, grad, sizes, edge, there, per_row, first,
+    K: tl.constexpr, C: tl.constexpr, V: tl.constexpr,
+):  # fmt: skip
+    """[E, C]: the gradient of the product. Its numbers are loaded anew each time: kept, they would fill registers."""
+    E: tl.constexpr = edge.shape[0]
+    UB: tl.constexpr = C // V
+    total = tl.zeros([E, UB, V], tl.float32)
+    for k in tl.static_range(K):
+        of_share = _gradient(grad, sizes, edge, there, per_row, k, K, V)
+        total += _coupled(coupled, sizes, edge, there, first, k, K, UB)[0][:, :, None] * of_share[:, None, :]
+    return tl.reshape(total, [E, C])
 
 
 # -------------------------------------------------------------------------------------------------- the kernels
@@ -178,140 +189,155 @@ def _out(row, rows, k, place, V: tl.constexpr):
 
 @triton.jit
 def _forward(
-    given, receivers, irrep, place, weight, out,
-    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+    coupled, hidden, weight, out, sizes,
+    K: tl.constexpr, E: tl.constexpr, C: tl.constexpr, M: tl.constexpr, V: tl.constexpr, STRICT: tl.constexpr,
 ):  # fmt: skip
-    """One component of one output irrep for R receivers. Grid: receivers / R, components."""
-    first_edge, rows = receivers
-    pieces, piece_count, components, scale = irrep
-    hidden_width, channels = given[6], place[3]
-    row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
-    k = tl.program_id(1)
-    total = tl.zeros([R, V], tl.float32)
-    for slot in range(0, tl.max(end - start), J):
-        edge, inside = _edges(start, end, slot, R, J)
-        for index in range(piece_count):
-            piece = _piece(pieces, index)
-            coupled = _coupled(given, edge, inside, piece, k, U)
-            for first in range(0, hidden_width, M):
-                outer = _outer(given, edge, inside, coupled, first + tl.arange(0, M), R, J, U, M, PRECISION)
-                places, there = _tile(piece, first, hidden_width, channels, U, M, V)
-                tile = tl.load(weight + places, mask=there, other=0.0)
-                total = tl.dot(outer, tile, total, input_precision=PRECISION)
-    at, own = _out(row, rows, k, place, V)
-    tl.store(out + at, total * scale, mask=own)
+    """What E edges give to their receivers: out [edges, k, v]. Grid: edges / E."""
+    UB: tl.constexpr = C // V
+    edge, there = _edges(sizes, tl.program_id(0), E)
+    radial, last = _radial(hidden, sizes, edge, there, M)
+    s0 = tl.zeros([E, V], tl.float32)
+    s1, s2, s3, s4 = s0, s0, s0, s0
+    for first in range(0, sizes[1], UB):
+        tile, bias = _weights(weight, sizes, first, C, M, V)
+        product = _times(radial, tile, last[:, None] * bias[None, :], STRICT)
+        product = tl.reshape(product, [E, UB, V])
+        s0 += _share(coupled, sizes, edge, there, first, 0, product, K, UB)
+        s1 += _share(coupled, sizes, edge, there, first, 1, product, K, UB)
+        s2 += _share(coupled, sizes, edge, there, first, 2, product, K, UB)
+        if K == 5:
+            s3 += _share(coupled, sizes, edge, there, first, 3, product, K, UB)
+            s4 += _share(coupled, sizes, edge, there, first, 4, product, K, UB)
+    _store_share(out, sizes, edge, there, 0, s0, K, V)
+    _store_share(out, sizes, edge, there, 1, s1, K, V)
+    _store_share(out, sizes, edge, there, 2, s2, K, V)
+    if K == 5:
+        _store_share(out, sizes, edge, there, 3, s3, K, V)
+        _store_share(out, sizes, edge, there, 4, s4, K, V)
+
+
+@triton.jit
+def _coupled_gradient(
+    coupled_grad, hidden, weight, grad, sizes, per_row,
+    K: tl.constexpr, E: tl.constexpr, C: tl.constexpr, M: tl.constexpr, V: tl.constexpr, STRICT: tl.constexpr,
+):  # fmt: skip
+    """The gradient of coupled features [edges, k, U]. Grid: edges / E."""
+    UB: tl.constexpr = C // V
+    edge, there = _edges(sizes, tl.program_id(0), E)
+    radial, last = _radial(hidden, sizes, edge, there, M)
+    for first in range(0, sizes[1], UB):
+        tile, bias = _weights(weight, sizes, first, C, M, V)
+        product = _times(radial, tile, last[:, None] * bias[None, :], STRICT)
+        product = tl.reshape(product, [E, UB, V])
+        u = first + tl.arange(0, UB)
+        for k in tl.static_range(K):
+            of_share = _gradient(grad, sizes, edge, there, per_row, k, K, V)
+            at = (edge * K + k)[:, None] * sizes[1] + u[None, :]
+            of_coupled = tl.sum(product * of_share[:, None, :], axis=2)
+            tl.store(coupled_grad + at, of_coupled, mask=there[:, None] & (u < sizes[1])[None, :])
+
+
+@triton.jit
+def _hidden_gradient(
+    coupled, weight, grad, hidden_grad, sizes, per_row,
+    K: tl.constexpr, E: tl.constexpr, C: tl.constexpr, M: tl.constexpr, V: tl.constexpr, STRICT: tl.constexpr,
+):  # fmt: skip
+    """Adds one irrep's part to the gradient of radial features [edges, n+1]. Grid: edges / E."""
+    UB: tl.constexpr = C // V
+    edge, there = _edges(sizes, tl.program_id(0), E)
+    total = tl.zeros([E, M], tl.float32)
+    last = tl.zeros([E], tl.float32)
+    for first in range(0, sizes[1], UB):
+        tile, bias = _weights(weight, sizes, first, C, M, V)
+        of_product = _product_gradient(coupled, grad, sizes, edge, there, per_row, first, K, C, V)
+        total = _times(of_product, tl.trans(tile), total, STRICT)
+        last += tl.sum(of_product * bias[None, :], axis=1)
+    n, m = sizes[2], tl.arange(0, M)
+    at, own = hidden_grad + edge[:, None] * (n + 1) + m[None, :], there[:, None] & (m < n)[None, :]
+    tl.store(at, tl.load(at, mask=own, other=0.0) + total, mask=own)
+    at_last = hidden_grad + edge * (n + 1) + n
+    tl.store(at_last, tl.load(at_last, mask=there, other=0.0) + last, mask=there)
 
 
 @triton.jit
 def _weight_gradient(
-    given, receivers, irrep, place, out_grad, into, part_programs, part_size,
-    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+    coupled, hidden, grad, into, sizes, per_row, part_tiles,
+    K: tl.constexpr, E: tl.constexpr, C: tl.constexpr, M: tl.constexpr, V: tl.constexpr, STRICT: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the gradient of one irrep's weights, from one part of the receivers. Grid: pieces, tiles, parts."""
-    first_edge, rows = receivers
-    pieces, piece_count, components, scale = irrep
-    hidden_width, channels = given[6], place[3]
-    piece = _piece(pieces, tl.program_id(0))
-    first, part = tl.program_id(1) * M, tl.program_id(2)
-    total = tl.zeros([U * M, V], tl.float32)
-    for program in range(part * part_programs, tl.minimum((part + 1) * part_programs, tl.cdiv(rows, R))):
-        row, start, end = _receivers(first_edge, rows, R, program)
-        for slot in range(0, tl.max(end - start), J):
-            edge, inside = _edges(start, end, slot, R, J)
-            for k in range(components):
-                coupled = _coupled(given, edge, inside, piece, k, U)
-                outer = _outer(given, edge, inside, coupled, first + tl.arange(0, M), R, J, U, M, PRECISION)
-                at, own = _out(row, rows, k, place, V)
-                grad = tl.load(out_grad + at, mask=own, other=0.0)
-                total = tl.dot(tl.trans(outer), grad, total, input_precision=PRECISION)
-    places, there = _tile(piece, first, hidden_width, channels, U, M, V)
-    tl.store(into + part.to(tl.int64) * part_size + places, total * scale, mask=there)
+    """The gradient of the weights of some coupled channels, from a part of the edges. Grid: U / UB, parts."""
+    UB: tl.constexpr = C // V
+    first, part = tl.program_id(0) * UB, tl.program_id(1)
+    total = tl.zeros([M, C], tl.float32)
+    of_bias = tl.zeros([C], tl.float32)
+    for program in range(part * part_tiles, tl.minimum((part + 1) * part_tiles, tl.cdiv(sizes[0], E))):
+        edge, there = _edges(sizes, program, E)
+        of_product = _product_gradient(coupled, grad, sizes, edge, there, per_row, first, K, C, V)
+        radial, last = _radial(hidden, sizes, edge, there, M)
+        total = _times(tl.trans(radial), of_product, total, STRICT)
+        of_bias += tl.sum(of_product * last[:, None], axis=0)
+    u, v, own = _columns(sizes, first, C, V)
+    n, channels, m = sizes[2], sizes[3], tl.arange(0, M)
+    into += part.to(tl.int64) * (sizes[1] * (n + 1) * channels)
+    at = (u[None, :] * (n + 1) + m[:, None]) * channels + v[None, :]
+    tl.store(into + at, total, mask=own[None, :] & (m < n)[:, None])
+    tl.store(into + (u * (n + 1) + n) * channels + v, of_bias, mask=own)
 
 
 @triton.jit
-def _outer_gradient(
-    grad, piece, first, hidden_width, channels, weight,
-    U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+def _couple(
+    x, sender, matrices, lines, out, sizes,
+    E: tl.constexpr, U: tl.constexpr,
 ):  # fmt: skip
-    """[R, U, M]: the gradient of what `_outer` gives, but for the scale, from that of the output [R, V]."""
-    places, there = _tile(piece, first, hidden_width, channels, U, M, V)
-    tile = tl.load(weight + places, mask=there, other=0.0)
-    return tl.reshape(tl.dot(grad, tl.trans(tile), input_precision=PRECISION), [grad.shape[0], U, M])
+    """One piece of the coupled features, from x [senders, D] and matrices [edges, P]. Grid: edges / E, pieces."""
+    edges, x_width, matrix_width = sizes
+    edge, there = _edges(sizes, tl.program_id(0), E)
+    column, stride, inner, entry, count, channel, components, fan_in, base = _line(lines, tl.program_id(1))
+    u = tl.arange(0, U)
+    own = there[:, None] & (u < count)[None, :]
+    from_x = x + (tl.load(sender + edge, mask=there, other=0) * x_width)[:, None] + (column + u)[None, :]
+    into = out + base.to(tl.int64) * edges + (edge * components * fan_in)[:, None] + (channel + u)[None, :]
+    for k in range(components):
+        total = tl.zeros([E, U], tl.float32)
+        for i in range(inner):
+            factor = tl.load(matrices + edge * matrix_width + entry + k * inner + i, mask=there, other=0.0)
+            total += factor[:, None] * tl.load(from_x + i * stride, mask=own, other=0.0)
+        tl.store(into + k * fan_in, total, mask=own)
 
 
 @triton.jit
-def _radial_gradient(
-    given, receivers, irrep, place, weight, out_grad, hidden_grad,
-    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+def _couple_gradient(
+    x_grad, matrices, starts, lines, grad, sizes,
+    E: tl.constexpr, U: tl.constexpr,
 ):  # fmt: skip
-    """Adds one irrep's part of the gradients of radial features. Grid: receivers / R, tiles."""
-    first_edge, rows = receivers
-    pieces, piece_count, components, scale = irrep
-    hidden_width, channels = given[6], place[3]
-    row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
-    first = tl.program_id(1) * M
-    for slot in range(0, tl.max(end - start), J):
-        edge, inside = _edges(start, end, slot, R, J)
-        total = tl.zeros([R, J, M], tl.float32)
-        for index in range(piece_count):
-            piece = _piece(pieces, index)
+    """The gradient of some channels of the edges' features: x_grad [edges, D]. Grid: edges / E, pieces of features."""
+    edges, x_width, matrix_width = sizes
+    edge, there = _edges(sizes, tl.program_id(0), E)
+    at = starts + tl.program_id(1) * 6
+    own_column, own_stride, own_inner, own_count = (
+        tl.load(at),
+        tl.load(at + 1),
+        tl.load(at + 2),
+        tl.load(at + 3),
+    )
+    first, last = tl.load(at + 4), tl.load(at + 5)
+    u = tl.arange(0, U)
+    own = there[:, None] & (u < own_count)[None, :]
+    into = x_grad + (edge * x_width)[:, None] + (own_column + u)[None, :]
+    for i in range(own_inner):
+        total = tl.zeros([E, U], tl.float32)
+        for index in range(first, last):
+            column, stride, inner, entry, count, channel, components, fan_in, base = _line(lines, index)
+            of = (
+                grad
+                + base.to(tl.int64) * edges
+                + (edge * components * fan_in)[:, None]
+                + (channel + u)[None, :]
+            )
             for k in range(components):
-                at, own = _out(row, rows, k, place, V)
-                grad = tl.load(out_grad + at, mask=own, other=0.0)
-                outer_grad = _outer_gradient(
-                    grad, piece, first, hidden_width, channels, weight, U, M, V, PRECISION
-                )
-                coupled = tl.reshape(_coupled(given, edge, inside, piece, k, U), [R, J, U])
-                total = tl.dot(coupled, outer_grad, total, input_precision=PRECISION)
-        at, own = _radial(given, edge, inside, first + tl.arange(0, M))
-        before = tl.load(hidden_grad + at, mask=own, other=0.0)
-        tl.store(hidden_grad + at, before + tl.reshape(total, [R * J, M]) * scale, mask=own)
-
-
-@triton.jit
-def _feature_gradient(
-    given, receivers, irrep, place, weight, out_grad, x_grad, matrix_grad,
-    R: tl.constexpr, J: tl.constexpr, U: tl.constexpr, M: tl.constexpr, V: tl.constexpr, WANT_Y: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Adds one irrep's part of the gradients of features and matrices, all per edge. Grid: receivers / R.
-
-    A program owns its receivers' edges, and irreps come one after the other.
-    """
-    first_edge, rows = receivers
-    pieces, piece_count, components, scale = irrep
-    x_width, hidden_width, channels = given[4], given[6], place[3]
-    row, start, end = _receivers(first_edge, rows, R, tl.program_id(0))
-    for slot in range(0, tl.max(end - start), J):
-        edge, inside = _edges(start, end, slot, R, J)
-        for index in range(piece_count):
-            piece = _piece(pieces, index)
-            for k in range(components):
-                at_out, own_out = _out(row, rows, k, place, V)
-                grad = tl.load(out_grad + at_out, mask=own_out, other=0.0)
-                total = tl.zeros([R, J, U], tl.float32)
-                for first in range(0, hidden_width, M):
-                    outer_grad = _outer_gradient(
-                        grad, piece, first, hidden_width, channels, weight, U, M, V, PRECISION
-                    )
-                    at, own = _radial(given, edge, inside, first + tl.arange(0, M))
-                    radial = tl.reshape(tl.load(given[3] + at, mask=own, other=0.0), [R, J, M])
-                    total = tl.dot(
-                        radial, tl.permute(outer_grad, (0, 2, 1)), total, input_precision=PRECISION
-                    )
-                coupled_grad = tl.reshape(total, [R * J, U]) * scale
-                for i in range(piece[2]):
-                    columns, features, own_x = _features(given, edge, inside, piece, i, U)
-                    factor, at_factor = _factor(given, edge, inside, piece, k, i)
-                    into_x = x_grad + edge[:, None] * x_width + columns[None, :]
-                    before = tl.load(into_x, mask=own_x, other=0.0)
-                    tl.store(into_x, before + factor[:, None] * coupled_grad, mask=own_x)
-                    if WANT_Y:
-                        of_factor = tl.load(matrix_grad + at_factor, mask=inside, other=0.0)
-                        of_factor += tl.sum(coupled_grad * features, axis=1)
-                        tl.store(matrix_grad + at_factor, of_factor, mask=inside)
-                # what other threads have stored is read in the next round
-                tl.debug_barrier()
+                place = matrices + edge * matrix_width + entry + k * inner + i
+                factor = tl.load(place, mask=there, other=0.0)
+                total += factor[:, None] * tl.load(of + k * fan_in, mask=own, other=0.0)
+        tl.store(into + i * own_stride, total, mask=own)
 
 
 @triton.jit
@@ -327,94 +353,217 @@ def _gather(values, order, first, out, width, COLUMNS: tl.constexpr):
 # -------------------------------------------------------------------------------------------------- the launches
 
 
-@dataclass(frozen=True)
-class _Given:
-    """Arguments as the kernels read them; matrices [E, P]: what couples features, of all input degrees in a row."""
+class _Tables:
+    """What is coupled with what, for the kernels; made once for a convolution and a device.
 
-    tables: Couplings
-    x: Tensor
-    senders: Tensor
-    first_edge: Tensor
-    matrices: Tensor
-    hidden: Tensor
-    weights: tuple[Tensor, ...]
-    rows: int
+    lines [pieces, 9]: of each piece (at most `CHANNELS` channels of one path) the first column of the features, columns
+    from one component to the next, components, first entry of the matrices, channels, first coupled channel, components
+    and coupled channels of the output irrep, and the floats for an edge that lie before it. starts [pieces of features,
+    6]: first column, step, components, channels, first and last line; lines are in that order. matrices [harmonics, P]:
+    from harmonics to what couples features, of all degrees in a row.
+    """
 
-    @cached_property
-    def widths(self) -> tuple[int, int, int]:
-        """Columns of x, matrices and hidden."""
-        return self.x.shape[1], self.matrices.shape[1], self.hidden.shape[1]
+    def __init__(self, tables: Couplings, like: Tensor) -> None:
+        sizes = [count * width for count, width in zip(tables.components, COMPONENTS, strict=True)]
+        self.bases, before = {}, 0
+        for slot in tables.targets:
+            self.bases[slot] = before
+            before += COMPONENTS[slot.degree] * tables.fan_in[slot]
+        self.floats = before
+        lines: list[tuple[int, ...]] = []
+        starts: list[tuple[int, ...]] = []
+        inputs = tables.inputs
+        for source in inputs.slots:
+            degree, (begin, end) = source.degree, inputs.channel_range(source)
+            of_source = (inputs.channels[degree], COMPONENTS[degree])
+            for start in range(0, end - begin, CHANNELS):
+                column, count, first = (
+                    inputs.offsets[degree] + begin + start,
+                    min(CHANNELS, end - begin - start),
+                    len(lines),
+                )
+                for path in tables.paths:
+                    if path.source == source and path.target in self.bases:
+                        target = path.target
+                        entry = sum(sizes[:degree]) + path.first_component * COMPONENTS[degree]
+                        of_target = (COMPONENTS[target.degree], tables.fan_in[target], self.bases[target])
+                        lines.append(
+                            (column, *of_source, entry, count, path.first_channel + start, *of_target)
+                        )
+                starts.append((column, *of_source, count, first, len(lines)))
+        self.lines, self.starts = (
+            torch.tensor(one, dtype=torch.int32).to(like.device) for one in (lines, starts)
+        )
+        used = [table for table, count in zip(tables.tables(like), tables.components, strict=True) if count]
+        self.matrices = torch.cat(used, dim=1)
 
-    def arguments(self, index: int, shape: _Shape) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What all kernels get for output irrep `index`: their first arguments, and the sizes they are compiled for."""
-        tables, slot = self.tables, self.tables.targets[index]
-        pieces, columns = _pieces(tables, self.x.device)[index], tables.outputs
-        first = columns.offsets[slot.degree] + columns.channel_range(slot)[0]
-        given = (self.x, self.senders, self.matrices, self.hidden, *self.widths)
-        irrep = (pieces, len(pieces), COMPONENTS[slot.degree], tables.scale[slot])
-        place = (columns.dim, first, columns.channels[slot.degree], slot.channels)
-        strict = torch.get_float32_matmul_precision() == "highest"
+
+_MADE: WeakKeyDictionary[Couplings, dict[torch.device, _Tables]] = WeakKeyDictionary()
+
+
+def _tables(tables: Couplings, like: Tensor) -> _Tables:
+    made = _MADE.setdefault(tables, {})
+    if like.device not in made:
+        made[like.device] = _Tables(tables, like)
+    return made[like.device]
+
+
+class _Products(pytorch.Products):
+    """Edge by edge where that is less work. precise: in float32 proper."""
+
+    def __init__(self, precise: bool) -> None:
+        self.precise = precise
+
+    def couple(self, given: Arguments, edges: slice) -> dict[IrrepSlot, Tensor]:
+        """As `pytorch.Products.couple`."""
+        own, count, sender = (
+            _tables(given.tables, given.x),
+            edges.stop - edges.start,
+            given.plan.sender[edges],
+        )
+        coupled, matrices = self.space(given, count), given.y[edges] @ own.matrices
+        sizes, grid = (
+            (count, given.x.shape[1], matrices.shape[1]),
+            (triton.cdiv(count, COUPLE), len(own.lines)),
+        )
+        if coupled:
+            whole = next(iter(coupled.values()))
+            _couple[grid](given.x, sender, matrices, own.lines, whole, sizes, E=COUPLE, U=CHANNELS)
+        return coupled
+
+    def couple_backward(
+        self, given: Arguments, edges: slice, grads: dict[IrrepSlot, Tensor], want_y: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `pytorch.Products.couple_backward`, which does it where the harmonics' gradient is wanted."""
+        if want_y or not grads:
+            return super().couple_backward(given, edges, grads, want_y)
+        own, count, x = _tables(given.tables, given.x), edges.stop - edges.start, given.x
+        matrices, of_x = given.y[edges] @ own.matrices, x.new_empty(count, x.shape[1])
+        sizes, grid = (count, x.shape[1], matrices.shape[1]), (triton.cdiv(count, COUPLE), len(own.starts))
+        whole = next(iter(grads.values()))
+        _couple_gradient[grid](of_x, matrices, own.starts, own.lines, whole, sizes, E=COUPLE, U=CHANNELS)
+        return of_x, None
+
+    def space(self, given: Arguments, edges: int) -> dict[IrrepSlot, Tensor]:
+        """As `pytorch.Products.space`, one after the other."""
+        own, tables = _tables(given.tables, given.x), given.tables
+        whole = given.x.new_empty(own.floats * edges)
+        return {
+            slot: whole[base * edges :][: size * edges].view(
+                edges, COMPONENTS[slot.degree], tables.fan_in[slot]
+            )
+            for slot, base in own.bases.items()
+            for size in [COMPONENTS[slot.degree] * tables.fan_in[slot]]
+        }
+
+    def _by_edges(self, slot: IrrepSlot, per_row: int, radial: int) -> bool:
+        few = per_row <= MOST_EDGES and radial <= MOST_RADIAL
+        return slot.degree > 0 and slot.channels >= LEAST_CHANNELS and few
+
+    def floats(self, slot: IrrepSlot, fan_in: int, per_row: int, width: int) -> int:
+        """As of the sums; where there are none, features and gradients that are coupled, of several irreps."""
+        if self._by_edges(slot, per_row, width - 1):
+            return 4 * per_row * fan_in * COMPONENTS[slot.degree]
+        return super().floats(slot, fan_in, per_row, width)
+
+    def _launch(
+        self, shape: _Shape, coupled: Tensor, weight: Tensor
+    ) -> tuple[tuple[int, int, int, int], dict[str, Any], int]:
+        """Sizes, what a kernel is compiled for, and coupled channels of a program."""
+        (edges, components, fan_in), (_, width, channels) = coupled.shape, weight.shape
+        shape = _fitting(shape, coupled.device)
+        padded = max(16, triton.next_power_of_2(channels))
+        columns = max(shape.columns, padded)
         fixed = {
-            "R": shape.rows,
-            "J": shape.edges,
-            "U": CHANNELS,
-            "M": shape.radial,
-            "V": max(16, triton.next_power_of_2(slot.channels)),
-            # three products of tensor cores make one that is as good as one of float32
-            "PRECISION": "tf32x3" if strict else "tf32",
+            "K": components,
+            "E": shape.edges,
+            "C": columns,
+            "M": max(16, triton.next_power_of_2(width - 1)),
+            "V": padded,
+            "STRICT": self.precise,
             "num_warps": shape.warps,
             "num_stages": shape.stages,
         }
-        return (given, (self.first_edge, self.rows), irrep, place), fixed
+        return (edges, fan_in, width - 1, channels), fixed, columns // padded
 
+    def forward(
+        self, slot: IrrepSlot, coupled: Tensor, radial: Tensor, per_row: int, weight: Tensor
+    ) -> Tensor:
+        """As `pytorch.Products.forward`."""
+        if not self._by_edges(slot, per_row, radial.shape[1] - 1):
+            return super().forward(slot, coupled, radial, per_row, weight)
+        sizes, fixed, _ = self._launch(FORWARD, coupled, weight)
+        out = coupled.new_empty(*coupled.shape[:2], weight.shape[2])
+        _forward[(triton.cdiv(len(coupled), fixed["E"]),)](coupled, radial, weight, out, sizes, **fixed)
+        return out.unflatten(0, (-1, per_row)).sum(dim=1)
 
-_PIECES: WeakKeyDictionary[Couplings, dict[torch.device, tuple[Tensor, ...]]] = WeakKeyDictionary()
-
-
-def _pieces(tables: Couplings, device: torch.device) -> tuple[Tensor, ...]:
-    """For each output irrep a table [pieces, 6], int32; made once for a convolution and a device.
-
-    First column of the features, columns from one component to the next, components, first entry of the matrices,
-    channels, first coupled channel.
-    """
-    made = _PIECES.setdefault(tables, {})
-    if device not in made:
-        made[device] = tuple(
-            torch.tensor(_lines(tables, target), dtype=torch.int32).to(device) for target in tables.targets
+    def backward(
+        self,
+        slot: IrrepSlot,
+        coupled: Tensor,
+        radial: Tensor,
+        per_row: int,
+        weight: Tensor,
+        grad: Tensor,
+        grad_coupled: Tensor,
+        grad_radial: Tensor,
+        grad_weight: Tensor,
+    ) -> None:
+        """As `pytorch.Products.backward`."""
+        if not self._by_edges(slot, per_row, radial.shape[1] - 1):
+            gradients = grad_coupled, grad_radial, grad_weight
+            return super().backward(slot, coupled, radial, per_row, weight, grad, *gradients)
+        edges, grad = len(coupled), grad.contiguous()
+        sizes, fixed, _ = self._launch(COUPLED, coupled, weight)
+        _coupled_gradient[(triton.cdiv(edges, fixed["E"]),)](
+            grad_coupled, radial, weight, grad, sizes, per_row, **fixed
         )
-    return made[device]
+        sizes, fixed, _ = self._launch(HIDDEN, coupled, weight)
+        _hidden_gradient[(triton.cdiv(edges, fixed["E"]),)](
+            coupled, weight, grad, grad_radial, sizes, per_row, **fixed
+        )
+        sizes, fixed, channels = self._launch(WEIGHTS, coupled, weight)
+        tiles = triton.cdiv(edges, fixed["E"])
+        part_tiles = max(8, triton.cdiv(tiles, PARTS))
+        parts = triton.cdiv(tiles, part_tiles)
+        into = weight.new_empty(parts, *weight.shape)
+        _weight_gradient[triton.cdiv(coupled.shape[2], channels), parts](
+            coupled, radial, grad, into, sizes, per_row, part_tiles, **fixed
+        )
+        grad_weight += into.sum(dim=0)
+        return None
+
+    def senders(self, plan: EdgePlan, x: Tensor) -> pytorch.Senders:
+        """As `pytorch.Products.senders`, in the same order each time."""
+        return _Senders(plan, x)
 
 
-def _lines(tables: Couplings, target: IrrepSlot) -> list[tuple[int, ...]]:
-    """The pieces of one output irrep."""
-    sizes = [count * width for count, width in zip(tables.components, COMPONENTS, strict=True)]
-    lines: list[tuple[int, ...]] = []
-    for path in tables.paths:
-        if path.target != target:
-            continue
-        degree, inputs = path.source.degree, tables.inputs
-        column = inputs.offsets[degree] + inputs.channel_range(path.source)[0]
-        entry = sum(sizes[:degree]) + path.first_component * COMPONENTS[degree]
-        for start in range(0, path.source.channels, CHANNELS):
-            count = min(CHANNELS, path.source.channels - start)
-            sizes_ = (inputs.channels[degree], COMPONENTS[degree], entry, count)
-            lines.append((column + start, *sizes_, path.first_channel + start))
-    return lines
+def _fitting(shape: _Shape, device: torch.device) -> _Shape:
+    """The shape, or a smaller one if the device's processors may have less shared memory than an H100's."""
+    return SMALL if device.type == "cuda" and torch.cuda.is_available() and not _measured(device) else shape
 
 
-def _prepare(given: Arguments) -> _Given:
-    tables, plan, x, y, hidden, weights = given
-    matrices = [matrix.flatten(1) for matrix in tables.matrices(y) if matrix is not None]
-    return _Given(
-        tables=tables,
-        x=x.detach().contiguous(),
-        senders=plan.sender,
-        first_edge=plan.first_edge,
-        matrices=torch.cat(matrices, dim=1),
-        hidden=hidden.detach().contiguous(),
-        weights=tuple(weight.detach().contiguous() for weight in weights),
-        rows=len(plan.rows),
-    )
+class _Senders(pytorch.Senders):
+    """Sums rows of edges by their sender, in the order of the edges."""
+
+    def __init__(self, plan: EdgePlan, x: Tensor) -> None:
+        self.plan, self.rows, self.total = (
+            plan,
+            x.new_empty(len(plan.sender), x.shape[1]),
+            torch.empty_like(x),
+        )
+
+    def add(self, edges: slice, rows: Tensor) -> None:
+        """As `pytorch.Senders.add`."""
+        self.rows[edges] = rows
+
+    def sums(self) -> Tensor:
+        """As `pytorch.Senders.sums`."""
+        nodes, width = self.total.shape
+        order, first = self.plan.by_sender(nodes)
+        grid = (nodes, triton.cdiv(width, GATHER))
+        _gather[grid](self.rows, order, first, self.total, width, COLUMNS=GATHER)
+        return self.total
 
 
 def fits(x: Tensor) -> bool:
@@ -422,50 +571,30 @@ def fits(x: Tensor) -> bool:
     return x.dtype == torch.float32 and (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
 
 
+def preferred(x: Tensor) -> bool:
+    """Whether `auto` should use it: on GPUs that have been seen to be faster with it."""
+    return fits(x) and x.is_cuda and _measured(x.device)
+
+
+@lru_cache
+def _measured(device: torch.device) -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device) == MEASURED
+
+
+def _prepared(given: Arguments) -> tuple[Arguments, _Products]:
+    tables, plan, x, y, hidden, weights, precise = given
+    x, y, hidden = (tensor.detach().contiguous() for tensor in (x, y, hidden))
+    weights = [weight.detach().contiguous() for weight in weights]
+    precise = precise and torch.get_float32_matmul_precision() == "highest"
+    return Arguments(tables, plan, x, y, hidden, weights, precise), _Products(precise)
+
+
 def forward(given: Arguments) -> Tensor:
     """As `registry.Kernel.forward`."""
-    tables, own = given.tables, _prepare(given)
-    out = own.x.new_zeros(own.rows, tables.outputs.dim)
-    for index, slot in enumerate(tables.targets):
-        first, fixed = own.arguments(index, FORWARD)
-        grid = (triton.cdiv(own.rows, FORWARD.rows), COMPONENTS[slot.degree])
-        _forward[grid](*first, own.weights[index], out, **fixed)
-    return out
+    return pytorch.forward(*_prepared(given))
 
 
 def backward(given: Arguments, grad_out: Tensor, want_y: bool) -> Gradients:
     """As `registry.Kernel.backward`."""
-    tables, own, grad_out = given.tables, _prepare(given), grad_out.contiguous()
-    edge_x, edge_hidden = own.x.new_zeros(len(own.senders), own.x.shape[1]), torch.zeros_like(own.hidden)
-    edge_matrices = torch.zeros_like(own.matrices) if want_y else own.matrices
-    of_weights = []
-    part_programs = triton.cdiv(triton.cdiv(own.rows, WEIGHTS.rows), PARTS)
-    for index, weight in enumerate(own.weights):
-        first, fixed = own.arguments(index, WEIGHTS)
-        parts = weight.new_zeros(PARTS, *weight.shape)
-        pieces, tiles = len(_pieces(tables, own.x.device)[index]), triton.cdiv(own.widths[2], WEIGHTS.radial)
-        _weight_gradient[pieces, tiles, PARTS](
-            *first, grad_out, parts, part_programs, weight.numel(), **fixed
-        )
-        of_weights.append(parts.sum(dim=0))
-        first, fixed = own.arguments(index, RADIAL)
-        _radial_gradient[triton.cdiv(own.rows, RADIAL.rows), triton.cdiv(own.widths[2], RADIAL.radial)](
-            *first, weight, grad_out, edge_hidden, **fixed
-        )
-        first, fixed = own.arguments(index, FEATURES)
-        _feature_gradient[(triton.cdiv(own.rows, FEATURES.rows),)](
-            *first, weight, grad_out, edge_x, edge_matrices, WANT_Y=want_y, **fixed
-        )
-    of_x = torch.zeros_like(own.x)
-    order = torch.argsort(own.senders, stable=True)
-    start = torch.searchsorted(own.senders[order], torch.arange(len(own.x) + 1, device=own.x.device))
-    _gather[len(own.x), triton.cdiv(own.x.shape[1], GATHER)](
-        edge_x, order, start, of_x, own.x.shape[1], COLUMNS=GATHER
-    )
-    return of_x, _harmonics(tables, edge_matrices) if want_y else None, edge_hidden, of_weights
-
-
-def _harmonics(tables: Couplings, matrices: Tensor) -> Tensor:
-    """Gradients of the matrices [E, P] → of the harmonics [E, 9]."""
-    used = [table for table, count in zip(tables.tables(matrices), tables.components, strict=True) if count]
-    return matrices @ torch.cat(used, dim=1).t()
+    given, products = _prepared(given)
+    return pytorch.backward(given, grad_out.contiguous(), want_y, products)
