@@ -14,6 +14,7 @@ from helpers import ROOT, slow
 
 import atomica
 from atomica import runner, spec
+from atomica.arguments import parser
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.prep import command as prep
 
@@ -107,7 +108,7 @@ def test_commands_are_understood(page, words, monkeypatch):
         for word in rest:
             assert not word.startswith("--") or re.search(rf"{word}\b", said.stdout), word
         return
-    arguments = runner._parser().parse_args(rest)
+    arguments = parser().parse_args(rest)
     if arguments.spec is not None and arguments.spec.startswith("runs/"):
         spec.load(ROOT / arguments.spec, arguments.overrides)
     keys = {re.sub(r"\.\d+\.", ".N.", word.partition("=")[0]) for word in arguments.overrides}
