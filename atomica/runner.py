@@ -1,4 +1,4 @@
-"""The command line `atomica-run`: arguments → spec → a job, checked → its work; signals and exit codes.
+"""The command line `atomica-run`: arguments → spec → a job, checked → its work; exit codes.
 
 Everything that can be checked is checked before the run folder is made, and all that is wrong is reported at
 once. PyTorch is imported only when a spec is read, so that `--help` answers at once: here alone imports wait.
@@ -8,172 +8,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from atomica import environment, spec
+from atomica.arguments import parser as parser_of_arguments
 from atomica.console import Journal, hang_up, plain
 from atomica.errors import AtomicaError, SpecError
 from atomica.files import DONE, FAILED, INTERRUPTED, USAGE
 from atomica.train import distributed
 from atomica.train.distributed import Ranks
-from atomica.train.stopping import Interrupted, Stop, StopRequested
+from atomica.train.stopping import Interrupted, Signals, Stop, StopRequested
 
 if TYPE_CHECKING:
     from atomica.jobs.job import Prepared, Request
 
 __all__ = ["main", "perform"]
 
-EXAMPLES = """\
-examples:
-  atomica-run runs/ligand.toml --dry-run
-  atomica-run runs/ligand.toml
-  atomica-run runs/ligand.toml --set run.name=small --set train.epochs=3 --set head.0.positive=ZN
-  atomica-run outputs/ligand/spec.toml --resume
-  atomica-run runs/ligand.toml --devices 2
-  atomica-run --export outputs/ligand ligand-model --licence CC-BY-4.0
-  atomica-run --verify hf://ORG/NAME
-  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
-      -m atomica.runner runs/ligand.toml
-
-exit codes:
-  0 done; 1 failed; 2 wrong usage, spec or data, nothing written; 3 done, but some inputs failed (listed);
-  130 interrupted, checkpoint written
-"""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="atomica-run",
-        description="Run what a TOML spec describes: train a model and evaluate it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "spec", metavar="SPEC.toml", nargs="?", help="the run's settings; see runs/ligand.toml"
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY.PATH=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="change one setting; may be repeated. VALUE is TOML or bare text",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check everything, run one batch, print the figures, write nothing",
-    )
-    parser.add_argument(
-        "--list",
-        action="store_true",
-        help="show heads, schedules, samplers, sweeps and jobs, and what they take",
-    )
-    parser.add_argument("--version", action="version", version=f"atomica-run {environment.version()}")
-    parser.add_argument("--schema", action="store_true", help="print a JSON schema of specs, for editors")
-    parser.add_argument(
-        "--doctor",
-        action="store_true",
-        help="try what is installed and tell what is wrong; exit code 1 if anything is",
-    )
-    parser.add_argument(
-        "--export",
-        nargs=2,
-        metavar=("RUN", "DIR"),
-        help="make a folder to publish of the folder of a training, or of one of several seeds; wants --licence",
-    )
-    parser.add_argument(
-        "--licence", metavar="ID", help="of --export: the weights' licence, an SPDX identifier"
-    )
-    parser.add_argument(
-        "--verify",
-        metavar="WEIGHTS",
-        help="compute the reference values of a published folder or hf://ORG/NAME again; exit code 1 if they differ",
-    )
-    going_on = parser.add_mutually_exclusive_group()
-    going_on.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    going_on.add_argument(
-        "--start-or-resume",
-        action="store_true",
-        help="go on from the run's last checkpoint if there is one, else start: for schedulers of jobs",
-    )
-    parser.add_argument(
-        "--devices",
-        type=int,
-        default=1,
-        metavar="N",
-        help="share every step of a training, or the work of a job after it, between N processes on this machine, with "
-        "a GPU each if there are any; the result stays the same",
-    )
-    parser.add_argument(
-        "--shard",
-        metavar="K/N",
-        type=_shard,
-        help="of a job after training: the K-th of N processes, on any machines that see run.out, that share it, as "
-        "in arrays of jobs; the first to come leads, and joins what all have made, and one that dies is replaced by "
-        "the others",
-    )
-    return parser
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """K/N as numbers."""
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be K/N with K from 1 to N, such as 2/8")
-    return int(number), int(count)
-
-
-class _Signals:
-    """SIGINT, SIGTERM, SIGHUP, SIGUSR1: once training runs, the first asks it to stop after the step and checkpoint.
-
-    Schedulers and launchers send more than one, so only a second Ctrl-C, not in the same second, ends it at once.
-    """
-
-    def __init__(self) -> None:
-        self.stop: Stop | None = None
-        self.since = 0.0
-        self.before: dict[int, Any] = {}
-
-    def install(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may handle signals
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup has asked for that
-            self.before[number] = signal.signal(number, self.receive)
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def ignore(self) -> None:
-        """Let no signal change how this process ends, from now on."""
-        for number in self.before:
-            signal.signal(number, signal.SIG_IGN)
-        self.before.clear()
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.stop is None or (self.stop.requested and number == signal.SIGINT and now - self.since > 1.0):
-            raise KeyboardInterrupt
-        if not self.stop.requested:
-            self.stop.requested, self.since = True, now
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. What PyTorch keeps for the whole process is put back at the end."""
     plain()
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser = parser_of_arguments()
     arguments = parser.parse_args(words)
     if (arguments.export is None) != (arguments.licence is None):
         parser.error(
@@ -202,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return distributed.launch(arguments.devices, words)
     if arguments.shard and (arguments.devices > 1 or distributed.is_rank()):
         parser.error("--shard is of one process of several; leave out --devices or torchrun")
-    signals = _Signals()
+    signals = Signals()
     signals.install()
     try:
         ranks = distributed.join()
@@ -302,7 +161,7 @@ def perform(source: spec.Source, *, devices: int = 1, quiet: bool = False) -> in
     from atomica.jobs.folder import Claim
     from atomica.jobs.job import Request
 
-    journal, claim, signals, stop = Journal(silent=quiet), Claim(), _Signals(), Stop()
+    journal, claim, signals, stop = Journal(silent=quiet), Claim(), Signals(), Stop()
     signals.install()
     try:
         with environment.untouched():
@@ -321,7 +180,7 @@ def perform(source: spec.Source, *, devices: int = 1, quiet: bool = False) -> in
         claim.release()
 
 
-def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
+def _run(arguments: argparse.Namespace, signals: Signals, ranks: Ranks) -> int:
     """What the arguments ask for, as one of some ranks; returns the exit code."""
     # The heavy imports start here, after the arguments are known to be right.
     from atomica.jobs.job import Request
@@ -330,7 +189,7 @@ def _run(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks) -> int:
         return _work(arguments, signals, ranks, Request)
 
 
-def _work(arguments: argparse.Namespace, signals: _Signals, ranks: Ranks, Request: type[Request]) -> int:
+def _work(arguments: argparse.Namespace, signals: Signals, ranks: Ranks, Request: type[Request]) -> int:
     """The same, once all is imported."""
     from atomica.jobs.folder import Claim
 

@@ -27,5 +27,5 @@ JOBS = {
 }
 """`run.job` → the module whose `KIND` it is."""
 
-SHARED = ("predict", "embed", "score", "annotate")
-"""Those whose tables are made in pieces, which several processes can share; see `jobs.workers`."""
+SHARED = ("predict", "embed", "score", "annotate", "evaluate", "probe")
+"""Those of which what a model says is made in pieces, which several processes can share; see `jobs.workers`."""

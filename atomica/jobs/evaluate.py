@@ -10,14 +10,18 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from atomica.analysis.bfactors import STRUCTURES, stems
-from atomica.console import Journal
+from atomica.console import Journal, Meter
 from atomica.data.dataset import open_dataset
 from atomica.data.labels import BlockLabels, BlockTargets
 from atomica.data.sampling import DataConfig, Rows, select_rows
@@ -34,16 +38,23 @@ from atomica.evaluation.results import (
     singles,
 )
 from atomica.evaluation.statistics import compare, numbered
+from atomica.jobs.embed import piece_size
 from atomica.jobs.inputs import Opened, select
 from atomica.jobs.job import Job, Kind, Result
+from atomica.jobs.tables import in_pieces
 from atomica.keys import GLOBAL_BLOCK
 from atomica.model.model import Model
 from atomica.report.evaluate import page
 from atomica.spec import Issues, not_among, setting
 from atomica.train.loader import Split
-from atomica.train.validation import predict
+from atomica.train.sums import means, merged
+from atomica.train.validation import answers_of
 
 __all__ = ["KIND", "EvaluateConfig"]
+
+ANSWERS, LOSSES = "answers", "losses"
+"""What the models say row by row, and sums of their losses: tables that are gone when the job is done."""
+SUMS = pa.schema([("model", pa.int64()), ("name", pa.utf8()), ("sums", pa.list_(pa.float64()))])
 
 
 @dataclass(frozen=True)
@@ -203,7 +214,8 @@ def _of_blocks(options: EvaluateConfig, model: Model, name: str, rows: Rows, inp
 def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     """Write `evaluation.json` and, for each head, `predictions.csv` (with several heads `predictions-HEAD.csv`)."""
     rows, options = data.rows, job.options
-    answers, loss = _asked(job, data)
+    with Meter(journal, len(rows)) as meter:
+        answers, loss = _asked(job, data, meter)
     evaluation = Evaluation(
         split=rows.split,
         data=rows.dataset.name,
@@ -258,7 +270,10 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         figures[f"head {name}"] = {metric: float(f"{value:.4g}") for metric, value in metrics.items()}
         if "verdict" in entry:
             journal.say(format_comparison(entry))
-    return Result(evaluation.write(job.folder), figures)
+    written = evaluation.write(job.folder)
+    for name in (ANSWERS, LOSSES):
+        (job.folder / f"{name}.parquet").unlink()
+    return Result(written, figures)
 
 
 def _structures(job: Job, data: Opened, answers: Answers, head: str) -> dict[str, int]:
@@ -275,22 +290,46 @@ def _structures(job: Job, data: Opened, answers: Answers, head: str) -> dict[str
     return {f"structures {head}".strip(): len(rows)}
 
 
-def _asked(job: Job, data: Opened) -> tuple[dict[str, list[Answers]], float]:
-    """What each of the models says, by head; and their mean loss."""
+def _asked(job: Job, data: Opened, meter: Meter | None = None) -> tuple[dict[str, list[Answers]], float]:
+    """What each of the models says, by head; and their mean loss. meter: processes that share the job share this."""
+    models = [
+        one.with_heads(one.answering) for one in job.models
+    ]  # the others learn from noise, and there is none
+    read = [_labelled(job.options, data, model) for model in models]
+
+    def make(positions: npt.NDArray[np.int64]) -> dict[str, pa.Table]:
+        said: dict[str, Any] = {}
+        sums: list[dict[str, Any]] = []
+        for index, (model, (split, _)) in enumerate(zip(models, read, strict=True)):
+            answers, losses = answers_of(model, split, positions)
+            said |= {f"{index}/{name}": values for name, values in answers.items()}
+            sums += [{"model": index, "name": name, "sums": values} for name, values in losses.items()]
+        if meter is not None:
+            meter.add(len(positions))
+        return {ANSWERS: pa.table(said), LOSSES: pa.Table.from_pylist(sums, SUMS)}
+
+    if meter is None:
+        tables = make(np.arange(len(data.rows)))
+    else:
+        size = piece_size(data.rows)
+        paths = in_pieces(job.folder, (ANSWERS, LOSSES), len(data.rows), size, make, meter, job.workers)
+        tables = {name: pq.read_table(path) for name, path in paths.items()}
+    clusters = data.rows.clusters(job.options.cluster)
     found: dict[str, list[Answers]] = {}
+    sums = tables[LOSSES].to_pylist()
     losses = []
-    for one in job.models:
-        model = one.with_heads(one.answering)  # the others learn from noise, and there is none
-        split, texts = _labelled(job.options, data, model)
-        with torch.no_grad():
-            predictions, loss, _ = predict(model, split)
-        losses.append(loss)
-        clusters = data.rows.clusters(job.options.cluster)
-        for name, predicted in predictions.items():
+    for index, (model, (split, texts)) in enumerate(zip(models, read, strict=True)):
+        losses.append(
+            means(merged({row["name"]: row["sums"]} for row in sums if row["model"] == index), model)["loss"]
+        )
+        for name in model.answering:
             own, config = found.setdefault(name, []), model.head(name).config
+            values = tables[ANSWERS].column(f"{index}/{name}").to_pylist()
             if name in split.block_targets:
-                labels = split.block_targets[name]
-                own.append(Answers.of_blocks(labels, predicted, clusters, data.rows, config))
+                predicted = torch.from_numpy(np.array(list(chain.from_iterable(values))))
+                own.append(
+                    Answers.of_blocks(split.block_targets[name], predicted, clusters, data.rows, config)
+                )
                 continue
             own.append(
                 Answers(
@@ -298,7 +337,7 @@ def _asked(job: Job, data: Opened) -> tuple[dict[str, list[Answers]], float]:
                     texts[name],
                     split.targets[name].numpy(),
                     split.known[name].numpy(),
-                    predicted.double().numpy(),
+                    np.array(values),
                     clusters=clusters,
                     classes=class_names(config),
                 )

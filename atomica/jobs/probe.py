@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from atomica.console import Journal
+from atomica.console import Journal, Meter
 from atomica.errors import AtomicaError, DataError
 from atomica.evaluation.baseline import Baseline, composition, counted
 from atomica.evaluation.results import (
@@ -36,9 +37,10 @@ from atomica.evaluation.statistics import MEASURES, Measure, compare, mcnemar, n
 from atomica.heads import Head
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
-from atomica.jobs.embed import encode
+from atomica.jobs.embed import encode, piece_size, vectors
 from atomica.jobs.inputs import Opened
 from atomica.jobs.job import Job, Kind, Result
+from atomica.jobs.tables import in_pieces
 from atomica.model.model import Model
 from atomica.nn.equivariant import EncoderConfig
 from atomica.report.probe import page
@@ -51,6 +53,8 @@ Indices = npt.NDArray[np.int64]
 
 VECTORS, COUNTS, RANDOM = "vectors", "residue counts", "random weights"
 """What is probed, and the two controls."""
+TABLE = "vectors"
+"""The table of what encoders make of the rows, which is gone when the job is done."""
 
 
 @dataclass(frozen=True)
@@ -216,10 +220,30 @@ def _read(path: str, options: ProbeConfig, ids: Sequence[str]) -> Floats:
     return np.stack([found[one] for one in ids])
 
 
-def _encoded(model: Model, data: Opened, places: Indices) -> Floats:
-    """What an encoder makes of some of the rows: [N, F]."""
-    found = {one.position: one.complex for one in encode(model, data, places)}
-    return np.stack([found[place] for place in places.tolist()]).astype(np.float64)
+def _encoded(
+    job: Job, journal: Journal, data: Opened, places: Indices, encoders: Mapping[str, Model]
+) -> dict[str, Floats]:
+    """What each of some encoders makes of some of the rows: [N, F]. Processes that share the job share this."""
+    if not encoders:
+        return {}
+
+    def make(positions: Indices) -> dict[str, pa.Table]:
+        found: dict[str, Any] = {}
+        for name, encoder in encoders.items():
+            each = {one.position: one.complex for one in encode(encoder, data, places[positions])}
+            found[name] = vectors(np.stack([each[place] for place in places[positions].tolist()]))
+        meter.add(len(positions))
+        return {TABLE: pa.table(found)}
+
+    with Meter(journal, len(places)) as meter:
+        size = piece_size(data.rows)
+        path = in_pieces(job.folder, (TABLE,), len(places), size, make, meter, job.workers)[TABLE]
+    table = pq.read_table(path)
+    columns = {name: table.column(name).combine_chunks() for name in encoders}
+    return {
+        name: one.flatten().to_numpy().reshape(len(places), -1).astype(np.float64)
+        for name, one in columns.items()
+    }
 
 
 def _random(model: Model, seed: int) -> Model:
@@ -355,25 +379,23 @@ def run(job: Job, journal: Journal, data: Opened, model: Model | None = None) ->
     numbers = list(range(seed, seed + options.seeds))
     several = options.method == "mlp"
 
-    def made(path: str | None, encoder: Model | None) -> Floats:
-        if path is not None:
-            return _read(path, options, ids)
-        assert encoder is not None  # `check` has seen to that
-        return _encoded(encoder, data, asked.places)
-
+    encoders = {} if options.vectors is not None or model is None else {VECTORS: model}
+    if options.random is None and model is not None:
+        encoders |= {f"{RANDOM} {one}": _random(model, one) for one in numbers}
+    files = {name: path for name, path in ((VECTORS, options.vectors), (RANDOM, options.random)) if path}
+    read = {name: _read(path, options, ids) for name, path in files.items()}
+    read |= _encoded(job, journal, data, asked.places, encoders)
+    read[COUNTS] = counted(data.rows, data.input, composition)[0][asked.places]
     arms: dict[str, list[Floats]] = {}
-    for name, x in (
-        (VECTORS, made(options.vectors, model)),
-        (COUNTS, counted(data.rows, data.input, composition)[0][asked.places]),
-    ):
-        arms[name] = [probe(options, asked, x, one) for one in (numbers if several else numbers[:1])]
-        journal.say(f"probed  {name}: {x.shape[1]} numbers of {len(x)} complexes")
-    fixed = made(options.random, None) if options.random is not None else None
-    arms[RANDOM] = []
-    for one in numbers if several or fixed is None else numbers[:1]:
-        x = fixed if fixed is not None else made(None, None if model is None else _random(model, one))
-        arms[RANDOM].append(probe(options, asked, x, one))
-    journal.say(f"probed  {RANDOM}: {len(arms[RANDOM])} times")
+    for name in (VECTORS, COUNTS, RANDOM):
+        seeds = numbers if several else numbers[:1]
+        if name in read:
+            x = read[name]
+            arms[name] = [probe(options, asked, x, one) for one in seeds]
+            journal.say(f"probed  {name}: {x.shape[1]} numbers of {len(x)} complexes")
+        else:
+            arms[name] = [probe(options, asked, read[f"{name} {one}"], one) for one in numbers]
+            journal.say(f"probed  {name}: {len(numbers)} times")
     return _result(job, data, asked, arms, journal)
 
 
@@ -441,7 +463,9 @@ def _result(
     judged = entry["judged"]
     figures: dict[str, Any] = {"complexes": len(target)}
     figures |= {name: f"{judged} {one['ensemble'][judged]:.3f}" for name, one in found.items()}
-    return Result(evaluation.write(job.folder), figures)
+    written = evaluation.write(job.folder)
+    (job.folder / f"{TABLE}.parquet").unlink(missing_ok=True)  # there is none where files bring all vectors
+    return Result(written, figures)
 
 
 def _with(answers: Answers, predicted: Floats) -> Answers:

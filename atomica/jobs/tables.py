@@ -119,10 +119,13 @@ def _join(pieces: Sequence[Path], path: Path) -> None:
         pq.ParquetWriter(temporary, pq.read_schema(pieces[0]), compression="zstd") as writer,
     ):
         held: list[pa.Table] = []
+        size = 0
         for piece in pieces:
             held.append(pq.read_table(piece))
-            if sum(table.nbytes for table in held) > GROUP_BYTES:
+            size += held[-1].nbytes
+            if size > GROUP_BYTES:
                 writer.write_table(pa.concat_tables(held))
                 held.clear()
+                size = 0
         if held:
             writer.write_table(pa.concat_tables(held))

@@ -33,13 +33,6 @@ def page(done: Done, page: Page) -> None:
     table = _head(pq.ParquetFile(path), MOST_ROWS)
     if not table.num_rows:
         return
-    if (far := done.figures.get("far from all that was learnt from")) is not None:
-        page.tiles(
-            [
-                ("complexes", str(done.figures["complexes"]), ""),
-                ("far from all it has learnt from", str(far), ""),
-            ]
-        )
     page.section("Predictions", "What the model says; nothing is known here of how well it fits.")
     page.charts([chart for name in table.column_names if (chart := _spread(name, table.column(name)))])
     columns = [

@@ -105,9 +105,10 @@ class Split:
         each = {name: self.truth(name) for name in (*self.targets, *self.block_targets)}
         return {name: target[known] for name, (target, known) in each.items()}
 
-    def plan(self) -> list[Draws]:
-        """Batches that hold every row once, in row order."""
-        return plan_batches(np.arange(len(self.rows)), self.rows.blocks, self.batch_blocks)
+    def plan(self, positions: Draws | None = None) -> list[Draws]:
+        """Batches that hold every row, or some, once and in order."""
+        order = np.arange(len(self.rows)) if positions is None else positions
+        return plan_batches(order, self.rows.blocks, self.batch_blocks)
 
     def epoch_plan(self, epoch: int) -> list[Draws]:
         """Batches of one training epoch, as draws: position in `rows` + number of rows × how often it came before."""

@@ -24,7 +24,7 @@ from atomica.train.stopping import Stop, StopRequested
 from atomica.train.sums import Sums, count_batch, merged
 from atomica.train.sums import means as means_of
 
-__all__ = ["monitor_of", "predict"]
+__all__ = ["answers_of", "monitor_of", "predict"]
 
 
 def predict(
@@ -39,9 +39,7 @@ def predict(
     """
     device = next(model.parameters()).device
     metrics = {name: model.head(name).metrics().to(device) for name in model.heads}
-    labelled = [name for name in model.heads if model.head(name).targets == "labels"]
-    on_blocks = [name for name in model.heads if model.head(name).targets == "block_labels"]
-    plan, found = split.plan(), _Found(labelled, on_blocks)
+    plan, found = split.plan(), _Found(model)
     rounds = -(-len(plan) // ranks.size)
     own = plan[ranks.rank :: ranks.size]
     model.eval()
@@ -60,7 +58,7 @@ def predict(
                     pass
     means = means_of(merged(ranks.gather(found.sums)), model)
     measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
-    predictions = {name: ranks.rows(len(split.rows), found.rows[name]) for name in labelled}
+    predictions = {name: ranks.rows(len(split.rows), own) for name, own in found.rows.items()}
     predictions |= {name: _joined(ranks.gather(own)) for name, own in found.blocks.items()}
     if ranks.size > 1:
         measured |= _measure_all(model, split, predictions, metrics)
@@ -76,12 +74,28 @@ def predict(
     return predictions, loss, {**means, **values}
 
 
+def answers_of(model: Model, split: Split, positions: Draws) -> tuple[dict[str, list[Any]], Sums]:
+    """What heads with labels say of some rows of `split`, and the sums of their losses, see `train.sums`.
+
+    positions [N]: which rows. By head N answers: a number or C of them, of a head on blocks a list of them.
+    """
+    found, plan = _Found(model), split.plan(positions)
+    model.eval()
+    with torch.no_grad(), closing(split.batches((([draws], FIXED) for draws in plan), model)) as batches:
+        for draws, (batch,) in zip(plan, batches, strict=True):
+            found.add(model, draws, batch, {}, apart=True)
+    answers = {name: [rows[row].tolist() for row in positions.tolist()] for name, rows in found.rows.items()}
+    blocks = {name: [rows[str(row)] for row in positions.tolist()] for name, rows in found.blocks.items()}
+    return {**answers, **blocks}, found.sums
+
+
 class _Found:
     """What a rank finds in its batches: predictions by row, sums of losses, the heads whose metrics saw something."""
 
-    def __init__(self, labelled: Sequence[str], on_blocks: Sequence[str]) -> None:
-        self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in labelled}
-        self.blocks: dict[str, dict[str, Any]] = {name: {} for name in on_blocks}
+    def __init__(self, model: Model) -> None:
+        of = {name: model.head(name).targets for name in model.heads}
+        self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in of if of[name] == "labels"}
+        self.blocks: dict[str, dict[str, Any]] = {name: {} for name in of if of[name] == "block_labels"}
         self.sums: Sums = {}
         self.measured: set[str] = set()
 

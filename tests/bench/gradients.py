@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 import atomica
 from atomica.analysis import gradient
 from atomica.analysis.masking import cosines, maskable
+from atomica.data.record import INPUTS
 
 POINTS = 4
 
@@ -46,7 +47,9 @@ def main() -> None:
         "--weights", default="", help="a saved model; none: random weights of the published size"
     )
     parser.add_argument("--data", default="demo://pockets")
-    parser.add_argument("--input", default="segment0")
+    parser.add_argument(
+        "--input", choices=INPUTS, help="what the model sees; none: what it was trained on, else segment0"
+    )
     parser.add_argument("--complexes", type=int, default=30)
     parser.add_argument("--largest", type=int, default=120, help="blocks")
     given = parser.parse_args()
@@ -57,8 +60,17 @@ def main() -> None:
     else:
         model = atomica.Model(atomica.EncoderConfig(atom_hidden=32, block_hidden=32, layers=4)).eval()
     data = atomica.open_dataset(given.data)
-    sizes = data.block_counts(given.input)
+    alone = None if model.segment is None else f"segment{model.segment}"
+    seen = given.input or alone or model.made_for.view or "segment0"
+    wrong = list(model.made_for.problems(data.origin, seen).values())
+    if alone not in (None, seen):
+        wrong.append(f"input {seen}, and the model reads {alone} alone")
+    if wrong:
+        parser.error(f"--weights {given.weights}, --data {given.data}: {'; '.join(wrong)}")
+    sizes = data.block_counts(seen)
     fitting = np.flatnonzero((sizes >= 10) & (sizes <= given.largest))
+    if not len(fitting):
+        parser.error(f"--data {given.data}: no complex has 10 to {given.largest} blocks of {seen}")
     rows = np.random.default_rng(0).permutation(fitting)[: given.complexes]
     methods = {
         "masking": lambda record: cosines(model, record, batch_blocks=1024),
@@ -68,7 +80,7 @@ def main() -> None:
     rho: dict[str, list[float]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     for row in rows.tolist():
-        record, values = data[row].view(given.input), {}
+        record, values = data[row].view(seen), {}
         for name, method in methods.items():
             began = time.process_time()
             values[name] = method(record)
@@ -76,9 +88,7 @@ def main() -> None:
             rho[name].append(float(spearmanr(values[name], values["masking"])[0]))
         told = ", ".join(f"{name} {each[-1]:.3f}" for name, each in rho.items() if name != "masking")
         print(f"{record.id:<24} {len(values['masking']):>4} blocks   {told}", flush=True)
-    print(
-        f"{machine()}; {len(rows)} complexes of {given.data}, {given.input}; {given.weights or 'random weights'}"
-    )
+    print(f"{machine()}; {len(rows)} complexes of {given.data}, {seen}; {given.weights or 'random weights'}")
     drawn = np.random.default_rng(0).integers(0, len(rows), (2000, len(rows)))
     for name, each in rho.items():
         low, high = np.percentile(np.array(each)[drawn].mean(axis=1), [2.5, 97.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,12 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, slow
 
 import atomica
 from atomica import runner, spec
+from atomica.arguments import parser
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.prep import command as prep
+
+PICTURES = sorted((ROOT / "runs" / "pictures").glob("*.png"))
+NOTEBOOKS = sorted((ROOT / "runs" / "notebooks").glob("*.ipynb"))
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -103,7 +108,7 @@ def test_commands_are_understood(page, words, monkeypatch):
         for word in rest:
             assert not word.startswith("--") or re.search(rf"{word}\b", said.stdout), word
         return
-    arguments = runner._parser().parse_args(rest)
+    arguments = parser().parse_args(rest)
     if arguments.spec is not None and arguments.spec.startswith("runs/"):
         spec.load(ROOT / arguments.spec, arguments.overrides)
     keys = {re.sub(r"\.\d+\.", ".N.", word.partition("=")[0]) for word in arguments.overrides}
@@ -130,4 +135,33 @@ def test_links_lead_somewhere(page):
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
-    assert (ROOT / "runs" / "pictures" / "report.png").stat().st_size < 150_000
+
+
+def test_pictures_are_small_and_shown():
+    assert len(PICTURES) == 4
+    for path in PICTURES:
+        assert path.stat().st_size < 200_000
+        assert f"(pictures/{path.name})" in (ROOT / "runs" / "README.md").read_text()
+
+
+@slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path, monkeypatch):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.syspath_prepend(str(ROOT))
+    from runs.notebooks.__main__ import executed
+
+    book = executed(path)
+    shown = [cell for cell in book.cells if cell.cell_type == "code" and cell.outputs]
+    assert len(shown) >= 4
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_hold_what_they_show(path):
+    """Every cell was run, none failed, in the order of the cells; nothing of the machine is in the file."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert "error" not in [one["output_type"] for cell in cells for one in cell["outputs"]]
+    assert "/tmp/" not in path.read_text()
+    assert path.stat().st_size < 100_000

@@ -195,13 +195,14 @@ def test_a_hostile_run_shows_as_text(finished, browse, tmp_path):
 # ------------------------------------------------------------------------------------------ jobs after training
 
 
-def job(folder, name, sections):
-    """Run a job; returns its folder."""
-    lines = [f'[run]\nname = "{name}"\njob = "{name}"\nout = "{folder / name}"\n', *sections]
+def job(folder, name, sections, out=""):
+    """Run a job; returns its folder, which has its name unless another is given."""
+    out = folder / (out or name)
+    lines = [f'[run]\nname = "{name}"\njob = "{name}"\nout = "{out}"\n', *sections]
     lines.append('[device]\nkind = "cpu"\nthreads = 1\n')
     (folder / f"{name}.toml").write_text("\n".join(lines))
     assert main([str(folder / f"{name}.toml")]) == 0
-    return folder / name
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
     return {
         "embed": job(folder, "embed", [data.replace('"test"', '""'), model]),
         "score": job(folder, "score", [both, model, f'[score]\nroot = "{tiny_set.parent}"\n']),
+        "score without files": job(folder, "score", [both, model], "alone"),
         "annotate": job(
             folder,
             "annotate",
@@ -233,7 +235,7 @@ def jobs(finished, tiny_set, tmp_path_factory):
         ("embed", ["coloured by label", "nearest", "c00"]),
         ("score", ["Scores along the sequence", "contacts within 4.5", 'id="ngl"', "partner 0, chain"]),
         ("annotate", ["threshold", "P(yes)", "mean probability of yes"]),
-        ("predict", ["far from all it has learnt from", "nearest_training", "partner0"]),
+        ("predict", ["far from all that was learnt from", "nearest_training", "partner0"]),
         ("evaluate", ["ROC curve", "Calibration", "95% interval", "The worst predictions first"]),
         ("probe", ["random weights, ensemble of 2", "residue counts", "McNemar", "Complexes by true"]),
         ("network", ["Components", "coloured by label", "Similarity"]),
@@ -267,13 +269,16 @@ def test_what_is_no_run_has_no_report(tmp_path, capsys):
     assert "neither a training run (metrics.jsonl), nor a job that is done" in capsys.readouterr().err
 
 
-def test_the_structure_is_drawn(jobs, browse, tmp_path):
+@pytest.mark.parametrize("name", ["score", "score without files"])
+def test_the_structure_is_drawn(name, jobs, browse, tmp_path):
     """A picture of the viewer gets pixels of the colours of high scores."""
-    text = (jobs["score"] / REPORT).read_text()
+    text = (jobs[name] / REPORT).read_text()
     alone = tmp_path / "score.html"  # the charts above it are left out, so that the viewer is in the picture
     alone.write_text(re.sub(r'<div class="wide">.*?</figure></div>', "", text, flags=re.S))
 
     def drawn(browser):
+        if not browser.find_elements("css selector", ".viewer[data-ready]"):
+            return False
         picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
         pixels = picture.resize((450, 550)).tobytes()
         return (

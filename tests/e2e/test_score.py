@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import ROOT, environment
 from scipy.stats import spearmanr
 
 import atomica
@@ -22,6 +25,7 @@ from atomica.analysis.bfactors import INTERFACE, Values, coloured, interface, of
 from atomica.data import graph
 from atomica.errors import AtomicaError
 from atomica.jobs.score import LIGAND, colours, scores
+from atomica.model.contract import Contract
 from atomica.prep import pockets
 from atomica.runner import main
 
@@ -560,3 +564,18 @@ def test_values_that_fit_into_no_column_are_refused(values, message, tmp_path):
     path.write_text("ATOM      1  CA  ALA A   1       0.000   0.000   0.000  1.00  9.00           C\n")
     with pytest.raises(AtomicaError, match=message):
         _prep.read_sites(path).with_b_factors(np.array(values))
+
+
+def test_the_comparison_of_gradients_refuses_an_input_that_the_model_was_not_made_for(tmp_path):
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
+    atomica.Model(config, made_for=Contract(view="complex")).save(tmp_path / "model")
+    script = ROOT / "tests" / "bench" / "gradients.py"
+    words = [sys.executable, str(script), "--weights", str(tmp_path / "model"), "--complexes", "1"]
+
+    def start(*more):
+        return subprocess.run([*words, *more], env=environment(), capture_output=True, text=True, check=False)
+
+    done = start("--input", "segment0")
+    assert done.returncode == 2
+    assert "data.input = 'segment0', and the model was trained with 'complex'" in done.stderr
+    assert "no complex has 10 to 12 blocks of complex" in start("--largest", "12").stderr

@@ -100,6 +100,57 @@ def test_devices_share_a_job(spec, tiny_set):
     assert (one / "complexes.parquet").read_bytes() == (two / "complexes.parquet").read_bytes()
 
 
+OWN = {
+    "evaluate": '[evaluate]\nlabel = "label"\nlabels = { residue_binary = "label_size" }\n',
+    "probe": '[probe]\nlabel = "label"\nseeds = 1\nstrengths = [1.0]\n',
+}
+
+
+@pytest.fixture(scope="module")
+def answering(spec):
+    """A model with a head on complexes and one on residues."""
+    import torch
+
+    from atomica import heads
+
+    torch.manual_seed(4)
+    config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
+    made = {
+        kind: heads.head_class(kind)(heads.head_class(kind).Config(positive="yes"), config)
+        for kind in ("binary", "residue_binary")
+    }
+    atomica.Model(config, made).save(spec.parent / "answering")
+    return spec.parent / "answering"
+
+
+@pytest.mark.parametrize("job", ["evaluate", pytest.param("probe", marks=slow)])
+def test_processes_share_what_is_measured(job, spec, answering, tiny_set):
+    """One process against two."""
+    path = spec.parent / f"{job}.toml"
+    text = spec.read_text().replace('job = "embed"', f'job = "{job}"')
+    path.write_text(text.replace(f"{spec.parent}/model", str(answering)) + OWN[job])
+
+    def start(name, *words):
+        words = [sys.executable, "-c", SLOW, str(path), "--set", f"run.name={name}", *words]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, env=environment(), stdout=pipe, stderr=pipe, text=True)
+
+    def files(name):
+        folder = spec.parent / name
+        own = [*folder.glob("*.csv"), *folder.glob("*.parquet"), folder / "evaluation.json"]
+        return {file.name: file.read_bytes() for file in own}
+
+    alone = start(f"{job}-alone")
+    shards = [start(f"{job}-shards", "--shard", f"{number}/2") for number in (1, 2)]
+    for one in (alone, *shards):
+        _, errors = one.communicate(timeout=300)
+        assert one.returncode == 0, errors
+    expected = files(f"{job}-alone")
+    assert "evaluation.json" in expected
+    assert len(expected) > 1
+    assert files(f"{job}-shards") == expected
+
+
 @slow
 def test_torchrun_shares_a_job(spec, alone):
     words = [

@@ -30,6 +30,7 @@ ROOMS = (
         "catalogue",
         "publish",
         "doctor",
+        "arguments",
         "runner",
         "fitting",
         "atomica",

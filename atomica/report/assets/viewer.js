@@ -82,6 +82,8 @@
       lines = {};
       scores = Object.fromEntries(one.scores.map(([where, value, step]) => [where, { value, step }]));
       const binary = one.format === "bcif";
+      if (one.format === "cif" && !one.text.includes("_chem_comp.id"))
+        one.text += "\nloop_\n_chem_comp.id\n_chem_comp.type\nUNX other\n"; // NGL asks for it, and few programs write it
       const content = binary ? Uint8Array.from(atob(one.text), (letter) => letter.charCodeAt(0)) : one.text;
       const blob = new Blob([content]);
       now = await stage.loadFile(blob, { ext: one.format, defaultRepresentation: false });
@@ -169,7 +171,7 @@
 
   const fail = (error) => {
     for (const viewer of document.querySelectorAll(".viewer"))
-      viewer.querySelector(".said").textContent = `The structure cannot be shown here: ${error.message}`;
+      viewer.querySelector(".said").textContent = `The structure cannot be shown here: ${error.message || error}`;
   };
   unpack()
     .then((NGL) => Promise.all([...document.querySelectorAll(".viewer")].map((viewer) => start(NGL, viewer))))
