@@ -264,7 +264,7 @@ def resamplings(count: int, *, seed: int, resamples: int, groups: Indices | None
 def compare(
     targets: npt.NDArray[Any],
     model: Floats | Sequence[Floats],
-    baselines: Mapping[str, Floats],
+    baselines: Mapping[str, Floats | Sequence[Floats]],
     *,
     seed: int,
     resamples: int = 1000,
@@ -273,17 +273,19 @@ def compare(
 ) -> dict[str, Any]:
     """The model beside baselines by the measures of their form, with 95% bootstrap intervals, as plain data.
 
-    targets, model and each of the baselines: answers of one form, see `form_of`. Several models are judged by the means
-    of their measures: what one of them is worth. What is drawn is drawn for all, so
+    targets, model and each of the baselines: answers of one form, see `form_of`. Several models, or answers of one
+    baseline, are judged by the means of their measures: what one of them is worth. What is drawn is drawn for all, so
     that the interval of the difference between the model and the best baseline is a paired one. The best baseline is
     the best on these rows, by each measure, which is hard on the model. groups [N]: draw whole groups. What is
     undefined is null, and so is an interval if that is so of more than half of the draws. judged: the measure that the
     verdict is about; without one of that name the first.
     """
-    models = [model] if isinstance(model, np.ndarray) else list(model)
-    form = form_of(targets, models[0])
+    everyone = {
+        who: [said] if isinstance(said, np.ndarray) else list(said)
+        for who, said in {"model": model, **baselines}.items()
+    }
+    form = form_of(targets, everyone["model"][0])
     measures = MEASURES[form]
-    everyone = {"model": models, **{who: [said] for who, said in baselines.items()}}
 
     def measured(who: str, name: str, rows: Any = slice(None)) -> float:
         each = [measures[name].function(targets[rows], said[rows]) for said in everyone[who]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from atomica.jobs.job import Job, Kind, Result
 from atomica.jobs.tables import in_pieces
 from atomica.model.model import Model
 from atomica.nn.equivariant import EncoderConfig
+from atomica.nn.representations import POOLS, Representation
 from atomica.report.probe import page
 from atomica.spec import Issues, Problems, setting
 
@@ -72,6 +73,12 @@ class ProbeConfig:
         path=True,
     )
     column: str = setting("embedding", "column of the vectors in probe.vectors and probe.random")
+    representation: str = setting(
+        "h_graph",
+        "what is read of model.weights: the embedding of complexes, or its rotation invariants",
+        choices=("h_graph", "z_graph"),
+    )
+    pool: str = setting("mean_std_global", "how z_graph pools blocks", choices=POOLS)
     random: str | None = setting(
         None,
         "vectors of the same encoder with random weights; absent: those of model.weights with other weights, drawn for "
@@ -99,6 +106,13 @@ class ProbeConfig:
         5,
         "networks, and encoders with random weights, that differ by their seed; the ensemble is told of",
         low=1,
+    )
+    few: tuple[int, ...] = setting(
+        (),
+        "numbers of labelled rows for a learning curve: four fifths of so many to learn from and a fifth to choose by, "
+        "drawn anew for each of probe.seeds",
+        low=10,
+        distinct=True,
     )
     cluster: str = setting("", "column that names the cluster of each complex; intervals draw whole clusters")
     folds: str = setting(
@@ -140,6 +154,26 @@ class Question:
     def form(self) -> str:
         """A key of `MEASURES`."""
         return "classes" if isinstance(self.head, MulticlassHead) else "numbers"
+
+    def fewer(self, rows: int, seed: int) -> Question:
+        """The same with so many rows to learn from and to choose by, or all if there are not more; tested rows stay.
+
+        Of each class there is one to learn from, if there is room.
+        """
+        generator = np.random.default_rng(seed)
+
+        def drawn(places: Indices, count: int) -> Indices:
+            order = generator.permutation(places)
+            if self.form == "classes":
+                first = np.sort(np.unique(self.target[order], return_index=True)[1])
+                order = np.concatenate([order[first], np.delete(order, first)])
+            return order[:count]
+
+        choosing = max(2, rows // 5)
+        parts = [
+            (drawn(train, rows - choosing), drawn(valid, choosing), test) for train, valid, test in self.parts
+        ]
+        return replace(self, parts=parts)
 
     @property
     def tested(self) -> Indices:
@@ -226,11 +260,12 @@ def _encoded(
     """What each of some encoders makes of some of the rows: [N, F]. Processes that share the job share this."""
     if not encoders:
         return {}
+    chosen = {"complexes": Representation(job.options.representation, job.options.pool)}
 
     def make(positions: Indices) -> dict[str, pa.Table]:
         found: dict[str, Any] = {}
         for name, encoder in encoders.items():
-            each = {one.position: one.complex for one in encode(encoder, data, places[positions])}
+            each = {one.position: one.complex for one in encode(encoder, data, places[positions], chosen)}
             found[name] = vectors(np.stack([each[place] for place in places[positions].tolist()]))
         meter.add(len(positions))
         return {TABLE: pa.table(found)}
@@ -396,11 +431,24 @@ def run(job: Job, journal: Journal, data: Opened, model: Model | None = None) ->
         else:
             arms[name] = [probe(options, asked, read[f"{name} {one}"], one) for one in numbers]
             journal.say(f"probed  {name}: {len(numbers)} times")
-    return _result(job, data, asked, arms, journal)
+    curve: dict[int, dict[str, list[Floats]]] = {}
+    for rows in options.few:
+        curve[rows] = {name: [] for name in arms}
+        for one in numbers:
+            fewer = asked.fewer(rows, one)
+            for name, each in curve[rows].items():
+                each.append(probe(options, fewer, read[name if name in read else f"{name} {one}"], one))
+        journal.say(f"probed  with {rows} rows: {len(numbers)} draws")
+    return _result(job, data, asked, arms, curve, journal)
 
 
 def _result(
-    job: Job, data: Opened, asked: Question, arms: dict[str, list[Floats]], journal: Journal
+    job: Job,
+    data: Opened,
+    asked: Question,
+    arms: dict[str, list[Floats]],
+    curve: dict[int, dict[str, list[Floats]]],
+    journal: Journal,
 ) -> Result:
     """Metrics of all arms, the comparison of the vectors with the controls, and files."""
     options, tested, head = job.options, asked.tested, asked.head
@@ -431,7 +479,8 @@ def _result(
         }
     tests = {}
     for name in (COUNTS, RANDOM):
-        both = compare(target, means[VECTORS], {name: means[name]}, seed=job.run.seed, groups=groups)
+        # what one of several is worth: an ensemble of encoders is no control of one
+        both = compare(target, arms[VECTORS], {name: arms[name]}, seed=job.run.seed, groups=groups)
         tests[name] = {"difference": both["difference"], "verdict": both["verdict"]}
         if asked.form == "classes":
             right = [means[one].argmax(axis=1) == target for one in (VECTORS, name)]
@@ -456,6 +505,21 @@ def _result(
         complexes=len(target),
         arms=found,
         tests=tests,
+        curve={
+            str(rows): {
+                **{
+                    name: singles([measured(metrics, _with(answers, said)) for said in each])
+                    for name, each in found_by.items()
+                },
+                "difference": {
+                    name: compare(
+                        target, found_by[VECTORS], {name: found_by[name]}, seed=job.run.seed, groups=groups
+                    )["difference"]
+                    for name in (COUNTS, RANDOM)
+                },
+            }
+            for rows, found_by in curve.items()
+        },
         **{name: value for name, value in entry.items() if name != "complexes"},
     )
     evaluation.predict("probe", answers.columns())

@@ -32,6 +32,17 @@ def page(done: Done, page: Page) -> None:
             ]
             rows.append([f"{name}, one model, mean ± deviation", *each])
     page.small_table(["", *names], rows, f"On {entry['complexes']} complexes, {evaluation['split']}")
+    if entry["curve"]:
+        lines = [
+            [
+                f"{count} rows, {name}",
+                *(f"{number(arm[one]['mean'], 3)} ± {number(arm[one]['sd'], 2)}" for one in names),
+            ]
+            for count, arms in entry["curve"].items()
+            for name, arm in arms.items()
+            if name != "difference"
+        ]
+        page.small_table(["", *names], lines, "From few labelled rows, mean ± deviation over draws")
     for name, test in entry["tests"].items():
         page.text(f"Against {name}: {test['verdict']}")
         if "mcnemar" in test:

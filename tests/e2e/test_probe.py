@@ -97,6 +97,26 @@ def test_networks_and_encoders_with_random_weights(probe, weights):
     assert other["arms"] != found["arms"]
 
 
+def test_few_rows_and_invariants(probe, weights):
+    """Fewer rows are drawn anew for each seed, the same for all arms; what is read of the encoder is named."""
+    own = 'seeds = 2\nfew = [12, 1000]\nrepresentation = "z_graph"\npool = "mean"\nfolds = "batch_of"\n'
+    code, found, _, errors = probe(own, model=weights)
+    assert code == 0, errors
+    assert list(found["curve"]) == ["12", "1000"]
+    for arms in found["curve"].values():
+        assert set(arms) == {"vectors", "residue counts", "random weights", "difference"}
+        assert set(arms["difference"]) == {"residue counts", "random weights"}
+    # with all rows it is the probe itself, whatever the draw
+    everything, few = found["curve"]["1000"], found["curve"]["12"]
+    whole = found["arms"]["residue counts"]["single"]["balanced_accuracy"]
+    assert everything["residue counts"]["balanced_accuracy"]["sd"] == pytest.approx(0, abs=1e-9)
+    assert everything["residue counts"]["balanced_accuracy"]["mean"] == pytest.approx(whole["mean"])
+    assert few["vectors"]["balanced_accuracy"] != everything["vectors"]["balanced_accuracy"]
+    other = probe(own.replace("z_graph", "h_graph"), model=weights)[1]
+    assert other["arms"]["vectors"] != found["arms"]["vectors"]
+    assert other["arms"]["residue counts"] == found["arms"]["residue counts"]
+
+
 def test_numbers(probe, vectors):
     own = f'vectors = "{vectors["known"]}"\nrandom = "{vectors["noise"]}"\nlabel = "label_size"\nanswers = "numbers"\n'
     code, found, _, errors = probe(own + 'folds = "batch_of"\n')

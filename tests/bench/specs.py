@@ -1,0 +1,103 @@
+"""Runs the specs of runs/bench, and says which of the figures that they expect hold.
+
+    python tests/bench/specs.py --data FOLDER --out WORK              all of them
+    python tests/bench/specs.py demo --out WORK                       the smallest, which needs no data
+    python tests/bench/specs.py cofactor --data FOLDER --out WORK --set model.weights=mine
+
+FOLDER is one of data sets, with `cofactor/index.csv` and so on. A spec says in comments which index its data are built
+from, and what it expects: `# expected: PATH = VALUE ± TOLERANCE`, PATH within the first head's entry of
+evaluation.json. Tolerances are for other processors and versions, not for chance: the data and seeds are the same. Exit
+code 1 if something does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SPECS = ROOT / "runs" / "bench"
+NAMES = sorted(path.stem for path in SPECS.glob("*.toml"))
+EXPECTED = re.compile(r"^# expected: (\S.*) = (-?[\d.]+) ± ([\d.]+)$", flags=re.M)
+
+
+def expected(name: str) -> Iterator[tuple[str, float, float]]:
+    """Path, value and tolerance of what a spec expects."""
+    for path, value, tolerance in EXPECTED.findall((SPECS / f"{name}.toml").read_text(encoding="utf-8")):
+        yield path, float(value), float(tolerance)
+
+
+def at(entry: Any, path: str) -> float:
+    """The number at a path within an entry, such as arms/vectors/ensemble/rmse."""
+    for key in path.split("/"):
+        entry = entry[key]
+    return float(entry)
+
+
+def perform(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Build what a spec is run on, unless that is done, and run it: the first head's entry."""
+    text, out = (SPECS / f"{name}.toml").read_text(encoding="utf-8"), arguments.out / name
+    changes = [f"run.out={out}", *arguments.set]
+    if index := re.search(r"^# index: (\S+)$", text, flags=re.M):
+        if arguments.data is None:
+            raise SystemExit(f"{name} is run on {index[1]}: name the folder that has it with --data")
+        graphs = arguments.out / "graphs" / name
+        if not (graphs / "manifest.json").is_file():
+            command("atomica.prep", "build-graphs", str(arguments.data / index[1]), "--out", str(graphs))
+        changes.append(f"{'data.train' if '[train]' in text else 'data.source'}={graphs}")
+        if labels := re.search(r"^# labels: (\S+)$", text, flags=re.M):
+            changes.append(f"data.block_labels={arguments.data / labels[1]}")
+    words = [word for change in changes for word in ("--set", change)]
+    if not (out / "evaluation.json").is_file():
+        command("atomica.runner", str(SPECS / f"{name}.toml"), *words, "--start-or-resume")
+    heads: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["heads"]
+    first: dict[str, Any] = next(iter(heads.values()))
+    return first
+
+
+def command(*words: str) -> None:
+    """Run one of the project's commands, or end with it."""
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}")
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--data", type=lambda text: Path(text).resolve(), help="folder of data sets")
+    parser.add_argument(
+        "--out", type=lambda text: Path(text).resolve(), required=True, help="folder of results"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="for all of the specs"
+    )
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in NAMES]:
+        parser.error(f"{', '.join(unknown)}: there are {', '.join(NAMES)}")
+    lines, fine = [], True
+    for name in arguments.names or NAMES:
+        entry = perform(name, arguments)
+        for path, value, tolerance in expected(name):
+            found = at(entry, path)
+            holds = abs(found - value) <= tolerance
+            fine = fine and holds
+            lines.append(
+                f"{'holds' if holds else 'DIFFERS':8} {name}: {path} {found:.3f}, "
+                f"expected {value:.3f} ± {tolerance:.3f}"
+            )
+    print("\n".join(lines))
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
