@@ -354,8 +354,8 @@ def _card(
         f"`{SPEC}` is every setting of the training"
         + (f" ({len(settings) - 1} before it in their order, by number)" if len(settings) > 1 else "")
         + f", `{VALIDATION}` and, of labelled test rows, `{EVALUATION}` all that was measured, `{VERSIONS}` what it "
-        f"was trained and exported with, `{REFERENCE}` and `{REFERENCE_VALUES}` are what it says of {COMPLEXES} complexes "
-        f"that come with Atomica. Licence of the weights: {licence}.\n",
+        f"was trained and exported with, `{REFERENCE}` and `{REFERENCE_VALUES}` are what it says of {COMPLEXES} "
+        f"complexes that come with Atomica. Licence of the weights: {licence}.\n",
     ]
     return "\n".join(lines)
 

@@ -99,8 +99,8 @@ def told(made: Mapping[str, Any]) -> str:
             "\n## What it was trained on\n",
             f"{made['interfaces']:,} interfaces ({splits}) of {made['entries']:,} entries of the Protein Data Bank, "
             "whose coordinates are CC0 1.0: whole complexes without labels, one partner moved and twisted, and blocks "
-            f"hidden. `{LIST}` lists the entries. Rows of split valid share no cluster of protein sequences with those of "
-            "split train. It was never shown a partner alone, though it takes one.\n",
+            f"hidden. `{LIST}` lists the entries. Rows of split valid share no cluster of protein sequences with "
+            "those of split train. It was never shown a partner alone, though it takes one.\n",
             "| kind of interface | interfaces |\n| --- | --- |",
             *kinds,
             f"\nBy the collection that a structure was taken from, of which `{LIST}` says more: {sources}.\n",
