@@ -1,8 +1,9 @@
 """A trained model as a folder to publish, and whether a published one says here what it said there.
 
 The folder is itself weights, under its path or as `hf://ORG/NAME` once it is on the Hub: `model.safetensors` and
-`model.json`, of a run of several trainings `members.json` and a folder for each. Beside them: the run's spec, its
-evaluation, versions, a card (README.md), and reference values of three complexes of the demo data.
+`model.json`, of a run of several trainings `members.json` and a folder for each. Beside them: the run's spec and those
+of the trainings that it went on from, its evaluation, what it measured on validation rows, versions, a card
+(README.md), and reference values of three complexes of the demo data.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from atomica.files import (
     EVALUATION,
     LAST,
     MEMBERS,
+    METRICS,
     SPEC,
     TRAINING_SET,
     checksums_of,
@@ -48,17 +50,31 @@ __all__ = ["TOLERANCE", "export", "verify"]
 
 TOLERANCE = 1e-5
 """The largest difference of a value that is the same, as a fraction of the largest number of its kind."""
-CARD, VERSIONS = "README.md", "versions.json"
+CARD, VERSIONS, VALIDATION = "README.md", "versions.json", "validation.json"
+TRIVIAL = "_base"
+"""Behind the name of a metric: what one reaches who knows nothing of a complex."""
+UNMEASURED = "It was not evaluated: its data had no test rows with labels."
 FORMAT, DATA, COMPLEXES = 1, "demo://pockets", 3
 _EXACT_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _PATH = re.compile(r"(?<![\w:/.~])(?:~|/[^\s/\"',;:]+)(?:/[^\s/\"',;:]+)*/([^\s/\"',;:]+)")
 
 
-def export(run: str, folder: str, licence: str) -> tuple[bool, list[str]]:
+def export(
+    run: str,
+    folder: str,
+    licence: str,
+    *,
+    name: str = "hf://ORG/NAME",
+    alone: bool = False,
+    bases: Mapping[str, float] | None = None,
+    more: str = "",
+) -> tuple[bool, list[str]]:
     """Make the folder of a finished training, or of several, to publish it; gives True, and what a person is told.
 
-    run: its folder; licence: SPDX identifier of that of the weights. Nothing that is written names a path of this
-    machine. Raises DataError if the run is not finished, or the folder has anything in it.
+    run: its folder; licence: SPDX identifier of that of the weights; name: what the card says they will be named;
+    alone: the model may be used on a partner alone, too, whatever it was shown in training; bases: what one says who
+    knows nothing, by the name of the validation metric; more: Markdown for the card. Nothing that is written names a
+    path of this machine. Raises DataError if the run is not finished, or the folder has anything in it.
     """
     if not _EXACT_LICENCE.fullmatch(licence):
         raise DataError(f"licence {licence!r}: is no SPDX identifier, such as MIT, Apache-2.0 or CC-BY-4.0")
@@ -70,29 +86,35 @@ def export(run: str, folder: str, licence: str) -> tuple[bool, list[str]]:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
-        for name, place in weights.items():
-            _copy(place, fresh / name)
+        for member, place in weights.items():
+            _copy(place, fresh / member, alone=alone)
         if list(weights) != [""]:
             rows = {
-                Path(name).name: {**one, "weights": name}
-                for name, one in zip(weights, read_members(source / MEMBERS).values(), strict=True)
+                Path(member).name: {**one, "weights": member}
+                for member, one in zip(weights, read_members(source / MEMBERS).values(), strict=True)
             }
             write_json(fresh / MEMBERS, {"members": rows})
-        settings = _spec(source)
-        write_text(fresh / SPEC, settings)
+        settings = _specs(source)
+        for file, text in settings.items():
+            write_text(fresh / file, text)
         evaluation = _evaluation(source)
         if evaluation:
             write_json(fresh / EVALUATION, evaluation)
+        validation = _validation(source, weights[""], bases or {}) if "" in weights else {}
+        if validation:
+            write_json(fresh / VALIDATION, validation)
         first = source if "" in weights else next(iter(weights.values())).parents[1]
         started = environment.read(first)
         versions = {"trained": started[-1]["versions"] if started else {}}
         write_json(fresh / VERSIONS, {**versions, "exported": environment.describe()["versions"]})
-        models = {name: compat.load(fresh / name, "cpu") for name in weights}
+        models = {member: compat.load(fresh / member, "cpu") for member in weights}
         about, values = _reference(models)
         write_json(fresh / REFERENCE, about)
         write_bytes(fresh / REFERENCE_VALUES, _packed(values))
         model = next(iter(models.values()))
-        write_text(fresh / CARD, _card(target.name, model, len(models), settings, evaluation, licence))
+        scores = [*(_scores(evaluation) or _losses(validation) or (UNMEASURED,)), *([more] if more else [])]
+        texts = _card(target.name, name, model, len(models), list(settings.values()), scores, licence)
+        write_text(fresh / CARD, texts)
         fresh.replace(target)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -172,20 +194,47 @@ def _weights(run: Path) -> dict[str, Path]:
     return {"": best}
 
 
-def _copy(place: Path, target: Path) -> None:
-    """Copy the weights and their description, with checksums."""
+def _copy(place: Path, target: Path, *, alone: bool) -> None:
+    """Copy the weights and their description, with checksums; alone: which says nothing of the view then."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, DESCRIPTION, TRAINING_SET):
         if name != TRAINING_SET or (place / name).is_file():
             shutil.copyfile(place / name, target / name)
             sync(target / name)
+    if alone:
+        description = json.loads((target / DESCRIPTION).read_text(encoding="utf-8"))
+        description["inputs"]["view"] = None
+        write_json(target / DESCRIPTION, description)
     write_text(target / CHECKSUMS, checksums_of(target))
+
+
+def _specs(run: Path) -> dict[str, str]:
+    """The run's spec by the name of its file, and those of the runs whose weights it went on from, the first first."""
+    runs = [run]
+    while (before := _before(runs[-1])) is not None and before not in runs:
+        runs.append(before)
+    names = [SPEC, *(SPEC.replace(".", f"-{number}.") for number in range(len(runs) - 1, 0, -1))]
+    return {name: _spec(one) for name, one in zip(names, runs, strict=True)}
+
+
+def _tree(run: Path) -> dict[str, Any]:
+    return dict(spec.load(run / (BASE if (run / MEMBERS).is_file() else SPEC)).tree)
+
+
+def _before(run: Path) -> Path | None:
+    """The folder of the run whose weights another started from, if they are in one that is still there."""
+    init = Path(_tree(run).get("model", {}).get("init") or "")
+    found = init.parents[1] if init.is_absolute() and init.parent.name == CHECKPOINTS else None
+    return found if found is not None and (found / SPEC).is_file() else None
 
 
 def _spec(run: Path) -> str:
     """The run's spec, with names instead of paths, and without accounts."""
-    tree = dict(spec.load(run / (BASE if (run / MEMBERS).is_file() else SPEC)).tree)
+    tree = _tree(run)
     tree["run"] = {**tree["run"], "out": "outputs/{name}"}
+    if (before := _before(run)) is not None:
+        place = Path("outputs", _tree(before)["run"]["name"], CHECKPOINTS, Path(tree["model"]["init"]).name)
+        tree["model"] = {**tree["model"], "init": str(place)}
     tree["log"] = {key: value for key, value in tree.get("log", {}).items() if key != "wandb"}
     heads = tree.pop("head", [])
     tables = [*((name, _nameless(table)) for name, table in tree.items())]
@@ -199,6 +248,23 @@ def _evaluation(run: Path) -> dict[str, Any]:
     file = run / EVALUATION
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return dict(_nameless({key: value for key, value in found.items() if key != "run"}))
+
+
+def _validation(run: Path, best: Path, bases: Mapping[str, float]) -> dict[str, Any]:
+    """What was measured on the validation rows after the best epoch; empty if nothing was."""
+    state = json.loads((best / checkpoint.STATE).read_text(encoding="utf-8"))["progress"]
+    lines = (run / METRICS).read_text(encoding="utf-8").splitlines() if (run / METRICS).is_file() else []
+    epochs = [
+        one for one in map(json.loads, lines) if (one["event"], one["epoch"]) == ("epoch", state["epoch"])
+    ]
+    found = {
+        key.removeprefix("valid_"): value
+        for one in epochs[-1:]
+        for key, value in one.items()
+        if key.startswith("valid_")
+    }
+    found |= {f"{key}{TRIVIAL}": value for key, value in bases.items()}
+    return {"split": "valid", "epoch": state["epoch"], "metrics": found} if epochs else {}
 
 
 def _nameless(value: Any) -> Any:
@@ -218,10 +284,16 @@ def _nameless(value: Any) -> Any:
 
 
 def _card(
-    name: str, model: Model, members: int, settings: str, evaluation: Mapping[str, Any], licence: str
+    title: str,
+    name: str,
+    model: Model,
+    members: int,
+    settings: Sequence[str],
+    scores: Sequence[str],
+    licence: str,
 ) -> str:
-    """The model card: YAML that the Hub reads, then Markdown for a person."""
-    tree = spec.tomllib.loads(settings)
+    """The model card: YAML that the Hub reads, then Markdown for a person. settings: specs, the run's own first."""
+    tree = spec.tomllib.loads(settings[0])
     heads = {one: model.kinds[one] for one in model.heads}
     own = licence if licence.startswith("LicenseRef-") else ""
     front: dict[str, Any] = {"license": "other", "license_name": own} if own else {"license": licence.lower()}
@@ -237,9 +309,10 @@ def _card(
     )
     origin, contract = model.made_for.origin, model.made_for
     made = {
-        "sees": {"complex": "both partners", None: "both partners"}.get(
-            contract.view, f"one partner, {contract.view}, the other removed"
-        ),
+        "sees": {
+            "complex": "both partners",
+            None: 'both partners, or one alone (data.input = "segment0")',
+        }.get(contract.view, f"one partner, {contract.view}, the other removed"),
         "cutoff of the interface": "not known" if origin.cutoff is None else f"{origin.cutoff:g} Å",
         "rule of the interface": origin.rule or "not known",
         "fragments": origin.fragments or "not known",
@@ -247,7 +320,7 @@ def _card(
     }
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
-        f"# {name}\n",
+        f"# {title}\n",
         f"A model of the interfaces of molecules, made with Atomica: {each}{parameters:,} parameters, with the "
         f"{model.config.kind} encoder"
         + (
@@ -255,15 +328,19 @@ def _card(
         ),
         "## Use\n",
         "```bash",
-        "atomica-run --verify hf://ORG/NAME  # does it say here what it said there?",
-        "atomica-run runs/embed.toml --set model.weights=hf://ORG/NAME --set data.source=structures/",
+        f"atomica-run --verify {name}  # does it say here what it said there?",
+        f"atomica-run runs/embed.toml --set model.weights={name} --set data.source=structures/",
         "```\n",
         *(
             []
             if members > 1
-            else ["```python", "import atomica", "", 'model = atomica.load("hf://ORG/NAME")', "```\n"]
+            else ["```python", "import atomica", "", f'model = atomica.load("{name}")', "```\n"]
         ),
-        "A folder takes the place of `hf://ORG/NAME`. Write `hf://ORG/NAME@COMMIT` to stay with one version.\n",
+        *(
+            [f"A folder takes the place of `{name}`. Write `{name}@COMMIT` to stay with one version.\n"]
+            if name.startswith("hf:")
+            else []
+        ),
         "## What it was made for\n",
         "| | |\n| --- | --- |",
         *(f"| {key} | {_cell(value)} |" for key, value in made.items()),
@@ -272,21 +349,40 @@ def _card(
             for head, entry in contract.labels.items()
         ),
         "\n## How good it is\n",
-        *_scores(evaluation),
+        *scores,
         "\n## What is here\n",
-        f"`{SPEC}` is every setting of the training, `{EVALUATION}` all that was measured, `{VERSIONS}` what it was "
-        f"trained and exported with, `{REFERENCE}` and `{REFERENCE_VALUES}` are what it says of {COMPLEXES} complexes "
-        f"that come with Atomica. Licence of the weights: {licence}.\n",
+        f"`{SPEC}` is every setting of the training"
+        + (f" ({len(settings) - 1} before it in their order, by number)" if len(settings) > 1 else "")
+        + f", `{VALIDATION}` and, of labelled test rows, `{EVALUATION}` all that was measured, `{VERSIONS}` what it "
+        f"was trained and exported with, `{REFERENCE}` and `{REFERENCE_VALUES}` are what it says of {COMPLEXES} "
+        f"complexes that come with Atomica. Licence of the weights: {licence}.\n",
     ]
     return "\n".join(lines)
 
 
-def _scores(evaluation: Mapping[str, Any]) -> Iterator[str]:
+def _losses(validation: Mapping[str, Any]) -> list[str]:
+    """What a model without labels was measured by: a table beside what one says who knows nothing."""
+    metrics = {key: value for key, value in validation.get("metrics", {}).items() if value is not None}
+    if not metrics:
+        return []
+    shown = [key for key in metrics if not key.endswith((TRIVIAL, "unperturbed"))]
+    rows = [(key, metrics[key], metrics.get(f"{key}{TRIVIAL}")) for key in shown]
+    return [
+        f"On the {validation['split']} rows, which it was not trained on, after epoch {validation['epoch']}, the best "
+        "one, with noise and hidden blocks drawn once; beside what one says who knows nothing of the complex.\n",
+        "| metric | value | knowing nothing |\n| --- | --- | --- |",
+        *(f"| {key} | {value:.4g} | {'–' if base is None else f'{base:.4g}'} |" for key, value, base in rows),
+        "",
+    ]
+
+
+def _scores(evaluation: Mapping[str, Any]) -> list[str]:
     """The metrics of each head with their intervals, as tables, and how they compare with the baselines."""
     measured = {name: entry for name, entry in evaluation.get("heads", {}).items() if entry.get("metrics")}
-    if not measured:
-        yield "It was not evaluated: its data had no test rows with labels."
-        return
+    return list(_tables(evaluation, measured)) if measured else []
+
+
+def _tables(evaluation: Mapping[str, Any], measured: Mapping[str, Any]) -> Iterator[str]:
     yield f"On the {evaluation['split']} rows of {evaluation['data']}, which it was not trained on.\n"
     for name, entry in measured.items():
         count = f", {entry['complexes']} {entry.get('of', 'complexes')}" if "complexes" in entry else ""

@@ -563,7 +563,7 @@ def _load(weights: WeightsConfig, issues: Issues, *, together: bool) -> tuple[Mo
         models = tuple(compat.load(path, "cpu", config=weights.config) for path in paths)
     except AtomicaError as error:
         missing = not is_name(weights.weights) and not Path(weights.weights).exists()
-        hint = "; train a model first: atomica-run runs/ligand.toml" if missing else ""
+        hint = '; train a model first (atomica-run runs/ligand.toml), or name "base"' if missing else ""
         issues.add(("model", "weights"), f"{error}{hint}")
         return ()
     return models

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import atomica
+from atomica import spec
 from atomica.errors import DataError, IndexFileError
 from atomica.files import FOLDER_LOCK, Lock
 from atomica.heads.binary import BinaryConfig, BinaryHead
@@ -278,26 +279,29 @@ JOBS = ("embed", "score", "evaluate")
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_specs_of_jobs_run_after_the_first_run(name, tmp_path, monkeypatch, capsys):
-    """As they stand, with a model where runs/ligand.toml leaves one; without it they say how to get one."""
+def test_specs_of_jobs_run(name, tmp_path, monkeypatch, capsys):
+    """As they stand, by the model of the package; evaluate, where runs/ligand.toml leaves one, and else says so."""
     monkeypatch.chdir(tmp_path)
     path = ROOT / "runs" / f"{name}.toml"
     text = path.read_text()
     assert f"\n#     atomica-run runs/{name}.toml" in text
     assert f"[`{name}.toml`]({name}.toml)" in (ROOT / "runs" / "README.md").read_text()
-    assert main([str(path)]) == 2
-    assert "train a model first: atomica-run runs/ligand.toml" in capsys.readouterr().err
-    settings = {"atom_hidden": 8, "block_hidden": 8, "edge_size": 4, "layers": 1}
-    config = atomica.EncoderConfig(**settings)
-    own = BinaryConfig(positive="nucleic", negative="protein", hidden=8, layers=2)
-    atomica.Model(config, {"binary": BinaryHead(own, config)}).save("outputs/ligand/checkpoints/best")
-    few = ["--set", "data.max_item_blocks=30"]  # the small ones, the others are listed as left out
-    assert main([str(path), *few]) == 3
+    if name == "evaluate":
+        assert main([str(path)]) == 2
+        assert "train a model first (atomica-run runs/ligand.toml), or name" in capsys.readouterr().err
+        settings = {"atom_hidden": 8, "block_hidden": 8, "edge_size": 4, "layers": 1}
+        config = atomica.EncoderConfig(**settings)
+        own = BinaryConfig(positive="nucleic", negative="protein", hidden=8, layers=2)
+        atomica.Model(config, {"binary": BinaryHead(own, config)}).save("outputs/ligand/checkpoints/best")
+    else:
+        assert spec.load(path).tree["model"] == {"weights": "base"}
+    most = 48  # the small ones, the others are listed as left out
+    assert main([str(path), "--set", f"data.max_item_blocks={most}"]) == 3
     folder = tmp_path / "outputs" / name
     result = json.loads((folder / "result.json").read_text())
     assert result["job"] == name
     assert all((folder / table).is_file() for table in result["tables"].values())
-    assert "more than 30 blocks" in (folder / "failures.jsonl").read_text()
+    assert f"more than {most} blocks" in (folder / "failures.jsonl").read_text()
 
 
 def test_evaluate_gives_what_training_gave_at_its_end(tiny_set, tmp_path):

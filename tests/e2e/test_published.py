@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import atomica
-from atomica import spec
+from atomica import publish, spec
 from atomica.jobs.train.spec import read_spec
 from atomica.model import named
 from atomica.runner import main
@@ -89,6 +89,49 @@ def test_what_is_published_can_be_used_and_names_no_path(trained, published, tin
     model = atomica.load(one, "cpu")
     weights = load_file(trained["one"] / "checkpoints" / "best" / "model.safetensors")
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_what_a_run_went_on_from_is_published_with_it(trained, write_run, tmp_path):
+    """The specs of both trainings; losses on validation rows; for a partner alone, too, if it is to be."""
+    text = changed(TINY, {"epochs = 3": "epochs = 1", "atom_hidden = 8": 'init = "INIT"'})
+    for line in ("block_hidden = 8\n", "edge_size = 4\n", "layers = 1\n"):
+        text = text.replace(line, "", 1)
+    best = trained["one"] / "checkpoints" / "best"
+    path, second = write_run(text.replace("INIT", str(best)), {})
+    assert main([str(path)]) == 0
+    folder = tmp_path / "published"
+    publish.export(
+        str(second),
+        str(folder),
+        "CC0-1.0",
+        name="word",
+        alone=True,
+        bases={"loss": 9.5},
+        more="## More\n\nSo.",
+    )
+    own, before = (spec.load(folder / name).tree for name in ("spec.toml", "spec-1.toml"))
+    assert own["model"]["init"] == f"outputs/{before['run']['name']}/checkpoints/best"
+    assert "init" not in before["model"]
+    for file in folder.iterdir():
+        assert str(second.parent).encode() not in file.read_bytes(), file
+        assert str(trained["one"].parent).encode() not in file.read_bytes(), file
+    found = json.loads((folder / "validation.json").read_text())
+    epoch = next(
+        line
+        for line in map(json.loads, (second / "metrics.jsonl").read_text().splitlines())
+        if line["event"] == "epoch"
+    )
+    assert found["epoch"] in (0, 1)
+    if found["epoch"] == 1:
+        assert found["metrics"]["loss"] == epoch["valid_loss"]
+    assert found["metrics"]["loss_base"] == 9.5
+    card = (folder / "README.md").read_text()
+    assert "atomica-run --verify word " in card
+    assert "## More\n\nSo." in card
+    assert "hf://" not in card
+    assert json.loads((folder / "model.json").read_text())["inputs"]["view"] is None
+    assert json.loads((best / "model.json").read_text())["inputs"]["view"] is not None
+    assert main(["--verify", str(folder)]) == 0
 
 
 def test_the_hubs_own_library_reads_the_card(published):
@@ -330,6 +373,44 @@ def test_weights_of_the_package(tmp_path, monkeypatch, tiny_set):
     (tmp_path / "spec.toml").write_text(text.format(out=out, data=tiny_set, weights="base"))
     assert main(["spec.toml"]) == 0
     assert 'weights = "base"' in (out / "spec.toml").read_text()
+
+
+def test_base_is_what_its_card_says(capsys):
+    """Small, free, without a path of the machine that made it, better than knowing nothing, the same here as there."""
+    assert "base" in named.packaged()
+    folder = named.locate("base")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
+    for path in files:
+        if path.suffix != ".safetensors":
+            assert not re.search(r"(?<![\w:/.~)])(/[a-z]+){2}|~/", path.read_text()), path
+    _, front, card = (folder / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "cc0-1.0"
+    listed = json.loads((folder / "data.json").read_text())
+    for kind in ("splits", "kinds"):
+        assert sum(listed[kind].values()) == listed["interfaces"]
+    sources = listed["sources"].values()
+    assert sum(one["interfaces"] for one in sources) == listed["interfaces"]
+    assert len({word for one in sources for word in one["pdb_ids"].split()}) == listed["entries"]
+    assert f"{listed['interfaces']:,} interfaces" in card
+    metrics = json.loads((folder / "validation.json").read_text())["metrics"]
+    bases = {key: value for key, value in metrics.items() if key.endswith("_base")}
+    assert len(bases) == 6
+    for key, value in bases.items():
+        found = metrics[key.removesuffix("_base")]
+        assert found > value if key.startswith("masked_block/accuracy") else found < value, key
+    assert main(["--verify", "base"]) == 0
+    assert "the same as where it was exported" in capsys.readouterr().out
+
+
+def test_base_takes_whole_complexes_and_lone_partners():
+    rows = atomica.open_dataset("demo://pockets")[:3]
+    whole, alone = (
+        atomica.embed(rows, "base", representation="z_graph", input=view).complex
+        for view in ("complex", "segment0")
+    )
+    assert whole.shape == alone.shape
+    assert (abs(whole - alone).max(axis=1) > 1e-3).all()
 
 
 def test_the_doctor_says_what_works(capsys):

@@ -16,6 +16,7 @@ from helpers import PREP
 
 import atomica
 from atomica import _prep, spec
+from atomica.model.named import is_name
 from atomica.prep.command import main as prepare
 from atomica.runner import main
 
@@ -82,7 +83,7 @@ def test_every_spec_starts(path, request, tmp_path, capsys, monkeypatch):
     if "block_labels" in tree["data"]:
         labels = request.getfixturevalue("shared") / tree["data"]["block_labels"].removeprefix("../shared/")
         changes.append(f"data.block_labels={labels}")
-    if "init" in tree["model"]:
+    if not is_name(tree["model"].get("init", "base")):
         sizes = dict.fromkeys(("atom_hidden", "block_hidden"), 16) | {"edge_size": 8, "layers": 2}
         atomica.Model(atomica.EncoderConfig(**sizes)).save(tmp_path / "pretrained")
         changes.append("model.init=pretrained")
