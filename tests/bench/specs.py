@@ -49,7 +49,19 @@ def perform(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             raise SystemExit(f"{name} is run on {index[1]}: name the folder that has it with --data")
         graphs = arguments.out / "graphs" / name
         if not (graphs / "manifest.json").is_file():
-            command("atomica.prep", "build-graphs", str(arguments.data / index[1]), "--out", str(graphs))
+            rows = arguments.data / index[1]
+            if split := re.search(r"^# split: (.+)$", text, flags=re.M):
+                rows = arguments.out / "graphs" / f"{name}.csv"
+                rows.parent.mkdir(parents=True, exist_ok=True)
+                command(
+                    "atomica.prep",
+                    "split",
+                    str(arguments.data / index[1]),
+                    *split[1].split(),
+                    "--out",
+                    str(rows),
+                )
+            command("atomica.prep", "build-graphs", str(rows), "--out", str(graphs))
         changes.append(f"{'data.train' if '[train]' in text else 'data.source'}={graphs}")
         if labels := re.search(r"^# labels: (\S+)$", text, flags=re.M):
             changes.append(f"data.block_labels={arguments.data / labels[1]}")

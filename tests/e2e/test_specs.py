@@ -217,3 +217,35 @@ def test_a_head_of_another_package(tiny_set, tmp_path):
     )
     assert wrong.returncode == 2
     assert "did you mean head.0.margin?" in wrong.stderr
+
+
+BENCH = sorted((ROOT / "runs" / "bench").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", BENCH, ids=lambda path: path.stem)
+def test_a_benchmark_spec_is_whole_and_says_what_it_expects(path):
+    read = spec.load(path)
+    assert "base" in (read.tree["model"].get("weights"), read.tree["model"].get("init"))
+    assert re.search(r"^# expected: \S.* = -?[\d.]+ ± [\d.]+$", path.read_text(encoding="utf-8"), flags=re.M)
+
+
+def test_the_smallest_benchmark_holds_and_another_model_does_not(tmp_path):
+    """The weights that come with the package say what they said; random ones of the same size do not."""
+    script = [sys.executable, str(ROOT / "tests" / "bench" / "specs.py"), "demo", "--set", "probe.few=[]"]
+    script += ["--set", "probe.seeds=1"]
+    done = subprocess.run(
+        [*script, "--out", str(tmp_path / "own")], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "holds" in done.stdout
+    model = atomica.Model(atomica.load("base").config)
+    model.save(tmp_path / "random")
+    done = subprocess.run(
+        [*script, "--out", str(tmp_path / "other"), "--set", f"model.weights={tmp_path / 'random'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "DIFFERS" in done.stdout
