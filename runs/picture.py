@@ -49,8 +49,8 @@ class Shot(NamedTuple):
 SHOTS = {
     "report": Shot(("ligand",), 1530),
     "predict": Shot(("ligand", "predict"), 1600),
-    "score": Shot(("ligand", "score"), 1230, "Structure", "4jsv_A_B"),
-    "network": Shot(("ligand", "embed", "network"), 1110),
+    "score": Shot(("score",), 1230, "Structure", "4jsv_A_B"),
+    "network": Shot(("embed", "network"), 1110),
 }
 
 
