@@ -121,17 +121,21 @@ class EquivariantNorm(nn.Module):
         runs = []
         for degree in range(3) if x.shape[1] == self.layout.dim else range(1):
             slots = [slot for slot in self.layout.slots if slot.degree == degree]
-            values = [self.layout.view(x, slot) for slot in slots]
-            if slots and (slots[0].degree, slots[0].parity) == (0, 1):
-                centred, weight = values.pop(0)[:, 0], self.weights[slots.pop(0).name]
-                runs.append(F.layer_norm(centred, weight.shape, weight, self.bias, NORM_EPS))
+            found = {slot: self.layout.view(x, slot) for slot in slots}
+            others = [slot for slot in slots if (slot.degree, slot.parity) != (0, 1)]
             # both parities at once, which have equally many channels: on a GPU calls are what it takes
-            if slots:
-                both = torch.stack(values, dim=1)
+            if others:
+                both = torch.stack([found[slot] for slot in others], dim=1)
                 power = both.square().mean(dim=(2, 3), keepdim=True)
-                weight = torch.stack([self.weights[slot.name] for slot in slots])[:, None]
+                weight = torch.stack([self.weights[slot.name] for slot in others])[:, None]
                 both = both * (power + NORM_EPS).rsqrt() * weight
-                runs.append(both.transpose(1, 2).flatten(1))
+                found |= dict(zip(others, both.unbind(dim=1), strict=True))
+            for slot in slots:
+                if slot not in others:
+                    weight = self.weights[slot.name]
+                    found[slot] = F.layer_norm(found[slot], weight.shape, weight, self.bias, NORM_EPS)
+            if slots:
+                runs.append(torch.cat([found[slot] for slot in slots], dim=2).flatten(1))
         return torch.cat(runs, dim=1)
 
 
