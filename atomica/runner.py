@@ -237,6 +237,7 @@ def _work(arguments: argparse.Namespace, signals: Signals, ranks: Ranks, Request
                 f"out of GPU memory ({cause}); a smaller data.batch_blocks or data.max_item_blocks needs less, and "
                 'device.kind = "cpu" none'
             )
+            distributed.record_failure(error)
             _say_failure(cause_told, journal, ranks)
             return FAILED
         # Unforeseen: Python shows it on the terminal, and the log keeps it.
