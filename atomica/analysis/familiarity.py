@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from atomica.data.sampling import Rows, plan_batches
+from atomica.data.record import Indices
+from atomica.data.sampling import Rows, plan_batches, within_memory
 from atomica.errors import DataError
 from atomica.files import TRAINING_SET, write_bytes
 from atomica.model.model import Model
@@ -128,11 +129,15 @@ def learn(model: Model, rows: Rows, input: str, *, batch_blocks: int = 2048) -> 
     found: dict[int, Floats] = {}
     order = chosen[np.argsort(rows.blocks[chosen], kind="stable")]
     model.eval()
-    with torch.no_grad():
-        for batch in plan_batches(order, rows.blocks, 1 if model.config.reference_quirks else batch_blocks):
-            records = [rows.dataset[int(rows.rows[position])].view(input) for position in batch]
-            (vectors,) = model.represent(records, wanted)
-            found |= dict(zip(batch.tolist(), vectors.float().cpu().numpy(), strict=True))
+
+    def vectors(positions: Indices) -> Floats:
+        records = [rows.dataset[int(rows.rows[position])].view(input) for position in positions]
+        with torch.no_grad():
+            return np.asarray(model.represent(records, wanted)[0].float().cpu())
+
+    for batch in plan_batches(order, rows.blocks, 1 if model.config.reference_quirks else batch_blocks):
+        for positions, each in within_memory(batch, vectors):
+            found |= dict(zip(positions.tolist(), each, strict=True))
     ids = rows.ids
     return TrainingSet.of(
         np.stack([found[position] for position in chosen.tolist()]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,7 @@ from atomica.data.sampling import plan_batches
 from atomica.heads.readout import ReadoutConfig, ReadoutHead
 from atomica.model.model import Model
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.loader import FIXED, Split
+from atomica.train.loader import Batch, Draws, Split
 
 __all__ = ["solve"]
 
@@ -94,14 +93,18 @@ def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dic
     own = plan_batches(places, split.rows.blocks, split.batch_blocks)[ranks.rank :: ranks.size]
     number = {int(place): row for row, place in enumerate(places)}
     read: dict[str, dict[int, Tensor]] = {name: {} for name in names}
+
+    def add(draws: Draws, batch: Batch) -> None:
+        rows = [number[int(place)] for place in draws]
+        for name, values in model.read(batch.graph, names).items():
+            each = of_blocks[name].numbers(rows) if name in of_blocks else rows
+            read[name] |= dict(zip(each, values.float().cpu(), strict=True))
+
     training = model.training
     model.eval()
-    with torch.no_grad(), closing(split.batches((([draws], FIXED) for draws in own), model)) as batches:
-        for draws, (batch,) in zip(own, batches, strict=True):
-            rows = [number[int(place)] for place in draws]
-            for name, values in model.read(batch.graph, names).items():
-                each = of_blocks[name].numbers(rows) if name in of_blocks else rows
-                read[name] |= dict(zip(each, values.float().cpu(), strict=True))
+    with torch.no_grad():
+        for _ in split.each(own, model, add):
+            pass
     model.train(training)
     index = torch.from_numpy(places)
     weights = torch.ones(len(split.rows))

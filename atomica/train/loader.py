@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,15 @@ from atomica.data.inputs import GraphInputs
 from atomica.data.labels import BlockTargets, ComplexVectors, known_of
 from atomica.data.noise import NoiseConfig
 from atomica.data.record import Record
-from atomica.data.sampling import Rows, Sampling, epoch_order, occurrences, plan_batches, prefetch
+from atomica.data.sampling import (
+    Rows,
+    Sampling,
+    epoch_order,
+    occurrences,
+    plan_batches,
+    prefetch,
+    within_memory,
+)
 from atomica.data.transfer import moved
 from atomica.model.model import Model
 from atomica.train.sums import Sums, count_batch
@@ -35,6 +44,7 @@ BLOCKS = 1
 
 
 Draws = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -232,3 +242,15 @@ class Split:
             lambda job: [self.load(draws, model, job[1]) for draws in job[0]],
             threads=self.loader_threads,
         )
+
+    def each(
+        self, plan: Sequence[Draws], model: Model, work: Callable[[Draws, Batch], T]
+    ) -> Generator[list[T], None, None]:
+        """What `work` makes of each batch of a plan: one result, or where memory runs out those of its parts."""
+        with closing(self.batches((([draws], FIXED) for draws in plan), model)) as batches:
+            for draws, loaded in zip(plan, batches, strict=True):
+
+                def part(rows: Draws, loaded: list[Batch] = loaded) -> T:
+                    return work(rows, loaded.pop() if loaded else self.load(rows, model))
+
+                yield [found for _, found in within_memory(draws, part)]

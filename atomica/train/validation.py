@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomica.data.sampling import within_memory
 from atomica.evaluation.statistics import undefined
 from atomica.model.model import Model
 from atomica.spec import Problems
 from atomica.train.config import TrainConfig
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.loader import FIXED, Batch, Draws, Split
+from atomica.train.loader import Batch, Draws, Split
 from atomica.train.step import numbers_of
 from atomica.train.stopping import Stop, StopRequested
 from atomica.train.sums import Sums, count_batch, merged
@@ -42,20 +41,17 @@ def predict(
     plan, found = split.plan(), _Found(model)
     rounds = -(-len(plan) // ranks.size)
     own = plan[ranks.rank :: ranks.size]
+
+    def add(draws: Draws, batch: Batch) -> None:
+        found.add(model, draws, batch, metrics, apart=ranks.size > 1)
+
     model.eval()
-    with torch.no_grad(), closing(split.batches((([draws], FIXED) for draws in own), model)) as batches:
+    with torch.no_grad(), closing(split.each(own, model, add)) as batches:
         for index in range(rounds):
             if stop is not None and ranks.any(stop.requested):
                 raise StopRequested
             if index < len(own):
-                batch = list(next(batches))
-
-                def add(draws: Draws, batch: list[Batch] = batch) -> None:
-                    one = batch.pop() if batch else split.load(draws, model)
-                    found.add(model, draws, one, metrics, apart=ranks.size > 1)
-
-                for _ in within_memory(own[index], add):
-                    pass
+                next(batches)
     means = means_of(merged(ranks.gather(found.sums)), model)
     measured = {name for names in ranks.gather(sorted(found.measured)) for name in names}
     predictions = {name: ranks.rows(len(split.rows), own) for name, own in found.rows.items()}
@@ -79,11 +75,15 @@ def answers_of(model: Model, split: Split, positions: Draws) -> tuple[dict[str, 
 
     positions [N]: which rows. By head N answers: a number or C of them, of a head on blocks a list of them.
     """
-    found, plan = _Found(model), split.plan(positions)
+    found = _Found(model)
+
+    def add(draws: Draws, batch: Batch) -> None:
+        found.add(model, draws, batch, {}, apart=True)
+
     model.eval()
-    with torch.no_grad(), closing(split.batches((([draws], FIXED) for draws in plan), model)) as batches:
-        for draws, (batch,) in zip(plan, batches, strict=True):
-            found.add(model, draws, batch, {}, apart=True)
+    with torch.no_grad():
+        for _ in split.each(split.plan(positions), model, add):
+            pass
     answers = {name: [rows[row].tolist() for row in positions.tolist()] for name, rows in found.rows.items()}
     blocks = {name: [rows[str(row)] for row in positions.tolist()] for name, rows in found.blocks.items()}
     return {**answers, **blocks}, found.sums

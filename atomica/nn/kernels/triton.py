@@ -48,8 +48,9 @@ MOST_EDGES = 48
 PARTS = 32
 """Parts of the edges that sum the weights' gradients on their own; with some 5 to 28 programs for each enough to keep
 the 132 processors of an H100 busy."""
-LEAST_CHANNELS = 8
-"""Output channels below which they do, since a product of tensor cores has sixteen columns."""
+LEAST_CHANNELS, MOST_CHANNELS = 8, 32
+"""Output channels below which they do, since a product of tensor cores has sixteen columns; and beyond which they do,
+since a program holds a number for each of them, edge and component."""
 
 
 class _Shape(NamedTuple):
@@ -140,11 +141,11 @@ def _weights(weight, sizes, first, C: tl.constexpr, M: tl.constexpr, V: tl.const
 
 @triton.jit
 def _coupled(coupled, sizes, edge, there, first, k, K: tl.constexpr, UB: tl.constexpr):
-    """Component k of UB coupled channels [E, UB], their places and which of them exist."""
+    """Component k of UB coupled channels [E, UB]."""
     u = first + tl.arange(0, UB)
     at = (edge * K + k)[:, None] * sizes[1] + u[None, :]
     own = there[:, None] & (u < sizes[1])[None, :]
-    return tl.load(coupled + at, mask=own, other=0.0), at, own
+    return tl.load(coupled + at, mask=own, other=0.0)
 
 
 @triton.jit
@@ -158,7 +159,7 @@ def _gradient(grad, sizes, edge, there, per_row, k, K: tl.constexpr, V: tl.const
 @triton.jit
 def _share(coupled, sizes, edge, there, first, k, product, K: tl.constexpr, UB: tl.constexpr):
     """[E, V]: what coupled channels, component k, make of the product [E, UB, V]."""
-    factor, at, own = _coupled(coupled, sizes, edge, there, first, k, K, UB)
+    factor = _coupled(coupled, sizes, edge, there, first, k, K, UB)
     return tl.sum(factor[:, :, None] * product, axis=1)
 
 
@@ -180,7 +181,7 @@ def _product_gradient(
     total = tl.zeros([E, UB, V], tl.float32)
     for k in tl.static_range(K):
         of_share = _gradient(grad, sizes, edge, there, per_row, k, K, V)
-        total += _coupled(coupled, sizes, edge, there, first, k, K, UB)[0][:, :, None] * of_share[:, None, :]
+        total += _coupled(coupled, sizes, edge, there, first, k, K, UB)[:, :, None] * of_share[:, None, :]
     return tl.reshape(total, [E, C])
 
 
@@ -458,7 +459,7 @@ class _Products(pytorch.Products):
 
     def _by_edges(self, slot: IrrepSlot, per_row: int, radial: int) -> bool:
         few = per_row <= MOST_EDGES and radial <= MOST_RADIAL
-        return slot.degree > 0 and slot.channels >= LEAST_CHANNELS and few
+        return slot.degree > 0 and LEAST_CHANNELS <= slot.channels <= MOST_CHANNELS and few
 
     def floats(self, slot: IrrepSlot, fan_in: int, per_row: int, width: int) -> int:
         """As of the sums; where there are none, features and gradients that are coupled, of several irreps."""
