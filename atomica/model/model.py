@@ -187,12 +187,14 @@ class Model(nn.Module):
         return self.encoder.detailed(inputs, blocks=True) if blocks else self.encoder.detailed(inputs)
 
     def standardise(
-        self, batches: Callable[[], Iterable[Any]], gather: Callable[[Any], list[Any]]
+        self,
+        looks: Callable[[list[str]], Iterable[Mapping[str, Tensor]]],
+        gather: Callable[[Any], list[Any]],
     ) -> list[str]:
         """Give heads that wait for them the statistics of what they read of some batches; the names of these heads.
 
-        batches: what makes the graphs, if any head waits. gather: gives what each rank has found, in one order for
-        all of them, so that all have the same statistics.
+        looks: from the names of heads that wait what they `read` of each batch, if any waits. gather: gives what each
+        rank has found, in one order for all of them, so that all have the same statistics.
         """
         waiting = [name for name in self.heads if self.head(name).unfitted]
         if not waiting:
@@ -201,8 +203,8 @@ class Model(nn.Module):
         training = self.training
         self.eval()
         with torch.no_grad():
-            for graph in batches():
-                for name, rows in self.read(graph, waiting).items():
+            for seen in looks(waiting):
+                for name, rows in seen.items():
                     rows = rows.double().cpu()
                     found = torch.stack([torch.ones_like(rows).sum(0), rows.sum(0), rows.square().sum(0)])
                     sums[name] = sums[name] + found if name in sums else found

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomica.data.inputs import GraphInputs
 from atomica.evaluation.statistics import monotony
 from atomica.model.model import Model
 from atomica.train import checkpoint
@@ -243,12 +242,12 @@ class Trainer:
         pace.stop()
         return pace
 
-    def _looks(self) -> Generator[GraphInputs, None, None]:
-        """This rank's share of the training rows, or of some of very many, for the statistics of what heads read."""
+    def _looks(self, names: list[str]) -> Generator[dict[str, Tensor], None, None]:
+        """What heads read of this rank's share of the training rows, or of some of very many, for its statistics."""
         plan = self.train.plan()[:: -(-len(self.train.rows) // STATISTICS)]
-        jobs = (([draws], 0) for draws in plan[self.ranks.rank :: self.ranks.size])
-        for (batch,) in self.train.batches(jobs, self.model):
-            yield batch.graph
+        own = plan[self.ranks.rank :: self.ranks.size]
+        for parts in self.train.each(own, self.model, lambda _, batch: self.model.read(batch.graph, names)):
+            yield from parts
 
     def _jobs(self) -> Generator[tuple[list[Draws], int], None, None]:
         """All that lies before the run: this rank's shares of each batch, and its epoch."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import TINY, events
 from safetensors.torch import load_file
 
+from atomica import spec
+from atomica.data.sampling import within_memory
 from atomica.heads import register
 from atomica.heads.binary import BinaryHead
+from atomica.model.model import Model
 from atomica.runner import main
 
 CALLS, ROOM = {"count": 0}, {"complexes": 3}
@@ -128,3 +133,94 @@ def test_averaged_weights_are_validated_and_kept_and_survive_a_resume(start):
         one["loss"] != other["loss"]
         for one, other in zip(events(out, "step"), events(full, "step"), strict=True)
     )
+
+
+@pytest.mark.parametrize("room", [1, 2, 5])
+def test_work_is_halved_until_memory_holds_it(room):
+    """All of it is done, in order, in parts that fit; a row that does not fit alone is an error."""
+
+    def work(rows):
+        if len(rows) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return rows.tolist()
+
+    found = list(within_memory(np.arange(11), work))
+    assert [row for _, part in found for row in part] == list(range(11))
+    assert all(rows.tolist() == part and len(part) <= room for rows, part in found)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        list(within_memory(np.arange(3), lambda rows: work(np.arange(11))))
+
+
+JOB = """\
+[run]
+name = "{job}"
+job = "{job}"
+out = "{out}"
+
+[data]
+source = "{source}"
+batch_blocks = 64
+
+[model]
+weights = "{weights}"
+"""
+
+
+def test_every_way_through_a_model_is_halved_where_memory_runs_out(start, tmp_path, capsys, monkeypatch):
+    """Solving heads, steps, validation, training set; jobs: the same numbers as with room for all.
+
+    Where a complex does not fit alone, a sentence says what helps.
+    """
+    room, inside, refused = {"complexes": 10**6}, Model._seen, []
+
+    def seen(self, inputs):
+        if inputs.num_graphs > room["complexes"]:
+            refused.append(inputs.num_graphs)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+        return inside(self, inputs)
+
+    monkeypatch.setattr(Model, "_seen", seen)
+    code, whole = start("binary", name="whole")
+    assert code == 0
+    source = spec.load(whole / "spec.toml").tree["data"]["train"]
+
+    def job(kind, name):
+        out = tmp_path / name
+        names = {"job": kind, "out": out, "source": source, "weights": whole / "checkpoints" / "best"}
+        out.with_suffix(".toml").write_text(JOB.format(**names))
+        return main([str(out.with_suffix(".toml"))]), out
+
+    tables = {"embed": "complexes.parquet", "predict": "predictions.parquet", "evaluate": "predictions.csv"}
+    plenty = {kind: job(kind, kind) for kind in tables}
+    assert all(code == 0 for code, _ in plenty.values()), capsys.readouterr().err
+    assert not refused
+    room["complexes"] = 1
+    code, little = start("binary", name="little")
+    assert code == 0, capsys.readouterr().err
+    for one, other in zip(events(whole, "epoch"), events(little, "epoch"), strict=True):
+        assert other["valid_loss"] == pytest.approx(one["valid_loss"], rel=1e-3, abs=1e-5)
+    for kind, table in tables.items():
+        refused.clear()
+        code, out = job(kind, f"{kind}-little")
+        assert code == 0, capsys.readouterr().err
+        assert refused
+        before, after = plenty[kind][1] / table, out / table
+        if table.endswith(".parquet"):
+            one, other = (pq.read_table(path).to_pylist() for path in (before, after))
+            assert [row["id"] for row in one] == [row["id"] for row in other]
+            numbers = [name for name, value in one[0].items() if isinstance(value, float)]
+            for name in [*numbers, *(["embedding"] if kind == "embed" else [])]:
+                values = [[row[name] for row in rows] for rows in (one, other)]
+                np.testing.assert_allclose(*map(np.array, values), rtol=1e-4, atol=1e-5)
+        else:
+            assert [line.split(",")[0] for line in before.read_text().splitlines()] == [
+                line.split(",")[0] for line in after.read_text().splitlines()
+            ]
+    room["complexes"] = 0
+    capsys.readouterr()
+    code, _ = job("embed", "none")
+    told = capsys.readouterr().err
+    assert code == 1
+    assert "out of GPU memory (CUDA out of memory)" in told
+    assert "data.batch_blocks" in told
+    assert "Traceback" not in told

@@ -23,6 +23,11 @@ CHECKED = [
 ]
 
 
+def looks(model, batches):
+    """What the model's heads read of some batches, once it is asked for."""
+    return lambda names: (model.read(batch, names) for batch in batches)
+
+
 @pytest.mark.parametrize("settings", CHECKED, ids=str)
 def test_readouts_pass_the_shared_checks(settings):
     model = small_model(head={"hidden": 8, **settings}, layers=2)
@@ -69,7 +74,7 @@ def standardised(model):
 def test_statistics_are_those_of_all_rows_however_they_are_shared():
     batches = [graph_of(small_model(), random_interface(seed)) for seed in range(6)]
     model, shared = small_model(), small_model()
-    assert model.standardise(lambda: iter(batches), lambda found: [found]) == ["binary"]
+    assert model.standardise(looks(model, batches), lambda found: [found]) == ["binary"]
     with torch.no_grad():
         rows = torch.cat(
             [model.head("binary").read(model.run(graph)[0], model.inputs(graph)) for graph in batches]
@@ -85,17 +90,17 @@ def test_statistics_are_those_of_all_rows_however_they_are_shared():
     halves = []
     for half in (batches[::2], batches[1::2]):
         part = small_model()
-        part.standardise(lambda half=half: iter(half), lambda found: halves.append(found) or [found])
-    shared.standardise(lambda: iter(()), lambda found: halves)
+        part.standardise(looks(part, half), lambda found: halves.append(found) or [found])
+    shared.standardise(looks(shared, ()), lambda found: halves)
     torch.testing.assert_close(standardised(shared).mean, network.mean)
     torch.testing.assert_close(standardised(shared).scale, network.scale)
-    assert model.standardise(lambda: pytest.fail("they are there"), lambda found: [found]) == []
+    assert model.standardise(lambda names: pytest.fail("they are there"), lambda found: [found]) == []
 
 
 def test_what_does_not_vary_is_left_out():
     model = small_model(head={"pool": "mean_std_global", "layers": 1})
     batches = [graph_of(model, random_interface(seed)) for seed in range(3)]
-    model.standardise(lambda: iter(batches), lambda found: [found])
+    model.standardise(looks(model, batches), lambda found: [found])
     scale = standardised(model).scale
     assert int((scale == 0).sum()) >= 2 * 56, "the invariants of the global atom"
     assert torch.isfinite(model.predict(batches[0])["binary"]).all()
@@ -124,7 +129,7 @@ def test_a_model_saved_before_there_were_readouts(tmp_path):
 def test_statistics_are_kept_with_the_weights(tmp_path):
     model = small_model()
     batch = graph_of(model, random_interface(1))
-    model.standardise(lambda: iter([batch, graph_of(model, random_interface(2))]), lambda found: [found])
+    model.standardise(looks(model, [batch, graph_of(model, random_interface(2))]), lambda found: [found])
     model.save(tmp_path)
     again = atomica.load(tmp_path, device="cpu")
     assert torch.equal(standardised(again).scale, standardised(model).scale)
