@@ -281,11 +281,12 @@ def _encoded(
     }
 
 
-def _random(model: Model, seed: int) -> Model:
-    """The same encoder with weights drawn anew."""
+def redrawn(model: Model, seed: int) -> Model:
+    """The same encoder with weights drawn anew, for the same data."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = Model(model.config)
+    made.made_for = model.made_for
     return made.to(next(model.parameters()).device)
 
 
@@ -416,7 +417,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model | None = None) ->
 
     encoders = {} if options.vectors is not None or model is None else {VECTORS: model}
     if options.random is None and model is not None:
-        encoders |= {f"{RANDOM} {one}": _random(model, one) for one in numbers}
+        encoders |= {f"{RANDOM} {one}": redrawn(model, one) for one in numbers}
     files = {name: path for name, path in ((VECTORS, options.vectors), (RANDOM, options.random)) if path}
     read = {name: _read(path, options, ids) for name, path in files.items()}
     read |= _encoded(job, journal, data, asked.places, encoders)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import atomica
 from atomica.evaluation.baseline import composition
 from atomica.evaluation.statistics import numbered
+from atomica.jobs.probe import redrawn
 from atomica.model.model import Model
 from atomica.nn.representations import POOLS, Representation
 
@@ -97,9 +97,7 @@ def main() -> None:
         "random weights": [],
     }
     for seed in range(arguments.seeds):
-        torch.manual_seed(seed)
-        other = Model(model.config).eval()
-        other.made_for = replace(model.made_for)
+        other = redrawn(model, seed).eval()
         arms["random weights"].append(cosines(embedded(other, records, representation)))
     print(
         f"{len(records)} complexes, {len(set(labels))} labels, {len(set(clusters))} clusters; {representation}"
