@@ -7,6 +7,7 @@ features, v channels.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,20 +23,45 @@ _GPU_CHUNK_FLOATS = 1 << 28
 """The same on a GPU, which is kept waiting by many small calls."""
 
 
+class Piece(NamedTuple):
+    """What makes one output irrep of R receivers with `per_row` edges d each.
+
+    coupled: [R·d, k, U]. radial: [R·d, n+1]. weight: [U, n+1, v].
+    """
+
+    slot: IrrepSlot
+    coupled: Tensor
+    radial: Tensor
+    per_row: int
+    weight: Tensor
+
+
+class Into(NamedTuple):
+    """Where gradients go: `coupled` is filled, `radial` and `weight` are added to; shapes as in `Piece`."""
+
+    coupled: Tensor
+    radial: Tensor
+    weight: Tensor
+
+
 class Products:
     """How features are coupled and become outputs, and gradients come back: with sums over a receiver's edges first."""
 
-    def couple(self, given: Arguments, edges: slice) -> dict[IrrepSlot, Tensor]:
-        """The senders' features, coupled with the edges' harmonics: for each output irrep [R·d, k, U]."""
+    def couple(self, given: Arguments, edges: slice) -> tuple[dict[IrrepSlot, Tensor], Any]:
+        """The senders' features, coupled with the edges' harmonics: for each output irrep [R·d, k, U].
+
+        And what `couple_backward` need not make again.
+        """
         tables, plan, x, y = given[:4]
-        return tables.couple(tables.matrices(y[edges]), x[plan.sender[edges]])
+        kept = tables.matrices(y[edges]), x[plan.sender[edges]]
+        return tables.couple(*kept), kept
 
     def couple_backward(
-        self, given: Arguments, edges: slice, grads: dict[IrrepSlot, Tensor], want_y: bool
+        self, given: Arguments, edges: slice, kept: Any, grads: dict[IrrepSlot, Tensor], want_y: bool
     ) -> tuple[Tensor, Tensor | None]:
         """From gradients [R·d, k, U], made in `space`, those of the senders' features [R·d, D] and of harmonics."""
-        tables, plan, x, y = given[:4]
-        return tables.couple_backward(tables.matrices(y[edges]), x[plan.sender[edges]], grads, want_y)
+        matrices, neighbors = kept
+        return given.tables.couple_backward(matrices, neighbors, grads, want_y)
 
     def space(self, given: Arguments, edges: int) -> dict[IrrepSlot, Tensor]:
         """Room for the coupled features of so many edges, or for their gradients."""
@@ -49,33 +75,21 @@ class Products:
         """How many floats are made for one receiver of `per_row` edges, with n+1 = `width` and U = `fan_in`."""
         return fan_in * COMPONENTS[slot.degree] * width
 
-    def forward(
-        self, slot: IrrepSlot, coupled: Tensor, radial: Tensor, per_row: int, weight: Tensor
-    ) -> Tensor:
-        """coupled [R·d, k, U], radial [R·d, n+1], weight [U, n+1, v] → [R, k, v]."""
-        outer = _outer(coupled, radial.unflatten(0, (-1, per_row)), per_row)
-        return _apply(outer, weight).unflatten(0, (-1, COMPONENTS[slot.degree]))
+    def forward(self, piece: Piece) -> Tensor:
+        """The output [R, k, v]."""
+        outer = _outer(piece.coupled, piece.radial.unflatten(0, (-1, piece.per_row)), piece.per_row)
+        return _apply(outer, piece.weight).unflatten(0, (-1, COMPONENTS[piece.slot.degree]))
 
-    def backward(
-        self,
-        slot: IrrepSlot,
-        coupled: Tensor,
-        radial: Tensor,
-        per_row: int,
-        weight: Tensor,
-        grad: Tensor,
-        grad_coupled: Tensor,
-        grad_radial: Tensor,
-        grad_weight: Tensor,
-    ) -> None:
-        """From the gradient [R, k, v]: `grad_coupled` is filled, those of radial features and weights are added to."""
+    def backward(self, piece: Piece, grad: Tensor, into: Into) -> None:
+        """The gradients, from that of the output [R, k, v]."""
+        slot, coupled, radial, per_row, weight = piece
         width, split = COMPONENTS[slot.degree], radial.unflatten(0, (-1, per_row))
         grad = grad.flatten(0, 1)
-        grad_weight.flatten(0, 1).addmm_(_outer(coupled, split, per_row).t(), grad)
+        into.weight.flatten(0, 1).addmm_(_outer(coupled, split, per_row).t(), grad)
         grad_outer = (grad @ weight.flatten(0, 1).t()).view(len(split), width * weight.shape[0], -1)
         flat = coupled.view(len(split), per_row, -1)
-        grad_radial.unflatten(0, (-1, per_row)).baddbmm_(flat, grad_outer)
-        torch.bmm(split, grad_outer.transpose(1, 2), out=grad_coupled.view(len(split), per_row, -1))
+        into.radial.unflatten(0, (-1, per_row)).baddbmm_(flat, grad_outer)
+        torch.bmm(split, grad_outer.transpose(1, 2), out=into.coupled.view(len(split), per_row, -1))
 
     def senders(self, plan: EdgePlan, x: Tensor) -> Senders:
         """What sums the gradients of the edges' features by sender."""
@@ -110,9 +124,10 @@ def forward(given: Arguments, products: Products = _SUMMED) -> Tensor:
     tables, _, x, _, hidden, weights, _ = given
     chunks = []
     for rows, edges, per_row in _chunks(given, products):
-        coupled = products.couple(given, edges)
+        coupled, _ = products.couple(given, edges)
         found = {
-            slot: products.forward(slot, coupled[slot], hidden[edges], per_row, weight) * tables.scale[slot]
+            slot: products.forward(Piece(slot, coupled[slot], hidden[edges], per_row, weight))
+            * tables.scale[slot]
             for slot, weight in zip(tables.targets, weights, strict=True)
         }
         runs = []
@@ -134,14 +149,16 @@ def backward(given: Arguments, grad_out: Tensor, want_y: bool, products: Product
     grad_y = torch.zeros_like(y) if want_y else None
     grad_weights = [torch.zeros_like(weight) for weight in weights]
     for rows, edges, per_row in _chunks(given, products):
-        coupled, grad_coupled = products.couple(given, edges), products.space(given, edges.stop - edges.start)
+        coupled, kept = products.couple(given, edges)
+        grad_coupled = products.space(given, edges.stop - edges.start)
         for slot, weight, grad_weight in zip(tables.targets, weights, grad_weights, strict=True):
             grad = tables.outputs.view(grad_out[rows], slot) * tables.scale[slot]
             products.backward(
-                *(slot, coupled[slot], hidden[edges], per_row, weight, grad),
-                *(grad_coupled[slot], grad_hidden[edges], grad_weight),
+                Piece(slot, coupled[slot], hidden[edges], per_row, weight),
+                grad,
+                Into(grad_coupled[slot], grad_hidden[edges], grad_weight),
             )
-        grad_neighbors, grad_harmonics = products.couple_backward(given, edges, grad_coupled, want_y)
+        grad_neighbors, grad_harmonics = products.couple_backward(given, edges, kept, grad_coupled, want_y)
         senders.add(edges, grad_neighbors)
         if grad_y is not None and grad_harmonics is not None:
             grad_y[edges] = grad_harmonics

@@ -415,7 +415,7 @@ class _Products(pytorch.Products):
     def __init__(self, precise: bool) -> None:
         self.precise = precise
 
-    def couple(self, given: Arguments, edges: slice) -> dict[IrrepSlot, Tensor]:
+    def couple(self, given: Arguments, edges: slice) -> tuple[dict[IrrepSlot, Tensor], Any]:
         """As `pytorch.Products.couple`."""
         own, count, sender = (
             _tables(given.tables, given.x),
@@ -430,16 +430,18 @@ class _Products(pytorch.Products):
         if coupled:
             whole = next(iter(coupled.values()))
             _couple[grid](given.x, sender, matrices, own.lines, whole, sizes, E=COUPLE, U=CHANNELS)
-        return coupled
+        return coupled, matrices
 
     def couple_backward(
-        self, given: Arguments, edges: slice, grads: dict[IrrepSlot, Tensor], want_y: bool
+        self, given: Arguments, edges: slice, kept: Any, grads: dict[IrrepSlot, Tensor], want_y: bool
     ) -> tuple[Tensor, Tensor | None]:
         """As `pytorch.Products.couple_backward`, which does it where the harmonics' gradient is wanted."""
         if want_y or not grads:
-            return super().couple_backward(given, edges, grads, want_y)
+            tables, plan, x, y = given[:4]
+            kept = tables.matrices(y[edges]), x[plan.sender[edges]]
+            return super().couple_backward(given, edges, kept, grads, want_y)
         own, count, x = _tables(given.tables, given.x), edges.stop - edges.start, given.x
-        matrices, of_x = given.y[edges] @ own.matrices, x.new_empty(count, x.shape[1])
+        matrices, of_x = kept, x.new_empty(count, x.shape[1])
         sizes, grid = (count, x.shape[1], matrices.shape[1]), (triton.cdiv(count, COUPLE), len(own.starts))
         whole = next(iter(grads.values()))
         _couple_gradient[grid](of_x, matrices, own.starts, own.lines, whole, sizes, E=COUPLE, U=CHANNELS)
@@ -487,52 +489,40 @@ class _Products(pytorch.Products):
         }
         return (edges, fan_in, width - 1, channels), fixed, columns // padded
 
-    def forward(
-        self, slot: IrrepSlot, coupled: Tensor, radial: Tensor, per_row: int, weight: Tensor
-    ) -> Tensor:
+    def forward(self, piece: pytorch.Piece) -> Tensor:
         """As `pytorch.Products.forward`."""
+        slot, coupled, radial, per_row, weight = piece
         if not self._by_edges(slot, per_row, radial.shape[1] - 1):
-            return super().forward(slot, coupled, radial, per_row, weight)
+            return super().forward(piece)
         sizes, fixed, _ = self._launch(FORWARD, coupled, weight)
         out = coupled.new_empty(*coupled.shape[:2], weight.shape[2])
         _forward[(triton.cdiv(len(coupled), fixed["E"]),)](coupled, radial, weight, out, sizes, **fixed)
         return out.unflatten(0, (-1, per_row)).sum(dim=1)
 
-    def backward(
-        self,
-        slot: IrrepSlot,
-        coupled: Tensor,
-        radial: Tensor,
-        per_row: int,
-        weight: Tensor,
-        grad: Tensor,
-        grad_coupled: Tensor,
-        grad_radial: Tensor,
-        grad_weight: Tensor,
-    ) -> None:
+    def backward(self, piece: pytorch.Piece, grad: Tensor, into: pytorch.Into) -> None:
         """As `pytorch.Products.backward`."""
+        slot, coupled, radial, per_row, weight = piece
         if not self._by_edges(slot, per_row, radial.shape[1] - 1):
-            gradients = grad_coupled, grad_radial, grad_weight
-            return super().backward(slot, coupled, radial, per_row, weight, grad, *gradients)
+            super().backward(piece, grad, into)
+            return
         edges, grad = len(coupled), grad.contiguous()
         sizes, fixed, _ = self._launch(COUPLED, coupled, weight)
         _coupled_gradient[(triton.cdiv(edges, fixed["E"]),)](
-            grad_coupled, radial, weight, grad, sizes, per_row, **fixed
+            into.coupled, radial, weight, grad, sizes, per_row, **fixed
         )
         sizes, fixed, _ = self._launch(HIDDEN, coupled, weight)
         _hidden_gradient[(triton.cdiv(edges, fixed["E"]),)](
-            coupled, weight, grad, grad_radial, sizes, per_row, **fixed
+            coupled, weight, grad, into.radial, sizes, per_row, **fixed
         )
         sizes, fixed, channels = self._launch(WEIGHTS, coupled, weight)
         tiles = triton.cdiv(edges, fixed["E"])
         part_tiles = max(8, triton.cdiv(tiles, PARTS))
         parts = triton.cdiv(tiles, part_tiles)
-        into = weight.new_empty(parts, *weight.shape)
+        of_parts = weight.new_empty(parts, *weight.shape)
         _weight_gradient[triton.cdiv(coupled.shape[2], channels), parts](
-            coupled, radial, grad, into, sizes, per_row, part_tiles, **fixed
+            coupled, radial, grad, of_parts, sizes, per_row, part_tiles, **fixed
         )
-        grad_weight += into.sum(dim=0)
-        return None
+        into.weight.add_(of_parts.sum(dim=0))
 
     def senders(self, plan: EdgePlan, x: Tensor) -> pytorch.Senders:
         """As `pytorch.Products.senders`, in the same order each time."""
