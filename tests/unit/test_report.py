@@ -358,7 +358,8 @@ def left_by_probe(folder):
     arm = {"models": 2, "single": {"auroc": {"mean": 0.5, "sd": 0.1}}, "ensemble": {"auroc": 0.5}}
     test = {"verdict": HOSTILE, "mcnemar": 0.5}
     entry = {"kind": "multiclass", "config": {"classes": [HOSTILE, TAIL]}, "label": HOSTILE, "complexes": 2}
-    entry |= {"metrics": {"auroc": 0.5}, "arms": {HOSTILE: arm}, "tests": {HOSTILE: test}}
+    few = {"100": {HOSTILE: arm["single"], "difference": {HOSTILE: test}}}
+    entry |= {"metrics": {"auroc": 0.5}, "arms": {HOSTILE: arm}, "tests": {HOSTILE: test}, "curve": few}
     evaluation = {"split": HOSTILE, "data": HOSTILE, "heads": {"probe": entry}}
     (folder / EVALUATION).write_text(json.dumps(evaluation))
     rows = ((f"{HOSTILE}0", HOSTILE, "[0.5, 0.5]"), (f"{HOSTILE}1", TAIL, "[0.1, 0.9]"))
