@@ -1,4 +1,4 @@
-"""Noise for pretraining: one partner of each complex is moved, blocks are hidden, large complexes are cropped.
+"""Noise for pretraining: one partner of each complex is moved or left out, blocks are hidden, large ones cropped.
 
 The work is done in Rust; here are its settings, and what it gives: a batch of flat arrays, with the record of the
 noise that a model's denoising head reads.
@@ -36,7 +36,8 @@ class NoiseConfig:
     """Section `[noise]`: what pretraining does to the coordinates of one partner, and how many blocks it hides.
 
     0 switches a kind off; all are off by default. Kinds are applied in this order, masks last. Moves concern one
-    partner, drawn uniformly among those with more than one atom and, for torsions, a rotatable bond.
+    partner, drawn uniformly among those with more than one atom and, for torsions, a rotatable bond. Where a partner
+    is alone, nothing is moved; it is drawn among those of at least two blocks.
     """
 
     rotation_sigma: float = setting(
@@ -62,6 +63,12 @@ class NoiseConfig:
     )
     mask_proportion: float = setting(
         0.0, "share of blocks whose type is hidden, at least one of each complex; 0: off", low=0, high=1
+    )
+    lone_proportion: float = setting(
+        0.0,
+        "share of complexes that are shown without one of their partners, for a head of kind partner; 0: off",
+        low=0,
+        high=1,
     )
 
     def __post_init__(self) -> None:
@@ -191,6 +198,8 @@ class Perturbed:
     masked [B]: the blocks that are hidden; mask_labels [M]: their types less 4, a target for a masked-block head.
     cropped [G]: whether blocks were left out; kept_blocks [B]: the block that each was before, counted over all
     records, so that `features[kept_blocks]` belong to the blocks of the result.
+    lone [G]: the segment that was left alone, -1 where both are there; absent [2, N] int64: of each block that
+    was left out with the other one, the complex and its type less 4, a target for a partner head.
     unperturbed [G]: whether noise was asked for but no segment could be moved.
     rotations [G, 3]: the rotation of each segment, axis times angle, rad; torsion_angles [T]: the change of each
     torsion, rad.
@@ -206,6 +215,8 @@ class Perturbed:
     perturbation: Perturbation | None
     masked: npt.NDArray[np.bool_]
     mask_labels: Tensor
+    lone: npt.NDArray[np.int64]
+    absent: Tensor
     cropped: npt.NDArray[np.bool_]
     kept_blocks: npt.NDArray[np.int64]
     unperturbed: npt.NDArray[np.bool_]
@@ -302,7 +313,11 @@ def _run(
         mask_labels=torch.from_numpy(found["mask_labels"]),
         cropped=found["cropped"],
         kept_blocks=found["kept_blocks"],
-        unperturbed=(found["segment"] < 0) & config.moves,
+        lone=found["lone"],
+        absent=torch.from_numpy(
+            np.stack([np.repeat(np.arange(len(seeds)), found["absent_counts"]), found["absent_types"]])
+        ),
+        unperturbed=(found["segment"] < 0) & (found["lone"] < 0) & config.moves,
         rotations=found["rotation"],
         torsion_angles=found["torsion_angles"],
     )

@@ -181,7 +181,7 @@ class Split:
             )
             if made.perturbation is not None:
                 unperturbed = int(made.unperturbed.sum())
-            found = {"perturbation": made.perturbation, "masks": made.mask_labels}
+            found = {"perturbation": made.perturbation, "masks": made.mask_labels, "absent": made.absent}
             for name in model.heads:
                 source = model.head(name).targets
                 if source in found:

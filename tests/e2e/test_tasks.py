@@ -130,6 +130,7 @@ REFUSED = [
         r"learns from torsion noise, but noise.torsion_sigma is 0; .*head.0.torsion = 0",
     ),
     (['[[head]]\nkind = "masked_block"\n'], [], "learns from mask noise, but noise.mask_proportion is 0"),
+    (['[[head]]\nkind = "partner"\n'], [], "learns from lone noise, but noise.lone_proportion is 0"),
     ([BINARY], ["noise.mask_proportion=0.1"], r'no head learns from it; add one of kind "masked_block"'),
     (
         [BINARY],

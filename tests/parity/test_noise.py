@@ -23,6 +23,7 @@ POSITION = 1e-5
 
 DRAWS: dict[str, Any] = {
     "pair": 0,
+    "lone": None,
     "segment": None,
     "rotation": None,
     "translation": None,

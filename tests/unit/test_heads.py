@@ -40,6 +40,7 @@ CASES = {
     "masked_block": ({}, {"layers": 1, "embeddings": EmbeddingConfig(sizes=(3,), layers=1)}),
     "interface": ({}, {"layers": 1, "atom_global": True}),
     "denoise": ({"atom": 1.0}, {"layers": 3}),
+    "partner": ({}, {"layers": 3, "block_global": False}),
     "multilabel": ({"classes": ("a", "b", "c"), "loss": "focal"}, {"layers": 3}),
     "residue_binary": ({"layers": 2, "class_weights": "balanced"}, {"layers": 3}),
     "residue_multiclass": ({"classes": ("a", "b"), "readout": "block"}, {"layers": 1}),
@@ -147,7 +148,7 @@ def test_classes_as_labels():
         MulticlassHead.encode_labels(config, ["ZN"])
 
 
-@pytest.mark.parametrize("kind", ["masked_block", "denoise"])
+@pytest.mark.parametrize("kind", ["masked_block", "denoise", "partner"])
 def test_heads_of_pretraining_take_no_labels(kind):
     cls = head_class(kind)
     with pytest.raises(DataError, match="use it in pretraining"):
@@ -325,6 +326,26 @@ def test_masked_blocks():
         model.loss(batch, {"masked_block": labels[:1]})
     nothing = model.loss(graph_of(model, random_interface(1)), {"masked_block": labels[:0]})
     assert nothing.total.item() == 0.0
+
+
+def test_absent_partners():
+    """By hand: a mean over the blocks of each partner, then over those that are absent."""
+    model = small_model("partner", layers=1)
+    batch = graph_of(model, join([random_interface(seed) for seed in range(3)]))
+    output = model.outputs(batch)["partner"]
+    assert output.shape == (3, 146)
+    absent = torch.tensor([[0, 0, 0, 2], [5, 5, 7, 11]])
+    loss = model.loss(batch, {"partner": absent}).total
+    logs = output.log_softmax(dim=1)
+    torch.testing.assert_close(loss, -((2 * logs[0, 5] + logs[0, 7]) / 3 + logs[2, 11]) / 2)
+    metrics = model.head("partner").metrics()
+    said = torch.nn.functional.one_hot(torch.tensor([5, 0, 0]), 146).float()
+    metrics.update(said, absent)
+    assert float(metrics.compute()["accuracy"]) == pytest.approx((2 / 3 + 0) / 2)
+    nothing = model.loss(batch, {"partner": absent[:, :0]}).total
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 def noise(model, arrays, **given):

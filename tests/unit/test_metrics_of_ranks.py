@@ -38,6 +38,10 @@ def heads():
             small_model("masked_block"),
             [(uniform(n, 146).softmax(1), whole(146, n)) for n in sizes],
         ),
+        "partner": (
+            small_model("partner"),
+            [(uniform(3, 146).softmax(1), torch.stack([whole(3, n), whole(146, n)])) for n in sizes],
+        ),
         "multilabel": (
             small_model("multilabel", classes),
             [(uniform(n, 3), whole(2, n, 3)) for n in sizes],

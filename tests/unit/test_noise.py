@@ -274,6 +274,61 @@ def test_kinds_of_noise_do_not_disturb_each_other(records):
         records, dataclasses.replace(EVERYTHING, rotation_sigma=0.0, mask_proportion=0.0), seeds, neighbors=1
     )
     assert torch.equal(full.perturbation.translation_score, shifts.perturbation.translation_score)
+    some = noise.perturb(records, dataclasses.replace(EVERYTHING, lone_proportion=0.5), seeds, neighbors=1)
+    both = np.flatnonzero(some.lone < 0)
+    assert 0 < len(both) < len(records)
+    for name, value in single(full, int(both[-1])).items():
+        assert np.array_equal(single(some, int(both[-1]))[name], value), name
+
+
+# --------------------------------------------------------------------------------------------- lone partners
+
+
+def test_a_lone_partner_is_what_a_view_of_it_shows(records):
+    seeds = noise.seeds(0, 0, np.arange(len(records)))
+    config = dataclasses.replace(EVERYTHING, lone_proportion=1.0)
+    found = noise.perturb(records, config, seeds, neighbors=6, max_blocks=40)
+    assert set(found.lone.tolist()) == {0, 1}
+    assert found.perturbation.segment.tolist() == [-1] * len(records), "what is alone is not moved"
+    assert not found.unperturbed.any(), "nor was it to be"
+    assert all((found.neighbors[level][1] == keys.NO_NEIGHBOR).all() for level in ("atom", "block"))
+    still = noise.perturb(records, noise.NoiseConfig(lone_proportion=1.0), seeds, neighbors=6)
+    first, start = 0, 0
+    for number, (record, segment) in enumerate(zip(records, found.lone, strict=True)):
+        view = record.view(f"segment{segment}")
+        wanted = noise.perturb([view], noise.NoiseConfig(), [0], neighbors=6)
+        blocks = slice(first, first + len(view.block_types))
+        atoms = slice(start, start + len(view.positions))
+        first, start = blocks.stop, atoms.stop
+        assert np.array_equal(still.block_types[blocks], view.block_types)
+        np.testing.assert_allclose(still.positions[atoms], wanted.positions, rtol=1e-6, atol=1e-5)
+        lists = still.neighbors["atom"][0][atoms]
+        assert np.array_equal(np.where(lists < 0, -1, lists - atoms.start), wanted.neighbors["atom"][0])
+        offset = sum(len(one.block_types) for one in records[:number])
+        own = np.flatnonzero(record.segment_ids == segment) + offset
+        assert np.array_equal(still.kept_blocks[blocks], own)
+        gone = record.block_types[record.segment_ids != segment]
+        absent = still.absent[1][still.absent[0] == number]
+        assert absent.tolist() == [kind - 4 for kind in gone.tolist() if kind >= 4]
+    assert first == len(still.block_types)
+
+
+def test_partners_are_left_out_as_often_as_asked_for():
+    # One block alone says nothing: it is not the one that stays, and of two such complexes stay whole.
+    cases = {(3, 4): {0, 1}, (1, 4): {1}, (1, 1): set()}
+    for (first, second), stay in cases.items():
+        record = pair_of_clusters(first, second)
+        found = noise.perturb([record] * 2000, noise.NoiseConfig(lone_proportion=0.3),
+                              noise.seeds(0, 0, np.arange(2000)), neighbors=1)  # fmt: skip
+        counts = {segment: int((found.lone == segment).sum()) for segment in (-1, 0, 1)}
+        assert {segment for segment in (0, 1) if counts[segment]} == stay
+        if stay:
+            low, high = stats.binom.interval(0.9999, 2000, 0.3 / len(stay))
+            assert all(low <= counts[segment] <= high for segment in stay)
+    alone = pair_of_clusters(3, 4).segment(0)
+    assert noise.perturb([alone], noise.NoiseConfig(lone_proportion=1.0), [0], neighbors=1).lone.tolist() == [
+        -1
+    ]
 
 
 SEEDS = [2558736989570252433, 3400964856525257824]
@@ -438,7 +493,7 @@ def test_rotation_score_is_the_slope_of_the_log_density():
 
 def test_one_torsion_keeps_the_distances_on_each_side(records):
     config = noise.NoiseConfig(torsion_sigma=0.5)
-    draws = {"pair": 0, "rotation": None, "translation": None, "gaussian": None, "masked": []}
+    draws = {"pair": 0, "lone": None, "rotation": None, "translation": None, "gaussian": None, "masked": []}
     tried = 0
     for record in [*records[:3], *records[-3:]]:
         for segment in (0, 1):
@@ -728,6 +783,7 @@ def test_draws_that_do_not_fit_are_refused():
     config = noise.NoiseConfig(rotation_sigma=0.4)
     good = {
         "pair": 0,
+        "lone": None,
         "segment": 0,
         "rotation": None,
         "translation": None,
@@ -742,6 +798,8 @@ def test_draws_that_do_not_fit_are_refused():
         ({"gaussian": (1.0, [[0.0, 0.0, 0.0]])}, "1 shifts for 3 atoms"),
         ({"masked": [7]}, "below 7"),
         ({"masked": [1, 1]}, "ascending"),
+        ({"lone": 1}, "what is alone cannot be moved"),
+        ({"lone": 2, "segment": None}, "no segment 2"),
     ):
         with pytest.raises(DataError, match=message):
             noise._run([record], config, np.zeros(1, np.uint64), 2, None, False, [{**good, **change}])

@@ -17,7 +17,9 @@ from atomica.train.loader import Split
 from atomica.train.optimizer import make_optimizer
 from atomica.train.step import Stepper, shares_of
 
-NOISE = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.3)
+NOISE = NoiseConfig(
+    rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.3, lone_proportion=0.4
+)
 
 
 def test_shares_are_even_and_complete():
@@ -52,6 +54,7 @@ WEIGHTED = {"classes": ("a", "b", "c"), "class_weights": (0.5, 2.0, 1.0)}
     [
         ("denoise", None),
         ("masked_block", None),
+        ("partner", None),
         ("binary", None),
         ("multiclass", WEIGHTED),
         ("residue_multiclass", WEIGHTED),

@@ -42,9 +42,12 @@ HEADS = {
     "interface": {},
     "masked_block": {},
     "multiclass": {"classes": ("a", "b")},
+    "partner": {},
     "regression": {},
 }
-TORSIONS = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.1)
+TORSIONS = NoiseConfig(
+    rotation_sigma=0.5, translation_sigma=1.0, torsion_sigma=0.5, mask_proportion=0.1, lone_proportion=0.3
+)
 ATOMS = NoiseConfig(rotation_sigma=0.5, translation_sigma=1.0, gaussian_sigma=0.5, mask_proportion=0.1)
 CASES = [
     *((kind, {}, TORSIONS) for kind in HEADS),
@@ -101,6 +104,7 @@ def model_and_batch(heads, settings, kinds):
     sources = {
         "perturbation": found.perturbation,
         "masks": found.mask_labels,
+        "absent": found.absent,
         "labels": torch.tensor([0, 1, 1]),
     }
     targets = {name: sources[cls.targets] for name, cls in classes.items() if cls.targets in sources}

@@ -271,6 +271,7 @@ NOISE_KEYS = {
     "torsion": "torsion_sigma",
     "gaussian": "gaussian_sigma",
     "mask": "mask_proportion",
+    "lone": "lone_proportion",
 }
 """Kind of noise, as heads name it → the key of section `[noise]` that switches it on."""
 
@@ -309,16 +310,16 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
     for kind, key in NOISE_KEYS.items():
         if (
             checked.data.input != "complex"
-            and kind in ("rotation", "translation")
+            and kind in ("rotation", "translation", "lone")
             and getattr(checked.noise, key)
         ):
             issues.add(
                 ("noise", key),
                 f"data.input = {checked.data.input!r} shows one partner alone: no model can say how that was shifted "
-                'or turned; set it to 0, or use input = "complex"',
+                'or turned, and none is left out; set it to 0, or use input = "complex"',
             )
         if getattr(checked.noise, key) and kind not in learnt:
-            kinds_ = "masked_block" if kind == "mask" else "denoise"
+            kinds_ = {"mask": "masked_block", "lone": "partner"}.get(kind, "denoise")
             issues.add(("noise", key), f'no head learns from it; add one of kind "{kinds_}", or set it to 0')
 
 

@@ -19,6 +19,8 @@ pub struct Noise {
     pub gaussian_sigma: f64,
     /// Share of blocks whose type is hidden.
     pub mask_proportion: f64,
+    /// Share of complexes of which one partner is left alone, which is not moved.
+    pub lone_proportion: f64,
 }
 
 impl Noise {

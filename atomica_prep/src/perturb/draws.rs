@@ -22,6 +22,7 @@ pub(super) enum Stream {
     Torsion,
     Gaussian,
     Mask,
+    Lone,
 }
 
 pub(super) struct Random(ChaCha8Rng);
@@ -74,6 +75,8 @@ impl Random {
 pub struct Draws {
     /// Which of the closest pairs a crop is centred on.
     pub pair: usize,
+    /// The segment that is left alone; `None` where both stay.
+    pub lone: Option<u8>,
     /// The segment that is perturbed; `None` where none can be.
     pub segment: Option<u8>,
     /// Number of the angle in the table, and the axis.
@@ -89,14 +92,34 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// Draws for a complex that is not cropped any more.
-    pub(super) fn new(complex: &Complex, noise: &Noise, table: Option<&RotationTable>, seed: u64) -> Self {
+    /// The segment that is left alone, of those with at least two molecules' blocks; none where there is one already.
+    pub(super) fn alone(complex: &Complex, noise: &Noise, seed: u64) -> Option<u8> {
+        let mut random = Random::new(seed, Stream::Lone);
+        if random.uniform() >= noise.lone_proportion || complex.segments.first() == complex.segments.last() {
+            return None;
+        }
+        let mut blocks = [0, 0];
+        for block in maskable(complex) {
+            blocks[complex.segments[block] as usize] += 1;
+        }
+        let candidates: Vec<u8> = [0u8, 1].into_iter().filter(|s| blocks[*s as usize] > 1).collect();
+        (!candidates.is_empty()).then(|| candidates[random.below(candidates.len())])
+    }
+
+    /// Draws for a complex that is not cropped any more; of a lone partner nothing is moved.
+    pub(super) fn new(
+        complex: &Complex,
+        noise: &Noise,
+        table: Option<&RotationTable>,
+        lone: Option<u8>,
+        seed: u64,
+    ) -> Self {
         let atoms = [0, 1].map(|segment| complex.ordinary_atoms(segment).len());
         let bonds = [0, 1].map(|segment| complex.bonds(segment).len());
-        let mut draws = Self::default();
+        let mut draws = Self { lone, ..Self::default() };
         let can = |s: &u8| atoms[*s as usize] > 1 && (noise.torsion_sigma == 0.0 || bonds[*s as usize] > 0);
         let candidates: Vec<u8> = [0u8, 1].into_iter().filter(can).collect();
-        if noise.moves() && !candidates.is_empty() {
+        if noise.moves() && lone.is_none() && !candidates.is_empty() {
             let segment = candidates[Random::new(seed, Stream::Segment).below(candidates.len())];
             draws.segment = Some(segment);
             // Turning a lone atom, or a partner around one, can hardly be seen.
@@ -133,6 +156,7 @@ impl Draws {
         let maskable = maskable(complex).len();
         let problems = [
             (segment > 1, format!("there is no segment {segment}")),
+            (self.lone.is_some() && self.segment.is_some(), "lone: what is alone cannot be moved".to_owned()),
             (
                 self.rotation.is_some_and(|(angle, _)| table.is_none_or(|table| angle >= table.angles.len())),
                 "rotation: there is no such angle in the table".to_owned(),

@@ -1,7 +1,7 @@
 //! Noise for pretraining: one partner of a complex is turned, shifted and twisted, blocks are hidden, and what is too
 //! large is cropped.
 //!
-//! A batch goes crop → draws → noise → masks → neighbour lists, each complex by itself, so that neither its batch nor
+//! A batch goes crop → lone partners → draws → noise → masks → neighbour lists, each complex by itself, so that neither its batch nor
 //! the number of threads matters. Random numbers are those of ChaCha with 8 rounds, the same on every platform, from
 //! one seed per complex; each kind of noise has a stream of its own, so that switching one on leaves the others as they
 //! are. Everything behind the draws is a plain function of them.
@@ -151,6 +151,9 @@ struct Outcome {
     /// Blocks of the complex as it came.
     kept: Vec<usize>,
     cropped: bool,
+    lone: Option<u8>,
+    /// Types of the molecules' blocks of the partner that was left out, less those of special blocks.
+    absent: Vec<i64>,
     masked: Vec<bool>,
     labels: Vec<i64>,
     segment: Option<u8>,
@@ -163,6 +166,22 @@ struct Outcome {
     angles: Vec<f64>,
     atom_eps: f64,
     atom_score: Vec<Point>,
+}
+
+impl Outcome {
+    /// One segment of a complex, with a note of what is gone.
+    fn leave_alone(&mut self, complex: &Complex, segment: u8) -> Result<Complex, String> {
+        let keep: Vec<bool> = complex.segments.iter().map(|s| *s == segment).collect();
+        if !keep.contains(&true) {
+            return Err(format!("lone: there is no segment {segment}"));
+        }
+        let gone =
+            complex.block_types.iter().zip(&keep).filter(|(kind, keep)| !**keep && **kind >= FIRST_MOLECULE_BLOCK);
+        self.absent = gone.map(|(kind, _)| i64::from(*kind) - i64::from(FIRST_MOLECULE_BLOCK)).collect();
+        let mut places = keep.iter();
+        self.kept.retain(|_| *places.next().unwrap_or(&true));
+        Ok(only(complex, &keep))
+    }
 }
 
 /// Moves one segment; fills what is told about it in `outcome`, whose complex is still without masks.
@@ -304,6 +323,10 @@ pub struct Batch {
     pub cropped: Vec<bool>,
     pub masked: Vec<bool>,
     pub mask_labels: Vec<i64>,
+    /// -1 where both partners are there.
+    pub lone: Vec<i64>,
+    pub absent_types: Vec<i64>,
+    pub absent_counts: Vec<i64>,
     /// -1 where nothing was moved.
     pub segment: Vec<i64>,
     pub rotation: Vec<[f64; 3]>,
@@ -373,15 +396,21 @@ fn perturb_one(
         })?,
         None => (complex, (0..blocks).collect()),
     };
+    let lone = given.map_or_else(|| Draws::alone(&complex, &options.noise, seed), |draws| draws.lone);
+    let mut outcome = Outcome { kept, cropped: limit.is_some(), lone, ..Outcome::default() };
+    outcome.complex = match lone {
+        Some(segment) => outcome.leave_alone(&complex, segment)?,
+        None => complex,
+    };
     let drawn;
     let draws = if let Some(draws) = given {
-        draws.check(&complex, table)?;
+        draws.check(&outcome.complex, table)?;
         draws
     } else {
-        drawn = Draws::new(&complex, &options.noise, table, seed);
+        drawn = Draws::new(&outcome.complex, &options.noise, table, lone, seed);
         &drawn
     };
-    let mut outcome = Outcome { complex, kept, cropped: limit.is_some(), segment: draws.segment, ..Outcome::default() };
+    outcome.segment = draws.segment;
     shake(&mut outcome, draws, &options.noise, table);
     mask(&mut outcome, &draws.masked);
     Ok(outcome)
@@ -401,6 +430,9 @@ impl Batch {
         self.cropped.push(outcome.cropped);
         self.masked.extend(outcome.masked);
         self.mask_labels.extend(outcome.labels);
+        self.lone.push(outcome.lone.map_or(-1, i64::from));
+        self.absent_counts.push(outcome.absent.len() as i64);
+        self.absent_types.extend(outcome.absent);
         self.segment.push(outcome.segment.map_or(-1, i64::from));
         self.rotation.push(outcome.rotation);
         self.rotation_score.push(narrow(outcome.rotation_score));

@@ -53,6 +53,7 @@ pub(super) struct NoiseNumbers {
     torsion_sigma: f64,
     gaussian_sigma: f64,
     mask_proportion: f64,
+    lone_proportion: f64,
 }
 
 /// What chance would decide, given by a test.
@@ -60,6 +61,7 @@ pub(super) struct NoiseNumbers {
 #[pyo3(from_item_all)]
 pub(super) struct GivenDraws {
     pair: usize,
+    lone: Option<u8>,
     segment: Option<u8>,
     rotation: Option<(usize, [f64; 3])>,
     translation: Option<(f64, [f64; 3])>,
@@ -93,6 +95,7 @@ pub(super) fn perturb<'py>(
     let draws: Option<Vec<Draws>> = draws.map(|all| {
         let of = |d: GivenDraws| Draws {
             pair: d.pair,
+            lone: d.lone,
             segment: d.segment,
             rotation: d.rotation,
             translation: d.translation,
@@ -110,6 +113,7 @@ pub(super) fn perturb<'py>(
             torsion_sigma: config.torsion_sigma,
             gaussian_sigma: config.gaussian_sigma,
             mask_proportion: config.mask_proportion,
+            lone_proportion: config.lone_proportion,
         },
         neighbors,
         max_blocks,
@@ -151,6 +155,7 @@ fn columns_of(py: Python<'_>, batch: Batch, neighbors: usize) -> PyResult<Bound<
         };
     }
     set!(atom_types, block_types, block_lengths, segments, block_counts, kept_blocks, cropped, masked, mask_labels);
+    set!(lone, absent_types, absent_counts);
     set!(segment, translation_eps, torsion_fixed, torsion_moving, torsion_angles, torsion_score, atom_eps);
     set_points!(positions, rotation, rotation_score, translation_score, atom_score);
     set_lists!(atom_intra of atoms, atom_inter of atoms, block_intra of blocks, block_inter of blocks);
