@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from atomica import publish, spec
 from atomica.data.dataset import Dataset, open_dataset
+from atomica.data.record import Record
 from atomica.files import SPEC, write_json
 from atomica.keys import SPECIAL_BLOCKS
 from atomica.model.named import PACKAGE
@@ -72,21 +74,29 @@ def _origins(page: Path) -> dict[str, str]:
 
 def guesses(data: Dataset) -> dict[str, float]:
     """What one says of hidden blocks who knows how frequent each type is in the training rows, on the others."""
-    counts = {
-        split: np.bincount(
-            np.concatenate([data[int(row)].block_types for row in data.rows_of(split, own=True)]),
-            minlength=data.block_types,
-        )[SPECIAL_BLOCKS:]
-        for split in ("train", "valid")
-    }
-    frequencies = (counts["train"] + 1) / (counts["train"] + 1).sum()
-    seen = counts["valid"] / counts["valid"].sum()
-    loss = float(-(seen * np.log(frequencies)).sum())
-    return {
-        "masked_block/loss": loss,
-        "masked_block/perplexity": float(np.exp(loss)),
-        "masked_block/accuracy": float(seen[frequencies.argmax()]),
-    }
+    found: dict[str, float] = {}
+    for head, counts_of in (("masked_block", _blocks), ("partner", _partners)):
+        counts = {
+            split: sum(counts_of(data[int(row)], data.block_types) for row in data.rows_of(split, own=True))
+            for split in ("train", "valid")
+        }
+        frequencies = (counts["train"] + 1) / (counts["train"] + 1).sum()
+        seen = counts["valid"] / counts["valid"].sum()
+        loss = float(-(seen * np.log(frequencies)).sum())
+        found |= {f"{head}/loss": loss, f"{head}/accuracy": float(seen[frequencies.argmax()])}
+    return found | {"masked_block/perplexity": float(np.exp(found["masked_block/loss"]))}
+
+
+def _blocks(record: Record, types: int) -> npt.NDArray[np.float64]:
+    """How often each type is among the molecules' blocks of a complex."""
+    return np.bincount(record.block_types, minlength=types)[SPECIAL_BLOCKS:].astype(np.float64)
+
+
+def _partners(record: Record, types: int) -> npt.NDArray[np.float64]:
+    """The shares of types in a partner, a mean over those that may be left out, see `NoiseConfig.lone_proportion`."""
+    each = [_blocks(record.segment(segment), types) for segment in (0, 1)]
+    gone = [one / one.sum() for one, other in (each, each[::-1]) if one.any() and other.sum() > 1]
+    return np.mean(gone, axis=0) if gone else np.zeros(types - SPECIAL_BLOCKS)
 
 
 def told(made: Mapping[str, Any]) -> str:
@@ -99,8 +109,8 @@ def told(made: Mapping[str, Any]) -> str:
             "\n## What it was trained on\n",
             f"{made['interfaces']:,} interfaces ({splits}) of {made['entries']:,} entries of the Protein Data Bank, "
             "whose coordinates are CC0 1.0: whole complexes without labels, one partner moved and twisted, and blocks "
-            f"hidden. `{LIST}` lists the entries. Rows of split valid share no cluster of protein sequences with "
-            "those of split train. It was never shown a partner alone, though it takes one.\n",
+            f"hidden; at the end in part one partner alone. `{LIST}` lists the entries. Rows of split valid share no "
+            "cluster of protein sequences with those of split train.\n",
             "| kind of interface | interfaces |\n| --- | --- |",
             *kinds,
             f"\nBy the collection that a structure was taken from, of which `{LIST}` says more: {sources}.\n",

@@ -104,7 +104,7 @@ def test_two_ranks_measure_what_one_process_does(tmp_path):
     done = run_script(RANK, tmp_path, tmp_path, *Path(__file__).parents[:2])
     assert done.returncode == 0, done.stderr
     alone = measured()
-    assert len(alone) == 6 + 5 + 6 + 2 + 4 + 1 + 6
+    assert len(alone) == 6 + 5 + 6 + 2 + 1 + 4 + 1 + 6
     for rank in range(2):
         together = json.loads((tmp_path / str(rank)).read_text())
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)
