@@ -403,6 +403,20 @@ def test_pretraining_logs_each_loss_beside_its_base(run):
     assert not list(out.glob("predictions*"))
 
 
+def test_a_model_that_saw_lone_partners_takes_both(run):
+    partner = '[[head]]\nkind = "partner"\n'
+    code, out, _, errors = run([MASKED, partner], NOISE[2], "noise.lone_proportion=0.5", "train.epochs=1")
+    assert code == 0, errors
+    last = events(out, "epoch")[-1]
+    assert last["valid_partner/loss"] > 0
+    assert 0 <= last["valid_partner/accuracy"] <= 1
+    model = atomica.load(out / "checkpoints" / "best")
+    record = atomica.open_dataset("demo://pockets")[0]
+    assert model.made_for.view is None
+    for view in ("complex", "segment0", "segment1"):
+        assert atomica.embed(record.view(view), model, input=view) is not None
+
+
 def test_complexes_that_cannot_be_perturbed_are_counted(run):
     """The side chains of the made-up residues have no rotatable bond."""
     head = '[[head]]\nkind = "denoise"\n'
