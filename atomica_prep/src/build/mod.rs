@@ -81,12 +81,7 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
 type OpenLigands = (PathBuf, Result<Arc<LigandFile>>);
 
 /// The complexes of rows of one structure, which may share their ligand file as well.
-fn build_rows(
-    subject: &Subject,
-    rows: &[Row],
-    mut ligands: Option<OpenLigands>,
-    build: &Build,
-) -> Vec<InputOutcomes> {
+fn build_rows(subject: &Subject, rows: &[Row], mut ligands: Option<OpenLigands>, build: &Build) -> Vec<InputOutcomes> {
     let mut work = |row: &Row| {
         let noted = subject.structure().repairs.iter();
         let mut repairs = noted.map(|r| RepairLine::new(Some(row.line), &row.id, &row.path, r)).collect();
@@ -331,9 +326,7 @@ enum Sources {
 impl Sources {
     fn open(inputs: &Inputs, reading: read::Options) -> Result<Self> {
         match inputs {
-            Inputs::Poses { receptor, ligands } => {
-                Ok(Self::Poses(poses::Poses::open(receptor, ligands, reading)?))
-            }
+            Inputs::Poses { receptor, ligands } => Ok(Self::Poses(poses::Poses::open(receptor, ligands, reading)?)),
             Inputs::Indexes(paths) => Ok(Self::Indexes(paths.iter().map(|p| Index::open(p)).collect::<Result<_>>()?)),
             Inputs::Structures { paths, keep_additives } => Ok(Self::Files(discover::list(paths)?, *keep_additives)),
         }

@@ -177,7 +177,12 @@ impl Poses {
             chain2: Vec::new(),
             ligand: None,
             ligand1: None,
-            ligand_file: Some(LigandRef { path: file.shown.clone(), file: file.shown.clone().into(), index, chosen: true }),
+            ligand_file: Some(LigandRef {
+                path: file.shown.clone(),
+                file: file.shown.clone().into(),
+                index,
+                chosen: true,
+            }),
             residues: Vec::new(),
             labels: Vec::new(),
             split: None,

@@ -99,4 +99,47 @@ mod tests {
         assert_eq!(end(&format!("# by hand\n{one}"), Kind::Mol2), None);
         assert_eq!(end(&one.repeat(3), Kind::Mol2), Some(one.repeat(2)));
     }
+
+    #[test]
+    fn pieces_are_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let atom = "    1.0000    2.0000    3.0000 C   0  0  0  0  0  0  0  0  0  0  0  0\n";
+        let data = format!("> <remark>\n{}\n\n", "x".repeat(2000));
+        let molecule = |n: usize| {
+            let counts = if n == 4998 { "  x  0" } else { "  1  0" };
+            format!("mol{n}\n\n\n{counts}  0  0  0  0  0  0  0  0999 V2000\n{atom}M  END\n{data}$$$$\n")
+        };
+        let text: String = (0..5000).map(molecule).collect();
+        let plain = folder.path().join("plain.sdf");
+        std::fs::write(&plain, &text).unwrap();
+        let zstd = folder.path().join("packed.sdf.zst");
+        // Stored as it is, so that the packed file is larger than a piece as well.
+        let noise: String = (0..5000).map(|n| molecule(n).replace('x', &format!("{:x}", n * n))).collect();
+        std::fs::write(&zstd, zstd::encode_all(noise.as_bytes(), -50).unwrap()).unwrap();
+        for path in [plain, zstd] {
+            let whole = LigandFile::open(&path, "f", Options::default()).unwrap();
+            let (mut pieces, mut seen) = (0, 0);
+            let complete = each(&path, "f", Options::default(), |piece| {
+                assert_eq!((piece.first(), &piece.sha256), (seen, &whole.sha256));
+                for index in piece.first()..piece.first() + piece.len() {
+                    assert_eq!(piece.title(index), format!("mol{index}"));
+                    let [one, other] = [&piece, &whole].map(|file| file.molecule(index));
+                    assert_eq!(one.is_ok(), index != 4998);
+                    assert_eq!(
+                        one.map(|m| (m.title, m.structure.positions)),
+                        other.map(|m| (m.title, m.structure.positions))
+                    );
+                }
+                (pieces, seen) = (pieces + 1, seen + piece.len());
+                Ok(true)
+            });
+            assert_eq!((complete, seen), (Ok(true), 5000));
+            let large = std::fs::metadata(&path).unwrap().len() > PIECE as u64;
+            assert_eq!(pieces > 1, large, "{pieces} pieces");
+        }
+        let mut told = 0;
+        let path = folder.path().join("plain.sdf");
+        let stopped = each(&path, "f", Options::default(), |piece| Ok(std::mem::replace(&mut told, piece.len()) > 0));
+        assert_eq!(stopped, Ok(false));
+    }
 }
