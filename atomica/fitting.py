@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from atomica import _prep, runner, spec
 from atomica.data.dataset import DEMO, open_dataset
 from atomica.errors import DataError
 from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
+from atomica.jobs.inputs import listed
 from atomica.jobs.predict import Predictions, predict
+from atomica.jobs.train.spec import read_spec
 from atomica.prep import split
 from atomica.spec import show
 
@@ -107,63 +110,82 @@ def fit(
         fitted.predict("new/").to_pandas()
         fitted.save("model")
     """
+    paths = listed(data)
+    if len(paths) != 1:
+        raise DataError(f"{len(paths)} paths: fit takes one index or one data set")
+    named = paths[0]
     folder = Path(out).absolute()
-    source = _graphs(Path(data), label, folder) if not str(data).startswith(DEMO) else str(data)
-    opened = open_dataset(source)
-    known = [text for text in opened.column(label) if text not in (None, "")]
+    is_set = named.startswith(DEMO) or Path(named).is_dir()
+    texts = open_dataset(named).column(label) if is_set else _labels(Path(named), label)
+    known = [text for text in texts if (text or "").strip() not in split.NOTHING]
     if not known:
         raise DataError(f"{data}: no complex has a label in column {label!r}")
     chosen = {
         "run.name": "fit",
         "run.out": str(folder / "run"),
-        "data.train": str(source),
-        **_head(known, kind),
+        "data.train": named if is_set else str(folder / "graphs"),
+        **_head(known, kind, label),
         "head.0.label": label,
         **({"head.0.unit": unit} if unit else {}),
         "train.seeds": seeds,
         **SETTINGS,
         **(settings or {}),
     }
+    if not is_set:
+        issues = spec.Issues(_spec(chosen))
+        read_spec(issues.source, issues)
+        issues.raise_any()  # before anything is built
+        _build(Path(named), label, folder, quiet=quiet)
     with suppress(DataError):
-        if all(opened.column("cluster")):
+        if all(open_dataset(chosen["data.train"]).column("cluster")):
             chosen.setdefault("data.cluster", "cluster")
-    with tempfile.TemporaryDirectory(prefix="atomica-") as work:
-        path = Path(work) / "fit.toml"
-        path.write_text('[run]\nname = "fit"\n[[head]]\n', encoding="utf-8")
-        found = spec.load(path, [f"{key}={show(value)}" for key, value in chosen.items()])
-        runner.perform(found, devices=devices, quiet=quiet)
+    runner.perform(_spec(chosen), devices=devices, quiet=quiet)
     return Fitted(folder / "run")
 
 
-def _graphs(data: Path, label: str, folder: Path) -> Path:
-    """The data set of an index, shared out and built below a folder unless that was done; or the data set itself."""
-    if data.is_dir():
-        return data
+def _spec(chosen: Mapping[str, Any]) -> spec.Source:
+    """A spec of these keys alone. Raises SpecError for what is wrong with them."""
+    with tempfile.TemporaryDirectory(prefix="atomica-") as work:
+        path = Path(work) / "fit.toml"
+        path.write_text('[run]\nname = "fit"\n[[head]]\n', encoding="utf-8")
+        return spec.load(path, [f"{key}={show(value)}" for key, value in chosen.items()])
+
+
+def _labels(data: Path, label: str) -> list[str]:
+    """A column of an index. Raises DataError if there is none."""
     if not data.is_file():
         raise DataError(f"{data}: no such index or data set")
+    return split.read_index(data).column(label)
+
+
+def _build(data: Path, label: str, folder: Path, *, quiet: bool) -> None:
+    """Build the data set `graphs` of an index below a folder, its rows shared out, unless that was done."""
     index, graphs = data, folder / "graphs"
-    columns = set(split.read_index(data).columns)
-    if label not in columns:
-        raise DataError(f"{data}: has no column {label!r}; its columns: {', '.join(sorted(columns))}")
-    if not columns & {"split", "fold"}:
+    if not set(split.read_index(data).columns) & {"split", "fold"}:
         index = folder / "index.csv"
         index.parent.mkdir(parents=True, exist_ok=True)
         if not index.is_file():
-            split.split(split.arguments(data, "--out", index, "--label", label))
-    _prep.build(_prep.BuildOptions([index], graphs, resume=graphs.is_dir()))
-    return graphs
+            given = split.arguments(data, "--out", index, "--label", label)
+            with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+                split.split(given)
+    _prep.build(_prep.BuildOptions([index], graphs, resume=graphs.is_dir()), quiet=quiet)
 
 
-def _head(known: Sequence[Any], kind: str | None) -> dict[str, Any]:
+def _head(known: Sequence[Any], kind: str | None, label: str) -> dict[str, Any]:
     """The keys of the head that suits some labels. Raises DataError for words that are no classes."""
     if kind not in (None, "binary", "multiclass"):
         return {"head.0.kind": kind}
     if kind is None and all(_is_number(text) for text in known) and len(set(known)) > 2:
         return {"head.0.kind": "regression"}
     names = [name for name, _ in sorted(Counter(known).items(), key=lambda pair: (-pair[1], pair[0]))]
-    if not 2 <= len(names) <= MOST_CLASSES:
+    if len(names) == 1:
         raise DataError(
-            f"labels are neither numbers nor classes: {len(names)} different values, such as "
+            f"all {len(known)} labels of column {label!r} are {names[0]!r}: nothing tells one complex from another; "
+            "label some that are otherwise"
+        )
+    if len(names) > MOST_CLASSES:
+        raise DataError(
+            f"labels of column {label!r} are neither numbers nor classes: {len(names)} different values, such as "
             f"{', '.join(map(repr, names[:5]))}; name the head's kind, and give its keys in settings"
         )
     if kind == "multiclass" or len(names) > 2:

@@ -24,6 +24,7 @@ from atomica.data import graph
 from atomica.data.edges import EdgePlan, plan_edges
 from atomica.data.inputs import GraphInputs, Level
 from atomica.data.record import Record
+from atomica.data.sampling import within_memory
 from atomica.model.model import Model
 from atomica.nn.encoding import Features
 from atomica.nn.equivariant import EquivariantEncoder, LevelEncoder
@@ -122,10 +123,12 @@ def cosines(
     blocks = maskable(record) if blocks is None else blocks
     per_batch = max(1, batch_blocks // max(1, len(record.block_types)))
     once = Once()
-    found = [
-        _cosines(model, record, blocks[first : first + per_batch], readout, once)
-        for first in range(0, len(blocks), per_batch)
-    ]
+
+    def some(own: Indices) -> npt.NDArray[np.float64]:
+        return _cosines(model, record, own, readout, once)
+
+    batches = (blocks[first : first + per_batch] for first in range(0, len(blocks), per_batch))
+    found = [cosine for batch in batches for _, cosine in within_memory(batch, some)]
     return np.concatenate(found) if found else np.zeros(0)
 
 

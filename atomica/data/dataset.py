@@ -19,7 +19,7 @@ import numpy as np
 
 from atomica.data.origin import Origin
 from atomica.data.record import INPUTS, Indices, Record, Texts, malformed
-from atomica.data.shards import Columns, Shard
+from atomica.data.shards import Columns, Shard, Unpacked
 from atomica.errors import DataError, ShardError
 from atomica.keys import RECORD_FIELDS, SCHEMA_VERSION
 
@@ -143,15 +143,17 @@ class Complexes(Sequence[Record]):
 class Dataset(Complexes):
     """The complexes of one folder of shards, memory-mapped; see `open_dataset`.
 
-    Uncompressed shards are read in place, so a data set may be larger than memory; compressed ones are
-    unpacked, shard by shard, when first used, and kept.
+    Shards are read in place, so a data set may be larger than memory; compressed ones are unpacked when they are used,
+    and those used last are kept, up to 1 GiB. Rows of a larger compressed set are read quickly in their order alone.
     """
 
     def __init__(self, folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
         self.name = name
         self.manifest = manifest
-        self._shards = [Shard(folder / entry["file"], entry) for entry in manifest["shards"]]
+        packed = dict(manifest.get("options", {})).get("compression", "none") != "none"
+        unpacked = Unpacked() if packed else None
+        self._shards = [Shard(folder / entry["file"], entry, unpacked) for entry in manifest["shards"]]
         self._ends = np.cumsum([0, *(int(entry["rows"]) for entry in manifest["shards"])])
         self._cache: dict[str, Any] = {}
         self.neighbors = int(manifest["neighbors"])
@@ -267,10 +269,11 @@ class Dataset(Complexes):
             )
         return found
 
-    @property
-    def modalities(self) -> Indices:
+    @cached_property
+    def modalities(self) -> Indices:  # type: ignore[override]
         """Kind of interface of every complex [N], as an index into `keys.MODALITIES`; -1 if none of them."""
-        return np.array(self._texts("modality"), dtype=np.int64)
+        each = (shard.read(["modality"]).column(0).to_numpy() for shard in self._shards)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *each]).astype(np.int64)
 
     def rows_of(self, split: str, *, own: bool) -> Indices:
         """Row numbers of train, valid or test, by the split column.
@@ -381,8 +384,8 @@ class Mixture(Complexes):
         """The split column of all sets."""
         return [split for one in self.sets for split in one.splits]
 
-    @property
-    def modalities(self) -> Indices:
+    @cached_property
+    def modalities(self) -> Indices:  # type: ignore[override]
         """Kind of interface of every complex [N]; see `Dataset.modalities`."""
         return np.concatenate([one.modalities for one in self.sets])
 

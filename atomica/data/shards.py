@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow as pa
 from atomica.errors import ShardError
 from atomica.keys import RECORD_FIELDS, SCHEMA_VERSION, Field
 
-__all__ = ["Columns", "Shard", "arrow_type"]
+__all__ = ["Columns", "Shard", "Unpacked", "arrow_type"]
 
 
 def _arrow_type(dtype: str) -> pa.DataType:
@@ -78,13 +79,47 @@ class Columns:
             self.values[field.name] = values.to_numpy(zero_copy_only=True)
 
 
-class Shard:
-    """One Arrow file. Its number columns are opened when a row is first asked for."""
+UNPACKED = 1 << 30
+"""Bytes of unpacked batches that are kept of a data set."""
 
-    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+
+class Unpacked:
+    """Batches of compressed shards: those used last, up to `UNPACKED` bytes, the last one whatever its size."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.bytes = 0
+        self._kept: OrderedDict[tuple[Path, int], tuple[Columns, int]] = OrderedDict()
+
+    def get(self, key: tuple[Path, int]) -> Columns | None:
+        """A batch, by shard and number, if it is kept."""
+        with self.lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def keep(self, key: tuple[Path, int], columns: Columns, size: int) -> None:
+        """Keep a batch of so many bytes, and no longer those that were not used for the longest time."""
+        with self.lock:
+            self._kept[key] = columns, size
+            self.bytes += size
+            while self.bytes > UNPACKED and len(self._kept) > 1:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self.bytes -= freed
+
+
+class Shard:
+    """One Arrow file. Its number columns are opened when a row is first asked for.
+
+    unpacked: where the batches of a compressed shard are kept; those of others stay on the disk, and are mapped.
+    """
+
+    def __init__(self, path: Path, entry: Mapping[str, Any], unpacked: Unpacked | None = None) -> None:
         self.path = path
         self.lock = threading.Lock()
         self.batches: dict[int, Columns] = {}
+        self.unpacked = unpacked
         if not path.is_file():
             raise ShardError(f"{path}: the manifest names this shard, but there is no such file")
         size = path.stat().st_size
@@ -160,8 +195,10 @@ class Shard:
 
     def row(self, index: int) -> tuple[Columns, int]:
         batch = int(np.searchsorted(self.ends, index, side="right")) - 1
+        key = self.path, batch
         with self.lock:
-            if batch not in self.batches:
+            columns = self.batches.get(batch) if self.unpacked is None else self.unpacked.get(key)
+            if columns is None:
                 # Empty batches share their end with the next one, which searchsorted picks.
                 with self._opened() as reader:
                     try:
@@ -170,5 +207,9 @@ class Shard:
                         data.validate(full=True)
                     except _DAMAGED as error:
                         raise ShardError(f"{self.path}: damaged: {error}") from None
-                self.batches[batch] = Columns(data, str(self.path))
-        return self.batches[batch], index - int(self.ends[batch])
+                columns = Columns(data, str(self.path))
+                if self.unpacked is None:
+                    self.batches[batch] = columns
+                else:
+                    self.unpacked.keep(key, columns, data.nbytes)
+        return columns, index - int(self.ends[batch])

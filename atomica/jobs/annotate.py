@@ -33,7 +33,7 @@ from atomica.analysis.thresholds import (
 from atomica.console import Journal, Meter
 from atomica.data import graph
 from atomica.data.record import Record
-from atomica.data.sampling import Rows, plan_batches, prefetch
+from atomica.data.sampling import Rows, plan_batches, prefetch, within_memory
 from atomica.errors import AtomicaError, DataError
 from atomica.evaluation.results import predictions_csv
 from atomica.files import write_text
@@ -235,8 +235,13 @@ def probabilities(members: Sequence[Member], data: Opened, positions: Indices | 
 
     found = np.empty((len(wanted), len(members)))
     for batch, records in prefetch(plan, load, threads=data.config.loader_threads):
-        for index, prediction in _predictions(members, records):
-            found[batch, index] = prediction
+
+        def said(places: Indices, records: list[Record] = records) -> list[tuple[int, Floats]]:
+            return list(_predictions(members, [records[place] for place in places]))
+
+        for places, predictions in within_memory(np.arange(len(records)), said):
+            for index, prediction in predictions:
+                found[batch[places], index] = prediction
     return found
 
 

@@ -29,7 +29,7 @@ from atomica.data.record import Record
 from atomica.data.sampling import Rows, plan_batches, prefetch, within_memory
 from atomica.errors import DataError
 from atomica.files import replacing
-from atomica.jobs.inputs import InputConfig, Opened, find, open_data
+from atomica.jobs.inputs import InputConfig, Opened, find, listed, open_data, warn_of
 from atomica.jobs.job import Job, Kind, Result, without_effect
 from atomica.jobs.tables import in_pieces
 from atomica.keys import MODALITIES
@@ -485,12 +485,12 @@ def embed(
         tuple(TABLES),
     ).chosen
     model = weights if isinstance(weights, Model) else compat.load(weights, device)
-    given: Sequence[Any] = [paths] if isinstance(paths, str | Path | Record) else paths
+    given: Any = [paths] if isinstance(paths, Record) else paths
     there = isinstance(given, Complexes) or (
-        bool(len(given)) and all(isinstance(one, Record) for one in given)
+        isinstance(given, Sequence) and bool(len(given)) and all(isinstance(one, Record) for one in given)
     )
     config = InputConfig(
-        () if there else tuple(str(path) for path in given),
+        () if there else listed(given),
         input=input,
         cutoff=cutoff,
         rule=rule,
@@ -516,7 +516,8 @@ def embed(
         else:
             with tempfile.TemporaryDirectory(prefix="atomica-") as folder:
                 seen = seen if model.segment is None else f"segment{model.segment}"
-                data = open_data(find(config.paths), config, seen, [model], Path(folder))
+                data = open_data(find(config.paths), config, seen, [model], Path(folder), quiet=True)
+                warn_of(data.found.failures)
                 _check_partners(data, asked.values())
                 done = sorted(encode(model, data, chosen=asked), key=lambda one: one.position)
                 failures = data.found.failures

@@ -6,6 +6,7 @@ What is no data set yet is built by `atomica-prep` on the way, into a folder of 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.prep.pockets import FORMATS, PACKED, index_by_score, kind_of
 from atomica.spec import setting
 
-__all__ = ["Found", "InputConfig", "Opened", "Sources", "find", "open_data"]
+__all__ = ["Found", "InputConfig", "Opened", "Sources", "find", "listed", "open_data", "warn_of"]
 
 
 @dataclass(frozen=True)
@@ -256,12 +257,53 @@ class Found:
         return data.sources.tolist() if isinstance(data, Mixture) else [0] * len(data)
 
 
+def listed(paths: Any) -> tuple[str, ...]:
+    """One path or several as strings. Raises DataError for what is none, such as a table.
+
+    >>> listed("index.csv"), listed([Path("a.pdb"), "b.pdb"])
+    (('index.csv',), ('a.pdb', 'b.pdb'))
+    """
+    if isinstance(paths, str | Path):
+        return (str(paths),)
+    if hasattr(paths, "columns"):
+        raise DataError(
+            "a data frame was given where paths are wanted: write it as an index into the folder that its paths start "
+            'from, frame.to_csv("index.csv", index=False), and give that'
+        )
+    found = tuple(paths)
+    for one in found:
+        if not isinstance(one, str | Path):
+            raise DataError(f"{one!r}: is no path; give paths of structure files, folders, an index or data sets")
+    return tuple(map(str, found))
+
+
+def warn_of(failures: Sequence[Mapping[str, Any]]) -> None:
+    """A warning of what could not be read, where no ledger is left."""
+    if failures:
+        warnings.warn(
+            f"{len(failures)} inputs could not be read, see `failures`: {_reasons(failures)}", stacklevel=3
+        )
+
+
+def _reasons(failures: Sequence[Mapping[str, Any]]) -> str:
+    """What the first of them say."""
+    first = [f"{one['id']}: {one['message']}" for one in failures[:3]]
+    return "; ".join([*first, *(["…"] if len(failures) > 3 else [])])
+
+
 def open_sources(
-    sources: Sources, config: InputConfig, neighbors: int, folder: Path, *, built: bool = False
+    sources: Sources,
+    config: InputConfig,
+    neighbors: int,
+    folder: Path,
+    *,
+    built: bool = False,
+    quiet: bool = False,
 ) -> Found:
     """Open all data sets, building what is none yet into folders below `folder`, which are used again if there.
 
-    neighbors: how many the model wants to be stored. built: another process has built all there is to build. Raises
+    neighbors: how many the model wants to be stored. built: another process has built all there is to build. quiet: the
+    folder goes away afterwards, and nobody wants to hear of it. Raises
     DataError if nothing can be built or read, whatever else `_prep.build` raises for what it cannot use, and
     KeyboardInterrupt if the build is interrupted.
     """
@@ -295,7 +337,8 @@ def open_sources(
         )
         fragments = config.fragments or "none"
         if not built:
-            _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)))
+            cutter = None if fragments == "none" else Cutter(read_vocabulary(fragments))
+            _prep.build(options, cutter, quiet=quiet)
         failures += ledger(target)
         found = open_dataset(target)
         if len(found):
@@ -304,7 +347,7 @@ def open_sources(
     if not any(len(one) for one in opened):
         raise DataError(
             f"{', '.join(config.paths or sources.docked)}: holds no complex that could be read"
-            + (f"; {len(failures)} failed, see failures.jsonl below {folder}" if failures else "")
+            + (f"; {len(failures)} failed: {_reasons(failures)}" if failures else "")
         )
     return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))
 
@@ -373,14 +416,15 @@ def open_data(
     folder: Path,
     *,
     built: bool = False,
+    quiet: bool = False,
 ) -> Opened:
     """Open data for some models, building below `folder` what is none yet unless it is `built`, and choose the rows.
 
-    Raises DataError if nothing can be read, or it is not what a model was made for, unless `config.force` says so.
+    built, quiet: as for `open_sources`. Raises DataError if nothing can be read, or it is not what a model was made for, unless `config.force` says so.
     """
     neighbors = max((model.config.k_neighbors for model in models), default=8)
     config = config.suited([model.made_for for model in models], build=sources.unbuilt)
-    found = open_sources(sources, config, neighbors, folder, built=built)
+    found = open_sources(sources, config, neighbors, folder, built=built, quiet=quiet)
     check_suits(found.dataset, models, force=config.force)
     return Opened(config, found, select(found, config, input), input)
 

@@ -38,7 +38,7 @@ from atomica.heads import Head
 from atomica.heads.binary import YesOrNo
 from atomica.heads.multilabel import MultilabelHead
 from atomica.jobs.embed import block_columns, piece_size
-from atomica.jobs.inputs import InputConfig, Opened, open_data
+from atomica.jobs.inputs import InputConfig, Opened, listed, open_data, warn_of
 from atomica.jobs.job import Job, Kind, Result, loaded, without_effect
 from atomica.jobs.tables import in_pieces, write_csv
 from atomica.keys import GLOBAL_BLOCK, MODALITIES
@@ -468,6 +468,11 @@ class Predictions:
         """Number of complexes."""
         return int(self.table.num_rows)
 
+    def __repr__(self) -> str:
+        """How many, and what is said of them."""
+        failed = f", {len(self.failures)} inputs failed" if self.failures else ""
+        return f"Predictions({len(self)} complexes{failed}; {', '.join(self.table.column_names)})"
+
 
 def predict(
     paths: str | Path | Sequence[str | Path],
@@ -501,10 +506,7 @@ def predict(
     if not models[0].answering:
         raise DataError("this model has no head that learns from labels; atomica.embed gives its vectors")
     options = PredictConfig(train=None if train is None else str(train))
-    given: Sequence[Any] = [paths] if isinstance(paths, str | Path) else paths
-    config = InputConfig(
-        tuple(str(path) for path in given), batch_blocks=batch_blocks, loader_threads=0, **data
-    )
+    config = InputConfig(listed(paths), batch_blocks=batch_blocks, loader_threads=0, **data)
     contracts = [model.made_for for model in models]
     if wrong := config.strange(contracts):
         raise DataError(*(text.replace("set data.force = true", "say force=True") for text in wrong.values()))
@@ -514,7 +516,8 @@ def predict(
     first = models[0]
     seen = f"segment{first.segment}" if first.segment is not None else config.input or "complex"
     with tempfile.TemporaryDirectory(prefix="atomica-") as work:
-        opened = open_data(sources, config, seen, models, Path(work))
+        opened = open_data(sources, config, seen, models, Path(work), quiet=True)
+        warn_of(opened.found.failures)
         tables = asked.answer(opened, np.arange(len(opened.rows)))
         units = {name: entry.get("unit", "") for name, entry in first.made_for.labels.items()}
         return Predictions(tables["predictions"], tables.get("blocks"), units, opened.found.failures)

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from atomica.errors import AtomicaError, DataError
 from atomica.files import DONE, FAILED, INTERRUPTED, USAGE, write_text
 from atomica.prep.alike import Chain, Pair, ligand, mmseqs, related, scaffold, sequences, tanimoto
 
-__all__ = ["main", "warn_of_twins"]
+__all__ = ["NOTHING", "main", "strata", "warn_of_twins"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -33,6 +34,10 @@ TWIN, TWIN_COVERAGE = 0.9, 0.8
 """Identity and coverage of both from which on two chains are near twins."""
 NUCLEIC = 0.8
 """The least identity of nucleic acids that are related: a quarter of any two is equal by chance."""
+NOTHING = ("", "nan", "NaN", "<NA>")
+"""How programs write that there is no label; NA is sodium."""
+FEW = 10
+"""Different numbers up to which each is a class of its own."""
 MOST_CHAINS = 5000
 """Different chains up to which `check` looks for twins."""
 
@@ -133,6 +138,29 @@ def links_by_chain(chains: Chains, pairs: Sequence[Pair]) -> list[tuple[int, int
             holders.setdefault(number, []).append(row)
     links = [(rows[0], row) for rows in holders.values() for row in rows[1:]]
     return links + [(holders[one.first][0], holders[one.second][0]) for one in pairs]
+
+
+def strata(labels: Sequence[str]) -> list[str]:
+    """What is shared out evenly: classes as they are, of numbers with many values which fifth of them a row is in.
+
+    >>> strata(["HEM", "nan", "FAD"])
+    ['HEM', '', 'FAD']
+    >>> strata([str(value) for value in range(20)])[::5]
+    ['up to 3.8', '3.8 to 7.6', '7.6 to 11.4', '11.4 to 15.2']
+    """
+    known = ["" if text.strip() in NOTHING else text for text in labels]
+    try:
+        values = np.array([float(text or "nan") for text in known])
+    except ValueError:
+        return known
+    values[~np.isfinite(values)] = np.nan
+    if len(np.unique(values[np.isfinite(values)])) <= FEW:
+        return known
+    edges = np.nanquantile(values, [0.2, 0.4, 0.6, 0.8])
+    ends = [f"{edge:.4g}" for edge in edges]
+    names = [f"up to {ends[0]}", *(f"{low} to {high}" for low, high in pairwise(ends)), f"above {ends[-1]}"]
+    fifths = np.searchsorted(edges, values)
+    return [names[fifth] if finite else "" for fifth, finite in zip(fifths, np.isfinite(values), strict=True)]
 
 
 def assign(clusters: Indices, labels: Sequence[str], shares: Sequence[float], seed: int = 0) -> Indices:
@@ -322,7 +350,7 @@ def split(given: argparse.Namespace) -> int:
     index = read_index(given.index)
     count = len(index.rows)
     label = given.label or ("label" if "label" in index.columns else "")
-    labels = index.column(label) if label else [""] * count
+    labels = strata(index.column(label)) if label else [""] * count
     links = links_of(index.entries())
     chains = chains_of(index)
     for line in chains.unread[:5]:

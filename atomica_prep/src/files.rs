@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all, and their checksums.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,10 +11,29 @@ use crate::error::{Error, Result};
 
 /// SHA-256 as hex digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes).as_slice())
+}
+
+/// SHA-256 of a file, which is not held in memory, as hex digits.
+///
+/// # Errors
+/// What the system says if it cannot be read.
+pub fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let (mut file, mut digest) = (File::open(path)?, Sha256::new());
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hex(digest.finalize().as_slice())),
+            count => digest.update(piece.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
     use std::fmt::Write as _;
 
     let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
+    for byte in digest {
         let _ = write!(hex, "{byte:02x}");
     }
     hex

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -267,3 +269,48 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
         atomica.fit(index, label="affinity", out=tmp_path / "no")
     with pytest.raises(atomica.AtomicaError, match="is there already"):
         fitted.save(tmp_path / "model")
+
+
+def test_what_cannot_be_learnt_from_is_told_before_anything_is_built(tiny_set, tmp_path):
+    rows = list(csv.DictReader((tiny_set.parent / "index.csv").open()))
+
+    def index(name, labels):
+        path = tmp_path / name
+        lines = [
+            f"{row['id']},{tiny_set.parent / row['path']},A,B,{label}"
+            for row, label in zip(rows, labels * len(rows), strict=False)
+        ]
+        path.write_text("\n".join(["id,path,chain1,chain2,binds", *lines]) + "\n")
+        return path
+
+    two = index("two.csv", ["yes", "no", "nan"])
+    for data, settings, told in (
+        (index("one.csv", ["yes"]), {}, "labels of column 'binds' are 'yes': nothing tells one"),
+        (index("none.csv", ["", "nan", "NaN"]), {}, "none.csv: no complex has a label in column 'binds'"),
+        (two, {"train.epoch": 1}, "did you mean train.epochs"),
+        (pd.DataFrame({"id": ["a"], "path": ["a.pdb"], "binds": ["yes"]}), {}, "frame.to_csv"),
+        ([two, two], {}, "2 paths: fit takes one index"),
+        (tmp_path / "gone.csv", {}, "gone.csv: no such index or data set"),
+    ):
+        with pytest.raises(atomica.AtomicaError, match=told):
+            atomica.fit(data, label="binds", out=tmp_path / "fit", settings=settings)
+        assert not (tmp_path / "fit").exists()
+
+
+def test_calls_in_memory_tell_of_what_is_left_when_they_end(model, tiny_set, tmp_path, capfd):
+    """Not of folders that are gone; what could not be read is a warning, and what a failure says is said in it."""
+    folder = tmp_path / "my structures ß"
+    folder.mkdir()
+    shutil.copy(tiny_set.parent / "c00.pdb", folder)
+    (folder / "bad.pdb").write_text("no structure\n")
+    with pytest.warns(UserWarning, match=r"1 inputs could not be read.*bad: .*holds no atoms"):
+        found = atomica.predict(folder, model)
+    assert repr(found).startswith(f"Predictions({len(found)} complexes, 1 inputs failed; row, id, ")
+    with pytest.warns(UserWarning, match="holds no atoms"):
+        assert len(atomica.embed([folder], model).failures) == 1
+    with pytest.raises(atomica.AtomicaError, match=r"bad\.pdb: holds no complex.*1 failed: bad: .*holds no atoms"):
+        atomica.predict(folder / "bad.pdb", model)
+    with pytest.raises(atomica.AtomicaError, match=r"frame\.to_csv"):
+        atomica.embed(pd.DataFrame({"path": ["a.pdb"]}), model)
+    told = capfd.readouterr()
+    assert "atomica-" not in told.out + told.err

@@ -12,6 +12,7 @@ from helpers import TINY, events
 from safetensors.torch import load_file
 
 from atomica import spec
+from atomica.analysis import masking
 from atomica.data.sampling import within_memory
 from atomica.heads import register
 from atomica.heads.binary import BinaryHead
@@ -164,14 +165,18 @@ batch_blocks = 64
 [model]
 weights = "{weights}"
 """
+MORE = {
+    "annotate": '[annotate]\nmembers.yes = ["{weights}"]\nthresholds.yes = 0.5\n',
+    "score": '[score]\nreadout = "complex"\ncontacts = false\nstructures = false\n',
+}
 
 
 def test_every_way_through_a_model_is_halved_where_memory_runs_out(start, tmp_path, capsys, monkeypatch):
     """Solving heads, steps, validation, training set; jobs: the same numbers as with room for all.
 
-    Where a complex does not fit alone, a sentence says what helps.
+    Where a complex does not fit alone, a sentence says what helps. A masked copy needs the complex beside it.
     """
-    room, inside, refused = {"complexes": 10**6}, Model._seen, []
+    room, inside, masked, refused = {"complexes": 10**6}, Model._seen, masking.embeddings, []
 
     def seen(self, inputs):
         if inputs.num_graphs > room["complexes"]:
@@ -179,7 +184,14 @@ def test_every_way_through_a_model_is_halved_where_memory_runs_out(start, tmp_pa
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
         return inside(self, inputs)
 
+    def copies(encoder, inputs, *more):
+        if inputs.num_graphs > 1 + room["complexes"]:
+            refused.append(inputs.num_graphs)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+        return masked(encoder, inputs, *more)
+
     monkeypatch.setattr(Model, "_seen", seen)
+    monkeypatch.setattr(masking, "embeddings", copies)
     code, whole = start("binary", name="whole")
     assert code == 0
     source = spec.load(whole / "spec.toml").tree["data"]["train"]
@@ -187,10 +199,19 @@ def test_every_way_through_a_model_is_halved_where_memory_runs_out(start, tmp_pa
     def job(kind, name):
         out = tmp_path / name
         names = {"job": kind, "out": out, "source": source, "weights": whole / "checkpoints" / "best"}
-        out.with_suffix(".toml").write_text(JOB.format(**names))
+        text = JOB + MORE.get(kind, "")
+        if kind == "annotate":
+            text = text.replace('[model]\nweights = "{weights}"\n', "")
+        out.with_suffix(".toml").write_text(text.format(**names))
         return main([str(out.with_suffix(".toml"))]), out
 
-    tables = {"embed": "complexes.parquet", "predict": "predictions.parquet", "evaluate": "predictions.csv"}
+    tables = {
+        "embed": "complexes.parquet",
+        "predict": "predictions.parquet",
+        "evaluate": "predictions.csv",
+        "annotate": "annotations.parquet",
+        "score": "scores.parquet",
+    }
     plenty = {kind: job(kind, kind) for kind in tables}
     assert all(code == 0 for code, _ in plenty.values()), capsys.readouterr().err
     assert not refused

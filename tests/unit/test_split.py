@@ -206,3 +206,19 @@ def test_check_tells_of_near_twins(families, tmp_path, capfd):
     index.write_text(f"{head}one,one.pdb,A,B,\ntwin,twin.pdb,A,B,\n")
     main(["check", str(index)])
     assert "identical" not in capfd.readouterr().err
+
+
+def test_numbers_are_shared_out_by_their_size():
+    """A number that no other row has is no class of its own, which would leave every row with train."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(6, 1.5, 120)
+    labels = [*(f"{value:.3f}" for value in values), "nan", "", "inf"]
+    strata = split.strata(labels)
+    assert len(set(strata[:120])) == 5
+    assert strata[120:] == ["", "", ""]
+    parts = split.assign(np.arange(len(labels)), strata, [0.8, 0.1, 0.1])
+    assert np.bincount(parts) / len(labels) == pytest.approx([0.8, 0.1, 0.1], abs=0.03)
+    means = [values[parts[:120] == part].mean() for part in range(3)]
+    assert max(means) - min(means) < 0.6
+    assert split.strata(["NA", "ZN", "<NA>"]) == ["NA", "ZN", ""]
+    assert split.strata(["0", "1", "1"]) == ["0", "1", "1"]

@@ -33,8 +33,10 @@ use crate::structure::{Repair, Repaired};
 
 /// Inputs that are worked on together.
 enum Job {
-    /// Rows that follow one another and share a structure file, and the structure where it is read already.
-    Rows(Vec<Row>, Option<Arc<Subject>>),
+    /// Rows that follow one another and share a structure file.
+    Rows(Vec<Row>),
+    /// Molecules of one file and their receptor, both read already.
+    Poses(poses::Group),
     Bad(Box<BadRow>),
     /// A file in which to look for interfaces, additives included or not.
     File(StructureFile, bool),
@@ -44,7 +46,7 @@ impl Job {
     /// How much work and memory its results may need, in rows of an index.
     fn weight(&self) -> usize {
         match self {
-            Self::Rows(rows, _) => rows.len(),
+            Self::Rows(rows) | Self::Poses((rows, ..)) => rows.len(),
             Self::Bad(_) => 1,
             Self::File(..) => 8,
         }
@@ -58,39 +60,40 @@ fn run_job(job: &Job, build: &Build, stop: &Stop) -> Vec<InputOutcomes> {
     match job {
         Job::Bad(bad) => vec![InputOutcomes::failed(Some(bad.line), bad.id.clone(), &bad.error())],
         Job::File(file, keep_additives) => vec![search(file, *keep_additives, build)],
-        Job::Rows(rows, known) => {
+        Job::Rows(rows) => {
             let Some(first) = rows.first() else { return Vec::new() };
-            let read = || {
-                let reading = build.reading.with(first.assembly);
-                read::read_file(&first.file, &first.path, reading).map(|s| Arc::new(Subject::new(s)))
-            };
-            match known.clone().map_or_else(read, Ok) {
+            let reading = build.reading.with(first.assembly);
+            match read::read_file(&first.file, &first.path, reading).map(Subject::new) {
                 Err(error) => {
                     rows.iter().map(|row| InputOutcomes::failed(Some(row.line), row.id.clone(), &error)).collect()
                 }
-                Ok(subject) => {
-                    let repairs = |row: &Row| {
-                        let of = |r| RepairLine::new(Some(row.line), &row.id, &row.path, r);
-                        subject.structure().repairs.iter().map(of).collect()
-                    };
-                    // Rows of one series share their ligand file as well.
-                    let mut ligands = None;
-                    rows.iter()
-                        .map(|row| {
-                            let mut repairs: Vec<RepairLine> = repairs(row);
-                            let complexes = build_row(&subject, row, &mut ligands, build, &mut repairs);
-                            repairs.extend(other_molecules(row, ligands.as_ref()));
-                            InputOutcomes { complexes, repairs, found: None }
-                        })
-                        .collect()
-                }
+                Ok(subject) => build_rows(&subject, rows, None, build),
             }
+        }
+        Job::Poses((rows, subject, file)) => {
+            let known = rows.first().and_then(|row| row.ligand_file.as_ref()).map(|l| (l.file.clone(), file.clone()));
+            build_rows(subject, rows, known, build)
         }
     }
 }
 
+/// A ligand file that is open, or why it cannot be.
+type OpenLigands = (PathBuf, Result<Arc<LigandFile>>);
+
+/// The complexes of rows of one structure, which may share their ligand file as well.
+fn build_rows(subject: &Subject, rows: &[Row], mut ligands: Option<OpenLigands>, build: &Build) -> Vec<InputOutcomes> {
+    let mut work = |row: &Row| {
+        let noted = subject.structure().repairs.iter();
+        let mut repairs = noted.map(|r| RepairLine::new(Some(row.line), &row.id, &row.path, r)).collect();
+        let complexes = build_row(subject, row, &mut ligands, build, &mut repairs);
+        repairs.extend(other_molecules(row, ligands.as_ref()));
+        InputOutcomes { complexes, repairs, found: None }
+    };
+    rows.iter().map(&mut work).collect()
+}
+
 /// A note of the molecules of a ligand file that are not used, where the index does not say which one is.
-fn other_molecules(row: &Row, ligands: Option<&(PathBuf, Result<LigandFile>)>) -> Option<RepairLine> {
+fn other_molecules(row: &Row, ligands: Option<&OpenLigands>) -> Option<RepairLine> {
     let wanted = row.ligand_file.as_ref().filter(|wanted| !wanted.chosen)?;
     let (_, Ok(file)) = ligands? else { return None };
     let count = (file.len() as u64).checked_sub(1).filter(|others| *others > 0)?;
@@ -124,7 +127,7 @@ fn search(file: &StructureFile, keep_additives: bool, build: &Build) -> InputOut
 fn build_row(
     subject: &Subject,
     row: &Row,
-    ligands: &mut Option<(PathBuf, Result<LigandFile>)>,
+    ligands: &mut Option<OpenLigands>,
     build: &Build,
     repairs: &mut Vec<RepairLine>,
 ) -> Vec<Outcome> {
@@ -133,7 +136,8 @@ fn build_row(
         None => interface::complexes(subject, row, options),
         Some(wanted) => {
             if ligands.as_ref().is_none_or(|(file, _)| *file != wanted.file) {
-                *ligands = Some((wanted.file.clone(), LigandFile::open(&wanted.file, &wanted.path, build.reading)));
+                let file = LigandFile::open(&wanted.file, &wanted.path, build.reading).map(Arc::new);
+                *ligands = Some((wanted.file.clone(), file));
             }
             vec![(row.id.clone(), with_pose(subject, row, wanted.index, ligands.as_ref(), options, repairs))]
         }
@@ -147,7 +151,7 @@ fn with_pose(
     subject: &Subject,
     row: &Row,
     index: usize,
-    ligands: Option<&(PathBuf, Result<LigandFile>)>,
+    ligands: Option<&OpenLigands>,
     options: &interface::Options,
     repairs: &mut Vec<RepairLine>,
 ) -> Result<Record> {
@@ -175,9 +179,8 @@ impl Build {
     /// Checksum over what decides the result: options, vocabulary and inputs, whichever part of them is built.
     fn fingerprint(&self, sources: &Sources) -> Result<String> {
         let inputs: Vec<&str> = match sources {
-            Sources::Indexes(indexes) | Sources::Poses(indexes, _) => {
-                indexes.iter().map(|i| i.sha256.as_str()).collect()
-            }
+            Sources::Indexes(indexes) => indexes.iter().map(|i| i.sha256.as_str()).collect(),
+            Sources::Poses(poses) => vec!["poses", poses.sha256.as_str()],
             Sources::Files(files, keep_additives) => {
                 let way = if *keep_additives { "discover, additives kept" } else { "discover" };
                 std::iter::once(way)
@@ -316,27 +319,24 @@ enum Start {
 /// The inputs of a build, opened.
 enum Sources {
     Indexes(Vec<Index>),
-    /// The index of the molecules, and their receptor.
-    Poses(Vec<Index>, Arc<Subject>),
+    Poses(poses::Poses),
     Files(Files, bool),
 }
 
 impl Sources {
     fn open(inputs: &Inputs, reading: read::Options) -> Result<Self> {
         match inputs {
-            Inputs::Poses { receptor, ligands } => {
-                let (subject, index) = poses::open(receptor, ligands, reading)?;
-                Ok(Self::Poses(vec![index], Arc::new(subject)))
-            }
+            Inputs::Poses { receptor, ligands } => Ok(Self::Poses(poses::Poses::open(receptor, ligands, reading)?)),
             Inputs::Indexes(paths) => Ok(Self::Indexes(paths.iter().map(|p| Index::open(p)).collect::<Result<_>>()?)),
             Inputs::Structures { paths, keep_additives } => Ok(Self::Files(discover::list(paths)?, *keep_additives)),
         }
     }
 
-    /// Rows of all indexes, or files.
+    /// Rows of all indexes, molecules, or files.
     fn len(&self) -> u64 {
         match self {
-            Self::Indexes(indexes) | Self::Poses(indexes, _) => indexes.iter().map(Index::len).sum(),
+            Self::Indexes(indexes) => indexes.iter().map(Index::len).sum(),
+            Self::Poses(poses) => poses.len(),
             Self::Files(files, _) => files.files.len() as u64,
         }
     }
@@ -344,16 +344,13 @@ impl Sources {
     /// Hands on jobs with the inputs that have the numbers `wanted`, from 0. Gives whether it came to the end.
     fn each_job(&self, wanted: Range<u64>, mut give: impl FnMut(Job) -> Result<bool>) -> Result<bool> {
         match self {
-            Self::Indexes(indexes) | Self::Poses(indexes, _) => each_group(indexes, wanted, |group| {
-                let known = match self {
-                    Self::Poses(_, subject) => Some(subject.clone()),
-                    _ => None,
-                };
+            Self::Indexes(indexes) => each_group(indexes, wanted, |group| {
                 give(match group {
-                    Ok(rows) => Job::Rows(rows, known),
+                    Ok(rows) => Job::Rows(rows),
                     Err(bad) => Job::Bad(bad),
                 })
             }),
+            Self::Poses(poses) => poses.each_group(wanted, |group| give(Job::Poses(group))),
             Self::Files(files, keep_additives) => {
                 for (number, file) in (0..).zip(&files.files) {
                     if wanted.contains(&number) && !give(Job::File(file.clone(), *keep_additives))? {

@@ -1,67 +1,208 @@
-//! Many molecules against one receptor: the index that nobody has to write.
+//! Many molecules against one receptor: rows that nobody has to write.
 
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::index::{chain_text, Index};
+use crate::files::{sha256_hex, sha256_of};
+use crate::index::{LigandRef, Row};
 use crate::interface::{polymer_side, Rule, Subject};
 use crate::read::ligand::LigandFile;
-use crate::read::{self, stem_of};
+use crate::read::{self, pieces, stem_of};
 
-/// The receptor, read, and an index with a row for each molecule of the ligand files.
-///
-/// Ids are the titles of the molecules, or the names of their files; those that are there more than once are numbered.
-///
-/// # Errors
-/// A file cannot be read, or the receptor has no polymer.
-pub(super) fn open(receptor: &Path, ligands: &[PathBuf], reading: read::Options) -> Result<(Subject, Index)> {
-    let shown = absolute(receptor)?;
-    let subject = Subject::new(read::read_file(receptor, &shown, reading)?);
-    let chains = &subject.structure().chains;
-    let polymers: Vec<&str> = chains
-        .iter()
-        .enumerate()
-        .filter(|(chain, _)| !polymer_side(&subject, &[*chain], Rule::AllPairs, &[]).blocks.is_empty())
-        .map(|(_, id)| id.as_str())
-        .collect();
-    if polymers.is_empty() {
-        return Err(Error::EmptyPartner { path: shown, chains: chains.join("_") });
-    }
-    let chain1 = polymers.iter().map(|id| chain_text(id)).collect::<Vec<_>>().join("_");
-    let mut rows: Vec<(String, String, usize)> = Vec::new();
-    for path in ligands {
-        let shown = absolute(path)?;
-        let file = LigandFile::open(path, &shown, reading)?;
-        for index in 0..file.len() {
-            // A molecule that cannot be read is a failure of its row.
-            let title = file.molecule(index).map(|m| m.title).unwrap_or_default();
-            let title: String = title.chars().filter(|c| !c.is_control()).collect();
-            let title = Some(title.trim()).filter(|t| !t.is_empty()).unwrap_or_else(|| stem_of(&shown)).to_owned();
-            rows.push((title, shown.clone(), index));
+/// A receptor, read, and the molecules of ligand files, which are read when they are worked on: a million of them take
+/// no more memory than some hundred, but for twelve bytes each.
+pub(super) struct Poses {
+    subject: Arc<Subject>,
+    path: String,
+    chain1: Vec<String>,
+    files: Vec<PoseFile>,
+    /// Of each molecule, the how many-th of its title it is, from 1; 0 if its title is its own.
+    numbers: Vec<u32>,
+    /// Hashes of all titles, in order.
+    titles: Vec<u64>,
+    reading: read::Options,
+    /// Checksum over the receptor and the ligand files.
+    pub(super) sha256: String,
+}
+
+struct PoseFile {
+    /// Its whole path.
+    shown: String,
+    molecules: usize,
+    /// Why it cannot be read.
+    broken: Option<Box<Error>>,
+}
+
+/// Molecules that are worked on together: their rows, the receptor and their file, or why it cannot be read.
+pub(super) type Group = (Vec<Row>, Arc<Subject>, Result<Arc<LigandFile>>);
+
+/// So that one file with many molecules does not keep a single thread busy.
+const TOGETHER: usize = 64;
+
+impl Poses {
+    /// Reads the receptor, and the titles of all molecules. A ligand file that is damaged is a failure of one molecule.
+    ///
+    /// # Errors
+    /// The receptor cannot be read or has no polymer, or a file is not there.
+    pub(super) fn open(receptor: &Path, ligands: &[PathBuf], reading: read::Options) -> Result<Self> {
+        let path = absolute(receptor)?;
+        let source = read::read_file(receptor, &path, reading)?;
+        let mut sums = vec![source.sha256.clone()];
+        let subject = Subject::new(source);
+        let chains = &subject.structure().chains;
+        let chain1: Vec<String> = chains
+            .iter()
+            .enumerate()
+            .filter(|(chain, _)| !polymer_side(&subject, &[*chain], Rule::AllPairs, &[]).blocks.is_empty())
+            .map(|(_, id)| id.clone())
+            .collect();
+        if chain1.is_empty() {
+            return Err(Error::EmptyPartner { path, chains: chains.join("_") });
         }
+        let mut files = Vec::with_capacity(ligands.len());
+        let mut hashes: Vec<(u64, usize)> = Vec::new();
+        for file in ligands {
+            let shown = absolute(file)?;
+            sums.push(sha256_of(file).map_err(|e| Error::Io { path: shown.clone(), reason: e.to_string() })?);
+            let before = hashes.len();
+            let read = pieces::each(file, &shown, reading, |piece| {
+                let own = piece.first()..piece.first() + piece.len();
+                hashes.extend(own.map(|index| hash(&title(&piece, index, &shown))).zip(hashes.len()..));
+                Ok(true)
+            });
+            let broken = read.err().map(Box::new);
+            if broken.is_some() {
+                hashes.truncate(before);
+                hashes.push((hash(stem_of(&shown)), before));
+            }
+            sums.push(shown.clone());
+            files.push(PoseFile { shown, molecules: hashes.len() - before, broken });
+        }
+        hashes.sort_unstable();
+        let mut numbers = vec![0; hashes.len()];
+        for same in hashes.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+            for (number, (_, at)) in (1..).zip(same) {
+                if let Some(slot) = numbers.get_mut(*at) {
+                    *slot = number;
+                }
+            }
+        }
+        let mut titles: Vec<u64> = hashes.into_iter().map(|(hash, _)| hash).collect();
+        titles.dedup();
+        titles.shrink_to_fit();
+        let sha256 = sha256_hex(sums.join("\n").as_bytes());
+        Ok(Self { subject: Arc::new(subject), path, chain1, files, numbers, titles, reading, sha256 })
     }
-    let mut times: HashMap<&str, usize> = HashMap::new();
-    for (title, ..) in &rows {
-        *times.entry(title).or_default() += 1;
+
+    /// How many molecules there are.
+    pub(super) fn len(&self) -> u64 {
+        self.numbers.len() as u64
     }
-    let mut given: HashMap<&str, usize> = HashMap::new();
-    let mut text = csv::Writer::from_writer(Vec::new());
-    // Writing to memory does not fail.
-    let _ = text.write_record(["id", "path", "chain1", "ligand_path", "ligand_index"]);
-    for (title, path, index) in &rows {
-        let id = match times.get(title.as_str()) {
-            Some(1) => title.clone(),
-            _ => {
-                let number = given.entry(title).or_default();
-                *number += 1;
-                format!("{title}_{}", *number - 1)
+
+    /// Hands on the molecules with the numbers `wanted`, from 0. Gives whether it came to the end.
+    pub(super) fn each_group(&self, wanted: Range<u64>, mut give: impl FnMut(Group) -> Result<bool>) -> Result<bool> {
+        let mut before = 0;
+        for file in &self.files {
+            let last = before + file.molecules;
+            let mine = |at: usize| wanted.contains(&(at as u64));
+            let mut numbers = (before..last).filter(|at| mine(*at)).peekable();
+            if numbers.peek().is_none() {
+                before = last;
+                continue;
+            }
+            let mut hand = |piece: Result<Arc<LigandFile>>, own: &[usize]| {
+                for group in own.chunks(TOGETHER) {
+                    let rows = group.iter().map(|at| self.row(file, piece.as_ref().ok(), *at, *at - before)).collect();
+                    if !give((rows, self.subject.clone(), piece.clone()))? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            };
+            let mut failed = None;
+            let mut read = |piece: LigandFile| {
+                let end = before + piece.first() + piece.len();
+                let own: Vec<usize> = std::iter::from_fn(|| numbers.next_if(|at| *at < end)).collect();
+                // What this says is no damage of the file.
+                hand(Ok(Arc::new(piece)), &own).or_else(|error| {
+                    failed = Some(error);
+                    Ok(false)
+                })
+            };
+            let complete = match &file.broken {
+                Some(error) => Err((**error).clone()),
+                None => pieces::each(Path::new(&file.shown), &file.shown, self.reading, &mut read),
+            };
+            match (complete, failed) {
+                (_, Some(error)) => return Err(error),
+                (Ok(false), None) => return Ok(false),
+                // Fewer molecules than when they were counted: each of the others says so.
+                (complete, None) => {
+                    let others: Vec<usize> = numbers.collect();
+                    let count = file.molecules.saturating_sub(others.len()) as u64;
+                    let missing = Error::MissingMolecule { path: file.shown.clone(), index: count, count };
+                    if !hand(Err(complete.err().unwrap_or(missing)), &others)? {
+                        return Ok(false);
+                    }
+                }
+            }
+            before = last;
+        }
+        Ok(true)
+    }
+
+    /// The row of a molecule: `at` among all, `index` in its file.
+    fn row(&self, file: &PoseFile, piece: Option<&Arc<LigandFile>>, at: usize, index: usize) -> Row {
+        let title = piece.map_or_else(|| stem_of(&file.shown).to_owned(), |piece| title(piece, index, &file.shown));
+        let id = match self.numbers.get(at).and_then(|number| number.checked_sub(1)) {
+            None => title,
+            Some(number) => {
+                let mut id = format!("{title}_{number}");
+                // Another molecule may have that for its title.
+                while self.titles.binary_search(&hash(&id)).is_ok() {
+                    id.push('_');
+                }
+                id
             }
         };
-        let _ = text.write_record([&id, &shown, &chain1, path, &index.to_string()]);
+        Row {
+            line: at as u64 + 2, // as in an index, where they would stand below a header
+            id,
+            path: self.path.clone(),
+            file: PathBuf::from(&self.path),
+            chain1: self.chain1.clone(),
+            chain2: Vec::new(),
+            ligand: None,
+            ligand1: None,
+            ligand_file: Some(LigandRef {
+                path: file.shown.clone(),
+                file: file.shown.clone().into(),
+                index,
+                chosen: true,
+            }),
+            residues: Vec::new(),
+            labels: Vec::new(),
+            split: None,
+            modality: None,
+            metadata: Vec::new(),
+            assembly: None,
+        }
     }
-    let text = text.into_inner().unwrap_or_default();
-    Ok((subject, Index::parse(text, "--ligands".to_owned(), PathBuf::new())?))
+}
+
+/// What a molecule is called: by its title, or by the name of its file.
+fn title(file: &LigandFile, index: usize, shown: &str) -> String {
+    let title: String = file.title(index).chars().filter(|c| !c.is_control()).collect();
+    Some(title.trim()).filter(|t| !t.is_empty()).unwrap_or_else(|| stem_of(shown)).to_owned()
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The whole path, which a record keeps.

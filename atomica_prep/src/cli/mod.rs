@@ -286,7 +286,9 @@ pub fn run_with(arguments: &[String], stop: &Stop, fragments: Option<&Fragments>
         }
     };
     let outcome = match cli.command {
-        Command::BuildGraphs(arguments) => build_graphs(&arguments, stop, fragments).map(|summary| code_of(&summary)),
+        Command::BuildGraphs(arguments) => {
+            build_graphs(&arguments, stop, fragments, false).map(|summary| code_of(&summary))
+        }
         Command::Fragments { .. } => Err(usage(
             "fragments: learning a vocabulary needs RDKit; use the atomica-prep command of the Python package"
                 .to_owned(),
@@ -517,8 +519,13 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-/// Builds, with a bar on the terminal and what it came to.
-pub(crate) fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Option<&Fragments>) -> Result<Summary> {
+/// Builds, with a bar on the terminal and, unless it is to be quiet, what it came to.
+pub(crate) fn build_graphs(
+    arguments: &BuildGraphs,
+    stop: &Stop,
+    fragments: Option<&Fragments>,
+    quiet: bool,
+) -> Result<Summary> {
     let build = arguments.checked(fragments)?;
     let pool = pool(arguments.threads)?;
     let bar = progress_bar();
@@ -531,7 +538,9 @@ pub(crate) fn build_graphs(arguments: &BuildGraphs, stop: &Stop, fragments: Opti
     });
     bar.finish_and_clear();
     let summary = summary?;
-    report(&summary, &build, begin.elapsed());
+    if !quiet {
+        report(&summary, &build, begin.elapsed());
+    }
     Ok(summary)
 }
 

@@ -246,19 +246,26 @@ pub(super) struct Summary {
     code: u8,
 }
 
-/// Build a data set, as `atomica-prep build-graphs` does, with its bar and what it came to on the terminal.
+/// Build a data set, as `atomica-prep build-graphs` does, with its bar on the terminal and, unless it is to be `quiet`,
+/// what it came to.
 ///
 /// `fragments` cuts the ligands (`atomica.prep.fragments.Cutter`); without it each heavy atom is a block. Raises
 /// `IndexFileError`, `ShardError` or another `AtomicaError` if it cannot be done, and `KeyboardInterrupt`; then `resume`
 /// continues it.
 #[pyfunction]
-#[pyo3(signature = (options, fragments=None))]
-pub(super) fn build(py: Python<'_>, options: &BuildOptions, fragments: Option<Bound<'_, PyAny>>) -> PyResult<Summary> {
+#[pyo3(signature = (options, fragments=None, *, quiet=false))]
+pub(super) fn build(
+    py: Python<'_>,
+    options: &BuildOptions,
+    fragments: Option<Bound<'_, PyAny>>,
+    quiet: bool,
+) -> PyResult<Summary> {
     let mut given = options.0.clone();
     if fragments.is_some() {
         given.fragments = "those of the cutter".to_owned();
     }
-    let work = move |stop: &Stop, fragments: Option<&Fragments>| crate::cli::build_graphs(&given, stop, fragments);
+    let work =
+        move |stop: &Stop, fragments: Option<&Fragments>| crate::cli::build_graphs(&given, stop, fragments, quiet);
     let (made, interrupted) = with_signals(py, fragments.as_ref(), work)?;
     if let Some(error) = interrupted {
         return Err(error);

@@ -227,7 +227,7 @@ fn remark<'a>(text: &'a [u8], word: &str) -> Option<&'a str> {
 }
 
 /// Its name: `REMARK  Name = x` of AutoDock, else COMPND.
-fn title(text: &[u8]) -> String {
+pub(super) fn title(text: &[u8]) -> String {
     let named = remark(text, "Name").and_then(|rest| rest.strip_prefix('='));
     let compound = || {
         let (_, line) = lines(text).find(|(_, line)| line.starts_with(b"COMPND"))?;

@@ -1,5 +1,6 @@
 //! Ligands in files of their own: SDF (V2000 and V3000), MOL2, PDB and PDBQT, one or many molecules each.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -19,15 +20,16 @@ use crate::files::sha256_hex;
 use crate::structure::{Name, Repair, Residue};
 use crate::vocab;
 
+/// A format of ligands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Sdf,
     Mol2,
     Pdb,
     Pdbqt,
 }
 
-/// A ligand file in memory, cut into its molecules.
+/// A ligand file in memory, or a piece of one, cut into its molecules.
 #[derive(Debug)]
 pub struct LigandFile {
     shown: String,
@@ -35,6 +37,8 @@ pub struct LigandFile {
     text: Vec<u8>,
     /// Line (from 1) and bytes of each molecule.
     molecules: Vec<(u64, Range<usize>)>,
+    /// The number of the first of them in the file.
+    first: usize,
     options: Options,
     /// SHA-256 of the file as it is on disk, hex.
     pub sha256: String,
@@ -65,7 +69,7 @@ impl LigandFile {
         Self::kind_of(path, "").is_ok()
     }
 
-    fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
+    pub(super) fn kind_of(path: &Path, shown: &str) -> Result<(Kind, Packing)> {
         let unknown = || Error::UnknownFormat {
             path: shown.to_owned(),
             expected: ".sdf, .mol, .mol2, .pdb or .pdbqt, plain or with .gz or .zst".to_owned(),
@@ -81,11 +85,29 @@ impl LigandFile {
     }
 
     fn unpack(raw: &[u8], (kind, packing): (Kind, Packing), limit: u64, sha256: String, shown: &str) -> Result<Self> {
-        let text = text(unpacked(raw, packing, limit, shown)?, shown)?;
-        Self::cut(with_line_feeds(&text), kind, sha256, shown)
+        Self::cut(unpacked(raw, packing, limit, shown)?, kind, sha256, shown, 0)
     }
 
-    fn cut(text: Vec<u8>, named: Kind, sha256: String, shown: &str) -> Result<Self> {
+    /// A piece of a file, before which there are so many molecules and lines.
+    pub(super) fn piece(
+        bytes: Cow<'_, [u8]>,
+        kind: Kind,
+        sha256: &str,
+        shown: &str,
+        (first, lines): (usize, u64),
+        options: Options,
+    ) -> Result<Self> {
+        Ok(Self { first, options, ..Self::cut(bytes, kind, sha256.to_owned(), shown, lines)? })
+    }
+
+    /// What its text is.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Cuts text, before which the file has so many lines, into molecules.
+    fn cut(bytes: Cow<'_, [u8]>, named: Kind, sha256: String, shown: &str, before: u64) -> Result<Self> {
+        let text = with_line_feeds(&text(bytes, shown)?);
         // Text of one format comes under the name of another.
         let has = |word: &[u8]| memmem::find(&text, word).is_some();
         let (sdf, mol2) = (has(b"V2000") || has(b"V3000"), has(b"@<TRIPOS>MOLECULE"));
@@ -107,7 +129,7 @@ impl LigandFile {
         };
         let mut begin = None;
         let mut at = 0;
-        let mut number = 0;
+        let mut number = before;
         for end in memchr_iter(b'\n', &text).chain(std::iter::once(text.len())) {
             number += 1;
             let line = text.get(at..end).unwrap_or_default();
@@ -142,10 +164,15 @@ impl LigandFile {
             };
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
         }
-        Ok(Self { shown: shown.to_owned(), kind, text, molecules, options: Options::default(), sha256 })
+        Ok(Self { shown: shown.to_owned(), kind, text, molecules, first: 0, options: Options::default(), sha256 })
     }
 
-    /// Molecules in the file.
+    /// The number of its first molecule in the file: 0 unless this is a later piece of it.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Molecules in it.
     pub fn len(&self) -> usize {
         self.molecules.len()
     }
@@ -155,16 +182,31 @@ impl LigandFile {
         self.molecules.is_empty()
     }
 
-    /// One molecule, counted from 0.
+    /// The title of a molecule, by its number in the file; empty without one.
+    pub fn title(&self, index: usize) -> String {
+        let Some((_, range)) = index.checked_sub(self.first).and_then(|at| self.molecules.get(at)) else {
+            return String::new();
+        };
+        let own = self.text.get(range.clone()).unwrap_or_default();
+        let mut lines = own.split(|c| *c == b'\n').map(<[u8]>::trim_ascii);
+        let line = match self.kind {
+            Kind::Sdf => lines.next(),
+            Kind::Mol2 => lines.find(|l| l.eq_ignore_ascii_case(b"@<TRIPOS>MOLECULE")).and_then(|_| lines.next()),
+            Kind::Pdb | Kind::Pdbqt => return docked::title(own),
+        };
+        String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
+    }
+
+    /// One molecule, by its number in the file, from 0.
     ///
     /// # Errors
     /// There is none of that number, or it cannot be read, or it has no atoms.
     pub fn molecule(&self, index: usize) -> Result<Molecule> {
-        let Some((line, range)) = self.molecules.get(index) else {
+        let Some((line, range)) = index.checked_sub(self.first).and_then(|at| self.molecules.get(at)) else {
             return Err(Error::MissingMolecule {
                 path: self.shown.clone(),
                 index: index as u64,
-                count: self.len() as u64,
+                count: (self.first + self.len()) as u64,
             });
         };
         if matches!(self.kind, Kind::Pdb | Kind::Pdbqt) {

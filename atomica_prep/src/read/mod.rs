@@ -34,6 +34,7 @@ mod number;
 mod options;
 mod packing;
 mod pdb;
+pub mod pieces;
 mod sites;
 mod words;
 

@@ -1,7 +1,8 @@
 //! Files as they are on disk, and without their packing.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use memchr::memchr_iter;
@@ -97,6 +98,33 @@ fn is_text(raw: &[u8]) -> bool {
     !raw.iter().take(512).fold(false, |found, c| found | odd(c))
 }
 
+/// How a file is packed: what its first bytes say counts, whatever its name does.
+fn packing_of(head: &[u8], named: Packing, shown: &str) -> Result<Packing> {
+    let refused = |encoding, remedy| Err(Error::Encoding { path: shown.to_owned(), encoding, remedy });
+    match head {
+        [0x1f, 0x8b, ..] => Ok(Packing::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Packing::Zstd),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => refused("packed with bzip2", UNPACK),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => refused("packed with xz", UNPACK),
+        [b'P', b'K', 3, 4, ..] => refused("a zip archive", UNPACK),
+        _ if is_text(head.strip_prefix(MARK).unwrap_or(head)) => Ok(Packing::Plain),
+        _ => Ok(named),
+    }
+}
+
+/// A file without its packing, to be read from its beginning on. What goes wrong on the way has no path yet.
+pub(super) fn stream(path: &Path, named: Packing, shown: &str) -> Result<Box<dyn Read>> {
+    let unreadable = |e: std::io::Error| Error::Io { path: shown.to_owned(), reason: e.to_string() };
+    let mut file = std::io::BufReader::with_capacity(1 << 16, File::open(path).map_err(unreadable)?);
+    let packing = packing_of(file.fill_buf().map_err(unreadable)?, named, shown)?;
+    let damaged = |e: std::io::Error| Error::Decompress { path: shown.to_owned(), reason: e.to_string() };
+    Ok(match packing {
+        Packing::Plain => Box::new(file),
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file).map_err(damaged)?),
+    })
+}
+
 /// The bytes of a file without its packing.
 pub(super) fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &str) -> Result<Cow<'a, [u8]>> {
     let empty = |bytes: &[u8]| match bytes {
@@ -104,17 +132,7 @@ pub(super) fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &
         _ => Ok(()),
     };
     empty(raw)?;
-    let refused = |encoding, remedy| Err(Error::Encoding { path: shown.to_owned(), encoding, remedy });
-    // What the first bytes say counts, whatever the name does.
-    let packing = match raw {
-        [0x1f, 0x8b, ..] => Packing::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => return refused("packed with bzip2", UNPACK),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return refused("packed with xz", UNPACK),
-        [b'P', b'K', 3, 4, ..] => return refused("a zip archive", UNPACK),
-        _ if is_text(raw.strip_prefix(MARK).unwrap_or(raw)) => Packing::Plain,
-        _ => packing,
-    };
+    let packing = packing_of(raw, packing, shown)?;
     let text = match packing {
         Packing::Plain => return Ok(Cow::Borrowed(raw)),
         Packing::Gzip => match gunzip::gunzip(raw, limit) {
