@@ -23,7 +23,7 @@ from atomica.data.sampling import Rows
 from atomica.evaluation.statistics import Floats, Indices
 from atomica.keys import GLOBAL_ATOM, GLOBAL_BLOCK
 
-__all__ = ["BASELINES", "Baseline", "answer", "composition", "contacts", "neighbours"]
+__all__ = ["BASELINES", "Baseline", "answer", "composition", "contacts", "fitted", "neighbours"]
 
 Targets = npt.NDArray[Any]
 
@@ -152,7 +152,7 @@ def answer(
         varied = own[used].std(axis=0) > 0
         x, y = own[used][:, varied], asked[:, varied]
         for title, model, grid in _methods(form, nearest=name == "counts"):
-            predicted, chosen = _fitted(model, grid, form, classes, x, known, y, groups, seed)
+            predicted, chosen = fitted(model, grid, form, classes, x, known, y, groups, seed)
             found.append(Baseline(f"{title} {name}", predicted, chosen))
     return found
 
@@ -189,7 +189,7 @@ def _methods(form: str, *, nearest: bool) -> list[tuple[str, Any, dict[str, Sequ
     return found
 
 
-def _fitted(
+def fitted(
     model: Any,
     grid: Mapping[str, Sequence[float]],
     form: str,
@@ -200,11 +200,15 @@ def _fitted(
     groups: Indices | None,
     seed: int,
 ) -> tuple[Floats, str]:
-    """What an estimator answers, its setting chosen by cross-validation, and how it was chosen."""
+    """What an estimator answers for `asked` [M, F], its setting chosen by cross-validation, and how it was chosen.
+
+    grid: one setting and what is tried of it; x [N, F]: what is learnt from, of `targets`; groups [N]: what parts keep
+    whole. Otherwise as for `answer`.
+    """
     from sklearn.base import clone
 
     if form == "labels":
-        each = [_fitted(model, grid, "yes-no", 2, x, own, asked, groups, seed) for own in targets.T]
+        each = [fitted(model, grid, "yes-no", 2, x, own, asked, groups, seed) for own in targets.T]
         return np.stack([predicted for predicted, _ in each], axis=1), each[0][1]
     if not x.shape[1] or (form != "numbers" and len(np.unique(targets)) < 2):
         return _trivial(form, targets, classes, len(asked)).predicted, "nothing to learn from"

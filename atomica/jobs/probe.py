@@ -1,7 +1,8 @@
 """`run.job = "probe"`: what can be read from frozen vectors by a simple model, beside two controls.
 
-A linear probe or a small network learns labels from the vectors of the training rows; its settings are chosen on the
-validation rows. Beside it stand, always, the same probe on counts of block types with log size, and on the vectors of
+A linear probe learns labels from the vectors of the training and validation rows, its strength chosen by
+cross-validation over them that keeps clusters whole: validation rows alone are few, and choose by chance. A small network
+learns from the training rows, its epoch chosen on the validation rows. Beside it stand, always, the same probe on counts of block types with log size, and on the vectors of
 the same encoder with random weights: what a probe reads from these, nobody needs to have been trained for.
 
 Shape letters: N complexes with a label, F numbers of a vector, C classes.
@@ -24,7 +25,7 @@ import torch
 
 from atomica.console import Journal, Meter
 from atomica.errors import AtomicaError, DataError
-from atomica.evaluation.baseline import Baseline, composition, counted
+from atomica.evaluation.baseline import Baseline, composition, counted, fitted
 from atomica.evaluation.results import (
     Answers,
     Evaluation,
@@ -54,6 +55,8 @@ Indices = npt.NDArray[np.int64]
 
 VECTORS, COUNTS, RANDOM = "vectors", "residue counts", "random weights"
 """What is probed, and the two controls."""
+FAR = 3.0
+"""Deviations from the mean beyond which a number says no more: nothing was learnt there."""
 TABLE = "vectors"
 """The table of what encoders make of the rows, which is gone when the job is done."""
 
@@ -94,8 +97,9 @@ class ProbeConfig:
         },
     )
     strengths: tuple[float, ...] = setting(
-        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-        "C of the linear probe, of which validation chooses; the larger, the freer the fit",
+        (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0),
+        "C of the linear probe, of which cross-validation over training and validation rows chooses; the larger, the "
+        "freer the fit",
         above=0,
         shortest=1,
     )
@@ -109,8 +113,8 @@ class ProbeConfig:
     )
     few: tuple[int, ...] = setting(
         (),
-        "numbers of labelled rows for a learning curve: four fifths of so many to learn from and a fifth to choose by, "
-        "drawn anew for each of probe.seeds",
+        "numbers of labelled rows for a learning curve: four fifths of so many of the training rows and a fifth of the "
+        "validation rows, drawn anew for each of probe.seeds",
         low=10,
         distinct=True,
     )
@@ -298,15 +302,15 @@ def probe(options: ProbeConfig, asked: Question, x: Floats, seed: int) -> Floats
     fit = _linear if options.method == "linear" else _network
     found = []
     for train, valid, test in asked.parts:
-        mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
+        known = np.concatenate([train, valid])
+        mean, deviation = x[known].mean(axis=0), x[known].std(axis=0)
         varied = (
             deviation > 1e-6
         )  # constant numbers say nothing, and a test row off by rounding would stand out
-        scaled = ((x - mean) / (deviation + 1e-6))[:, varied]
+        scaled = np.clip(((x - mean) / (deviation + 1e-6))[:, varied], -FAR, FAR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            says = fit(options, asked, scaled, train, valid, seed)
-            found.append(says(scaled[test]))
+            found.append(fit(options, asked, scaled, train, valid, test, seed))
     return np.concatenate(found)
 
 
@@ -335,27 +339,29 @@ def _says(asked: Question, model: Any) -> Says:
 
 
 def _linear(
-    options: ProbeConfig, asked: Question, x: Floats, train: Indices, valid: Indices, seed: int
-) -> Says:
-    """The linear model whose strength is best on validation rows; of equally good ones the smallest."""
+    options: ProbeConfig, asked: Question, x: Floats, train: Indices, valid: Indices, test: Indices, seed: int
+) -> Floats:
+    """What the linear model says whose strength is best in cross-validation over training and validation rows."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    found: list[tuple[float, Says]] = []
-    for strength in sorted(options.strengths):
-        model = (
-            Ridge(alpha=1 / strength)
-            if asked.form == "numbers"
-            else LogisticRegression(C=strength, tol=1e-3, max_iter=2000)
-        )
-        says = _says(asked, model.fit(x[train], asked.target[train]))
-        found.append((_better(asked, says, x, valid), says))
-    return max(found, key=lambda one: one[0])[1]
+    known = np.concatenate([train, valid])
+    # Turned, so that there are no more columns than rows: the solutions lie in the span of these, and stay as they are.
+    x = x @ np.linalg.svd(x[known], full_matrices=False)[2].T
+    groups = None if asked.clusters is None else numbered([asked.clusters[place] for place in known])
+    model: Any = Ridge()
+    grid, classes = {"alpha": [1 / one for one in sorted(options.strengths)]}, 0
+    if asked.form == "classes":
+        # Measures of several classes count every class the same.
+        model = LogisticRegression(tol=1e-3, max_iter=2000, class_weight="balanced")
+        grid, classes = {"C": sorted(options.strengths)}, len(asked.head.config.classes)
+    target = asked.target[known]
+    return fitted(model, grid, asked.form, classes, x[known], target, x[test], groups, seed)[0]
 
 
 def _network(
-    options: ProbeConfig, asked: Question, x: Floats, train: Indices, valid: Indices, seed: int
-) -> Says:
-    """A network as it was after the epoch that is best on validation rows."""
+    options: ProbeConfig, asked: Question, x: Floats, train: Indices, valid: Indices, test: Indices, seed: int
+) -> Floats:
+    """What a network says as it was after the epoch that is best on validation rows."""
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     numbers = asked.form == "numbers"
@@ -371,7 +377,7 @@ def _network(
             best, since, kept = value, 0, copy.deepcopy(model)
         elif (since := since + 1) >= options.patience:
             break
-    return _says(asked, kept)
+    return _says(asked, kept)(x[test])
 
 
 # -------------------------------------------------------------------------------------------------- the job
