@@ -43,11 +43,15 @@ STANDARD = {
 }
 
 
+# Amino acids of the genetic code for which the dictionary names no parent.
+GENETIC = {"SEC": "CYS", "PYL": "LYS"}
+
+
 def parents() -> dict[str, str]:
     """Component → its parent, for components that link into polymers and have one standard parent."""
     columns = get_ccd()["chem_comp"]
     names, stated, kinds = (columns[key].as_array(str) for key in ("id", "mon_nstd_parent_comp_id", "type"))
-    return {
+    return GENETIC | {
         str(name): str(parent)
         for name, parent, kind in zip(names, stated, kinds, strict=True)
         if parent in STANDARD and name not in STANDARD and ("linking" in kind.lower() or "terminus" in kind)

@@ -21,11 +21,13 @@ pub enum Unread {
     NoAtom,
     /// Of water or of the receptor, in the file of a ligand.
     OutsideLigand,
+    /// An atom whose place is not known.
+    NoPlace,
 }
 
 impl Unread {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OtherLocation,
         Self::OtherModel,
         Self::OtherFrame,
@@ -33,6 +35,7 @@ impl Unread {
         Self::OutsideAssembly,
         Self::NoAtom,
         Self::OutsideLigand,
+        Self::NoPlace,
     ];
 
     /// Its name in lists.

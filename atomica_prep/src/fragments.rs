@@ -89,12 +89,83 @@ impl Sketch {
     }
 }
 
-/// Hydrogens at the distance of a bond from each of the atoms of a molecule.
+/// Hydrogens at the distance of a bond from each of the atoms of a molecule. Where a file has those of other elements
+/// only, as docking programs leave them, those of carbon are inferred.
 fn hydrogens(structure: &Structure, atoms: &[usize]) -> Vec<u8> {
     let positions: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
     let bonds = Bonds::new(&positions, &structure.elements);
     let hydrogen = |at: &&u32| structure.elements.get(**at as usize) == Some(&1);
-    atoms.iter().map(|atom| bonds.of(*atom).iter().filter(hydrogen).count().min(255) as u8).collect()
+    let given = |atom: usize| bonds.of(atom).iter().filter(hydrogen).count().min(255) as u8;
+    let lacking = lacks_hydrogens(structure, given);
+    let count = |&atom: &usize| match structure.elements.get(atom) {
+        Some(6) if lacking => hydrogens_of_carbon(structure, atom, bonds.of(atom)),
+        _ => given(atom),
+    };
+    atoms.iter().map(count).collect()
+}
+
+/// Has a molecule hydrogens, but none at carbon?
+fn lacks_hydrogens(structure: &Structure, given: impl Fn(usize) -> u8) -> bool {
+    let mut of = [false; 2];
+    for (atom, element) in structure.elements.iter().enumerate().filter(|(_, element)| **element > 1) {
+        if let Some(found) = of.get_mut(usize::from(*element == 6)) {
+            *found |= given(atom) > 0;
+        }
+    }
+    of == [true, false]
+}
+
+/// Are the hydrogens of carbon those that [`Sketch::new`] infers?
+pub(crate) fn infers_hydrogens(structure: &Structure) -> bool {
+    let positions: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
+    let bonds = Bonds::new(&positions, &structure.elements);
+    let hydrogen = |at: &&u32| structure.elements.get(**at as usize) == Some(&1);
+    lacks_hydrogens(structure, |atom| bonds.of(atom).iter().filter(hydrogen).count().min(255) as u8)
+}
+
+/// Hydrogens of a carbon, by the lengths of its bonds and the angles between them.
+fn hydrogens_of_carbon(structure: &Structure, atom: usize, others: &[u32]) -> u8 {
+    /// Degrees: three angles of a flat atom are 360, of a tetrahedral one 328; two bonds of a linear one 180.
+    const FLAT: f64 = 349.0;
+    const LINEAR: f64 = 155.0;
+    let place = |at: usize| structure.positions.get(at).copied().unwrap_or_default();
+    let arms: Vec<(f64, [f64; 3], u8)> = others
+        .iter()
+        .map(|other| {
+            let (p, q) = (place(atom), place(*other as usize));
+            let arm = [q[0] - p[0], q[1] - p[1], q[2] - p[2]];
+            let length = arm.iter().map(|c| c * c).sum::<f64>().sqrt();
+            (length, arm.map(|c| c / length), structure.elements.get(*other as usize).copied().unwrap_or(0))
+        })
+        .collect();
+    let angle = |a: &[f64; 3], b: &[f64; 3]| {
+        let cosine: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        cosine.clamp(-1.0, 1.0).acos().to_degrees()
+    };
+    // Shorter than single bonds, of aromatic rings the longest ones, and of double and triple bonds.
+    let shorter = |limits: [f64; 4]| {
+        arms.iter().any(|(length, _, element)| {
+            let [carbon, nitrogen, oxygen, other] = limits;
+            *length
+                < match element {
+                    6 => carbon,
+                    7 => nitrogen,
+                    8 => oxygen,
+                    15 | 16 => other,
+                    _ => 0.0,
+                }
+        })
+    };
+    match arms.as_slice() {
+        [_] if shorter([1.26, 1.2, 0.0, 1.58]) => 1,
+        [_] if shorter([1.42, 1.38, 1.3, 1.7]) => 2,
+        [_] => 3,
+        [(_, a, _), (_, b, _)] if angle(a, b) > LINEAR => 0,
+        [_, _] if shorter([1.44, 1.4, 1.33, 1.755]) => 1,
+        [_, _] => 2,
+        [(_, a, _), (_, b, _), (_, c, _)] => u8::from(angle(a, b) + angle(b, c) + angle(a, c) < FLAT),
+        _ => 0,
+    }
 }
 
 /// Pairs of atoms at the distance of a bond.

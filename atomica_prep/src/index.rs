@@ -258,6 +258,10 @@ impl Index {
             let reason = "it is UTF-16 text; save it as CSV in UTF-8, as with iconv -f UTF-16 -t UTF-8";
             return Err(unreadable(None, reason.to_owned()));
         }
+        if matches!(text.get(..2), Some([0x1f, 0x8b] | b"PK")) {
+            let reason = "it is packed, or a spreadsheet's own file; unpack it, or save it as CSV";
+            return Err(unreadable(None, reason.to_owned()));
+        }
         let text = with_line_feeds(text);
         let delimiter = delimiter(body(&text));
         if let Some(line) = open_quote(&text, delimiter) {
@@ -272,7 +276,7 @@ impl Index {
             return Err(unreadable(None, "the file is empty".to_owned()));
         }
         for (i, name) in header.iter().enumerate() {
-            if header.get(..i).unwrap_or_default().contains(name) {
+            if !name.is_empty() && header.get(..i).unwrap_or_default().contains(name) {
                 return Err(unreadable(Some(1), format!("the column {name:?} is there twice")));
             }
         }
@@ -359,6 +363,10 @@ impl Index {
                 problems.push(self.wrong(line, Some(i), "is not UTF-8 text".to_owned()));
                 ""
             }));
+        }
+        // Spreadsheets write empty fields behind those that were filled.
+        while fields.len() > self.header.len() && fields.last().is_some_and(|field| field.is_empty()) {
+            fields.pop();
         }
         if fields.len() != self.header.len() {
             let mut reason = format!("has {} fields, the header {}", fields.len(), self.header.len());
@@ -546,7 +554,9 @@ impl<'a> Fields<'a> {
     ) -> Option<Ligand> {
         let code = code?;
         let number = self.whole::<i32>(resnum).unwrap_or_else(|text| {
-            note(self.wrong(resnum, format!("lig_resnum{suffix} {text:?} is not a whole number")));
+            let letter = text.strip_suffix(|c: char| c.is_ascii_alphabetic()).filter(|n| n.parse::<i32>().is_ok());
+            let hint = letter.map_or("", |_| "; the letter belongs into lig_icode");
+            note(self.wrong(resnum, format!("lig_resnum{suffix} {text:?} is not a whole number{hint}")));
             None
         });
         // A residue number without an insertion code means the residue that has none.

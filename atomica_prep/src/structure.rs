@@ -207,6 +207,8 @@ pub enum Repair {
     NumberHybrid36,
     /// A residue number in hexadecimal, as some programs go on after 9999.
     NumberHexadecimal,
+    /// A residue number of five digits, the last of them in the column of the insertion code.
+    NumberFiveDigits,
     /// No residue number: taken to be 0.
     NumberMissing,
     /// No residue name: taken to be UNL.
@@ -237,6 +239,8 @@ pub enum Repair {
     QueryAtom,
     /// A lone pair or a dummy: left out.
     NoAtom,
+    /// Atoms at the origin, or at 9999, for want of a place: left out.
+    NoPlace,
     /// A residue of a polymer under a name of force fields: taken for the standard one.
     ForceFieldName,
     /// A modified residue: taken for its parent.
@@ -275,6 +279,8 @@ pub enum Repair {
     OutsideLigand,
     /// A ligand whose file says no bond orders, and nothing else tells them: a block for each of its atoms.
     OrdersUnknown,
+    /// A ligand whose bond orders were perceived with hydrogens of carbon that its file leaves out.
+    HydrogensInferred,
     /// A bond is stated of atoms that are too far apart for it: not used.
     BondImplausible,
     /// A bond is stated of an atom that is not there.
@@ -296,6 +302,7 @@ impl Repair {
                 | Self::MoleculesUnread
                 | Self::OutsideLigand
                 | Self::OrdersUnknown
+                | Self::HydrogensInferred
                 | Self::BondUnmatched
                 | Self::ChainInterrupted
         )

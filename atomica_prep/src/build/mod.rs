@@ -23,7 +23,7 @@ use crate::dataset::{
 use crate::discover::{self, Files, StructureFile};
 use crate::error::{Error, Problem, Result};
 use crate::files::{sha256_hex, to_json};
-use crate::fragments::Chemistry;
+use crate::fragments::{infers_hydrogens, Chemistry};
 use crate::index::{BadRow, Ids, Index, Row};
 use crate::interface::{self, Subject};
 use crate::read;
@@ -165,12 +165,18 @@ fn with_pose(
     repairs.extend(mended.map(|r| RepairLine::new(Some(row.line), &row.id, shown, r)));
     let pose = interface::Pose { molecule: &molecule, sha256: &ligands.sha256 };
     let record = interface::complex_with_pose(subject, row, pose, options)?;
+    let mut note = |kind, what: &str| {
+        let first = Problem { line: 0, column: 0, column_end: 0, what: what.to_owned() };
+        repairs.push(RepairLine::new(Some(row.line), &row.id, shown, &Repaired { kind, count: 1, first }));
+    };
     let cut = options.fragments.is_none() || record.ligand_chemistry != Chemistry::Atoms.name();
     if !cut && molecule.bonds.iter().any(|bond| bond.order == 0) {
-        let what = "the file says no bond orders, and they cannot be perceived; a block for each atom".to_owned();
-        let first = Problem { line: 0, column: 0, column_end: 0, what };
-        let repaired = Repaired { kind: Repair::OrdersUnknown, count: 1, first };
-        repairs.push(RepairLine::new(Some(row.line), &row.id, shown, &repaired));
+        note(
+            Repair::OrdersUnknown,
+            "the file says no bond orders, and they cannot be perceived; a block for each atom",
+        );
+    } else if record.ligand_chemistry == Chemistry::Perceived.name() && infers_hydrogens(&molecule.structure) {
+        note(Repair::HydrogensInferred, "hydrogens of carbon are not in the file; inferred from lengths and angles");
     }
     Ok(record)
 }

@@ -210,6 +210,8 @@ struct Judge<'a> {
     /// Bonds are looked for only around residues whose name does not settle the matter.
     backbones: Option<Backbones>,
     decisions: Vec<(Repair, usize)>,
+    /// No standard residue is written as ATOM, so HETATM says nothing.
+    all_hetero: Option<bool>,
 }
 
 /// What the name and the atoms of a residue say of its kind.
@@ -225,7 +227,7 @@ enum Kind {
 
 impl<'a> Judge<'a> {
     fn new(structure: &'a Structure) -> Self {
-        Self { structure, open: Vec::new(), backbones: None, decisions: Vec::new() }
+        Self { structure, open: Vec::new(), backbones: None, decisions: Vec::new(), all_hetero: None }
     }
 
     fn roles(&mut self) -> Vec<Role> {
@@ -322,7 +324,7 @@ impl<'a> Judge<'a> {
         let ended = self.structure.names_of(residue).iter().any(|name| is_end(name.as_bytes(), block));
         // HETATM says of a standard residue that it is a ligand, of selenomethionine and other modified ones nothing.
         let common = standard && residue.name.as_bytes().eq_ignore_ascii_case(b"MSE");
-        match (!residue.hetero || common, ended) {
+        match (!residue.hetero || common || self.all_hetero(), ended) {
             // Pockets and gaps leave residues without a neighbour; a molecule of its own has both of its ends, or its
             // number and place fit to no neighbour.
             (true, false) => {
@@ -336,6 +338,18 @@ impl<'a> Judge<'a> {
                 self.linked(at, true) || (!standard && peptide && !ended && self.fits(at, residue))
             }
         }
+    }
+
+    /// Are all standard residues of a file with more than a few written as HETATM?
+    fn all_hetero(&mut self) -> bool {
+        /// A free amino acid or two are no polymer.
+        const FEW: usize = 4;
+        *self.all_hetero.get_or_insert_with(|| {
+            let standard =
+                |r: &&Residue| !matches!(vocab::name(r.name.as_bytes()), vocab::Name::Water | vocab::Name::Other);
+            let mut residues = self.structure.residues.iter().filter(standard);
+            residues.clone().all(|r| r.hetero) && residues.nth(FEW).is_some()
+        })
     }
 
     /// Is the residue before or after it in its chain, by number, as near as members of a polymer are?
@@ -366,23 +380,30 @@ impl<'a> Judge<'a> {
         /// Å; for each residue, and for those that are badly placed.
         const REACH: [f64; 2] = [8.0, 12.0];
         let Some(place) = self.structure.positions.get(residue.start) else { return true };
-        let mut others = self.around(at, residue).peekable();
-        // Of a chain of its own, or one of which nothing else is there, nothing is known.
-        others.peek().is_none()
-            || others.any(|(_, other)| {
-                let gap = other.resnum.abs_diff(residue.resnum);
-                let reach = REACH[0] * f64::from(gap) + REACH[1];
-                let there = self.structure.positions.get(other.start);
-                gap <= FAR && there.is_some_and(|there| distance_squared(*place, *there) < reach * reach)
-            })
+        let mut others = self.around(at, residue, true).peekable();
+        if others.peek().is_none() {
+            // Of a chain of which nothing else is there, nothing is known of an amino acid. A nucleotide is one, and so is
+            // what stands alone among members of the other kind.
+            return !nucleic(residue) && self.around(at, residue, false).next().is_none();
+        }
+        others.any(|(_, other)| {
+            let gap = other.resnum.abs_diff(residue.resnum);
+            let reach = REACH[0] * f64::from(gap) + REACH[1];
+            let there = self.structure.positions.get(other.start);
+            gap <= FAR && there.is_some_and(|there| distance_squared(*place, *there) < reach * reach)
+        })
     }
 
-    /// Residues of polymers in the chain of this one, the nearest in the file first.
-    fn around(&self, at: usize, residue: &Residue) -> impl Iterator<Item = (usize, &'a Residue)> {
+    /// Residues of polymers in the chain of this one, the nearest in the file first; only those of its own kind, amino acids
+    /// or nucleotides, if they are to be `alike`.
+    fn around(&self, at: usize, residue: &Residue, alike: bool) -> impl Iterator<Item = (usize, &'a Residue)> {
         /// Residues of the file, on either side; a chain has its members near one another.
         const WINDOW: usize = 1000;
-        let polymer = |other: &Residue| {
-            !other.hetero && !matches!(vocab::name(other.name.as_bytes()), vocab::Name::Water | vocab::Name::Other)
+        let own = nucleic(residue);
+        let hetero = self.all_hetero == Some(true);
+        let polymer = move |other: &Residue| {
+            let known = !matches!(vocab::name(other.name.as_bytes()), vocab::Name::Water | vocab::Name::Other);
+            known && (hetero || !other.hetero) && (!alike || nucleic(other) == own)
         };
         let (all, chain) = (&self.structure.residues, residue.chain);
         let before = (at.saturating_sub(WINDOW)..at).rev();
@@ -403,7 +424,7 @@ impl<'a> Judge<'a> {
             |a: Option<[f64; 3]>, b: Option<[f64; 3]>, reach: f64| Some(distance_squared(a?, b?) < reach * reach);
         let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR) == Some(false);
         let step = |other: &Residue| i64::from(residue.resnum) - i64::from(other.resnum);
-        let next = |by: i64| self.around(at, residue).find(|(_, other)| step(other) == by);
+        let next = |by: i64| self.around(at, residue, true).find(|(_, other)| step(other) == by);
         let (i, far) = match (next(1), next(-1)) {
             (Some((i, before)), None) => {
                 let other = Backbone::of(self.structure, before);
@@ -531,6 +552,11 @@ fn is_coarse(structure: &Structure, residue: &Residue) -> bool {
     let bead =
         |name: &[u8]| matches!(name, b"BB" | b"BB1" | b"BB2" | b"BB3" | b"SC1" | b"SC2" | b"SC3" | b"SC4" | b"SC5");
     structure.names_of(residue).iter().all(|name| bead(name.as_bytes()))
+}
+
+/// Has it the name of a nucleotide?
+fn nucleic(residue: &Residue) -> bool {
+    matches!(vocab::name(residue.name.as_bytes()), vocab::Name::Dna(_) | vocab::Name::Rna(_) | vocab::Name::Base { .. })
 }
 
 /// Does this atom end a chain?

@@ -9,7 +9,7 @@ use super::options::{Ids, Options};
 use crate::accounts::{Accounts, Unread};
 use crate::error::{Error, Problem, Result};
 use crate::structure::{Name, Repair, Residue, Structure};
-use crate::torsion::Bonds;
+use crate::torsion::{radius, Bonds};
 use crate::vocab;
 
 /// Å; a coordinate beyond is no coordinate, and would not survive single precision.
@@ -63,6 +63,8 @@ pub(super) struct Builder {
     /// Where each atom was when it was given; empty as long as all are there still, or where no bond is stated.
     origins: Vec<usize>,
     bonded: bool,
+    /// Atoms whose element was told from the columns of their name.
+    pub(super) guessed: Vec<usize>,
 }
 
 impl Builder {
@@ -192,6 +194,7 @@ impl Builder {
 
     /// The structure; `expected` are the records that hold its atoms.
     pub(super) fn finish(mut self, shown: &str, expected: &str) -> Result<Structure> {
+        self.doubt_metals();
         let stated = std::mem::take(&mut self.stated);
         let mut bonds = None;
         if !stated.is_empty() {
@@ -204,13 +207,16 @@ impl Builder {
         let mut accounts = self.accounts;
         let given = self.structure.positions.len() + self.dropped;
         self.part_copies();
+        self.one_of_two();
+        let unplaced = self.leave_unplaced();
         self.mend_ions();
         let (mut structure, mut notes, origins) = self.settle();
         if let Some(bonds) = bonds {
             bonds.place(&mut structure, &origins, &mut notes);
         }
         let repairs = notes.finish(shown)?;
-        accounts.leave(Unread::OtherLocation, (given - structure.positions.len()) as u64);
+        accounts.leave(Unread::NoPlace, unplaced as u64);
+        accounts.leave(Unread::OtherLocation, (given - unplaced - structure.positions.len()) as u64);
         accounts.settle(structure.positions.len(), shown)?;
         if structure.positions.is_empty() {
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
@@ -307,6 +313,106 @@ impl Builder {
             }
         }
         self.pick(&order);
+    }
+
+    /// Of two components that stand in one place under one number, without letters of alternate locations, the first is
+    /// kept.
+    fn one_of_two(&mut self) {
+        let key = |r: &Residue| (r.chain, r.resnum, r.icode);
+        let lettered =
+            |r: &Residue| self.altlocs.get(r.start..r.end).unwrap_or_default().iter().any(|letter| *letter != 0);
+        let mut gone = Vec::new();
+        let pairs = self.structure.residues.iter().zip(self.structure.residues.iter().skip(1));
+        for (at, (one, other)) in (1..).zip(pairs) {
+            if key(one) == key(other) && one.name != other.name && !lettered(one) && !lettered(other) {
+                gone.extend(self.overlap(one, other).then_some(at));
+            }
+        }
+        for &at in &gone {
+            let Some(residue) = self.structure.residues.get(at) else { continue };
+            let what = format!("{} stands in the place of the residue before it, which is kept", self.who(residue));
+            let line = self.lines.get(at).copied().unwrap_or(0);
+            self.notes.repair(Repair::CopiesOverlap, || Problem { line, column: 0, column_end: 0, what });
+        }
+        if !gone.is_empty() {
+            self.keep(|at, _| gone.binary_search(&at).is_err());
+        }
+    }
+
+    /// Leaves out atoms without a place, which programs put at the origin, several of a residue at once, or at 9999. Gives
+    /// how many.
+    fn leave_unplaced(&mut self) -> usize {
+        /// Å; what programs write for want of a place.
+        const NOWHERE: std::ops::RangeInclusive<f64> = 9999.0..=10000.0;
+        let nowhere = |p: &[f64; 3]| p.iter().all(|c| NOWHERE.contains(&c.abs()));
+        let origin = |p: &[f64; 3]| p.iter().all(|c| *c == 0.0);
+        let positions = &self.structure.positions;
+        // All of them are looked at, many at a time.
+        if !positions.iter().fold(false, |found, p| found | (p[0] == 0.0) | (p[0].abs() >= *NOWHERE.start())) {
+            return 0;
+        }
+        let mut gone = Vec::new();
+        for (at, residue) in self.structure.residues.iter().enumerate() {
+            let atoms = self.structure.positions_of(residue);
+            let letters = self.altlocs.get(residue.start..residue.end).unwrap_or_default();
+            let several = atoms.iter().filter(|p| origin(p)).count() > 1 && letters.iter().all(|letter| *letter == 0);
+            let without = (residue.start..residue.end).zip(atoms).filter(|(_, p)| nowhere(p) || several && origin(p));
+            gone.extend(without.map(|(atom, _)| (atom, at)));
+        }
+        if let Some((_, at)) = gone.first() {
+            let who = self.structure.residues.get(*at).map(|r| self.who(r)).unwrap_or_default();
+            let what = format!("{who} has atoms without a place (at the origin, or at 9999); left out");
+            let line = self.lines.get(*at).copied().unwrap_or(0);
+            let place = || Problem { line, column: 0, column_end: 0, what };
+            self.notes.repairs(Repair::NoPlace, gone.len() as u64, place);
+            self.keep(|_, atom| gone.binary_search_by_key(&atom, |(atom, _)| *atom).is_err());
+        }
+        gone.len()
+    }
+
+    /// Keeps the atoms that are wanted, asked for by residue and atom, and the residues that have any.
+    fn keep(&mut self, wanted: impl Fn(usize, usize) -> bool) {
+        let mut order = Vec::with_capacity(self.structure.positions.len());
+        let lines = std::mem::take(&mut self.lines);
+        for (at, residue) in std::mem::take(&mut self.structure.residues).into_iter().enumerate() {
+            let start = order.len();
+            order.extend((residue.start..residue.end).filter(|atom| wanted(at, *atom)));
+            if order.len() > start {
+                self.lines.push(lines.get(at).copied().unwrap_or(0));
+                self.structure.residues.push(Residue { start, end: order.len(), ..residue });
+            }
+        }
+        self.pick(&order);
+    }
+
+    /// Names that stand one column too far left look like metals (`CD1 `, `NE2 `): an atom as near to another one of its
+    /// residue as the element of its first letter would be is of that element.
+    fn doubt_metals(&mut self) {
+        /// Å; beyond the sum of the radii. Metals are farther away.
+        const SLACK: f64 = 0.15;
+        for atom in std::mem::take(&mut self.guessed) {
+            let Some((element, name)) = self.structure.elements.get(atom).zip(self.structure.atom_names.get(atom))
+            else {
+                continue;
+            };
+            // Chlorine, bromine, silicon and selenium have bonds like those of organic chemistry.
+            if matches!(element, 0..=9 | 14..=17 | 34 | 35 | 53) {
+                continue;
+            }
+            let single = name.as_bytes().get(..1).map_or(0, vocab::element);
+            let residue = self.structure.residues.get(self.structure.residue_of(atom));
+            let Some(residue) = residue.filter(|_| matches!(single, 6..=8 | 15 | 16)) else { continue };
+            let bonded = |other: usize| {
+                let heavy = self.structure.elements.get(other).copied().filter(|e| *e > 1);
+                let reach = radius(single) + radius(heavy.unwrap_or(6)) + SLACK;
+                other != atom && heavy.is_some() && squared(&self.structure.positions, atom, other) < reach * reach
+            };
+            if (residue.start..residue.end).any(bonded) {
+                if let Some(slot) = self.structure.elements.get_mut(atom) {
+                    *slot = single;
+                }
+            }
+        }
     }
 
     /// Do two residues stand in one place?

@@ -77,12 +77,19 @@ fn is_polymer(component: &[u8]) -> bool {
 }
 
 /// Are columns 21 and 22 the chain's id? They are where a residue bears the name of three letters and column 21 cannot
-/// be a fourth one.
+/// be a fourth one: not of one name only, in a chain whose other residues have nothing there.
 fn two_letters<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
-    lines.filter_map(|line| line.get(17..21)).any(|name| {
-        let (three, last) = name.split_at(3);
-        last != b" " && is_polymer(three) && !is_polymer(name) && !four_letters(name)
-    })
+    let mut names: HashMap<&[u8], HashSet<&[u8]>> = HashMap::new();
+    let mut plain: HashSet<u8> = HashSet::new();
+    for name in lines.filter_map(|line| line.get(17..22)) {
+        let ([three @ .., last, chain], Some(four)) = (name, name.get(..4)) else { continue };
+        if *last == b' ' && is_polymer(three) {
+            plain.insert(*chain);
+        } else if *last != b' ' && is_polymer(three) && !is_polymer(four) && !four_letters(four) {
+            names.entry(name.get(3..).unwrap_or_default()).or_default().insert(three);
+        }
+    }
+    names.iter().any(|(id, names)| names.len() > 1 || !id.last().is_some_and(|chain| plain.contains(chain)))
 }
 
 /// A plan for the atom lines of a text, if it needs one. Each line comes with its number and whether TER stands before

@@ -7,10 +7,12 @@ use std::ops::Range;
 use memchr::memchr_iter;
 
 use super::molecule::{Bond, BondsFrom, Molecule};
+use super::number::decimal;
 use super::options::Options;
 use super::pdb;
 use crate::accounts::Unread;
 use crate::error::{Error, Problem, Result};
+use crate::neighbors::Cells;
 use crate::structure::{Name, Repair, Repaired, Residue, Structure};
 use crate::torsion::Bonds;
 use crate::vocab;
@@ -80,7 +82,7 @@ pub(super) fn molecule(
     shown: &str,
     options: Options,
 ) -> Result<Molecule> {
-    let (own, aside) = without_others(text.get(part).unwrap_or_default());
+    let (own, aside) = without_others(text.get(part).unwrap_or_default(), pdbqt);
     let own = own.as_ref();
     // Lines before it are left blank, so that messages count them.
     let before = usize::try_from(line.saturating_sub(1)).unwrap_or(0);
@@ -104,16 +106,17 @@ pub(super) fn molecule(
         }
     }
     if pdbqt {
+        let mut told = in_order;
         if in_order {
             for (line, slot) in atoms.iter().zip(&mut structure.elements) {
-                let kind = line.get(77..).unwrap_or_default().trim_ascii();
-                if let Some(element) = autodock_element(kind) {
-                    *slot = element;
+                match autodock_element(autodock_type(line)) {
+                    Some(element) => *slot = element,
+                    None => told = false,
                 }
             }
         }
         // Types of AutoDock stand in the columns of charge and element, which is as it should be there.
-        let usual = |kind| matches!(kind, Repair::ElementGuessed | Repair::ChargeIgnored);
+        let usual = |kind| told && kind == Repair::ElementGuessed || kind == Repair::ChargeIgnored;
         structure.repairs.0.retain(|repaired| !usual(repaired.kind));
     }
     let mut molecule = Molecule { title: title(own), smiles: smiles(own), ..Molecule::default() };
@@ -144,30 +147,78 @@ pub(super) fn molecule(
         };
         molecule.bonds = (0u32..).zip(0..places.len()).flat_map(of).collect();
     }
-    if let Some(first) = aside.first() {
-        let count = aside.len() as u64;
-        structure.accounts.unread(Unread::OutsideLigand, count);
-        let what = "water, or a residue of the receptor, in the file of a ligand; left out".to_owned();
-        let place = Problem { line: line + first, column: 0, column_end: 0, what };
-        let at = structure.repairs.0.partition_point(|known| known.kind < Repair::OutsideLigand);
-        structure.repairs.0.insert(at, Repaired { kind: Repair::OutsideLigand, count, first: place });
+    for (no_atom, why, kind, what) in [
+        (
+            false,
+            Unread::OutsideLigand,
+            Repair::OutsideLigand,
+            "water, or the receptor, in the file of a ligand; left out",
+        ),
+        (true, Unread::NoAtom, Repair::NoAtom, "a pseudo-atom of AutoDock, which is no atom; left out"),
+    ] {
+        let lines = || aside.iter().filter(|(_, pseudo)| *pseudo == no_atom);
+        let count = lines().count() as u64;
+        if let Some((first, _)) = lines().next() {
+            structure.accounts.unread(why, count);
+            let place = Problem { line: line + first, column: 0, column_end: 0, what: what.to_owned() };
+            let at = structure.repairs.0.partition_point(|known| known.kind < kind);
+            structure.repairs.0.insert(at, Repaired { kind, count, first: place });
+        }
     }
     molecule.structure = one_residue(structure, shown)?;
     Ok(molecule)
 }
 
-/// A molecule without what is no part of it: flexible residues of the receptor (BEGIN_RES), and water beside other atoms.
-/// The second value are the lines, from 0, of the atoms that are blank now.
-fn without_others(own: &[u8]) -> (Cow<'_, [u8]>, Vec<u64>) {
-    let water = |line: &[u8]| {
-        let component = line.get(17..21).unwrap_or_default().trim_ascii();
-        is_atom(line) && vocab::name(component) == vocab::Name::Water
+fn component(line: &[u8]) -> vocab::Name {
+    vocab::name(line.get(17..21).unwrap_or_default().trim_ascii())
+}
+
+/// Does a file hold a receptor besides its ligand: amino acids or nucleotides that no bond joins to the others?
+fn with_receptor(own: &[u8]) -> bool {
+    /// Å; bonds are shorter.
+    const BONDED: f64 = 2.0;
+    let mut sides: [Vec<[f64; 3]>; 2] = Default::default();
+    for (_, line) in lines(own).filter(|(_, line)| is_atom(line)) {
+        let place = [30, 38, 46].map(|at| line.get(at..at + 8).and_then(decimal));
+        if let (Some(side), [Some(x), Some(y), Some(z)]) = (side(line).and_then(|s| sides.get_mut(s)), place) {
+            side.push([x, y, z]);
+        }
+    }
+    let [ligand, receptor] = sides;
+    let cells = Cells::new(&receptor, BONDED);
+    let joined = |place: &[f64; 3]| {
+        let mut near = false;
+        cells.near(*place, BONDED, |at| near |= receptor.get(at).is_some_and(|p| distance(p, place) < BONDED));
+        near
     };
+    ligand.len() > 1 && !receptor.is_empty() && !ligand.iter().any(joined)
+}
+
+fn distance(p: &[f64; 3], q: &[f64; 3]) -> f64 {
+    p.iter().zip(q).map(|(p, q)| (p - q) * (p - q)).sum::<f64>().sqrt()
+}
+
+/// 0 for an atom of a ligand, 1 for one of an amino acid or nucleotide, if it is neither water nor alone in its residue.
+fn side(line: &[u8]) -> Option<usize> {
+    match component(line) {
+        vocab::Name::Water => None,
+        vocab::Name::AminoAcid(_) | vocab::Name::Dna(_) | vocab::Name::Rna(_) => Some(1),
+        vocab::Name::Base { .. } | vocab::Name::Other => Some(0),
+    }
+}
+
+/// A molecule without what is no part of it: flexible residues of the receptor (BEGIN_RES), the whole of it, water beside
+/// other atoms, and pseudo-atoms of AutoDock. The second value are the lines, from 0, of the atoms that are blank now, and
+/// whether they are pseudo-atoms.
+fn without_others(own: &[u8], pdbqt: bool) -> (Cow<'_, [u8]>, Vec<(u64, bool)>) {
+    let receptor = with_receptor(own);
+    let pseudo = |line: &[u8]| pdbqt && is_pseudo(autodock_type(line));
     let mut flexible = false;
     let mut other = |line: &[u8]| {
         let word = line.get(..9).unwrap_or_default();
         flexible = (flexible || word.eq_ignore_ascii_case(b"BEGIN_RES")) && !word.starts_with(b"END_RES");
-        flexible && is_atom(line) || water(line)
+        let outside = flexible || component(line) == vocab::Name::Water || receptor && side(line) == Some(1);
+        is_atom(line) && (outside || pseudo(line))
     };
     let others: Vec<bool> = lines(own).map(|(_, line)| other(line)).collect();
     let atoms = lines(own).filter(|(_, line)| is_atom(line)).count();
@@ -177,9 +228,9 @@ fn without_others(own: &[u8]) -> (Cow<'_, [u8]>, Vec<u64>) {
     }
     let mut kept = Vec::with_capacity(own.len());
     let mut aside = Vec::with_capacity(count);
-    for ((number, (range, _)), other) in (0..).zip(lines(own)).zip(others) {
+    for ((number, (range, line)), other) in (0..).zip(lines(own)).zip(others) {
         if other {
-            aside.push(number);
+            aside.push((number, pseudo(line)));
             kept.push(b'\n');
         } else {
             kept.extend_from_slice(own.get(range).unwrap_or_default());
@@ -204,10 +255,20 @@ fn one_residue(mut structure: Structure, shown: &str) -> Result<Structure> {
     Ok(structure)
 }
 
+/// The type of an atom of AutoDock.
+fn autodock_type(line: &[u8]) -> &[u8] {
+    line.get(77..).unwrap_or_default().trim_ascii()
+}
+
+/// Is it the type of a place without an atom: glue of rings, water of hydrated docking, the field of a zinc?
+fn is_pseudo(kind: &[u8]) -> bool {
+    matches!(kind, b"G" | b"GA" | b"G0" | b"G1" | b"G2" | b"G3" | b"J" | b"Q" | b"Z" | b"W" | b"TZ")
+}
+
 /// Element of a type of AutoDock.
 fn autodock_element(kind: &[u8]) -> Option<u8> {
     Some(match kind {
-        b"A" | b"C" | b"CG0" => 6,
+        b"A" | b"C" | b"CG0" | b"CG1" | b"CG2" | b"CG3" => 6,
         b"OA" | b"OS" | b"O" => 8,
         b"NA" | b"NS" | b"N" => 7,
         b"SA" | b"S" => 16,

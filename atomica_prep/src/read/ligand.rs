@@ -136,7 +136,7 @@ impl LigandFile {
             let start = at;
             at = end + 1;
             match kind {
-                Kind::Sdf if line.starts_with(b"$$$$") => {
+                Kind::Sdf if line.starts_with(b"$$$$") && line.trim_ascii_end().iter().all(|c| *c == b'$') => {
                     let (first, range) = begin.take().unwrap_or((number, start));
                     molecules.push((first, range..start));
                 }
@@ -223,6 +223,7 @@ impl LigandFile {
             places: HashMap::new(),
             placed: 0,
             component: Name::default(),
+            drawn: None,
         };
         match self.kind {
             Kind::Mol2 => reader.mol2()?,
@@ -266,6 +267,8 @@ struct Reader<'a> {
     places: HashMap<u64, usize>,
     placed: usize,
     component: Name,
+    /// Line of an SDF that calls its molecule a drawing: `2D`.
+    drawn: Option<u64>,
 }
 
 fn whole(field: &[u8]) -> Option<u64> {
@@ -396,7 +399,8 @@ impl<'a> Reader<'a> {
     fn sdf(&mut self) -> Result<()> {
         let (_, title) = self.need("its counts")?;
         self.molecule.title = String::from_utf8_lossy(title).trim().to_owned();
-        self.need("its counts")?;
+        let (line, program) = self.need("its counts")?;
+        self.drawn = (program.get(20..22) == Some(b"2D")).then_some(line);
         self.need("its counts")?;
         let (line, counts) = self.need("its counts")?;
         let version = counts.get(33..).unwrap_or_default().trim_ascii();
@@ -533,7 +537,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Atoms that are all in one place, or in the plane of a drawing, have no coordinates that say anything.
+    fn refuse_flat(&mut self) {
+        let positions = &self.molecule.structure.positions;
+        let Some((first, others)) = positions.split_first().filter(|(_, others)| !others.is_empty()) else { return };
+        let (line, what) = match self.drawn {
+            _ if others.iter().all(|p| p == first) => {
+                (self.drawn.unwrap_or(self.lines.number), "all atoms are in one place; the molecule has no coordinates")
+            }
+            Some(line) if positions.len() > 3 && positions.iter().all(|p| p[2] == 0.0) => {
+                (line, "the molecule is a drawing (2D, z is 0 throughout), not a structure")
+            }
+            _ => return,
+        };
+        self.problem(line, what.to_owned());
+    }
+
     fn finish(mut self, index: usize) -> Result<Molecule> {
+        self.refuse_flat();
         let structure = &mut self.molecule.structure;
         structure.repairs = std::mem::take(&mut self.notes).finish(self.shown)?;
         let end = structure.positions.len();

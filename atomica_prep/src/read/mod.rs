@@ -65,6 +65,9 @@ struct Format {
     assemblies: fn(&[u8], &str) -> Result<Described>,
 }
 
+/// Format and packing of a file.
+type Kind = (&'static Format, Packing);
+
 const FORMATS: &[Format] = &[
     Format {
         extensions: &["pdb", "ent"],
@@ -100,7 +103,7 @@ const FORMATS: &[Format] = &[
     },
 ];
 
-fn kind_of(path: &Path) -> Option<(&'static Format, Packing)> {
+fn kind_of(path: &Path) -> Option<Kind> {
     let (extension, packing) = Packing::of(path)?;
     // A biological assembly of the archive: .pdb1, .pdb2.
     let extension = if is_assembly(&extension) { "pdb" } else { extension.as_str() };
@@ -146,7 +149,7 @@ pub fn read_file_as(path: &Path, extension: &str, shown: &str, options: Options)
     read_kind(path, kind_of_extension(extension, shown)?, shown, options)
 }
 
-fn read_kind(path: &Path, kind: (&Format, Packing), shown: &str, options: Options) -> Result<Source> {
+fn read_kind(path: &Path, kind: Kind, shown: &str, options: Options) -> Result<Source> {
     let (raw, sha256) = load(path, shown)?;
     Ok(Source { structure: read_as(&raw, kind, shown, options)?, sha256 })
 }
@@ -173,7 +176,8 @@ pub fn read_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) ->
 pub fn read_sites(path: &Path, shown: &str, options: Options) -> Result<Sites> {
     let kind = kind_of(path).ok_or_else(|| unknown_format(shown))?;
     let (raw, _) = load(path, shown)?;
-    (kind.0.sites)(&text_of(&raw, kind, shown, options)?, shown, options)
+    let (format, text) = text_of(&raw, kind, shown, options)?;
+    (format.sites)(&text, shown, options)
 }
 
 /// [`read_sites`] for the bytes of a file that would end with `extension`.
@@ -181,12 +185,12 @@ pub fn read_sites(path: &Path, shown: &str, options: Options) -> Result<Sites> {
 /// # Errors
 /// As [`read_bytes`].
 pub fn read_sites_bytes(raw: &[u8], extension: &str, shown: &str, options: Options) -> Result<Sites> {
-    let kind = kind_of_extension(extension, shown)?;
-    (kind.0.sites)(&text_of(raw, kind, shown, options)?, shown, options)
+    let (format, text) = text_of(raw, kind_of_extension(extension, shown)?, shown, options)?;
+    (format.sites)(&text, shown, options)
 }
 
-fn read_as(raw: &[u8], kind: (&Format, Packing), shown: &str, options: Options) -> Result<Structure> {
-    let (format, text) = (kind.0, text_of(raw, kind, shown, options)?);
+fn read_as(raw: &[u8], kind: Kind, shown: &str, options: Options) -> Result<Structure> {
+    let (format, text) = text_of(raw, kind, shown, options)?;
     match options.assembly {
         Assembly::None => (format.parse)(&text, shown, options),
         Assembly::Models if !format.extensions.contains(&"pdb") => (format.parse)(&text, shown, options),
@@ -241,14 +245,37 @@ fn labels(structure: &Structure, labelled: &Structure) -> Vec<String> {
     structure.residues.iter().map(chain).collect()
 }
 
-/// What is to be parsed.
+/// The format that the first bytes tell, where they gainsay the name.
+fn told(named: &'static Format, bytes: &[u8]) -> &'static Format {
+    /// Of PDB files.
+    const RECORDS: [&[u8]; 12] = [
+        b"HEADER", b"OBSLTE", b"TITLE ", b"COMPND", b"REMARK", b"EXPDTA", b"SEQRES", b"CRYST1", b"MODEL ", b"ATOM  ",
+        b"HETATM", b"AUTHOR",
+    ];
+    let comment = |line: &&[u8]| line.is_empty() || line.starts_with(b"#");
+    let head = bytes.get(..1 << 12).unwrap_or(bytes);
+    let line = head.split(|c| *c == b'\n').map(<[u8]>::trim_ascii).find(|line| !comment(line)).unwrap_or_default();
+    let starts = |word: &[u8]| line.get(..word.len()).is_some_and(|l| l.eq_ignore_ascii_case(word));
+    let extension = match head {
+        // A map of MessagePack.
+        [0x80..=0x8f | 0xde | 0xdf, ..] => "bcif",
+        _ if starts(b"data_") => "cif",
+        _ if starts(b"@<TRIPOS>") => "mol2",
+        _ if RECORDS.iter().any(|record| starts(record)) => "pdb",
+        _ => return named,
+    };
+    FORMATS.iter().find(|format| format.extensions.contains(&extension)).unwrap_or(named)
+}
+
+/// What is to be parsed, and as what.
 fn text_of<'a>(
     raw: &'a [u8],
-    (format, packing): (&Format, Packing),
+    (named, packing): Kind,
     shown: &str,
     options: Options,
-) -> Result<Cow<'a, [u8]>> {
+) -> Result<(&'static Format, Cow<'a, [u8]>)> {
     let bytes = unpacked(raw, packing, options.max_decompressed, shown)?;
+    let format = told(named, &bytes);
     let text = if format.text { text(bytes, shown)? } else { bytes };
     if format.text && text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::EmptyFile { path: shown.to_owned() });
@@ -256,10 +283,10 @@ fn text_of<'a>(
     if !format.label_ids && !options.ids.usual() {
         return Err(Error::NoLabelIds { path: shown.to_owned() });
     }
-    Ok(text)
+    Ok((format, text))
 }
 
-fn kind_of_extension(extension: &str, shown: &str) -> Result<(&'static Format, Packing)> {
+fn kind_of_extension(extension: &str, shown: &str) -> Result<Kind> {
     let name = format!("{shown}.{}", extension.trim_start_matches('.'));
     kind_of(Path::new(&name)).ok_or_else(|| unknown_format(&name))
 }

@@ -703,6 +703,10 @@ impl<'a> Reader<'a> {
             let length = line.len() as u64;
             return self.builder.notes.problems.push(Problem { line: number, column: 81, column_end: length, what });
         }
+        if let Some(at) = memchr(b'\t', line.get(..54).unwrap_or(line)) {
+            let (column, what) = (at as u64 + 1, "a tab; it does not tell how many columns it stands for".to_owned());
+            return self.builder.notes.problems.push(Problem { line: number, column, column_end: column, what });
+        }
         let Some(place) = line.get(17..27) else {
             return self.short(line, number);
         };
@@ -805,6 +809,7 @@ impl<'a> Reader<'a> {
     #[cold]
     fn guess_element(&mut self, line: &[u8], number: u64, name4: &[u8]) -> u8 {
         let element = infer_element(name4, true, self.component);
+        self.builder.guessed.push(self.builder.atoms());
         self.repair(Repair::ElementGuessed, number, 77, 78, || {
             let found = field(line, 77, 78);
             let found = if found.trim_ascii().is_empty() {
@@ -885,7 +890,10 @@ impl<'a> Reader<'a> {
             self.hexadecimal = false;
             self.chain_column = place.get(4).copied();
         }
-        let Some(resnum) = self.residue_number(field, number) else {
+        let mut icode = line.get(26..27).unwrap_or_default().trim_ascii();
+        let wide = line.get(22..27).filter(|wide| wide.iter().all(u8::is_ascii_digit)).and_then(decimal);
+        let told = wide.map(|wide| self.wide_number(wide as i32, &mut icode, number));
+        let Some(resnum) = told.or_else(|| self.residue_number(field, number)) else {
             if self.is_moved(line, number) {
                 return None;
             }
@@ -897,7 +905,6 @@ impl<'a> Reader<'a> {
             });
             return None;
         };
-        let icode = line.get(26..27).unwrap_or_default().trim_ascii();
         if self.chain != chain {
             chain.clone_into(&mut self.chain);
             self.after_ter = !self.ended.is_empty() && self.ended.contains(chain);
@@ -917,6 +924,15 @@ impl<'a> Reader<'a> {
         self.has_last = true;
         self.hetero = hetero;
         Some(name)
+    }
+
+    /// The residue number that goes on in the column of the insertion code, where the archive has letters only.
+    #[cold]
+    fn wide_number(&mut self, resnum: i32, icode: &mut &[u8], line: u64) -> i32 {
+        *icode = b"";
+        let what = || format!("residue number {resnum} has five digits; its last one is no insertion code");
+        self.repair(Repair::NumberFiveDigits, line, 23, 27, what);
+        resnum
     }
 
     /// The residue number in columns 23 to 26.
