@@ -208,7 +208,7 @@ class ReadoutHead(Head):
 
     @classmethod
     def needs_of(cls, config: Any) -> tuple[str, ...]:
-        own = {"mean_std": "block", "z": "invariants"}
+        own = {"mean_std": "block", "z": "invariants", "sum": "invariants"}
         return (*(need for need in cls.needs if need != "graph"), own.get(config.readout, config.readout))
 
     def read(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
@@ -223,7 +223,7 @@ class ReadoutHead(Head):
         if not isinstance(self.network, Standardised):
             return None
         rows = self.read(encoding, inputs)
-        return rows[~inputs.blocks.is_global] if isinstance(self.config, BlockReadoutConfig) else rows
+        return rows[~inputs.blocks.is_global] if self.on_blocks else rows
 
     def standardise(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
         if isinstance(self.network, Standardised):

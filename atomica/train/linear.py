@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from atomica.data.labels import known_of
 from atomica.data.record import Indices
 from atomica.data.sampling import plan_batches
-from atomica.heads.readout import ReadoutConfig, ReadoutHead
+from atomica.heads.readout import ReadoutHead
 from atomica.model.model import Model
 from atomica.train.distributed import ALONE, Ranks
 from atomica.train.loader import Batch, Draws, Split
@@ -26,8 +26,8 @@ __all__ = ["solve"]
 
 ROWS, BLOCKS = 5_000, 100_000
 """Complexes, and about so many blocks of these, at most, from which it is solved and its strength chosen."""
-STRENGTHS = tuple(10.0 ** (-0.5 * step) for step in range(2, 11))
-"""What half the sum of squared weights is multiplied by, beside the mean loss: from 0.1 to 1e-5."""
+STRENGTHS = tuple(10.0 ** (-0.5 * step) for step in range(11))
+"""What half the sum of squared weights is multiplied by, beside the mean loss: from 1 to 1e-5."""
 ITERATIONS = 100
 
 
@@ -45,7 +45,7 @@ def solve(
         and head.linear is not None
         and head.linear.weight.requires_grad  # else train.freeze says that it stays as it is
         and (
-            isinstance(head.config, ReadoutConfig)  # a row of a complex, and no sum over blocks
+            not head.on_blocks
             or (name in train.block_targets and train.max_blocks is None and valid.max_blocks is None)
         )
     }

@@ -113,6 +113,21 @@ def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
     assert main([str(path), "--set", "train.solve_heads=false", "--set", "run.out=elsewhere"]) == 2
 
 
+def test_what_adds_up_over_blocks_is_solved(tmp_path, tiny_set):
+    """The length of a patch, which no mean over blocks knows: an affinity is a sum, and solved as one."""
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        f'[run]\nname = "size"\nout = "{tmp_path}/size"\n[data]\ntrain = "{tiny_set}"\n'
+        "[model]\natom_hidden = 8\nblock_hidden = 8\nedge_size = 4\nlayers = 1\n"
+        '[[head]]\nkind = "affinity"\nlabel = "label_size"\n[train]\nepochs = 0\n'
+        '[device]\nkind = "cpu"\nthreads = 1\n'
+    )
+    assert main([str(path)]) == 0
+    found = json.loads((tmp_path / "size" / "evaluation.json").read_text())
+    mean = found["heads"]["affinity"]["baselines"]["mean"]["rmse"]["value"]
+    assert found["metrics"]["rmse"] < 0.8 * mean
+
+
 def test_a_frozen_head_stays_as_it_is(tmp_path, tiny_set):
     path = tmp_path / "spec.toml"
     path.write_text(

@@ -12,7 +12,7 @@ from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.heads.readout import OVER, READOUTS, Standardised, chosen
 from atomica.model.model import Model
 from atomica.nn.encoding import EncoderSettings
-from atomica.nn.representations import POOLS
+from atomica.nn.representations import POOLS, block_invariants
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
 
 CHECKED = [
@@ -134,6 +134,25 @@ def test_statistics_are_kept_with_the_weights(tmp_path):
     again = atomica.load(tmp_path, device="cpu")
     assert torch.equal(standardised(again).scale, standardised(model).scale)
     assert not again.head("binary").unfitted
+
+
+def test_an_affinity_is_a_sum_over_blocks_and_a_constant():
+    model = small_model("affinity", {"layers": 1}, layers=1)
+    batch = graph_of(model, join([random_interface(1), random_interface(3, (4, 0))]))
+    model.standardise(looks(model, [batch]), lambda found: [found])
+    head, inputs = model.head("affinity"), model.inputs(batch)
+    linear, network = head.linear, head.network
+    with torch.no_grad():
+        linear.weight.normal_()
+        encoding, found = model.run(batch)
+        of_blocks = torch.cat(block_invariants(encoding, inputs), dim=1)
+        weight = (network.scale * linear.weight[0] / len(network.scale) ** 0.5).double()
+        share = (of_blocks.double() @ weight)[~inputs.blocks.is_global]
+        constant = linear.bias - network.mean.double() @ weight
+    for graph, said in enumerate(found["affinity"]):
+        of_graph = (inputs.graph_of_block == graph)[~inputs.blocks.is_global]
+        torch.testing.assert_close(said.double(), share[of_graph].sum() + constant[0], atol=1e-4, rtol=1e-3)
+    assert abs(found["affinity"][0] - found["affinity"][1]) > 0.1
 
 
 def test_an_encoder_without_invariants_is_refused():
