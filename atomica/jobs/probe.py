@@ -302,7 +302,7 @@ def probe(options: ProbeConfig, asked: Question, x: Floats, seed: int) -> Floats
     fit = _linear if options.method == "linear" else _network
     found = []
     for train, valid, test in asked.parts:
-        known = np.concatenate([train, valid])
+        known = np.sort(np.concatenate([train, valid]))
         mean, deviation = x[known].mean(axis=0), x[known].std(axis=0)
         varied = (
             deviation > 1e-6
@@ -344,7 +344,7 @@ def _linear(
     """What the linear model says whose strength is best in cross-validation over training and validation rows."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    known = np.concatenate([train, valid])
+    known = np.sort(np.concatenate([train, valid]))
     # Turned, so that there are no more columns than rows: the solutions lie in the span of these, and stay as they are.
     x = x @ np.linalg.svd(x[known], full_matrices=False)[2].T
     groups = None if asked.clusters is None else numbered([asked.clusters[place] for place in known])

@@ -3,11 +3,15 @@
     python tests/bench/specs.py --data FOLDER --out WORK              all of them
     python tests/bench/specs.py demo --out WORK                       the smallest, which needs no data
     python tests/bench/specs.py cofactor --data FOLDER --out WORK --set model.weights=mine
+    python tests/bench/specs.py rna_sites --data FOLDER --out WORK --random 2     and on random weights
 
 FOLDER is one of data sets, with `cofactor/index.csv` and so on. A spec says in comments which index its data are built
 from, and what it expects: `# expected: PATH = VALUE ± TOLERANCE`, PATH within the first head's entry of
 evaluation.json. Tolerances are for other processors and versions, not for chance: the data and seeds are the same. Exit
 code 1 if something does not hold.
+
+Probes always stand beside random weights. Specs that train do with --random N: what N encoders of the same size with
+random weights reach, and what is left of the given ones less that; intervals of 95% draw whole clusters.
 """
 
 from __future__ import annotations
@@ -20,6 +24,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pyarrow import csv
+
+import atomica
+from atomica import spec
+from atomica.evaluation.statistics import compare, numbered
+from atomica.jobs.probe import RANDOM, redrawn
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "runs" / "bench"
@@ -40,10 +51,10 @@ def at(entry: Any, path: str) -> float:
     return float(entry)
 
 
-def perform(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Build what a spec is run on, unless that is done, and run it: the first head's entry."""
-    text, out = (SPECS / f"{name}.toml").read_text(encoding="utf-8"), arguments.out / name
-    changes = [f"run.out={out}", *arguments.set]
+def perform(name: str, arguments: argparse.Namespace, out: Path, *more: str) -> dict[str, Any]:
+    """Build what a spec is run on, unless that is done, and run it, changed some more: the first head's entry."""
+    text = (SPECS / f"{name}.toml").read_text(encoding="utf-8")
+    changes = [f"run.out={out}", *arguments.set, *more]
     if index := re.search(r"^# index: (\S+)$", text, flags=re.M):
         if arguments.data is None:
             raise SystemExit(f"{name} is run on {index[1]}: name the folder that has it with --data")
@@ -73,6 +84,28 @@ def perform(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return first
 
 
+def against_random(name: str, arguments: argparse.Namespace) -> str:
+    """What a training on random weights reaches, and what is left of that on the given ones, as a line."""
+    tables = [arguments.out / name / "predictions.csv"]
+    for seed in range(arguments.random):
+        weights, out = arguments.out / f"random{seed}", arguments.out / f"{name}-random{seed}"
+        if not weights.is_dir():
+            settings = spec.load(SPECS / f"{name}.toml", arguments.set).tree["model"]
+            redrawn(atomica.load(settings["init"]), seed).save(weights)
+        perform(name, arguments, out, f"model.init={weights}")
+        tables.append(out / "predictions.csv")
+    read = [csv.read_csv(table) for table in tables]
+    target, groups = read[0]["label"].to_numpy(), numbered(read[0]["cluster"].to_pylist())
+    own, *others = (table["probability"].to_numpy() for table in read)
+    found = compare(target, own, {RANDOM: others}, seed=0, groups=groups)
+    random = found["baselines"][RANDOM]
+    return f"{'':8} {name}: " + "; ".join(
+        f"{RANDOM} {measure} {random[measure]['value']:.3f}, "
+        f"less it {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+        for measure, gap in found["difference"].items()
+    )
+
+
 def command(*words: str) -> None:
     """Run one of the project's commands, or end with it."""
     done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False)
@@ -93,12 +126,15 @@ def main() -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="for all of the specs"
     )
+    parser.add_argument(
+        "--random", type=int, default=0, metavar="N", help="trainings on random weights, for those that train"
+    )
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in NAMES]:
         parser.error(f"{', '.join(unknown)}: there are {', '.join(NAMES)}")
     lines, fine = [], True
     for name in arguments.names or NAMES:
-        entry = perform(name, arguments)
+        entry = perform(name, arguments, arguments.out / name)
         for path, value, tolerance in expected(name):
             found = at(entry, path)
             holds = abs(found - value) <= tolerance
@@ -107,6 +143,8 @@ def main() -> int:
                 f"{'holds' if holds else 'DIFFERS':8} {name}: {path} {found:.3f}, "
                 f"expected {value:.3f} ± {tolerance:.3f}"
             )
+        if arguments.random and "[train]" in (SPECS / f"{name}.toml").read_text(encoding="utf-8"):
+            lines.append(against_random(name, arguments))
     print("\n".join(lines))
     return 0 if fine else 1
 

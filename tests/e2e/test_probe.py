@@ -12,6 +12,11 @@ import pytest
 import torch
 
 import atomica
+from atomica.evaluation.statistics import MEASURES
+from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.jobs.probe import ProbeConfig, Question
+from atomica.jobs.probe import probe as probed
 from atomica.runner import main
 
 
@@ -123,6 +128,33 @@ def test_numbers(probe, vectors):
     assert code == 0, errors
     rmse = {name: arm["ensemble"]["rmse"] for name, arm in found["arms"].items()}
     assert rmse["vectors"] < 0.7 * rmse["random weights"]
+
+
+@pytest.mark.parametrize("form", ["classes", "numbers"])
+def test_validation_rows_are_learnt_from_and_do_not_choose_alone(form):
+    """Which of the known rows are called training and which validation makes no difference; one wild row makes little."""
+    generator = np.random.default_rng(0)
+    x, noise = generator.normal(size=(120, 300)), generator.normal(size=120)
+    target = (x[:, :5].sum(axis=1) > 0).astype(np.int64) if form == "classes" else x[:, :5].sum(axis=1) + noise
+    encoder = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=1)
+    head = MulticlassHead(MulticlassConfig(("no", "yes")), encoder)
+    if form == "numbers":
+        head = RegressionHead(RegressionConfig(), encoder)
+    options, order = ProbeConfig(label="label", answers=form), np.arange(120)
+    clusters = [str(row // 3) for row in range(120)]
+
+    def says(train, valid, x):
+        return probed(options, Question(head, order, [], target, [(train, valid, order[60:])], clusters), x, 0)
+
+    one, other = says(order[:57], order[57:60], x), says(order[3:60], order[:3], x)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    measure = next(iter(MEASURES[form].values()))
+    assert (measure.function(target[60:], one) > 0.6) if form == "classes" else np.std(one) > 0.1
+    wild = x.copy()
+    wild[60] *= 1e6
+    found = says(order[:57], order[57:60], wild)
+    np.testing.assert_allclose(found[1:], one[1:])
+    assert np.abs(found[0]).max() < 20
 
 
 def test_what_cannot_be_probed_is_refused(probe, vectors, weights, tmp_path):
