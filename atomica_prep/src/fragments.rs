@@ -99,9 +99,11 @@ fn hydrogens(structure: &Structure, atoms: &[usize]) -> Vec<u8> {
     let lacking = lacks_hydrogens(structure, given);
     let count = |&atom: &usize| match structure.elements.get(atom) {
         Some(6) if lacking => hydrogens_of_carbon(structure, atom, bonds.of(atom)),
-        _ => given(atom),
+        _ => Some(given(atom)),
     };
-    atoms.iter().map(count).collect()
+    // Where one of them is in doubt, none is known.
+    let all: Option<Vec<u8>> = atoms.iter().map(count).collect();
+    all.unwrap_or_else(|| atoms.iter().map(|atom| given(*atom)).collect())
 }
 
 /// Has a molecule hydrogens, but none at carbon?
@@ -123,8 +125,9 @@ pub(crate) fn infers_hydrogens(structure: &Structure) -> bool {
     lacks_hydrogens(structure, |atom| bonds.of(atom).iter().filter(hydrogen).count().min(255) as u8)
 }
 
-/// Hydrogens of a carbon, by the lengths of its bonds and the angles between them.
-fn hydrogens_of_carbon(structure: &Structure, atom: usize, others: &[u32]) -> u8 {
+/// Hydrogens of a carbon, by the lengths of its bonds and the angles between them. `None` where they are in doubt: a bond
+/// longer than any, or one to an end that is neither single nor double.
+fn hydrogens_of_carbon(structure: &Structure, atom: usize, others: &[u32]) -> Option<u8> {
     /// Degrees: three angles of a flat atom are 360, of a tetrahedral one 328; two bonds of a linear one 180.
     const FLAT: f64 = 349.0;
     const LINEAR: f64 = 155.0;
@@ -156,16 +159,26 @@ fn hydrogens_of_carbon(structure: &Structure, atom: usize, others: &[u32]) -> u8
                 }
         })
     };
-    match arms.as_slice() {
+    let single = |(length, _, element): &(f64, [f64; 3], u8)| match element {
+        6 => *length < 1.62,
+        7 => *length < 1.56,
+        8 => *length < 1.51,
+        _ => true,
+    };
+    if !arms.iter().all(single) {
+        return None;
+    }
+    Some(match arms.as_slice() {
         [_] if shorter([1.26, 1.2, 0.0, 1.58]) => 1,
-        [_] if shorter([1.42, 1.38, 1.3, 1.7]) => 2,
+        [_] if shorter([1.39, 1.36, 1.3, 1.68]) => 2,
+        [_] if shorter([1.45, 1.4, 1.36, 1.74]) => return None,
         [_] => 3,
         [(_, a, _), (_, b, _)] if angle(a, b) > LINEAR => 0,
-        [_, _] if shorter([1.44, 1.4, 1.33, 1.755]) => 1,
+        [_, _] if shorter([1.455, 1.41, 1.35, 1.77]) => 1,
         [_, _] => 2,
         [(_, a, _), (_, b, _), (_, c, _)] => u8::from(angle(a, b) + angle(b, c) + angle(a, c) < FLAT),
         _ => 0,
-    }
+    })
 }
 
 /// Pairs of atoms at the distance of a bond.

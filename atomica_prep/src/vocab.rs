@@ -196,9 +196,8 @@ pub fn name(component: &[u8]) -> Name {
         b"C" | b"CYT" => Name::Base { dna: 26, rna: 30 },
         b"T" | b"THY" => Name::Base { dna: 27, rna: UNKNOWN_BLOCK },
         b"U" | b"URA" => Name::Base { dna: UNKNOWN_BLOCK, rna: 31 },
-        b"HOH" | b"WAT" | b"DOD" | b"H2O" | b"TIP" | b"TIP3" | b"TIP2" | b"TIP4" | b"TP3" | b"SOL" | b"SPC" => {
-            Name::Water
-        }
+        b"HOH" | b"WAT" | b"DOD" | b"H2O" | b"TIP" | b"TIP3" | b"TIP2" | b"TIP4" | b"TP3" | b"SOL" | b"SPC"
+        | b"SWM4" | b"SWM6" => Name::Water,
         _ => Name::Other,
     }
 }
@@ -253,12 +252,12 @@ pub fn parent(component: &[u8]) -> Name {
 /// (or begins with another's, as `POT` with that of polonium).
 pub fn ion(component: &[u8]) -> Option<u8> {
     let symbol: &[u8] = match component.to_ascii_uppercase().as_slice() {
-        b"SOD" | b"NA+" | b"CIP" | b"SOD+" | b"NA1+" => b"NA",
+        b"SOD" | b"NA+" | b"IP" | b"CIP" | b"SOD+" | b"NA1+" => b"NA",
         b"POT" | b"K+" | b"KIO" | b"POT+" | b"K1+" => b"K",
         b"CES" | b"CIO" | b"CES+" | b"CS+" => b"CS",
         b"RUB" | b"RUB+" | b"RB+" => b"RB",
         b"LIT" | b"LIT+" | b"LI+" => b"LI",
-        b"CLA" | b"CLA-" | b"CIM" | b"CL-" | b"CL1-" => b"CL",
+        b"CLA" | b"CLA-" | b"IM" | b"CIM" | b"CL-" | b"CL1-" => b"CL",
         b"BRO" | b"BR-" => b"BR",
         b"IOD" | b"I-" => b"I",
         b"F-" => b"F",

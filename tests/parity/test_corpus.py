@@ -34,7 +34,7 @@ correctness = load_comparison()
 DECISIONS: dict[str, dict[str, int]] = {
     # Names of four letters reach into column 21, which is blank in the standard: TIP3 is water, POPC a lipid. The
     # others cut them (and Biotite keeps the rest as the chain).
-    "mdanalysis__5digitResid.pdb.gz": {"component": 5},
+    "mdanalysis__5digitResid.pdb.gz": {"component": 5, "number": 1, "insertion": 1},
     "mdanalysis__cryst_then_model.pdb.gz": {"component": 4},
     "mdanalysis__model_then_cryst.pdb.gz": {"component": 4},
     "mdanalysis__sameresid_diffresname.pdb.gz": {"component": 1},

@@ -1425,6 +1425,297 @@ def test_bond_orders_of_docked_ligands_are_perceived(tmp_path: Path, hydrogens: 
     assert [entry["kind"] for entry in noted] == ([] if hydrogens else ["orders-unknown"])
 
 
+# --- More of the same kinds ---
+
+
+def shifted(lines: list[str], *by: float) -> list[str]:
+    moved_by = lambda text, at, d: f"{float(text[at : at + 8]) + d:8.3f}"  # noqa: E731
+    return [
+        text[:30] + "".join(moved_by(text, at, d) for at, d in zip((30, 38, 46), by, strict=True)) + text[54:]
+        for text in lines
+    ]
+
+
+NUCLEOTIDE = [
+    pdb_line(name, "  A", "A", 1, (9.0 + 0.9 * i, 4.2 + 0.4 * (i % 2), 2.0), name[0])
+    for i, name in enumerate(("P", "O5'", "C5'", "C4'", "C3'", "O3'", "C2'", "O2'", "C1'", "N9", "C8", "N7"))
+]
+
+
+@pytest.mark.parametrize(
+    ("chain", "number", "between"), [("A", 900, []), ("A", 2, ["TER"]), ("B", 1, []), ("B", 1, ["TER"])]
+)
+def test_a_free_nucleotide_as_atom(tmp_path: Path, chain: str, number: int, between: list[str]):
+    """Among amino acids, or alone in its chain, with no bond to another one."""
+    found = discover(tmp_path, [*peptide(), *between, *numbered(NUCLEOTIDE, number, chain)])
+    assert found.ligands() == [("A", chain, str(number), "PL")]
+    assert found.repairs == {"free-residue": 1}
+
+
+def test_a_protein_written_as_hetatm(tmp_path: Path):
+    """Where no residue is written as ATOM, HETATM says nothing."""
+    protein, ligand = parts_of("s.pdb")
+    found = discover(tmp_path, [text.replace("ATOM  ", "HETATM") for text in protein] + ligand)
+    assert found.ligands() == [("LIG", "A", "1001", "PL")]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("SEC", "CYS"), ("PYL", "LYS")])
+def test_amino_acids_beyond_the_twenty(tmp_path: Path, name: str, expected: str):
+    found = discover(tmp_path, [text.replace("SER", name) for text in peptide()] + peptide(chain="B", z=4.0))
+    assert found.repairs == {"modified-residue": 1}
+    assert expected in {_prep.block_symbols()[int(kind)] for kind in found.records()[0].block_types}
+
+
+def test_a_name_of_four_letters_is_no_chain(tmp_path: Path):
+    """Of a single residue in a chain; chain ids of two letters are those of several."""
+    lines = [f"{text[:17]}HISZ{text[21:]}" if "SER" in text else text for text in peptide()]
+    found = discover(tmp_path, lines + peptide(chain="B", z=4.0))
+    assert [(row["chain1"], row["chain2"]) for row in found.rows] == [("A", "B")]
+    assert (np.asarray(found.records()[0].segment_ids) == 0).sum() == 7  # the global block as well
+
+
+@pytest.mark.parametrize("start", ["ATOM\t1  N", "ATOM\t      1  N", "ATOM      1\tN"])
+def test_tabs_in_columns_are_refused(start: str):
+    text = "\n".join(peptide()).replace("ATOM      1  N", start, 1)
+    with pytest.raises(_prep.StructureError, match="line 1, column [51]+: a tab"):
+        _prep.read_structure(text.encode(), "pdb")
+
+
+def test_serial_numbers_of_six_digits():
+    """They begin in column 6; nothing else is moved. Words without columns are refused."""
+    lines = [f"ATOM {100000 + i:6d}{text[11:]}" for i, text in enumerate(peptide())]
+    structure = _prep.read_structure("\n".join([*peptide(chain="B"), *lines]).encode(), "pdb")
+    assert len(structure) == structure.accounts["records"] == 2 * len(lines)
+    with pytest.raises(_prep.StructureError, match="line 29"):
+        _prep.read_structure("\n".join([*lines, "ATOM 1 N GLY A 1 1.0 2.0 3.0"]).encode(), "pdb")
+
+
+@pytest.mark.parametrize("named", ["pdb", "cif", "bcif", "mol2", "pdb.gz"])
+@pytest.mark.parametrize("text", ["s.pdb", "biotite_written.cif", "biotite_ligand_chain.bcif"])
+def test_a_structure_under_the_name_of_another_format(text: str, named: str):
+    content = (FIELD / text).read_bytes()
+    expected = _prep.read_structure(FIELD / text)
+    structure = _prep.read_structure(gzip.compress(content) if named.endswith("gz") else content, named)
+    assert np.array_equal(structure.x, expected.x)
+    assert repairs(structure) == repairs(expected)
+
+
+def test_residue_numbers_of_five_digits():
+    lines = [f"{text[:22]}{int(text[22:26]) + 12000:5d}{text[27:]}" for text in parts_of("s.pdb")[0]]
+    structure = _prep.read_structure("\n".join(lines).encode(), "pdb")
+    assert (int(structure.resnum.min()), set(structure.icode)) == (12057, {""})
+    assert set(repairs(structure)) == {"number-five-digits"}
+
+
+@pytest.mark.parametrize("place", ["   0.000   0.000   0.000", "9999.0009999.0009999.000"])
+def test_atoms_without_a_place(tmp_path: Path, place: str):
+    protein, ligand = parts_of("s.pdb")
+    lines = [f"{text[:30]}{place}{text[54:]}" if i < 3 else text for i, text in enumerate(ligand)]
+    structure = _prep.read_structure("\n".join(protein + lines).encode(), "pdb")
+    assert (repairs(structure), structure.accounts["no-place"]) == ({"no-place": 3}, 3)
+    assert len(structure) == len(protein + ligand) - 3
+    assert adds_up(structure.accounts)
+    found = discover(tmp_path, protein + [f"{text[:30]}{place}{text[54:]}" for text in ligand])
+    assert (found.rows, found.repairs) == ([], {"no-place": 57})
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_two_components_in_one_place(tmp_path: Path, interleaved: bool):
+    """Microheterogeneity without letters: the first is kept."""
+    chain = peptide()
+    one = [text for text in chain if "SER" in text]
+    other = [text.replace("SER", "THR") for text in one]
+    both = [text for pair in zip(one, other, strict=True) for text in pair] if interleaved else one + other
+    at = chain.index(one[0])
+    lines = [*chain[:at], *both, *chain[at + len(one) :], *peptide(chain="B", z=4.0)]
+    found = discover(tmp_path, lines)
+    assert found.repairs["copies-overlap"] == 1
+    assert "THR" not in {_prep.block_symbols()[int(kind)] for kind in found.records()[0].block_types}
+
+
+def test_names_that_stand_too_far_left(tmp_path: Path):
+    """A chain of atoms named like metals, without elements; a chlorine and a true metal beside them."""
+    names = ["CA", "CD", "NE", "CO", "OS", "NA", "CL1", "PB"]
+    lines = [
+        f"HETATM{i:5d} {name:<4} LIG A   1    {47 + 1.4 * i:8.3f}{14:8.3f}{16:8.3f}"
+        for i, name in enumerate(names)
+    ]
+    lines.append(f"HETATM{9:5d} {'ZN':<4} LIG A   1    {47:8.3f}{16.1:8.3f}{16:8.3f}")
+    _, out = ligand_file(tmp_path, "l.pdb", "\n".join(lines) + "\n")
+    assert atoms_of_the_ligand(out) == ["C", "C", "N", "C", "O", "N", "Cl", "P", "Zn"]
+
+
+def pdbqt(*atoms: tuple[str, str]) -> str:
+    return "".join(
+        f"HETATM{i:5d}  {name:<3} LIG L   1    {46 + 1.4 * i:8.3f}{14:8.3f}{16:8.3f}  1.00  0.00    +0.000 {kind}\n"
+        for i, (name, kind) in enumerate(atoms, start=1)
+    )
+
+
+def test_pseudo_atoms_of_autodock(tmp_path: Path):
+    """Glue of rings, hydrating water; a type that is none is told."""
+    atoms = [("C1", "A"), ("C2", "CG0"), ("G1", "G0"), ("W", "W"), ("N", "NA"), ("H", "HD")]
+    _, out = ligand_file(tmp_path, "l.pdbqt", pdbqt(*atoms))
+    assert atoms_of_the_ligand(out) == ["C", "C", "N"]
+    noted = [json.loads(text) for text in (out / "repairs.jsonl").read_text().splitlines()]
+    assert [(entry["kind"], entry["count"]) for entry in noted] == [("no-atom", 2)]
+    _, out = ligand_file(tmp_path, "m.pdbqt", pdbqt(("C1", "A"), ("O", "Xy"), ("C2", "C")))
+    noted = [json.loads(text) for text in (out / "repairs.jsonl").read_text().splitlines()]
+    assert [entry["kind"] for entry in noted] == ["element-guessed"]
+
+
+def test_a_pose_with_its_receptor(tmp_path: Path):
+    """The receptor is left out of the ligand's file; a peptide is a ligand."""
+    _, out = ligand_file(tmp_path, "l.pdb", (FIELD / "s.pdb").read_text())
+    assert len(atoms_of_the_ligand(out)) == 57
+    noted = [json.loads(text) for text in (out / "repairs.jsonl").read_text().splitlines()]
+    assert [(entry["kind"], entry["count"]) for entry in noted] == [("outside-ligand", 142)]
+    near = shifted(peptide("GLY ALA"), 42.0, 14.0, 16.0)
+    _, out = ligand_file(tmp_path, "p.pdb", "\n".join(near) + "\n")
+    assert len(atoms_of_the_ligand(out)) == 9
+
+
+def flat(text: str, mark: str) -> str:
+    """An SDF with this mark for its dimensions, and z of 0."""
+    head, program, *rest = text.splitlines()
+    rest = [f"{row[:20]}{0:10.4f}{row[30:]}" if row[31:32].isalpha() else row for row in rest]
+    return "\n".join([head, f"{program:<20.20}{mark}", *rest]) + "\n"
+
+
+@pytest.mark.parametrize("mark", ["2D", "3D"])
+def test_drawings_are_no_structures(tmp_path: Path, mark: str):
+    from rdkit import Chem
+    from rdkit.Chem import rdDepictor
+
+    molecule = Chem.MolFromSmiles("CCOc1ccccc1")
+    text = Chem.MolToMolBlock(molecule)
+    code, out = ligand_file(tmp_path, "none.sdf", text)  # all of its atoms are at the origin
+    assert json.loads((out / "failures.jsonl").read_text())["code"] == "BadRecords"
+    rdDepictor.Compute2DCoords(molecule)
+    code, out = ligand_file(tmp_path, "flat.sdf", flat(Chem.MolToMolBlock(molecule), mark))
+    told = json.loads((out / "failures.jsonl").read_text())["code"]
+    assert (code, told) == (3, {"2D": "BadRecords", "3D": "NoInterface"}[mark])
+
+
+def test_a_delimiter_is_a_whole_line(tmp_path: Path):
+    text = (FIELD / "nohdr.sdf").read_text().replace("  3  1", "t\n\n\n  3  1", 1)
+    text = text.replace("$$$$", "> <note>\n$$$$ of cost\n\n$$$$")
+    _, out = ligand_file(tmp_path, "l.sdf", text)
+    assert (out / "repairs.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("component", "atom", "expected"), [("IP", "NA", "Na"), ("IM", "CL", "Cl"), ("IP", "IP", "Na")]
+)
+def test_old_names_of_ions(component: str, atom: str, expected: str):
+    text = pdb_line(atom, component, "I", 1, (1.0, 2.0, 3.0), "", "HETATM")
+    structure = _prep.read_structure(text.encode(), "pdb")
+    assert _prep.atom_symbols()[2 + int(structure.element[0])] == expected
+
+
+def test_water_of_drude_models(tmp_path: Path):
+    names = [("OH2", "O"), ("OM", ""), ("LP", ""), ("H1", "H"), ("H2", "H")]
+    water = [
+        pdb_line(n, "SWM4", "W", 1, (8 + 0.3 * i, 4.5, 2), e, "HETATM") for i, (n, e) in enumerate(names)
+    ]
+    assert discover(tmp_path, peptide() + water).rows == []
+
+
+@pytest.mark.parametrize("damage", ["  6.0x000", "         "])
+def test_a_damaged_operator_makes_no_assembly(tmp_path: Path, damage: str):
+    text = REMARK_350.replace("  6.00000", damage) + "\n".join(peptide())
+    with pytest.raises(_prep.StructureError, match="none that can be made"):
+        _prep.read_structure(text.encode(), "pdb", assembly="1")
+
+
+def test_indexes_of_spreadsheets(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Empty columns behind the others; numbers with their letter; a packed file."""
+    row = f"x,{FIELD / 's.pdb'},A,A,LIG,1001"
+    (tmp_path / "x.csv").write_text(
+        f"id,path,chain1,chain2,lig_code,lig_resnum,,\n{row},,\n{row.replace('x', 'y', 1)},,,\n"
+    )
+    built(tmp_path / "out", str(tmp_path / "x.csv"))
+    assert ids(tmp_path / "out") == ["x", "y"]
+    (tmp_path / "y.csv").write_text(f"id,path,chain1,chain2,lig_code,lig_resnum\n{row}A\n")
+    built(tmp_path / "letter", str(tmp_path / "y.csv"), code=3)
+    assert "lig_icode" in (tmp_path / "letter/failures.jsonl").read_text()
+    (tmp_path / "z.csv").write_bytes(gzip.compress(b"id,path\n"))
+    assert _prep.run(["build-graphs", str(tmp_path / "z.csv"), "--out", str(tmp_path / "z")]) == 2
+    assert "packed" in capfd.readouterr().err
+
+
+def test_a_tie_in_two_digits(tmp_path: Path):
+    """0.498 and 0.502 of mmCIF are 0.50 and 0.50 in the PDB file: both give the first location, one says so."""
+    lines = [
+        pdb_line(name, "LIG", "A", 1, (x, 4.0, 1.0), name[0], "HETATM")
+        for name, x in (("C1", 8.0), ("C2", 9.4), ("O1", 10.6))
+    ]
+    letter = lambda text, a, occupancy: f"{text[:16]}{a}{text[17:54]}{occupancy:6.2f}{text[60:]}"  # noqa: E731
+    both = [letter(text, a, 0.5) for text in lines for a in "AB"]
+    both = [f"{x[:30]}{float(x[30:38]) + 0.3 * (x[16] == 'B'):8.3f}{x[38:]}" for x in both]
+    pdb = _prep.read_structure("\n".join(both).encode(), "pdb")
+    rows = [
+        f"HETATM {i} {x[76:78]} {x[12:16]} {x[16]} LIG A 1 {x[30:54]} {0.498 if x[16] == 'A' else 0.502}"
+        for i, x in enumerate(both)
+    ]
+    columns = "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id auth_asym_id auth_seq_id"
+    columns = [*columns.split(), "Cartn_x", "Cartn_y", "Cartn_z", "occupancy"]
+    text = "data_x\nloop_\n" + "".join(f"_atom_site.{c}\n" for c in columns) + "\n".join(rows) + "\n"
+    cif = _prep.read_structure(text.encode(), "cif")
+    assert np.allclose(pdb.x, cif.x)
+    assert np.allclose(pdb.x[:, 0], [8.0, 9.4, 10.6])
+    assert (repairs(pdb), repairs(cif)) == ({}, {"altloc-tie": 1})
+
+
+@pytest.mark.parametrize(
+    ("smiles", "chemistry"),
+    [
+        ("CC(=O)Nc1ccc(O)cc1", "perceived"),
+        ("O=C1NC(=O)C=C1", "perceived"),
+        ("OCC#CCN", "perceived"),
+        ("Cc1ccccc1", "atoms"),  # no hydrogen is polar, so nothing tells that hydrogens are left out
+    ],
+)
+def test_orders_from_polar_hydrogens(tmp_path: Path, smiles: str, chemistry: str):
+    """Those of carbon are inferred, and told; the blocks are those of the SDF."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    from atomica import open_dataset
+    from atomica.prep.command import main
+
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(molecule, randomSeed=1)
+    AllChem.MMFFOptimizeMolecule(molecule)
+    nonpolar = [
+        atom.GetIdx()
+        for atom in molecule.GetAtoms()
+        if atom.GetAtomicNum() == 1 and atom.GetNeighbors()[0].GetAtomicNum() == 6
+    ]
+    kinds = {"H": "HD", "O": "OA", "N": "NA"}
+    rows = []
+    for atom in molecule.GetAtoms():
+        if atom.GetIdx() not in nonpolar:
+            p, symbol = molecule.GetConformer().GetAtomPosition(atom.GetIdx()), atom.GetSymbol()
+            rows.append(
+                f"HETATM{len(rows) + 1:5d}  {symbol}{len(rows):<2} LIG L   1    {p.x:8.3f}{p.y:8.3f}{p.z:8.3f}"
+                f"  1.00  0.00    +0.000 {kinds.get(symbol, symbol)}"
+            )
+    (tmp_path / "l.pdbqt").write_text("\n".join(rows) + "\n")
+    (tmp_path / "l.sdf").write_text(Chem.MolToMolBlock(molecule) + "$$$$\n")
+    (tmp_path / "p.pdb").write_text("\n".join(peptide(z=4.0)) + "\n")
+    (tmp_path / "x.csv").write_text("id,path,chain1,ligand_path\na,p.pdb,A,l.pdbqt\nb,p.pdb,A,l.sdf\n")
+    out = tmp_path / "out"
+    assert main(["build-graphs", str(tmp_path / "x.csv"), "--fragments", "ccd_300", "--out", str(out)]) == 0
+    ours, theirs = (open_dataset(out)[i] for i in range(2))
+    assert (ours.ligand_chemistry, theirs.ligand_chemistry) == (chemistry, "bonds")
+    noted = [json.loads(text) for text in (out / "repairs.jsonl").read_text().splitlines()]
+    expected = {"perceived": "hydrogens-inferred", "atoms": "orders-unknown"}[chemistry]
+    assert [entry["kind"] for entry in noted] == [expected]
+    if chemistry == "perceived":
+        assert sorted(ours.block_types) == sorted(theirs.block_types)
+
+
 def many_chains(count: int) -> str:
     """mmCIF of short chains beside one another."""
     columns = (

@@ -44,6 +44,17 @@ pub(super) struct Described {
     pub(super) label_ids: bool,
 }
 
+impl Described {
+    /// Takes the copies of these assemblies, which cannot be made whole.
+    fn clear(&mut self, damaged: &[usize]) {
+        for at in damaged {
+            if let Some((_, copies)) = self.assemblies.get_mut(*at) {
+                copies.clear();
+            }
+        }
+    }
+}
+
 /// Makes an assembly. `labels` are the archive's chain ids of the residues, where the copies are told by them.
 pub(super) fn build(
     structure: &Structure,
@@ -194,6 +205,7 @@ pub(super) fn of_pdb(text: &[u8]) -> Described {
     let mut chains: Vec<String> = Vec::new();
     let mut rows: Vec<[f64; 4]> = Vec::new();
     let mut used = true;
+    let mut damaged: Vec<usize> = Vec::new();
     for line in text.split(|c| *c == b'\n') {
         let Some(rest) = line.strip_prefix(b"REMARK 350").and_then(|r| std::str::from_utf8(r).ok()) else { continue };
         let rest = rest.trim();
@@ -220,13 +232,16 @@ pub(super) fn of_pdb(text: &[u8]) -> Described {
             if let [a, b, c, t] = numbers.as_slice() {
                 rows.push([*a, *b, *c, *t]);
             }
-            if let (true, [x, y, z]) = (rest.starts_with("BIOMT3"), rows.as_slice()) {
-                if let Some((_, copies)) = described.assemblies.last_mut() {
-                    copies.push(Copy { chains: chains.clone(), matrix: [*x, *y, *z] });
+            if let (true, Some((_, copies))) = (rest.starts_with("BIOMT3"), described.assemblies.last_mut()) {
+                match rows.as_slice() {
+                    [x, y, z] => copies.push(Copy { chains: chains.clone(), matrix: [*x, *y, *z] }),
+                    // An assembly that lacks a copy is another one.
+                    _ => damaged.push(described.assemblies.len() - 1),
                 }
             }
         }
     }
+    described.clear(&damaged);
     described
 }
 
@@ -234,14 +249,22 @@ pub(super) fn of_pdb(text: &[u8]) -> Described {
 /// operator by its id.
 pub(super) fn of_tables(generators: &[[String; 3]], operators: &HashMap<String, Matrix>) -> Described {
     let mut described = Described { label_ids: true, ..Described::default() };
+    let mut damaged: Vec<usize> = Vec::new();
     for [assembly, expression, chains] in generators {
         let chains: Vec<String> = chains.split(',').map(|c| c.trim().to_owned()).collect();
-        let copies = matrices(expression, operators).into_iter().map(|matrix| Copy { chains: chains.clone(), matrix });
-        match described.assemblies.iter_mut().find(|(id, _)| id == assembly) {
-            Some((_, known)) => known.extend(copies),
-            None => described.assemblies.push((assembly.clone(), copies.collect())),
+        let matrices = matrices(expression, operators);
+        let place = described.assemblies.iter().position(|(id, _)| id == assembly).unwrap_or_else(|| {
+            described.assemblies.push((assembly.clone(), Vec::new()));
+            described.assemblies.len() - 1
+        });
+        if matrices.is_empty() {
+            damaged.push(place);
+        }
+        if let Some((_, known)) = described.assemblies.get_mut(place) {
+            known.extend(matrices.into_iter().map(|matrix| Copy { chains: chains.clone(), matrix }));
         }
     }
+    described.clear(&damaged);
     described
 }
 
@@ -260,7 +283,7 @@ fn matrices(expression: &str, operators: &HashMap<String, Matrix>) -> Vec<Matrix
             }
         }
         let known: Vec<Matrix> = ids.iter().filter_map(|id| operators.get(id)).copied().collect();
-        if out.len().saturating_mul(known.len()) > 100_000 {
+        if known.len() < ids.len() || out.len().saturating_mul(known.len()) > 100_000 {
             return Vec::new();
         }
         out = out.iter().flat_map(|a| known.iter().map(move |b| product(*a, *b))).collect();
@@ -284,6 +307,7 @@ mod tests {
         let moves = |text: &str| matrices(text, &operators).iter().map(|m| m[0][3]).collect::<Vec<_>>();
         assert_eq!(moves("1"), [0.0]);
         assert_eq!(moves("1,3"), [0.0, 2.0]);
+        assert!(moves("1,4").is_empty(), "one of them is not there");
         assert_eq!(moves("(1-3)"), [0.0, 1.0, 2.0]);
         assert_eq!(moves("(P)(1-2)"), [10.0, 11.0]);
         assert_eq!(moves("(1,2)(2,3)"), [1.0, 2.0, 2.0, 3.0]);

@@ -31,7 +31,7 @@ fn record(line: &[u8]) -> Vec<u8> {
 }
 
 fn is_atom(line: &[u8]) -> bool {
-    matches!(record(line).as_slice(), b"ATOM" | b"HETATM")
+    matches!(record(line).as_slice(), b"ATOM" | b"HETATM" | [b'A', b'T', b'O', b'M', b' ' | b'\t', _])
 }
 
 /// Line (from 1) and bytes of each molecule: what MODEL and ENDMDL, or else END, enclose.

@@ -136,7 +136,10 @@ fn is_conect(line: &[u8]) -> bool {
 fn is_atom(line: &[u8]) -> bool {
     matches!(line.get(..6), Some(b"ATOM  " | b"HETATM"))
         || matches!(line.first(), Some(b'A' | b'a' | b'H' | b'h'))
-            && matches!(line.get(..6).unwrap_or(line).to_ascii_uppercase().trim_ascii_end(), b"ATOM" | b"HETATM")
+            && matches!(
+                line.get(..6).unwrap_or(line).to_ascii_uppercase().trim_ascii_end(),
+                b"ATOM" | b"HETATM" | [b'A', b'T', b'O', b'M', b' ' | b'\t', _]
+            )
 }
 
 /// The atoms of a model or frame, in any order.
@@ -479,6 +482,11 @@ impl<'a> Reader<'a> {
         }
         let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
         let record = record.trim_ascii_end();
+        // A serial number of six digits, or a tab, behind ATOM.
+        if record.starts_with(b"ATOM ") || record.starts_with(b"ATOM\t") {
+            self.atom(line, number, false);
+            return None;
+        }
         if record == b"MODRES" {
             self.builder.parent(field(line, 13, 15), field(line, 25, 27));
             return None;
