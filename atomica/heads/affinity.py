@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
-from atomica.heads import register
-from atomica.heads.readout import BlockReadoutConfig
+from atomica.heads import NetworkConfig, register
 from atomica.heads.regression import RegressionHead
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.spec import setting
@@ -25,7 +24,7 @@ READOUTS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AffinityConfig(BlockReadoutConfig):
+class AffinityConfig(NetworkConfig):
     """Keys of a `[[head]]` table with `kind = "affinity"`. Raises SpecError naming every value out of range."""
 
     readout: str = setting("sum", "what of the encoder the head reads", choices=READOUTS)

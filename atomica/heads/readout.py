@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.heads import Head, NetworkConfig
+from atomica.heads.surroundings import surroundings, width
 from atomica.keys import EDGE_TYPES
 from atomica.nn.encoding import ACTIVATIONS, DetailedEncoding, EncoderSettings, Encoding
 from atomica.nn.representations import POOLS, Representation, block_invariants, pooled
@@ -73,6 +74,11 @@ class BlockReadoutConfig(NetworkConfig):
     """Keys of a head on blocks. Raises SpecError naming every value out of range."""
 
     readout: str = setting("z", "what of the encoder the head reads", choices=BLOCK_READOUTS)
+    surroundings: bool = setting(
+        True,
+        "of the readout z: also the block's type and how much lies within 4 to 30 Å of it, and how that stands to the "
+        "complex's other blocks",
+    )
 
 
 class Standardised(nn.Module):
@@ -80,16 +86,19 @@ class Standardised(nn.Module):
 
     The deep one is [linear, activation, dropout] × (layers - 1) and a linear layer; with one layer there is none. What
     does not vary in training is left out. Inputs of the linear path are divided by the root of their number, so that
-    thousands of them learn no faster than one. Both begin with 0, so that the deep path adds to what the linear one
-    has found.
+    thousands of them learn no faster than one; the last `apart` ones by the root of theirs, so that these few are not
+    lost among them. Both begin with 0, so that the deep path adds to what the linear one has found.
     """
 
+    share: Tensor
     mean: Tensor
     scale: Tensor
     fitted: Tensor
 
-    def __init__(self, config: NetworkConfig, width: int, out: int) -> None:
+    def __init__(self, config: NetworkConfig, width: int, out: int, apart: int = 0) -> None:
         super().__init__()
+        share = torch.cat([torch.full((part,), max(part, 1) ** -0.5) for part in (width - apart, apart)])
+        self.register_buffer("share", share, persistent=False)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
@@ -113,7 +122,7 @@ class Standardised(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             x = (x.to(self.mean.dtype) - self.mean) * self.scale
-            linear = self.linear(x * x.shape[1] ** -0.5)
+            linear = self.linear(x * self.share)
             return linear if self.deep is None else linear + self.deep(x)
 
     def fit(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
@@ -126,29 +135,31 @@ class Standardised(nn.Module):
         self.fitted.fill_(True)
 
 
-def width_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> int:
+def width_of(config: Any, encoder: EncoderSettings) -> int:
     """How many numbers `read` gives of a complex or block."""
     if config.readout in ("graph", "block"):
         return encoder.block_hidden
-    if isinstance(config, BlockReadoutConfig):
-        return sum(Representation("z_block").parts_of(encoder).values())
+    if not isinstance(config, ReadoutConfig):
+        return sum(Representation("z_block").parts_of(encoder).values()) + apart_of(config, encoder)
     more = 1 + config.counts * encoder.block_types
     if config.readout == "mean_std":
         return 2 * encoder.block_hidden + more
     return sum(Representation("z_graph", config.pool).parts_of(encoder).values()) + more
 
 
-def read(
-    config: ReadoutConfig | BlockReadoutConfig, encoding: Encoding, inputs: GraphInputs, block_types: int
-) -> Tensor:
+def apart_of(config: Any, encoder: EncoderSettings) -> int:
+    """How many of them, the last ones, are of a block's surroundings."""
+    wanted = config.readout == "z" and getattr(config, "surroundings", False)
+    return width(encoder.block_types) if wanted else 0
+
+
+def read(config: Any, encoding: Encoding, inputs: GraphInputs, block_types: int) -> Tensor:
     """What a head's network reads: [G, W] of complexes, or [B, W] of blocks; in float32, as it is standardised."""
     with torch.autocast(inputs.atoms.x.device.type, enabled=False):
         return _read(config, encoding, inputs, block_types)
 
 
-def _read(
-    config: ReadoutConfig | BlockReadoutConfig, encoding: Encoding, inputs: GraphInputs, block_types: int
-) -> Tensor:
+def _read(config: Any, encoding: Encoding, inputs: GraphInputs, block_types: int) -> Tensor:
     if config.readout in ("graph", "block"):
         return encoding.graph if config.readout == "graph" else encoding.block
     if config.readout == "mean_std":
@@ -156,8 +167,9 @@ def _read(
     else:
         assert isinstance(encoding, DetailedEncoding), "the model must run the encoder in detail"
         parts = block_invariants(encoding, inputs)
-    if isinstance(config, BlockReadoutConfig):
-        return torch.cat(parts, dim=1)
+    if not isinstance(config, ReadoutConfig):
+        more = getattr(config, "surroundings", False)
+        return torch.cat([*parts, surroundings(inputs, block_types)] if more else parts, dim=1)
     blocks = chosen(config.over, inputs)
     found = pooled(parts, blocks, inputs, config.pool if config.readout == "z" else "mean_std")
     one = blocks.to(found.dtype)
@@ -196,11 +208,12 @@ class ReadoutHead(Head):
     ) -> None:
         super().__init__(config, encoder)
         plain = config.readout in ("graph", "block")
-        width, more = width_of(config, encoder), getattr(config, "vector_size", 0)
+        wide, more = width_of(config, encoder), getattr(config, "vector_size", 0)
         self.block_types = encoder.block_types
         self.vector = nn.Linear(more, encoder.block_hidden) if plain and more else None
         more = encoder.block_hidden if self.vector is not None else more
-        self.network = original(width + more) if plain else Standardised(config, width + more, out)
+        apart = apart_of(config, encoder)
+        self.network = original(wide + more) if plain else Standardised(config, wide + more, out, apart)
 
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:

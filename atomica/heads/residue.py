@@ -42,7 +42,7 @@ class BlockHead(Head):
 
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:
-        return {}
+        return {"surroundings": False}
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         if len(output) != len(target):

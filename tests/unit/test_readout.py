@@ -10,6 +10,7 @@ import atomica
 from atomica.errors import SpecError
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.heads.readout import OVER, READOUTS, Standardised, chosen
+from atomica.heads.surroundings import surroundings
 from atomica.model.model import Model
 from atomica.nn.encoding import EncoderSettings
 from atomica.nn.representations import POOLS, block_invariants
@@ -153,6 +154,30 @@ def test_an_affinity_is_a_sum_over_blocks_and_a_constant():
         of_graph = (inputs.graph_of_block == graph)[~inputs.blocks.is_global]
         torch.testing.assert_close(said.double(), share[of_graph].sum() + constant[0], atol=1e-4, rtol=1e-3)
     assert abs(found["affinity"][0] - found["affinity"][1]) > 0.1
+
+
+def test_what_lies_around_a_block():
+    """Counts as a brute force finds them, the same alone and in a batch; less those of the complex's other blocks."""
+    model = small_model()
+    pair = [random_interface(1), random_interface(3, (4, 0))]
+    inputs = inputs_of(model, join(pair))
+    types = model.config.block_types
+    found = surroundings(inputs, types)
+    torch.testing.assert_close(
+        found, torch.cat([surroundings(inputs_of(model, join([one])), types) for one in pair])
+    )
+    ordinary, x, centre = ~inputs.blocks.is_global, inputs.atoms.x, inputs.blocks.x
+    counts, off = found[:, types:].chunk(2, dim=1)
+    assert torch.equal(found[ordinary, :types].argmax(dim=1), inputs.blocks.type[ordinary])
+    assert not found[~ordinary].any()
+    for block in torch.nonzero(ordinary)[:, 0].tolist():
+        others = (inputs.graph_of_atom == inputs.graph_of_block[block]) & (inputs.block_of_atom != block)
+        distance = (x[others & ~inputs.atoms.is_global] - centre[block]).norm(dim=1)
+        near, away = ((distance < 10 + way).sum() for way in (-0.5, 0.5))
+        assert near - 1e-3 <= counts[block, 7 + 3] <= away + 1e-3
+    of = inputs.graph_of_block == 0
+    torch.testing.assert_close(off[of & ordinary].mean(dim=0), torch.zeros(16), atol=1e-4, rtol=0)
+    assert off[of & ordinary].std(dim=0, unbiased=False)[7] == pytest.approx(1, abs=1e-3)
 
 
 def test_an_encoder_without_invariants_is_refused():
