@@ -273,7 +273,9 @@ def listed(paths: Any) -> tuple[str, ...]:
     found = tuple(paths)
     for one in found:
         if not isinstance(one, str | Path):
-            raise DataError(f"{one!r}: is no path; give paths of structure files, folders, an index or data sets")
+            raise DataError(
+                f"{one!r}: is no path; give paths of structure files, folders, an index or data sets"
+            )
     return tuple(map(str, found))
 
 

@@ -311,7 +311,9 @@ def test_calls_in_memory_tell_of_what_is_left_when_they_end(trained, tiny_set, t
     assert repr(found).startswith("Predictions(1 complexes, 1 inputs failed; row, id, ")
     with pytest.warns(UserWarning, match="holds no atoms"):
         assert len(atomica.embed([index], model).failures) == 1
-    with pytest.raises(atomica.AtomicaError, match=r"bad\.pdb: holds no complex.*1 failed: bad: .*holds no atoms"):
+    with pytest.raises(
+        atomica.AtomicaError, match=r"bad\.pdb: holds no complex.*1 failed: bad: .*holds no atoms"
+    ):
         atomica.predict(folder / "bad.pdb", model)
     with pytest.raises(atomica.AtomicaError, match=r"frame\.to_csv"):
         atomica.embed(pd.DataFrame({"path": ["a.pdb"]}), model)
