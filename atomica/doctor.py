@@ -104,7 +104,7 @@ def _versions(found: _Findings) -> None:
             if not extra:
                 found.problem(f"{one.name} is not installed: pip install '{_plain(one)}'")
             continue
-        if extra:
+        if extra and one.name != PACKAGE:
             extras[one.name] = version
         if not one.specifier.contains(version, prereleases=True):
             found.problem(f"{one.name} {version} does not fit: pip install '{_plain(one)}'")

@@ -87,7 +87,12 @@ def untouched() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
+        now = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if now != exact:  # it imports more of PyTorch, which what is interrupted early cannot do
+            torch.use_deterministic_algorithms(exact[0], warn_only=exact[1])
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])

@@ -273,7 +273,9 @@ def listed(paths: Any) -> tuple[str, ...]:
     found = tuple(paths)
     for one in found:
         if not isinstance(one, str | Path):
-            raise DataError(f"{one!r}: is no path; give paths of structure files, folders, an index or data sets")
+            raise DataError(
+                f"{one!r}: is no path; give paths of structure files, folders, an index or data sets"
+            )
     return tuple(map(str, found))
 
 
@@ -420,7 +422,8 @@ def open_data(
 ) -> Opened:
     """Open data for some models, building below `folder` what is none yet unless it is `built`, and choose the rows.
 
-    built, quiet: as for `open_sources`. Raises DataError if nothing can be read, or it is not what a model was made for, unless `config.force` says so.
+    built, quiet: as for `open_sources`. Raises DataError if nothing can be read, or is not what a model was made for,
+    unless `config.force` says so.
     """
     neighbors = max((model.config.k_neighbors for model in models), default=8)
     config = config.suited([model.made_for for model in models], build=sources.unbuilt)

@@ -297,18 +297,23 @@ def test_what_cannot_be_learnt_from_is_told_before_anything_is_built(tiny_set, t
         assert not (tmp_path / "fit").exists()
 
 
-def test_calls_in_memory_tell_of_what_is_left_when_they_end(model, tiny_set, tmp_path, capfd):
+def test_calls_in_memory_tell_of_what_is_left_when_they_end(trained, tiny_set, tmp_path, capfd):
     """Not of folders that are gone; what could not be read is a warning, and what a failure says is said in it."""
+    model = atomica.load(trained / "checkpoints" / "best", "cpu")
     folder = tmp_path / "my structures ß"
     folder.mkdir()
-    shutil.copy(tiny_set.parent / "c00.pdb", folder)
+    shutil.copy(tiny_set.parent / "c00.pdb", folder / "protéine 1.pdb")
     (folder / "bad.pdb").write_text("no structure\n")
+    index = folder / "my index.csv"
+    index.write_text("id,path,chain1,chain2\ngood,protéine 1.pdb,A,B\nbad,bad.pdb,A,B\n", encoding="utf-8")
     with pytest.warns(UserWarning, match=r"1 inputs could not be read.*bad: .*holds no atoms"):
-        found = atomica.predict(folder, model)
-    assert repr(found).startswith(f"Predictions({len(found)} complexes, 1 inputs failed; row, id, ")
+        found = atomica.predict(index, model)
+    assert repr(found).startswith("Predictions(1 complexes, 1 inputs failed; row, id, ")
     with pytest.warns(UserWarning, match="holds no atoms"):
-        assert len(atomica.embed([folder], model).failures) == 1
-    with pytest.raises(atomica.AtomicaError, match=r"bad\.pdb: holds no complex.*1 failed: bad: .*holds no atoms"):
+        assert len(atomica.embed([index], model).failures) == 1
+    with pytest.raises(
+        atomica.AtomicaError, match=r"bad\.pdb: holds no complex.*1 failed: bad: .*holds no atoms"
+    ):
         atomica.predict(folder / "bad.pdb", model)
     with pytest.raises(atomica.AtomicaError, match=r"frame\.to_csv"):
         atomica.embed(pd.DataFrame({"path": ["a.pdb"]}), model)

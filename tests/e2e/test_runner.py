@@ -215,6 +215,23 @@ def test_several_threads_are_deterministic():
         assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
 
 
+def test_what_was_not_changed_is_not_put_back(monkeypatch):
+    """Nor is more of PyTorch imported for it, which fails where Ctrl-C has cut an import short."""
+    import torch
+
+    def cut_short(*given, **more):
+        raise ImportError("cannot import name '_inductor' from 'torch'")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "use_deterministic_algorithms", cut_short)
+        with untouched():
+            pass
+    before = torch.are_deterministic_algorithms_enabled()
+    with untouched():
+        torch.use_deterministic_algorithms(not before)
+    assert torch.are_deterministic_algorithms_enabled() == before
+
+
 # --------------------------------------------------------------------------------- interrupted and resumed
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from atomica import _prep
+from atomica.errors import AtomicaError
 
 FIELD = Path(__file__).resolve().parents[1] / "fixtures" / "field"
 
@@ -424,6 +425,22 @@ def test_many_poses_against_one_receptor(tmp_path: Path):
         == 0
     )
     assert ids(out) == ["a_0", "a_1", "b", "lig"]
+    again = tmp_path / "again"
+    (tmp_path / "clash.pdbqt").write_text(titled.replace("Name = b", "Name = a_0"))
+    (tmp_path / "broken.sdf.gz").write_bytes(b"\x1f\x8bdamaged")
+    files = [tmp_path / name for name in ("clash.pdbqt", "broken.sdf.gz", "poses.pdbqt")]
+    options = _prep.BuildOptions([], again, receptor=FIELD / "recep.pdb", ligands=files, threads=1)
+    done = _prep.build(options, quiet=True)
+    assert ids(again) == ["a_0_", "a_1", "a_0", "a_2", "a_3", "b"]
+    assert done.failures == 1
+    (failure,) = map(json.loads, (again / "failures.jsonl").read_text().splitlines())
+    assert (failure["id"], failure["row"]) == ("broken", 5)
+    with pytest.raises(AtomicaError, match=r"gone\.sdf"):
+        _prep.build(
+            _prep.BuildOptions(
+                [], tmp_path / "none", receptor=FIELD / "recep.pdb", ligands=[tmp_path / "gone.sdf"]
+            )
+        )
 
 
 def test_molecules_that_the_index_does_not_choose_are_noted(tmp_path: Path):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from atomica.data import shards
 from atomica.data.dataset import Mixture, open_dataset
 from atomica.errors import DataError, ShardError
 from atomica.keys import GLOBAL_BLOCK, RECORD_FIELDS, SCHEMA_VERSION
@@ -87,7 +88,8 @@ def test_segment_counts(tiny_set):
         assert counts.tolist() == [int((record.segment_ids == s).sum()) for record in dataset]
 
 
-def test_compressed_shards_read_the_same(copy):
+def test_compressed_shards_read_the_same(copy, monkeypatch):
+    """Those used last are kept unpacked, as far as there is room."""
     plain = open_dataset(copy)
     expected = [record.positions.copy() for record in plain]
     ids = plain.ids
@@ -102,11 +104,26 @@ def test_compressed_shards_read_the_same(copy):
                 out.write_table(table, max_chunksize=7)
             entry["bytes"] = path.stat().st_size
 
+    def packed(manifest):
+        manifest["options"]["compression"] = "zstd"
+
     edit(copy, recompress)
+    edit(copy, packed)
+    whole = open_dataset(copy)
+    list(whole)
+    kept = whole._shards[0].unpacked
+    everything = kept.bytes
+    monkeypatch.setattr(shards, "UNPACKED", everything // 3)
     dataset = open_dataset(copy)
     assert dataset.ids == ids
     for index in np.random.default_rng(0).permutation(len(dataset)):
         assert np.array_equal(dataset[index].positions, expected[index])
+    assert 0 < dataset._shards[0].unpacked.bytes <= max(everything // 3, everything // 2)
+    monkeypatch.setattr(shards, "UNPACKED", 0)  # the batch that is read is kept all the same
+    for index in range(len(dataset)):
+        assert np.array_equal(dataset[index].positions, expected[index])
+    assert 0 < dataset._shards[0].unpacked.bytes < everything
+    assert open_dataset("demo://pockets")._shards[0].unpacked is not None
 
 
 @pytest.mark.parametrize(
