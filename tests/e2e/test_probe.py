@@ -132,7 +132,7 @@ def test_numbers(probe, vectors):
 
 @pytest.mark.parametrize("form", ["classes", "numbers"])
 def test_validation_rows_are_learnt_from_and_do_not_choose_alone(form):
-    """Which of the known rows are called training and which validation makes no difference; one wild row makes little."""
+    """Which of the known rows are called training, which validation makes no difference; a wild row makes little."""
     generator = np.random.default_rng(0)
     x, noise = generator.normal(size=(120, 300)), generator.normal(size=120)
     target = (x[:, :5].sum(axis=1) > 0).astype(np.int64) if form == "classes" else x[:, :5].sum(axis=1) + noise
