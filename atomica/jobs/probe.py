@@ -1,9 +1,10 @@
 """`run.job = "probe"`: what can be read from frozen vectors by a simple model, beside two controls.
 
 A linear probe learns labels from the vectors of the training and validation rows, its strength chosen by
-cross-validation over them that keeps clusters whole: validation rows alone are few, and choose by chance. A small network
-learns from the training rows, its epoch chosen on the validation rows. Beside it stand, always, the same probe on counts of block types with log size, and on the vectors of
-the same encoder with random weights: what a probe reads from these, nobody needs to have been trained for.
+cross-validation over them that keeps clusters whole: validation rows alone are few, and choose by chance. A small
+network learns from the training rows, its epoch chosen on the validation rows. Beside it stand, always, the same probe
+on counts of block types with log size, and on the vectors of the same encoder with random weights: what a probe reads
+from these, nobody needs to have been trained for.
 
 Shape letters: N complexes with a label, F numbers of a vector, C classes.
 """

@@ -132,10 +132,12 @@ def test_numbers(probe, vectors):
 
 @pytest.mark.parametrize("form", ["classes", "numbers"])
 def test_validation_rows_are_learnt_from_and_do_not_choose_alone(form):
-    """Which of the known rows are called training and which validation makes no difference; one wild row makes little."""
+    """Which of the known rows are called training, which validation makes no difference; a wild row makes little."""
     generator = np.random.default_rng(0)
     x, noise = generator.normal(size=(120, 300)), generator.normal(size=120)
-    target = (x[:, :5].sum(axis=1) > 0).astype(np.int64) if form == "classes" else x[:, :5].sum(axis=1) + noise
+    target = (
+        (x[:, :5].sum(axis=1) > 0).astype(np.int64) if form == "classes" else x[:, :5].sum(axis=1) + noise
+    )
     encoder = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, layers=1)
     head = MulticlassHead(MulticlassConfig(("no", "yes")), encoder)
     if form == "numbers":
@@ -144,7 +146,9 @@ def test_validation_rows_are_learnt_from_and_do_not_choose_alone(form):
     clusters = [str(row // 3) for row in range(120)]
 
     def says(train, valid, x):
-        return probed(options, Question(head, order, [], target, [(train, valid, order[60:])], clusters), x, 0)
+        return probed(
+            options, Question(head, order, [], target, [(train, valid, order[60:])], clusters), x, 0
+        )
 
     one, other = says(order[:57], order[57:60], x), says(order[3:60], order[:3], x)
     np.testing.assert_allclose(one, other, atol=1e-6)
