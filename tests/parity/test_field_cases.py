@@ -1630,12 +1630,18 @@ def test_a_mol2_that_is_cut_off(tmp_path: Path):
 
 def test_a_nucleotide_by_its_base(tmp_path: Path, shared: Path):
     """GTP that begins an RNA is a G of it."""
-    lines = gzip.decompress((shared / "data/parser/rna_tools__1ehz.pdb.gz").read_bytes()).decode().splitlines()
+    lines = (
+        gzip.decompress((shared / "data/parser/rna_tools__1ehz.pdb.gz").read_bytes()).decode().splitlines()
+    )
     lines = [text for text in lines if text.startswith("ATOM") and int(text[22:26]) < 4]
     place = tuple(float(lines[3][at : at + 8]) + 2.0 for at in (30, 38, 46))
     lines = [f"{text[:17]}GTP{text[20:]}" if text[25] == "1" else text for text in lines]
     found = discover(tmp_path, [*lines, pdb_line("MG", "MG", "M", 1, place, "MG", "HETATM")])
     assert found.repairs == {"residue-by-atoms": 1}
+    free = [f"{text[:17]}GTP B{text[22:]}" for text in lines if text[17:20] == "GTP"]
+    x, y, z = (float(free[0][at : at + 8]) for at in (30, 38, 46))
+    near = discover(tmp_path, [*shifted(peptide(), x - 9.0, y - 3.5, z + 2.0), *free], "free.pdb")
+    assert near.ligands() == [("GTP", "B", "1", "PL")]
 
 
 @pytest.mark.parametrize("damage", ["  6.0x000", "         "])

@@ -313,7 +313,8 @@ impl<'a> Judge<'a> {
         if let Some(kind) = parents.into_iter().flatten().find_map(|name| taken(name, Repair::ModifiedResidue)) {
             return kind;
         }
-        if let Some(kind) = taken(vocab::by_base(atoms()), Repair::ResidueByAtoms) {
+        // A free one, as ATP, is a ligand under its own name.
+        if let Some(kind) = taken(vocab::by_base(atoms()), Repair::ResidueByAtoms).filter(|_| self.linked(at, true)) {
             return kind;
         }
         // Unknown is what these names say.
