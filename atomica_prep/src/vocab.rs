@@ -333,6 +333,29 @@ pub fn by_side_chain<'a>(atoms: impl Iterator<Item = &'a str> + Clone) -> Option
     AMINO_ACIDS.into_iter().find(|block| has_side_chain(*block, atoms.clone(), true))
 }
 
+/// Atoms of the bases without their sugars.
+const BASES: [(&[u8], &str); 5] = [
+    (b"A", "N9 C8 N7 C5 C6 N6 N1 C2 N3 C4"),
+    (b"G", "N9 C8 N7 C5 C6 O6 N1 C2 N2 N3 C4"),
+    (b"C", "N1 C2 O2 N3 C4 N4 C5 C6"),
+    (b"U", "N1 C2 O2 N3 C4 O4 C5 C6"),
+    (b"T", "N1 C2 O2 N3 C4 O4 C5 C6 C7"),
+];
+
+/// The nucleotide whose base has exactly these heavy atoms; those of sugar and phosphates are passed over.
+pub fn by_base<'a>(atoms: impl Iterator<Item = &'a str>) -> Name {
+    let of_base = |atom: &&str| !atom.contains(['\'', '*']) && (!atom.starts_with(['O', 'P']) || atom.len() == 2);
+    let of_phosphate = |atom: &&str| matches!(*atom, "O1" | "O3" | "PA" | "PB" | "PG");
+    let mut found: Vec<&str> = atoms.filter(|atom| of_base(atom) && !of_phosphate(atom)).collect();
+    found.sort_unstable();
+    let same = |wanted: &str| {
+        let mut wanted: Vec<&str> = wanted.split(' ').collect();
+        wanted.sort_unstable();
+        wanted == found
+    };
+    BASES.iter().find(|(_, wanted)| same(wanted)).map_or(Name::Other, |(component, _)| name(component))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,6 +383,13 @@ mod tests {
         for wrong in [&b""[..], b"1", b"Zz", b"C1", b"CAA", b" C"] {
             assert_eq!(element(wrong), 0, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn nucleotides_by_their_bases() {
+        let atoms = "PG O1G O2G O3G O3B PB O1B PA O1A O3A O5' C5' O4' C1' N9 C8 N7 C5 C6 O6 N1 C2 N2 N3 C4";
+        assert_eq!(by_base(atoms.split(' ')), name(b"G"));
+        assert_eq!(by_base("N1 C2 O2 N3 C4 N4 C5 C6 CM5".split(' ')), Name::Other);
     }
 
     #[test]

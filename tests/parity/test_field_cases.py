@@ -1494,7 +1494,7 @@ def test_a_name_of_four_letters_is_no_chain(tmp_path: Path):
 @pytest.mark.parametrize("start", ["ATOM\t1  N", "ATOM\t      1  N", "ATOM      1\tN"])
 def test_tabs_in_columns_are_refused(start: str):
     text = "\n".join(peptide()).replace("ATOM      1  N", start, 1)
-    with pytest.raises(_prep.StructureError, match="line 1, column [51]+: a tab"):
+    with pytest.raises(_prep.StructureError, match="line 1, column (5|12): a tab"):
         _prep.read_structure(text.encode(), "pdb")
 
 
@@ -1636,6 +1636,29 @@ def test_water_of_drude_models(tmp_path: Path):
         pdb_line(n, "SWM4", "W", 1, (8 + 0.3 * i, 4.5, 2), e, "HETATM") for i, (n, e) in enumerate(names)
     ]
     assert discover(tmp_path, peptide() + water).rows == []
+
+
+def test_a_mol2_that_is_cut_off(tmp_path: Path):
+    text = mol2(("C1", "C.3"), ("N1", "N.3")).replace("0 0\n", "3 1\n")
+    code, out = ligand_file(tmp_path, "l.mol2", text)
+    assert code == 3
+    assert "3 atoms are announced, and 2" in (out / "failures.jsonl").read_text()
+
+
+def test_a_nucleotide_by_its_base(tmp_path: Path, shared: Path):
+    """GTP that begins an RNA is a G of it."""
+    lines = (
+        gzip.decompress((shared / "data/parser/rna_tools__1ehz.pdb.gz").read_bytes()).decode().splitlines()
+    )
+    lines = [text for text in lines if text.startswith("ATOM") and int(text[22:26]) < 4]
+    place = tuple(float(lines[3][at : at + 8]) + 2.0 for at in (30, 38, 46))
+    lines = [f"{text[:17]}GTP{text[20:]}" if text[25] == "1" else text for text in lines]
+    found = discover(tmp_path, [*lines, pdb_line("MG", "MG", "M", 1, place, "MG", "HETATM")])
+    assert found.repairs == {"residue-by-atoms": 1}
+    free = [f"{text[:17]}GTP B{text[22:]}" for text in lines if text[17:20] == "GTP"]
+    x, y, z = (float(free[0][at : at + 8]) for at in (30, 38, 46))
+    near = discover(tmp_path, [*shifted(peptide(), x - 9.0, y - 3.5, z + 2.0), *free], "free.pdb")
+    assert near.ligands() == [("GTP", "B", "1", "PL")]
 
 
 @pytest.mark.parametrize("damage", ["  6.0x000", "         "])

@@ -313,6 +313,10 @@ impl<'a> Judge<'a> {
         if let Some(kind) = parents.into_iter().flatten().find_map(|name| taken(name, Repair::ModifiedResidue)) {
             return kind;
         }
+        // A free one, as ATP, is a ligand under its own name.
+        if let Some(kind) = taken(vocab::by_base(atoms()), Repair::ResidueByAtoms).filter(|_| self.linked(at, true)) {
+            return kind;
+        }
         // Unknown is what these names say.
         let unknown = [&b"UNK"[..], b"UNX", b"UNL"].iter().any(|name| name.eq_ignore_ascii_case(component));
         let by_atoms = if peptide && !unknown { vocab::by_side_chain(atoms()) } else { None };

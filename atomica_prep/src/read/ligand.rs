@@ -487,6 +487,7 @@ impl<'a> Reader<'a> {
     fn mol2(&mut self) -> Result<()> {
         let mut section: Vec<u8> = Vec::new();
         let mut has_title = false;
+        let mut counted: Option<(u64, u64)> = None;
         while let Some((line, text)) = self.lines.next() {
             let trimmed = text.trim_ascii();
             if let Some(name) = trimmed.strip_prefix(b"@<TRIPOS>") {
@@ -498,6 +499,7 @@ impl<'a> Reader<'a> {
                     self.molecule.title = String::from_utf8_lossy(trimmed).into_owned();
                     has_title = true;
                 }
+                b"MOLECULE" if counted.is_none() => counted = words(text).next().and_then(whole).map(|n| (line, n)),
                 b"ATOM" if !trimmed.is_empty() && !trimmed.starts_with(b"#") => self.mol2_atom(line, text),
                 b"BOND" if !trimmed.is_empty() && !trimmed.starts_with(b"#") => {
                     let mut fields = words(text).skip(1);
@@ -514,6 +516,11 @@ impl<'a> Reader<'a> {
                 }
                 _ => {}
             }
+        }
+        // Some programs count nothing, and what is counted anew after atoms were taken is seldom written.
+        let records = self.molecule.structure.accounts.records;
+        if let Some((line, count)) = counted.filter(|(_, count)| *count > records) {
+            self.problem(line, format!("{count} atoms are announced, and {records} are there; the file is cut off"));
         }
         Ok(())
     }
