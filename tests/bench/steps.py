@@ -5,6 +5,7 @@
     python tests/bench/steps.py --blocks 1000 2000 4000 8000 --variants ours --runs 1      how it grows
     python tests/bench/steps.py --profile --blocks 1000          where a step of ours spends its time
     python tests/bench/steps.py --interface 20000                memory and time to embed one interface of so many atoms
+    python tests/bench/steps.py --invariants --runs 9            what z_graph costs more than h_graph, in pairs of runs
 
 The model is the pretraining one of the published size: 4 layers at each level, width 32, with the heads for noise and
 masks. Its batches are complexes of the demo data set, up to so many blocks. `embed` is the encoder without gradients,
@@ -349,6 +350,33 @@ def embed_interface(atoms: int) -> None:
     )
 
 
+def embed_invariants(arguments: argparse.Namespace) -> None:
+    """Prints how much longer the invariants of complexes take than their embeddings, for each size of batch."""
+    import torch
+
+    from atomica.nn.representations import Representation
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    model = published("cpu").eval()
+    for blocks in arguments.blocks:
+        graph, _ = batch(blocks, model)
+        seconds: dict[str, list[float]] = {"h_graph": [], "z_graph": []}
+        with torch.no_grad():
+            for run in range(arguments.runs + 1):
+                for name in list(seconds)[:: 1 if run % 2 else -1]:
+                    start = time.process_time()
+                    model.represent(graph, Representation(name))
+                    if run:
+                        seconds[name].append(time.process_time() - start)
+        ratios = [z / h for h, z in zip(*seconds.values(), strict=True)]
+        h, z = (statistics.median(found) for found in seconds.values())
+        print(
+            f"{len(graph.segment):,} blocks: {h:.2f} CPU seconds, with invariants {z:.2f}; median of "
+            f"{len(ratios)} pairs {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
 def profile(step: Callable[[], None], runs: int) -> None:
     """Prints the share of each kind of work in a step: the convolution, and the operations that take longest."""
     import torch
@@ -509,6 +537,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch and our kernel; 0: its choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--interface", type=int, metavar="ATOMS", help="embed one interface instead")
+    parser.add_argument("--invariants", action="store_true", help="what invariants cost instead")
     parser.add_argument(
         "--profile", action="store_true", help="the operations of a step of the first variant"
     )
@@ -523,6 +552,9 @@ def main() -> None:
     print(machine())
     if arguments.interface:
         embed_interface(arguments.interface)
+        return
+    if arguments.invariants:
+        embed_invariants(arguments)
         return
     if arguments.profile:
         arguments.variants, arguments.blocks = arguments.variants[:1], arguments.blocks[:1]
