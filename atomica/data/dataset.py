@@ -270,7 +270,7 @@ class Dataset(Complexes):
         return found
 
     @cached_property
-    def modalities(self) -> Indices:  # type: ignore[override]
+    def modalities(self) -> Indices:
         """Kind of interface of every complex [N], as an index into `keys.MODALITIES`; -1 if none of them."""
         each = (shard.read(["modality"]).column(0).to_numpy() for shard in self._shards)
         return np.concatenate([np.zeros(0, dtype=np.int64), *each]).astype(np.int64)
@@ -385,7 +385,7 @@ class Mixture(Complexes):
         return [split for one in self.sets for split in one.splits]
 
     @cached_property
-    def modalities(self) -> Indices:  # type: ignore[override]
+    def modalities(self) -> Indices:
         """Kind of interface of every complex [N]; see `Dataset.modalities`."""
         return np.concatenate([one.modalities for one in self.sets])
 

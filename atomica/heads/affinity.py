@@ -19,7 +19,7 @@ __all__ = ["AffinityConfig", "AffinityHead"]
 
 READOUTS: Mapping[str, str] = {
     "block": "the embedding of each block, as the original: what the network makes of them is summed",
-    "sum": "the rotation invariants of the blocks, summed: the network sees the complex",
+    "z": "the rotation invariants of the blocks, summed: the network sees the complex",
 }
 
 
@@ -27,14 +27,14 @@ READOUTS: Mapping[str, str] = {
 class AffinityConfig(NetworkConfig):
     """Keys of a `[[head]]` table with `kind = "affinity"`. Raises SpecError naming every value out of range."""
 
-    readout: str = setting("sum", "what of the encoder the head reads", choices=READOUTS)
+    readout: str = setting("z", "what of the encoder the head reads", choices=READOUTS)
 
 
 @register("affinity")
 class AffinityHead(RegressionHead):
     """A sum over the blocks of a complex, of their invariants or of what a network makes of their embeddings.
 
-    With `readout = "sum"` the linear path is a sum over blocks and a constant, and can be solved; a network on each
+    With `readout = "z"` the linear path is a sum over blocks and a constant, and can be solved; a network on each
     block has no constant once labels are standardised, and its answers grow with the number of blocks. Global blocks
     count only there, and only where the encoder has edges to them. `predict` gives pK [G]. External features of blocks
     are a setting of the encoder, `EncoderSettings.embeddings`.
@@ -59,7 +59,7 @@ class AffinityHead(RegressionHead):
 
     def forward(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
         answer = self.answer(self.read(encoding, inputs))
-        if self.config.readout == "sum":
+        if self.config.readout == "z":
             return answer
         if not self.with_global_blocks:
             answer = torch.where(inputs.blocks.is_global, 0.0, answer)

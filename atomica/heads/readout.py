@@ -221,7 +221,7 @@ class ReadoutHead(Head):
 
     @classmethod
     def needs_of(cls, config: Any) -> tuple[str, ...]:
-        own = {"mean_std": "block", "z": "invariants", "sum": "invariants"}
+        own = {"mean_std": "block", "z": "invariants"}
         return (*(need for need in cls.needs if need != "graph"), own.get(config.readout, config.readout))
 
     def read(self, encoding: Encoding, inputs: GraphInputs) -> Tensor:
