@@ -617,7 +617,7 @@ mod tests {
         @<TRIPOS>BOND\n 1 1 2 ar\n 2 2 3 am\n 3 1 3 nc\n@<TRIPOS>MOLECULE\ntwo\n@<TRIPOS>ATOM\n1 X 0 0 0 Du 1 DUM\n";
 
     fn file(text: &str, kind: Kind) -> Result<LigandFile> {
-        LigandFile::cut(text.as_bytes().to_vec(), kind, String::new(), "x.sdf")
+        LigandFile::cut(Cow::Borrowed(text.as_bytes()), kind, String::new(), "x.sdf", 0)
     }
 
     fn sdf(text: &str) -> Result<Molecule> {
