@@ -103,7 +103,8 @@ def check(folder: Path, issues: Issues, *, begun: bool, resume: bool, dry: bool)
         problem = (
             f"{folder} holds a run already; add --resume to go on with it, or change run.name or run.out"
         )
-    elif any(file.name != FOLDER_LOCK for file in folder.iterdir()) and not (folder / SPEC).is_file():
+    elif any(folder.iterdir()) and not any((folder / name).exists() for name in (SPEC, FOLDER_LOCK)):
+        # A folder with a lock is one that another process of the same job is just filling.
         problem = f"{folder} is not empty and holds no run; give another run.out"
     if problem := problem or _closed(folder):
         issues.add(("run", "out"), problem, value=False)

@@ -295,4 +295,5 @@ def test_accelerate_trains_in_two_processes(tmp_path):
     pytest.importorskip("accelerate")
     done = run_script(ACCELERATE, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["steps", "2"] * 2
+    # two processes write at once, and one may come between another's words
+    assert (done.stdout.count("steps"), done.stdout.count("2")) == (2, 2)

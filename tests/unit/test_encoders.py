@@ -84,7 +84,11 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
     model = small_model(kind, SETTINGS.get(kind, {}), encoder="invariant", layers=2).train()
     data = atomica.open_dataset("demo://pockets")
     noise_config = NoiseConfig(
-        rotation_sigma=0.5, translation_sigma=1.0, gaussian_sigma=0.5, mask_proportion=0.2
+        rotation_sigma=0.5,
+        translation_sigma=1.0,
+        gaussian_sigma=0.5,
+        mask_proportion=0.2,
+        lone_proportion=0.7 if kind == "partner" else 0.0,
     )
     graph, found = perturbed(
         [data[row] for row in range(4)], noise_config, seeds(0, 0, range(4)), **model.config.graph_options()
@@ -92,12 +96,16 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
     targets = {
         "perturbation": found.perturbation,
         "masks": found.mask_labels,
+        "absent": found.absent,
         "labels": torch.tensor([4, 7, 6, 5] if kind in ("affinity", "regression") else [0, 1, 1, 0])
         if kind != "multilabel"
         else torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),
         "block_labels": torch.arange(graph.num_nodes("block")) % 2,
         "none": None,
     }[model.head(kind).targets]
+    model.standardise(
+        lambda names: [model.read(model.attach(graph, {kind: targets}), names)], lambda one: [one]
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
