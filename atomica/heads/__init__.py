@@ -25,7 +25,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
-from atomica.errors import SpecError
+from atomica.errors import DataError, SpecError
 from atomica.nn.encoding import ACTIVATIONS, EncoderSettings, Encoding
 from atomica.nn.layers import mlp
 from atomica.spec import Problems, setting
@@ -38,6 +38,7 @@ __all__ = [
     "TARGETS",
     "Head",
     "NetworkConfig",
+    "PretrainingHead",
     "available",
     "head_class",
     "kind_of",
@@ -225,7 +226,7 @@ class Head(nn.Module):
 
     @classmethod
     def learns(cls, config: Any) -> frozenset[str]:
-        """The kinds of noise it learns from: rotation, translation, torsion, gaussian, mask."""
+        """The kinds of noise it learns from: rotation, translation, torsion, gaussian, mask, lone."""
         return frozenset()
 
     @classmethod
@@ -239,6 +240,24 @@ class Head(nn.Module):
     def metrics(self) -> Any:
         """A fresh `torchmetrics.MetricCollection`, updated with (prediction, target)."""
         raise NotImplementedError
+
+
+class PretrainingHead(Head):
+    """Base class of heads whose targets no person gives: they are what noise has done to each complex.
+
+    learnt_from: what they are, for messages.
+    """
+
+    learnt_from: ClassVar[str]
+
+    def select(self, output: Any, target: Any, known: Tensor) -> tuple[Any, Any]:
+        raise DataError(f"every complex has its {self.learnt_from}; none can be left out")
+
+    @classmethod
+    def encode_labels(cls, config: Any, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        raise DataError(
+            f"a {kind_of(cls)} head learns from {cls.learnt_from}, not from labels; use it in pretraining"
+        )
 
 
 def register(kind: str) -> Callable[[_HeadType], _HeadType]:

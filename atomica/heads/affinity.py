@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
-from atomica.heads import NetworkConfig, register
+from atomica.heads import register
+from atomica.heads.readout import BlockReadoutConfig
 from atomica.heads.regression import RegressionHead
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.spec import setting
@@ -24,7 +25,7 @@ READOUTS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AffinityConfig(NetworkConfig):
+class AffinityConfig(BlockReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "affinity"`. Raises SpecError naming every value out of range."""
 
     readout: str = setting("z", "what of the encoder the head reads", choices=READOUTS)

@@ -7,7 +7,6 @@ atoms, k neighbours of a bond.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from atomica.data.edges import EdgePlan, plan_edges
 from atomica.data.inputs import GraphInputs
 from atomica.data.noise import Perturbation
 from atomica.errors import DataError
-from atomica.heads import Head, register
+from atomica.heads import PretrainingHead, register
 from atomica.nn.encoding import DetailedEncoding, EncoderSettings, Encoding, LevelDetail
 from atomica.nn.irreps import IrrepSlot, Layout, coupling, spherical_harmonics
 from atomica.nn.layers import Convolution, EdgeConvolution, Edges, LengthEmbedding
@@ -94,7 +93,7 @@ class Sites(Perturbation):
 
 
 @register("denoise")
-class DenoiseHead(Head):
+class DenoiseHead(PretrainingHead):
     """Predicts a `Perturbation` from the features of atoms and the embeddings of blocks and complexes.
 
     `forward` needs the perturbation in `GraphInputs.perturbation`, of which it reads the segment and the bonds;
@@ -105,6 +104,7 @@ class DenoiseHead(Head):
     Config = DenoiseConfig
     needs = ("atom", "block", "graph", "detail")
     targets = "perturbation"
+    learnt_from = "perturbation"
 
     def __init__(self, config: DenoiseConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
@@ -296,9 +296,6 @@ class DenoiseHead(Head):
             found["atom"] = Term(loss, base, count)
         return found
 
-    def select(self, output: Any, target: Any, known: Tensor) -> tuple[Any, Any]:
-        raise DataError("every complex of a denoising batch has its perturbation; none can be left out")
-
     def rotated(self, output: DenoiseOutput, matrix: Tensor) -> DenoiseOutput:
         vectors = {name: getattr(output, name) for name in ("translation", "rotation", "atom")}
         return output._replace(
@@ -308,10 +305,6 @@ class DenoiseHead(Head):
     @classmethod
     def learns(cls, config: DenoiseConfig) -> frozenset[str]:
         return frozenset(NOISE_OF[name] for name in TASKS if getattr(config, name))
-
-    @classmethod
-    def encode_labels(cls, config: DenoiseConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        raise DataError("a denoise head learns from perturbations, not from labels; use it in pretraining")
 
     def metrics(self) -> Any:
         from torchmetrics import MetricCollection

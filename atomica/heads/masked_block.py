@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from atomica.data.inputs import GraphInputs
 from atomica.errors import DataError
-from atomica.heads import Head, register
+from atomica.heads import PretrainingHead, register
 from atomica.keys import SPECIAL_BLOCKS
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.spec import Problems, setting
@@ -30,7 +29,7 @@ class MaskedBlockConfig:
 
 
 @register("masked_block")
-class MaskedBlockHead(Head):
+class MaskedBlockHead(PretrainingHead):
     """Three [ReLU, linear, dropout] on the embedding of each masked block, to one logit per type.
 
     M masked blocks, C = block vocabulary without its special entries. `forward` gives logits [M, C] for the blocks
@@ -41,6 +40,7 @@ class MaskedBlockHead(Head):
     Config = MaskedBlockConfig
     needs = ("block",)
     targets = "masks"
+    learnt_from = "masked blocks"
     monitor = "perplexity"
     monitor_mode = "min"
 
@@ -69,18 +69,9 @@ class MaskedBlockHead(Head):
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(dim=1)
 
-    def select(self, output: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        raise DataError("masked blocks are their own labels; leave out masks instead of complexes")
-
     @classmethod
     def learns(cls, config: MaskedBlockConfig) -> frozenset[str]:
         return frozenset({"mask"})
-
-    @classmethod
-    def encode_labels(cls, config: MaskedBlockConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        raise DataError(
-            "a masked_block head learns from masked blocks, not from labels; use it in pretraining"
-        )
 
     def metrics(self) -> Any:
         from torchmetrics import MetricCollection

@@ -5,7 +5,6 @@ It is learnt from coordinates alone, and what is asked of a pocket later is much
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atomica.data.inputs import GraphInputs
-from atomica.errors import DataError
-from atomica.heads import Head, register
+from atomica.heads import PretrainingHead, register
 from atomica.keys import SPECIAL_BLOCKS
 from atomica.nn.encoding import EncoderSettings, Encoding
 from atomica.nn.layers import mlp
@@ -35,7 +33,7 @@ class PartnerConfig:
 
 
 @register("partner")
-class PartnerHead(Head):
+class PartnerHead(PretrainingHead):
     """Every block votes, by a network on its embedding, on what the absent partner is made of; the mean of votes tells.
 
     G complexes, C = block vocabulary without its special entries. `forward` gives logits [G, C]; target: [2, N] int64,
@@ -46,6 +44,7 @@ class PartnerHead(Head):
     Config = PartnerConfig
     needs = ("block",)
     targets = "absent"
+    learnt_from = "partner that was left out"
 
     def __init__(self, config: PartnerConfig, encoder: EncoderSettings) -> None:
         super().__init__(config, encoder)
@@ -61,16 +60,15 @@ class PartnerHead(Head):
         return total / count.clamp(min=1)[:, None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        each, _ = self._each(output, target)
-        return each.sum()
-
-    def _each(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The share of each absent block [N] in the loss, and in any mean: it adds up to 1, or there are none."""
         of, types = target
-        sizes = output.new_zeros(len(output)).index_add(0, of, torch.ones_like(of, dtype=output.dtype))
-        weights = 1 / sizes[of] / (sizes > 0).sum().clamp(min=1)
         # through the output, so that there is a gradient, of 0, where no partner is absent
-        return weights * F.cross_entropy(output[of], types, reduction="none"), weights
+        each = F.cross_entropy(output[of], types, reduction="none")
+        return (self._shares(of, output) * each).sum()
+
+    def _shares(self, of: Tensor, output: Tensor) -> Tensor:
+        """The share of each absent block [N], of the complexes `of`, in a mean: they add up to 1 if there are any."""
+        sizes = output.new_zeros(len(output)).index_add(0, of, torch.ones_like(of, dtype=output.dtype))
+        return 1 / sizes[of] / (sizes > 0).sum().clamp(min=1)
 
     def counts(self, target: Any, inputs: GraphInputs) -> dict[str, int]:
         return {"": len(target[0].unique())}
@@ -78,18 +76,9 @@ class PartnerHead(Head):
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(dim=1)
 
-    def select(self, output: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        raise DataError("partners that are left out are their own labels; leave out none instead")
-
     @classmethod
     def learns(cls, config: PartnerConfig) -> frozenset[str]:
         return frozenset({"lone"})
-
-    @classmethod
-    def encode_labels(cls, config: PartnerConfig, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        raise DataError(
-            "a partner head learns from partners that are left out, not from labels; use it in pretraining"
-        )
 
     def metrics(self) -> Any:
         from torchmetrics import MetricCollection
@@ -97,9 +86,9 @@ class PartnerHead(Head):
         from atomica.heads.metrics import Mean
 
         def named(output: Tensor, target: Tensor) -> tuple[Tensor, int] | None:
-            count = len(target[0].unique())
-            _, weights = self._each(output, target)
-            right = output.argmax(dim=1)[target[0]] == target[1]
-            return ((weights * right).sum(), count) if count else None
+            of, types = target
+            right = output.argmax(dim=1)[of] == types
+            count = len(of.unique())
+            return ((self._shares(of, output) * right).sum(), count) if count else None
 
         return MetricCollection({"accuracy": Mean(named)}, compute_groups=False)

@@ -22,7 +22,16 @@ from atomica.nn.encoding import ACTIVATIONS, DetailedEncoding, EncoderSettings, 
 from atomica.nn.representations import POOLS, Representation, block_invariants, pooled
 from atomica.spec import setting
 
-__all__ = ["BlockReadoutConfig", "ReadoutConfig", "ReadoutHead", "Standardised", "chosen", "read", "width_of"]
+__all__ = [
+    "BlockReadoutConfig",
+    "ReadoutConfig",
+    "ReadoutHead",
+    "SiteReadoutConfig",
+    "Standardised",
+    "chosen",
+    "read",
+    "width_of",
+]
 
 CONTACT = 5.0
 """Å between atoms of two partners in contact."""
@@ -74,6 +83,12 @@ class BlockReadoutConfig(NetworkConfig):
     """Keys of a head on blocks. Raises SpecError naming every value out of range."""
 
     readout: str = setting("z", "what of the encoder the head reads", choices=BLOCK_READOUTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteReadoutConfig(BlockReadoutConfig):
+    """The same of a head that answers for each block. Raises SpecError naming every value out of range."""
+
     surroundings: bool = setting(
         True,
         "of the readout z: also the block's type and how much lies within 4 to 30 Å of it, and how that stands to the "
@@ -135,11 +150,11 @@ class Standardised(nn.Module):
         self.fitted.fill_(True)
 
 
-def width_of(config: Any, encoder: EncoderSettings) -> int:
+def width_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> int:
     """How many numbers `read` gives of a complex or block."""
     if config.readout in ("graph", "block"):
         return encoder.block_hidden
-    if not isinstance(config, ReadoutConfig):
+    if isinstance(config, BlockReadoutConfig):
         return sum(Representation("z_block").parts_of(encoder).values()) + apart_of(config, encoder)
     more = 1 + config.counts * encoder.block_types
     if config.readout == "mean_std":
@@ -147,19 +162,26 @@ def width_of(config: Any, encoder: EncoderSettings) -> int:
     return sum(Representation("z_graph", config.pool).parts_of(encoder).values()) + more
 
 
-def apart_of(config: Any, encoder: EncoderSettings) -> int:
+def apart_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> int:
     """How many of them, the last ones, are of a block's surroundings."""
-    wanted = config.readout == "z" and getattr(config, "surroundings", False)
-    return width(encoder.block_types) if wanted else 0
+    return width(encoder.block_types) if config.readout == "z" and _surrounded(config) else 0
 
 
-def read(config: Any, encoding: Encoding, inputs: GraphInputs, block_types: int) -> Tensor:
+def _surrounded(config: ReadoutConfig | BlockReadoutConfig) -> bool:
+    return isinstance(config, SiteReadoutConfig) and config.surroundings
+
+
+def read(
+    config: ReadoutConfig | BlockReadoutConfig, encoding: Encoding, inputs: GraphInputs, block_types: int
+) -> Tensor:
     """What a head's network reads: [G, W] of complexes, or [B, W] of blocks; in float32, as it is standardised."""
     with torch.autocast(inputs.atoms.x.device.type, enabled=False):
         return _read(config, encoding, inputs, block_types)
 
 
-def _read(config: Any, encoding: Encoding, inputs: GraphInputs, block_types: int) -> Tensor:
+def _read(
+    config: ReadoutConfig | BlockReadoutConfig, encoding: Encoding, inputs: GraphInputs, block_types: int
+) -> Tensor:
     if config.readout in ("graph", "block"):
         return encoding.graph if config.readout == "graph" else encoding.block
     if config.readout == "mean_std":
@@ -167,9 +189,9 @@ def _read(config: Any, encoding: Encoding, inputs: GraphInputs, block_types: int
     else:
         assert isinstance(encoding, DetailedEncoding), "the model must run the encoder in detail"
         parts = block_invariants(encoding, inputs)
-    if not isinstance(config, ReadoutConfig):
-        more = getattr(config, "surroundings", False)
-        return torch.cat([*parts, surroundings(inputs, block_types)] if more else parts, dim=1)
+    if isinstance(config, BlockReadoutConfig):
+        more = [surroundings(inputs, block_types)] if _surrounded(config) else []
+        return torch.cat([*parts, *more], dim=1)
     blocks = chosen(config.over, inputs)
     found = pooled(parts, blocks, inputs, config.pool if config.readout == "z" else "mean_std")
     one = blocks.to(found.dtype)

@@ -19,7 +19,7 @@ from atomica.errors import DataError
 from atomica.heads import Head, register
 from atomica.heads.binary import BinaryHead, YesOrNo
 from atomica.heads.multiclass import MulticlassHead, OneOfSeveral
-from atomica.heads.readout import BlockReadoutConfig
+from atomica.heads.readout import SiteReadoutConfig
 from atomica.heads.regression import RegressionHead
 from atomica.nn.encoding import EncoderSettings
 
@@ -64,17 +64,17 @@ class BlockHead(Head):
 
 
 @dataclass(frozen=True)
-class ResidueBinaryConfig(YesOrNo, BlockReadoutConfig):
+class ResidueBinaryConfig(YesOrNo, SiteReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "residue_binary"`. Raises SpecError naming every value out of range."""
 
 
 @dataclass(frozen=True)
-class ResidueMulticlassConfig(OneOfSeveral, BlockReadoutConfig):
+class ResidueMulticlassConfig(OneOfSeveral, SiteReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "residue_multiclass"`. Raises SpecError as the others."""
 
 
 @dataclass(frozen=True)
-class ResidueRegressionConfig(BlockReadoutConfig):
+class ResidueRegressionConfig(SiteReadoutConfig):
     """Keys of a `[[head]]` table with `kind = "residue_regression"`. Raises SpecError as the others."""
 
 

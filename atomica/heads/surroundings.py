@@ -21,6 +21,8 @@ ATOMS = (4.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0, 25.0, 30.0)
 """Å from the centre of a block within which atoms of others are counted."""
 EDGE = 0.5
 """Å to either side of a distance over which a count fades, so that rounding moves none by a whole one."""
+ROOM = 1 << 24
+"""Distances that are made at once; a ribosome has a thousand times as many."""
 SMALLEST = 1e-3
 """Deviations below this are of blocks that are all the same."""
 
@@ -56,10 +58,12 @@ def _each(inputs: GraphInputs) -> list[Tensor]:
     others = (value.split(atoms) for value in (x, inputs.block_of_atom, ~inputs.atoms.is_global))
     found = []
     for centre, number, ordinary, place, block, real in zip(*parts, *others, strict=True):
-        near = _counts(centre, centre, ordinary & (number[:, None] != number), BLOCKS)
-        found.append(
-            torch.cat([near, _counts(centre, place, real & (number[:, None] != block), ATOMS)], dim=1)
-        )
+        for few, own_few in zip(
+            *(one.split(max(1, ROOM // max(1, len(place)))) for one in (centre, number)), strict=True
+        ):
+            near = _counts(few, centre, ordinary & (own_few[:, None] != number), BLOCKS)
+            atoms_near = _counts(few, place, real & (own_few[:, None] != block), ATOMS)
+            found.append(torch.cat([near, atoms_near], dim=1))
     return found
 
 

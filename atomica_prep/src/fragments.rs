@@ -92,37 +92,41 @@ impl Sketch {
 /// Hydrogens at the distance of a bond from each of the atoms of a molecule. Where a file has those of other elements
 /// only, as docking programs leave them, those of carbon are inferred.
 fn hydrogens(structure: &Structure, atoms: &[usize]) -> Vec<u8> {
-    let positions: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
-    let bonds = Bonds::new(&positions, &structure.elements);
-    let hydrogen = |at: &&u32| structure.elements.get(**at as usize) == Some(&1);
-    let given = |atom: usize| bonds.of(atom).iter().filter(hydrogen).count().min(255) as u8;
-    let lacking = lacks_hydrogens(structure, given);
-    let count = |&atom: &usize| match structure.elements.get(atom) {
-        Some(6) if lacking => hydrogens_of_carbon(structure, atom, bonds.of(atom)),
+    let bonds = bonds_of(structure);
+    let given = |atom: &usize| hydrogens_given(structure, &bonds, *atom);
+    let lacking = lacks_hydrogens(structure, &bonds);
+    let count = |atom: &usize| match structure.elements.get(*atom) {
+        Some(6) if lacking => hydrogens_of_carbon(structure, *atom, bonds.of(*atom)),
         _ => Some(given(atom)),
     };
     // Where one of them is in doubt, none is known.
     let all: Option<Vec<u8>> = atoms.iter().map(count).collect();
-    all.unwrap_or_else(|| atoms.iter().map(|atom| given(*atom)).collect())
+    all.unwrap_or_else(|| atoms.iter().map(given).collect())
+}
+
+fn bonds_of(structure: &Structure) -> Bonds {
+    let positions: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
+    Bonds::new(&positions, &structure.elements)
+}
+
+/// Hydrogens of an atom that are in the file.
+fn hydrogens_given(structure: &Structure, bonds: &Bonds, atom: usize) -> u8 {
+    let hydrogen = |at: &&u32| structure.elements.get(**at as usize) == Some(&1);
+    bonds.of(atom).iter().filter(hydrogen).count().min(255) as u8
 }
 
 /// Has a molecule hydrogens, but none at carbon?
-fn lacks_hydrogens(structure: &Structure, given: impl Fn(usize) -> u8) -> bool {
-    let mut of = [false; 2];
-    for (atom, element) in structure.elements.iter().enumerate().filter(|(_, element)| **element > 1) {
-        if let Some(found) = of.get_mut(usize::from(*element == 6)) {
-            *found |= given(atom) > 0;
-        }
-    }
-    of == [true, false]
+fn lacks_hydrogens(structure: &Structure, bonds: &Bonds) -> bool {
+    let has = |wanted: fn(u8) -> bool| {
+        let atoms = structure.elements.iter().enumerate().filter(|(_, element)| wanted(**element));
+        atoms.map(|(atom, _)| atom).any(|atom| hydrogens_given(structure, bonds, atom) > 0)
+    };
+    has(|element| element > 1 && element != 6) && !has(|element| element == 6)
 }
 
 /// Are the hydrogens of carbon those that [`Sketch::new`] infers?
 pub(crate) fn infers_hydrogens(structure: &Structure) -> bool {
-    let positions: Vec<[f32; 3]> = structure.positions.iter().map(|p| p.map(|c| c as f32)).collect();
-    let bonds = Bonds::new(&positions, &structure.elements);
-    let hydrogen = |at: &&u32| structure.elements.get(**at as usize) == Some(&1);
-    lacks_hydrogens(structure, |atom| bonds.of(atom).iter().filter(hydrogen).count().min(255) as u8)
+    lacks_hydrogens(structure, &bonds_of(structure))
 }
 
 /// Hydrogens of a carbon, by the lengths of its bonds and the angles between them. `None` where they are in doubt: a bond

@@ -52,7 +52,7 @@ impl std::fmt::Display for Place {
 }
 
 /// One usable row of an index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// Line in the CSV, from 1.
     pub line: u64,

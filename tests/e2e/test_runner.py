@@ -18,9 +18,11 @@ from helpers import BINARY, TINY, changed, command, environment, events, run
 import atomica
 import atomica.errors
 from atomica.environment import untouched
-from atomica.files import FOLDER_LOCK, Lock
+from atomica.files import FOLDER_LOCK, LOG, Lock
+from atomica.jobs.folder import check
 from atomica.runner import main
-from atomica.spec import tomllib
+from atomica.spec import Issues, tomllib
+from atomica.spec.source import Source
 
 SPEC = changed(
     TINY,
@@ -407,6 +409,18 @@ def test_a_folder_that_is_not_a_run_is_left_alone(write_spec, capsys):
     assert main([str(path)]) == 2
     assert "is not empty and holds no run" in capsys.readouterr().err
     assert [entry.name for entry in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_another_process_of_the_job_just_fills_is_not_refused(tmp_path):
+    """Its lock is there first; a log or a spec that is being written may be all that is there beside it."""
+    for left, refused in (((FOLDER_LOCK, LOG), False), ((FOLDER_LOCK,), False), ((LOG,), True), ((), False)):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name in left:
+            (folder / name).touch()
+        issues = Issues(Source("spec.toml", {}, {}, {}))
+        check(folder, issues, begun=False, resume=False, dry=False)
+        assert bool(issues.found) == refused, left
 
 
 def test_usage(capsys):

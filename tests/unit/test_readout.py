@@ -156,7 +156,7 @@ def test_an_affinity_is_a_sum_over_blocks_and_a_constant():
     assert abs(found["affinity"][0] - found["affinity"][1]) > 0.1
 
 
-def test_what_lies_around_a_block():
+def test_what_lies_around_a_block(monkeypatch):
     """Counts as a brute force finds them, the same alone and in a batch; less those of the complex's other blocks."""
     model = small_model()
     pair = [random_interface(1), random_interface(3, (4, 0))]
@@ -166,6 +166,8 @@ def test_what_lies_around_a_block():
     torch.testing.assert_close(
         found, torch.cat([surroundings(inputs_of(model, join([one])), types) for one in pair])
     )
+    monkeypatch.setattr("atomica.heads.surroundings.ROOM", 100)  # a few blocks at a time
+    torch.testing.assert_close(found, surroundings(inputs, types))
     ordinary, x, centre = ~inputs.blocks.is_global, inputs.atoms.x, inputs.blocks.x
     counts, off = found[:, types:].chunk(2, dim=1)
     assert torch.equal(found[ordinary, :types].argmax(dim=1), inputs.blocks.type[ordinary])

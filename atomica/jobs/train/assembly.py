@@ -170,9 +170,8 @@ def _contract(checked: Spec, data: Dataset | Mixture, features: BlockFeatures | 
                 **{key: name for key, name in names.items() if name},
             }
     read = {} if features is None else {path.name: features.fingerprint for path in features.paths}
-    view = (
-        None if checked.noise.lone_proportion else checked.data.input
-    )  # both were seen, partners alone, too
+    # Where partners were seen alone, too, either will do.
+    view = None if checked.noise.lone_proportion else checked.data.input
     return Contract(view=view, origin=data.origin, features=read, labels=labels)
 
 

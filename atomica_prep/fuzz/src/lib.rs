@@ -138,15 +138,8 @@ fn row(chain1: &str, chain2: &str, ligand: Option<Ligand>) -> Row {
         file: "x.pdb".into(),
         chain1: vec![chain1.to_owned()],
         chain2: vec![chain2.to_owned()],
-        ligand1: None,
         ligand,
-        ligand_file: None,
-        residues: Vec::new(),
-        labels: Vec::new(),
-        split: None,
-        modality: None,
-        metadata: Vec::new(),
-        assembly: None,
+        ..Row::default()
     }
 }
 

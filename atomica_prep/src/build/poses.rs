@@ -174,21 +174,13 @@ impl Poses {
             path: self.path.clone(),
             file: PathBuf::from(&self.path),
             chain1: self.chain1.clone(),
-            chain2: Vec::new(),
-            ligand: None,
-            ligand1: None,
             ligand_file: Some(LigandRef {
                 path: file.shown.clone(),
                 file: file.shown.clone().into(),
                 index,
                 chosen: true,
             }),
-            residues: Vec::new(),
-            labels: Vec::new(),
-            split: None,
-            modality: None,
-            metadata: Vec::new(),
-            assembly: None,
+            ..Row::default()
         }
     }
 }
