@@ -103,7 +103,9 @@ class DataConfig:
         "what the model sees: both partners, or one alone with the other removed",
         choices=INPUTS,
     )
-    fragments: str = setting("none", "fragment vocabulary the data must be built with")
+    fragments: str | None = setting(
+        None, "fragment vocabulary the data must be built with; absent: that of data.train, whatever it is"
+    )
     batch_blocks: int = setting(1024, "blocks per step, at most; complexes are added until it is full", low=1)
     max_item_blocks: int = setting(1024, "complexes with more blocks are large", low=1)
     large: str = setting(

@@ -7,7 +7,7 @@ have, and goes through a linear path beside the deep one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,19 @@ from atomica.nn.representations import POOLS, Representation, block_invariants, 
 from atomica.spec import setting
 
 __all__ = [
+    "FAR",
     "BlockReadoutConfig",
     "ReadoutConfig",
     "ReadoutHead",
     "SiteReadoutConfig",
     "Standardised",
     "chosen",
+    "parts_of",
     "read",
-    "width_of",
 ]
 
+FAR = 3.0
+"""Deviations from the mean beyond which a number says no more."""
 CONTACT = 5.0
 """Å between atoms of two partners in contact."""
 
@@ -100,9 +103,10 @@ class Standardised(nn.Module):
     """Two paths to `out` numbers from what training rows have made mean 0 and deviation 1: a linear and a deep one.
 
     The deep one is [linear, activation, dropout] × (layers - 1) and a linear layer; with one layer there is none. What
-    does not vary in training is left out. Inputs of the linear path are divided by the root of their number, so that
-    thousands of them learn no faster than one; the last `apart` ones by the root of theirs, so that these few are not
-    lost among them. Both begin with 0, so that the deep path adds to what the linear one has found.
+    does not vary in training is left out, and what is further than `FAR` from the mean says no more: nothing was learnt
+    there. Inputs of the linear path come in groups as wide as `parts` say, each divided by the root of its width, so
+    that thousands of numbers learn no faster than one and few are not lost among them. Both begin with 0, so that the
+    deep path adds to what the linear one has found.
     """
 
     share: Tensor
@@ -110,9 +114,10 @@ class Standardised(nn.Module):
     scale: Tensor
     fitted: Tensor
 
-    def __init__(self, config: NetworkConfig, width: int, out: int, apart: int = 0) -> None:
+    def __init__(self, config: NetworkConfig, parts: Sequence[int], out: int) -> None:
         super().__init__()
-        share = torch.cat([torch.full((part,), max(part, 1) ** -0.5) for part in (width - apart, apart)])
+        width = sum(parts)
+        share = torch.cat([torch.full((part,), max(part, 1) ** -0.5) for part in parts])
         self.register_buffer("share", share, persistent=False)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -122,9 +127,9 @@ class Standardised(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.deep: nn.Sequential | None = None
         if config.layers > 1:
-            parts: list[nn.Module] = []
+            stack: list[nn.Module] = []
             for before in [width, *[config.hidden] * (config.layers - 2)]:
-                parts += [
+                stack += [
                     nn.Linear(before, config.hidden),
                     ACTIVATIONS[config.activation](),
                     nn.Dropout(config.dropout),
@@ -132,11 +137,11 @@ class Standardised(nn.Module):
             last = nn.Linear(config.hidden, out)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.deep = nn.Sequential(*parts, last)
+            self.deep = nn.Sequential(*stack, last)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            x = (x.to(self.mean.dtype) - self.mean) * self.scale
+            x = ((x.to(self.mean.dtype) - self.mean) * self.scale).clamp(-FAR, FAR)
             linear = self.linear(x * self.share)
             return linear if self.deep is None else linear + self.deep(x)
 
@@ -150,21 +155,16 @@ class Standardised(nn.Module):
         self.fitted.fill_(True)
 
 
-def width_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> int:
-    """How many numbers `read` gives of a complex or block."""
+def parts_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> tuple[int, ...]:
+    """How many numbers of each sort `read` gives of a complex or block: what the encoder says, then what is counted."""
     if config.readout in ("graph", "block"):
-        return encoder.block_hidden
+        return (encoder.block_hidden,)
     if isinstance(config, BlockReadoutConfig):
-        return sum(Representation("z_block").parts_of(encoder).values()) + apart_of(config, encoder)
-    more = 1 + config.counts * encoder.block_types
-    if config.readout == "mean_std":
-        return 2 * encoder.block_hidden + more
-    return sum(Representation("z_graph", config.pool).parts_of(encoder).values()) + more
-
-
-def apart_of(config: ReadoutConfig | BlockReadoutConfig, encoder: EncoderSettings) -> int:
-    """How many of them, the last ones, are of a block's surroundings."""
-    return width(encoder.block_types) if config.readout == "z" and _surrounded(config) else 0
+        own = sum(Representation("z_block").parts_of(encoder).values())
+        return (own, width(encoder.block_types)) if _surrounded(config) else (own,)
+    own = sum(Representation("z_graph", config.pool).parts_of(encoder).values())
+    own = 2 * encoder.block_hidden if config.readout == "mean_std" else own
+    return (own, 1 + config.counts * encoder.block_types)
 
 
 def _surrounded(config: ReadoutConfig | BlockReadoutConfig) -> bool:
@@ -230,12 +230,11 @@ class ReadoutHead(Head):
     ) -> None:
         super().__init__(config, encoder)
         plain = config.readout in ("graph", "block")
-        wide, more = width_of(config, encoder), getattr(config, "vector_size", 0)
+        parts, more = parts_of(config, encoder), getattr(config, "vector_size", 0)
         self.block_types = encoder.block_types
         self.vector = nn.Linear(more, encoder.block_hidden) if plain and more else None
         more = encoder.block_hidden if self.vector is not None else more
-        apart = apart_of(config, encoder)
-        self.network = original(wide + more) if plain else Standardised(config, wide + more, out, apart)
+        self.network = original(sum(parts) + more) if plain else Standardised(config, (*parts, more), out)
 
     @classmethod
     def before(cls, encoder: EncoderSettings) -> Mapping[str, Any]:

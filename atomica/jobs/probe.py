@@ -38,6 +38,7 @@ from atomica.evaluation.results import (
 from atomica.evaluation.statistics import MEASURES, Measure, compare, mcnemar, numbered
 from atomica.heads import Head
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
+from atomica.heads.readout import FAR
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.jobs.embed import encode, piece_size, vectors
 from atomica.jobs.inputs import Opened
@@ -56,8 +57,6 @@ Indices = npt.NDArray[np.int64]
 
 VECTORS, COUNTS, RANDOM = "vectors", "residue counts", "random weights"
 """What is probed, and the two controls."""
-FAR = 3.0
-"""Deviations from the mean beyond which a number says no more: nothing was learnt there."""
 TABLE = "vectors"
 """The table of what encoders make of the rows, which is gone when the job is done."""
 

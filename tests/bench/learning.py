@@ -20,7 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
-IONS = '["ZN", "MG", "CA", "MN", "FE", "CU", "NA", "K"]'
+FOLDS = ("train.folds=5",)
+SOLVED = ("train.seeds=1",)
+"""Where a head is solved on given weights, and nothing is drawn: all seeds say the same."""
+DRAWN = ("model.atom_hidden=16", "model.block_hidden=16", "model.edge_size=8", "model.layers=3")
+"""An encoder of the size of `base`, drawn anew for each seed: what its weights are worth."""
+IONS = 'head.0.classes=["ZN", "MG", "CA", "MN", "FE", "CU", "NA", "K"]'
 
 
 class Task(NamedTuple):
@@ -30,20 +35,30 @@ class Task(NamedTuple):
     spec: str
     index: str = ""
     changes: tuple[str, ...] = ()
+    unset: str = ""
 
 
+COFACTOR = ("cofactor.toml", "cofactor/index.csv")
 TASKS: Mapping[str, Task] = {
     "demo": Task("nucleic acid or protein, demo://pockets", "ligand.toml"),
-    "cofactor": Task("8 cofactors, 5 folds", "cofactor.toml", "cofactor/index.csv", ("train.folds=5",)),
-    "ions": Task(
-        "8 ions, 5 folds", "cofactor.toml", "cofactor/index.csv", ("train.folds=5", f"head.0.classes={IONS}")
-    ),
+    "cofactor": Task("8 cofactors, 5 folds", *COFACTOR, (*FOLDS, *SOLVED)),
+    "cofactor_random": Task("the same with random weights", *COFACTOR, (*FOLDS, *DRAWN), "model.init"),
+    "ions": Task("8 ions, 5 folds", *COFACTOR, (*FOLDS, *SOLVED, IONS)),
+    "ions_random": Task("the same with random weights", *COFACTOR, (*FOLDS, *DRAWN, IONS), "model.init"),
     "fep": Task("pK, protein-ligand", "affinity.toml", "fep/index.csv", ("data.cluster=target",)),
     "skempi": Task(
         "free energy, protein-protein", "ppi_affinity.toml", "skempi/index.csv", ("data.cluster=cluster",)
     ),
+    "rna_sites": Task(
+        "nucleotides that touch a ligand, 5 folds",
+        "residues.toml",
+        "rna_sites/index_rna.csv",
+        (*FOLDS, *SOLVED, "data.block_labels={data}/rna_sites/residues.csv"),
+    ),
 }
-"""Whole tables; residues and labels of several kinds join when there is a spec of them."""
+"""Whole tables. unset: a key of the spec that is taken out."""
+SPLIT = {"rna_sites": ("--by", "column:cluster", "--folds", "5")}
+"""Those whose index is split first, and how."""
 
 
 def command(log: Path, *words: str | Path) -> float:
@@ -60,19 +75,31 @@ def command(log: Path, *words: str | Path) -> float:
 
 def perform(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], float]:
     """Build and train what a task asks for, unless that is done: the first head's entry of evaluation.json, seconds."""
-    task, work, changes = TASKS[name], arguments.out / name, list(TASKS[name].changes)
+    task, work = TASKS[name], arguments.out / name
+    changes = [change.format(data=arguments.data) for change in task.changes]
     if task.index:
         shards = arguments.out / "graphs" / task.index.partition("/")[0]
         if not (shards / "manifest.json").is_file():
             index = arguments.data / task.index
+            if name in SPLIT:
+                index, whole = shards.with_suffix(".csv"), index
+                command(
+                    shards.with_suffix(".log"), "atomica.prep", "split", whole, *SPLIT[name], "--out", index
+                )
             command(shards.with_suffix(".log"), "atomica.prep", "build-graphs", index, "--out", shards)
         changes.append(f"data.train={shards}")
     seconds = 0.0
     if not (work / "evaluation.json").is_file():
-        changes += [f"train.seeds={arguments.seeds}", f"run.out={work}", *arguments.set]
+        changes = [f"train.seeds={arguments.seeds}", f"run.out={work}", *changes, *arguments.set]
         words = [word for change in changes for word in ("--set", change)]
         words += ["--devices", str(arguments.devices), "--start-or-resume"]
-        seconds = command(work.with_suffix(".log"), "atomica.runner", RUNS / task.spec, *words)
+        path = RUNS / task.spec
+        if task.unset:
+            path = work.with_suffix(".toml")
+            path.write_text(
+                f"base = {json.dumps(str(RUNS / task.spec))}\nunset = [{json.dumps(task.unset)}]\n"
+            )
+        seconds = command(work.with_suffix(".log"), "atomica.runner", path, *words)
     heads = json.loads((work / "evaluation.json").read_text())["heads"]
     return next(iter(heads.values())), seconds
 

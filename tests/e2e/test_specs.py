@@ -15,7 +15,7 @@ import pytest
 from helpers import PREP
 
 import atomica
-from atomica import _prep, spec
+from atomica import spec
 from atomica.model.named import is_name
 from atomica.prep.command import main as prepare
 from atomica.runner import main
@@ -43,7 +43,7 @@ PER_SPLIT = 4
 def shards(shared, tmp_path_factory):
     """Builds a few rows of each split of an index of the reference data; returns the folder of shards."""
 
-    def build(name):
+    def build(name, *words):
         file, chosen = OUTSIDE[name]
         source = shared / "data" / file
         folder = tmp_path_factory.mktemp(name)
@@ -64,10 +64,10 @@ def shards(shared, tmp_path_factory):
                 writer.writerow(row)
         index = str(folder / "index.csv")
         if name in SPLIT:
-            words = ["split", index, "--by", "column:cluster", "--folds", "5", "--out", index, "--overwrite"]
-            assert prepare(words) == 0
-        arguments = ["build-graphs", index, "--out", str(folder / "shards")]
-        assert _prep.run(arguments) in (0, 3)
+            split = ["split", index, "--by", "column:cluster", "--folds", "5", "--out", index, "--overwrite"]
+            assert prepare(split) == 0
+        arguments = ["build-graphs", index, "--out", str(folder / "shards"), *words]
+        assert prepare(arguments) in (0, 3)
         return folder / "shards"
 
     return build
@@ -112,6 +112,21 @@ def test_every_spec_says_how_it_is_run(path):
     else:
         assert data in ("demo://pockets", ["demo://pockets"])
     assert f"[`{path.name}`]({path.name})" in (ROOT / "runs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("fragments", ["none", "ccd_300"])
+def test_finetuning_takes_data_of_ones_own_with_and_without_fragments(fragments, shards, tmp_path, capsys):
+    """As the comment in finetune.toml says; the vocabulary is that of the data, unless the spec asks for another."""
+    data = shards("cofactor", "--fragments", fragments)
+    text = (ROOT / "runs" / "finetune.toml").read_text()
+    assert "--fragments ccd_300" in text
+    values = [f"run.out={tmp_path}/out", f"data.train={data}", "head.0.positive=ADP", "head.0.negative=HEM"]
+    words = [str(ROOT / "runs" / "finetune.toml"), "--dry-run"]
+    words += [word for value in values for word in ("--set", value)]
+    assert main(words) == 0, capsys.readouterr().err
+    other = "none" if fragments != "none" else "ccd_300"
+    assert main([*words, "--set", f"data.fragments={other}"]) == 2
+    assert f"built with fragment vocabulary '{fragments}', but" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ tables of the README

@@ -27,8 +27,25 @@ def rows_for(head, count, seed):
 
 
 def scaled(head, rows):
-    """What the linear path multiplies."""
-    return ((rows - head.network.mean) * head.network.scale / rows.shape[1] ** 0.5).numpy()
+    """What the linear path multiplies: embeddings and counts, each group divided by the root of its width."""
+    own = 2 * ENCODER.block_hidden
+    share = np.repeat([own**-0.5, (rows.shape[1] - own) ** -0.5], [own, rows.shape[1] - own])
+    standardised = ((rows - head.network.mean) * head.network.scale).numpy()
+    return np.clip(standardised, -3, 3) * share
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_what_lies_far_from_all_training_rows_says_no_more(layers):
+    """A complex ten times as large as any seen is answered as one that is just out of their range."""
+    torch.manual_seed(0)
+    head = RegressionHead(RegressionConfig(readout="mean_std", layers=layers), ENCODER).eval()
+    rows, _ = rows_for(head, 50, 6)
+    for part in head.network.modules():
+        if isinstance(part, torch.nn.Linear):
+            torch.nn.init.normal_(part.weight)
+    out, far, near = 4 * rows.std(0), 40 * rows.std(0), 2 * rows.std(0)
+    assert torch.equal(*(head.answer(head.network.mean + step[None]) for step in (out, far)))
+    assert not torch.allclose(*(head.answer(head.network.mean + step[None]) for step in (near, far)))
 
 
 @pytest.mark.parametrize("layers", [1, 2])

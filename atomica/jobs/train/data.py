@@ -33,7 +33,7 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
     table = source.tree.get("data")
     if not isinstance(table, dict):
         return {}
-    fragments = table.get("fragments", "none")
+    fragments = table.get("fragments")
     opened: dict[str, Dataset | Mixture] = {}
     for split in SPLITS:
         named = table.get(split)
@@ -48,7 +48,7 @@ def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixtur
                 problem = str(error) if len(paths) > 1 else str(error).removeprefix(f"{path}: ")
                 issues.add(("data", split), problem)
                 continue
-            if sets[-1].fragments != fragments:
+            if fragments is not None and sets[-1].fragments != fragments:
                 which = f"{path} was " if len(paths) > 1 else ""
                 issues.add(
                     ("data", split),
