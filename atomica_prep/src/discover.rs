@@ -198,14 +198,14 @@ fn paired(found: Vec<(String, String)>) -> (Vec<Listed>, u64) {
     }
     ligands.retain(|key, _| receptors.contains_key(key));
     receptors.retain(|key, _| ligands.contains_key(key));
-    // MOL2 is read as a structure only where a better one is missing.
-    let mol2 = |name: &str| rank(name) == 3;
+    // MOL2 and PDBQT are read as structures only where a better one is missing.
+    let docked = |name: &str| matches!(rank(name), 3 | 4);
     let mut files = Vec::new();
     let mut aside = 0;
     for (name, inner) in &found {
         let key = named_for(name, &RECEPTORS).map(owned);
         if let Some((key, same)) = key.and_then(|key| receptors.get(&key).map(|same| (key, same))) {
-            let first = same.iter().min_by_key(|other| (mol2(other), **other));
+            let first = same.iter().min_by_key(|other| (docked(other), rank(other) == 4, **other));
             if first == Some(&name.as_str()) {
                 let ligand = ligands.get(&key).and_then(|all| all.iter().min_by_key(|other| (rank(other), **other)));
                 let folder = key.0.rsplit('/').next().unwrap_or_default();
@@ -217,7 +217,7 @@ fn paired(found: Vec<(String, String)>) -> (Vec<Listed>, u64) {
             continue;
         }
         let of_pair = |words| named_for(name, words).is_some_and(|key| receptors.contains_key(&owned(key)));
-        if of_pair(&LIGANDS) || of_pair(&POCKETS) || mol2(name) || !is_structure(Path::new(name)) {
+        if of_pair(&LIGANDS) || of_pair(&POCKETS) || docked(name) || !is_structure(Path::new(name)) {
             let used = ligands.values().any(|all| all.iter().min_by_key(|o| (rank(o), **o)) == Some(&name.as_str()));
             aside += u64::from(!used);
             continue;
@@ -258,7 +258,7 @@ pub fn list(paths: &[PathBuf]) -> Result<Files> {
     for path in paths {
         if !path.is_dir() {
             if !is_structure(path) {
-                return Err(wrong(path, "is no folder and no .pdb, .ent, .cif, .mmcif, .bcif or .mol2 file"));
+                return Err(wrong(path, "is no folder and no .pdb, .ent, .pdbqt, .cif, .mmcif, .bcif or .mol2 file"));
             }
             // What is named is searched, whatever lies beside it.
             add(&mut found, path, path)?;
@@ -524,7 +524,8 @@ impl Near {
         let several = |at: usize| structure.residues.get(at).is_some_and(|r| r.end - r.start > 1);
         let bond = |a: usize, b: usize| bond(structure, structure.residues.get(a)?, structure.residues.get(b)?);
         match (a, b) {
-            ((Owner::Molecule(a), _), (Owner::Molecule(b), _)) if several(a) && several(b) => {
+            // The hydroxyl at the end of a sugar is a residue of its own in GLYCAM.
+            ((Owner::Molecule(a), _), (Owner::Molecule(b), _)) if several(a) || several(b) => {
                 self.bonds.extend(bond(a, b).map(|_| (a, b)));
             }
             ((Owner::Chain(_), residue), (Owner::Molecule(at), _))

@@ -214,7 +214,11 @@ pub fn force_field_name(component: &[u8]) -> Name {
         b"LYSH" | b"LYSN" | b"LSN" | b"LYP" | b"LYS+" => "LYS",
         b"ARGN" | b"ARN" | b"ARG+" => "ARG",
         b"CYSH" | b"CYS1" | b"CYS2" | b"CYN" | b"CYSX" | b"CYSM" | b"CYSP" | b"CYSD" => "CYS",
-        b"TYM" | b"TYRM" | b"TYRN" | b"TYN" => "TYR",
+        b"TYM" | b"TYRM" | b"TYRN" | b"TYN" | b"Y1P" => "TYR",
+        // With a sugar in GLYCAM, with a phosphate in Amber.
+        b"NLN" => "ASN",
+        b"OLS" | b"S1P" => "SER",
+        b"OLT" | b"T1P" => "THR",
         b"DADE" | b"DAN" | b"DAP" => "DA",
         b"DGUA" | b"DGN" => "DG",
         b"DCYT" | b"DCN" => "DC",
@@ -278,6 +282,28 @@ pub fn ion(component: &[u8]) -> Option<u8> {
         _ => return None,
     };
     Some(element(symbol))
+}
+
+/// Element of a lone ion by the names of its residue and its atom, where they agree: an ion bears the name of its residue,
+/// with a charge or without one, or another one of the same ion. A residue `ION` says nothing.
+pub fn ion_of(component: &[u8], atom: &[u8]) -> Option<u8> {
+    let charge = |c: &u8| matches!(c, b'+' | b'-') || c.is_ascii_digit();
+    let end = atom.iter().rposition(|c| !charge(c)).map_or(0, |last| last + 1);
+    let bare = atom.get(..end).unwrap_or_default();
+    match ion(component) {
+        Some(known) => {
+            let same = component.eq_ignore_ascii_case(atom) || ion(atom) == Some(known) || element(bare) == known;
+            same.then_some(known)
+        }
+        None if component.eq_ignore_ascii_case(b"ION") => ion(atom).or((bare.len() == 2).then(|| element(bare))),
+        None => (component.len() == 2 && component.eq_ignore_ascii_case(bare)).then(|| element(component)),
+    }
+    .filter(|element| *element != 0)
+}
+
+/// Is it a name of lone pairs and other sites that are no atoms, in models that have them: LP1, LPA, EP?
+pub fn is_lone_pair(atom: &[u8]) -> bool {
+    matches!(atom, [b'L' | b'E', b'P', rest @ ..] if rest.len() < 3)
 }
 
 /// Atoms beyond the backbone of each amino acid, in the order of the block types.

@@ -863,6 +863,10 @@ def test_free_amino_acids_without_ends(tmp_path: Path):
         ("Na+", "Na+", "", "Na"),
         ("Cl-", "Cl-", "", "Cl"),
         ("MG2", "MG2", "", "Mg"),
+        ("CA+2", "CA", "", "Ca"),
+        ("SOD", "ION", "", "Na"),
+        ("POT", "ION", "P", "K"),
+        ("NA", "ION", "N", "Na"),
     ],
 )
 def test_elements_of_ions_that_programs_guessed(name: str, component: str, stated: str, expected: str):
@@ -1469,6 +1473,14 @@ def test_a_free_nucleotide_as_atom(tmp_path: Path, chain: str, number: int, betw
     assert found.repairs == {"free-residue": 1}
 
 
+@pytest.mark.parametrize(("chain", "number"), [("A", 7), ("A", 200), ("L", 1)])
+def test_a_free_nucleotide_under_a_name_with_a_parent(tmp_path: Path, chain: str, number: int):
+    """GDP is a modified G by the dictionary; as ATOM in a chain of amino acids it is a ligand still."""
+    lines = shifted([f"{text[:17]}GDP{text[20:]}" for text in NUCLEOTIDE], 9.0, 0.0, 1.5)
+    found = discover(tmp_path, peptide() + numbered(lines, number, chain))
+    assert (found.ligands(), found.repairs) == ([("GDP", chain, str(number), "PL")], {})
+
+
 def test_a_protein_written_as_hetatm(tmp_path: Path):
     """Where no residue is written as ATOM, HETATM says nothing."""
     protein, ligand = parts_of("s.pdb")
@@ -1754,6 +1766,191 @@ def test_orders_from_polar_hydrogens(tmp_path: Path, smiles: str, chemistry: str
     assert [entry["kind"] for entry in noted] == [expected]
     if chemistry == "perceived":
         assert sorted(ours.block_types) == sorted(theirs.block_types)
+
+
+# --- What was met in trying programs one by one ---
+
+
+def nameless(lines: list[str]) -> list[str]:
+    """As Open Babel writes them: each atom is called by its element."""
+    return [f"{text[:12]} {text[76:78].strip():<3}{text[16:]}" for text in lines]
+
+
+@pytest.mark.parametrize("poses", [2, 3])
+def test_copies_whose_atoms_have_no_names_of_their_own(tmp_path: Path, poses: int):
+    protein, ligand = parts_of("s.pdb")
+    ligand = nameless(ligand)
+    away = [text for i in range(1, poses) for text in shifted(ligand, 0.0, 20.0 * i, 0.0)]
+    found = discover(tmp_path, protein + ligand + away, "copies.pdb")
+    assert found.repairs == {"copies-parted": 1}
+    assert found.rows[0]["lig_copy"] == "1"
+    assert (np.asarray(found.records()[0].segment_ids) == 1).sum() == 58
+    near = [text for i in range(1, poses) for text in shifted(ligand, 0.3 * i, 0.3 * i, 0.0)]
+    found = discover(tmp_path, protein + ligand + near, "poses.pdb")
+    assert found.repairs == {"copies-overlap": poses - 1}
+    assert (np.asarray(found.records()[0].segment_ids) == 1).sum() == 58
+    assert discover(tmp_path, protein + ligand, "one.pdb").repairs == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "atoms", "expected", "kind"),
+    [
+        ("CYT", "SG", "CYS", "residue-by-atoms"),  # of Maestro, and cytosine elsewhere
+        ("NLN", "CG OD1 ND2", "ASN", "force-field-name"),  # of GLYCAM, and an amide of norleucine elsewhere
+        ("NLN", "CG CD CE NH2", "LEU", "modified-residue"),
+        ("OLS", "OG", "SER", "force-field-name"),
+        ("S1P", "OG P O1P O2P O3P", "SER", "force-field-name"),  # of Amber
+        ("T1P", "OG1 CG2 P O1P O2P O3P", "THR", "force-field-name"),
+    ],
+)
+def test_names_that_mean_two_things(tmp_path: Path, name: str, atoms: str, expected: str, kind: str):
+    lines = [text.replace("SER", name) for text in peptide()]
+    at = max(i for i, text in enumerate(lines) if name in text) + 1
+    x, y, z = 12.3, 3.6, 0.4
+    more = [(atom, (x + 0.9 * i, y + 1.2 * i, z)) for i, atom in enumerate(atoms.split())]
+    lines[at:at] = [pdb_line(atom, name, "A", 3, place, atom[0]) for atom, place in more]
+    found = discover(tmp_path, lines + peptide(chain="B", z=4.0))
+    assert found.repairs == {kind: 1}
+    record = found.records()[0]
+    kinds = zip(record.block_types, record.block_components, strict=True)
+    assert [_prep.block_symbols()[int(k)] for k, component in kinds if component == name] == [expected]
+
+
+@pytest.mark.parametrize("hydrogen", [True, False])
+def test_the_hydroxyl_at_the_end_of_a_sugar_is_no_water(tmp_path: Path, hydrogen: bool):
+    """ROH of GLYCAM is a residue of its own, bonded to the sugar after it."""
+    place = lambda x, y: (9.0 + x, 4.5 + y, 1.5)  # noqa: E731
+    lines = [pdb_line("O1", "ROH", "S", 1, place(0, 0), "O", "HETATM")]
+    if hydrogen:
+        lines.append(pdb_line("HO1", "ROH", "S", 1, place(-0.8, 0.5), "H", "HETATM"))
+    sugar = [("C1", 1.4, 0), ("O5", 2.2, 1.2), ("C2", 2.1, -1.3), ("C3", 3.6, -1.2)]
+    lines += [pdb_line(name, "0GB", "S", 2, place(x, y), name[0], "HETATM") for name, x, y in sugar]
+    found = discover(tmp_path, peptide() + lines)
+    assert [(r["lig_members"], r["modality"]) for r in found.rows] == [("S:1 S:2", "PL")]
+    assert found.repairs == {}
+    assert (np.asarray(found.records()[0].segment_ids) == 1).sum() == 6
+
+
+def test_a_peptide_as_hetatm_under_the_name_of_its_receptor(tmp_path: Path):
+    """Bonded to nothing else, numbered and placed where the chain cannot be: a ligand of several residues."""
+    free = shifted(peptide("GLY ALA SER"), 3.0, 3.5, 3.5)
+    for number, expected in ((901, [("GLY", "A", "901", "PL")]), (7, [("GLY", "A", "7", "PL")])):
+        lines = [f"HETATM{text[6:22]}{int(text[22:26]) + number - 1:4d}{text[26:]}" for text in free]
+        found = discover(tmp_path, peptide() + lines, f"{number}.pdb")
+        assert found.ligands() == expected
+        assert found.rows[0]["lig_members"] == " ".join(f"A:{number + i}" for i in range(3))
+        assert found.repairs == {"free-residue": 3}
+    # The same residues where the chain lacks them.
+    chain = peptide("GLY ALA SER LEU VAL GLY ALA SER")
+    inner = [f"HETATM{text[6:]}" if 3 <= int(text[22:26]) <= 5 else text for text in chain]
+    apart = [moved([text], 0.9 * ((int(text[22:26]) > 2) + (int(text[22:26]) > 5)))[0] for text in inner]
+    for name, lines in (("inner", inner), ("apart", apart)):
+        found = discover(tmp_path, lines + peptide(chain="B", z=4.0), f"{name}.pdb")
+        assert ("free-residue" in found.repairs, [r["lig_code"] for r in found.rows]) == (False, [""]), name
+
+
+def receptor_pdbqt(lines: list[str]) -> str:
+    kinds = {"O": "OA", "S": "SA", "CL": "Cl", "FE": "Fe", "BR": "Br"}
+    typed = [(text, text[76:78].strip().upper()) for text in lines]
+    return "".join(f"{text[:66]}    {0.1:+6.3f} {kinds.get(e, e.title()):<2}\n" for text, e in typed)
+
+
+@pytest.mark.parametrize("name", ["r.pdbqt", "r.pdb"])
+def test_structures_in_pdbqt(tmp_path: Path, name: str):
+    """Types of AutoDock are no elements: Cl ends where PDB has a carbon, Fe where it has fluorine."""
+    protein, ligand = parts_of("s.pdb")
+    ligand = [f"{text[:76]}{('CL', 'BR', 'FE')[i]}" if i < 3 else text for i, text in enumerate(ligand)]
+    (tmp_path / name).write_text(receptor_pdbqt(protein + ligand) + "TER\n")
+    plain = _prep.read_structure("\n".join(protein + ligand).encode(), "pdb")
+    for strict in (False, True):
+        structure = _prep.read_structure(tmp_path / name, strict=strict)
+        for column in ("element", "chain", "resname", "atom_name", "x"):
+            assert np.array_equal(getattr(structure, column), getattr(plain, column)), column
+        assert repairs(structure) == {}
+    out = tmp_path / "out"
+    command = ["build-graphs", "--receptor", str(tmp_path / name), "--ligands", str(FIELD / "lig.pdbqt")]
+    assert _prep.run([*command, "--out", str(out)]) == 0
+    assert ids(out) == ["x"]
+
+
+def test_receptors_in_pdbqt_beside_their_ligands(tmp_path: Path):
+    protein, _ = parts_of("recep.pdb")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "1abc_receptor.pdbqt").write_text(receptor_pdbqt(protein))
+    for name in ("1abc_ligand.pdbqt", "other.pdbqt"):
+        (data / name).write_text((FIELD / "lig.pdbqt").read_text())
+    found = Found(tmp_path / "out", data)
+    assert [(r["id"], Path(r["path"]).name) for r in found.rows] == [("1abc_ligand", "1abc_receptor.pdbqt")]
+    (data / "1abc_receptor.pdb").write_text("\n".join(protein) + "\n")
+    found = Found(tmp_path / "again", data)
+    assert [Path(r["path"]).name for r in found.rows] == ["1abc_receptor.pdb"]
+
+
+@pytest.mark.parametrize("name", ["l.pdb", "l.pdbqt"])
+@pytest.mark.parametrize("typed", [True, False])
+def test_elements_of_ligands_in_pdb_and_pdbqt_under_either_name(tmp_path: Path, name: str, typed: bool):
+    atoms = [("C1", "C"), ("CL1", "CL"), ("BR1", "BR"), ("C2", "C"), ("N1", "N")]
+    lines = [
+        pdb_line(atom, "LIG", "L", 1, (46 + 1.4 * i, 14, 16), element, "HETATM")
+        for i, (atom, element) in enumerate(atoms)
+    ]
+    _, out = ligand_file(tmp_path, name, receptor_pdbqt(lines) if typed else "\n".join(lines) + "\n")
+    assert atoms_of_the_ligand(out) == ["C", "Cl", "Br", "C", "N"]
+
+
+def test_lone_pairs_of_structures_and_ligands(tmp_path: Path):
+    """As models of CHARMM have them, of Drude's kind and at halogens; bonds stay those of CONECT."""
+    pairs = [f"{text[:12]} LPA{text[16:76]}" for text in peptide() if text[12:16] == " O  "]
+    structure = _prep.read_structure("\n".join([*peptide(), *pairs]).encode(), "pdb")
+    assert (len(structure), structure.accounts["no-atom"]) == (28, 6)
+    assert adds_up(structure.accounts)
+    assert repairs(structure)["no-atom"] == 6
+    names = ("C1", "CL1", "LP1")
+    lines = [pdb_line(name, "LIG", "L", 1, (46 + 1.7 * i, 14, 16)) for i, name in enumerate(names)]
+    lines = [f"{text[:6]}{serial:5d}{text[11:]}" for serial, text in enumerate(lines, start=1)]
+    _, out = ligand_file(
+        tmp_path, "l.pdb", "\n".join([*lines, "CONECT    1    2", "CONECT    2    1    3"]) + "\n"
+    )
+    assert atoms_of_the_ligand(out) == ["C", "Cl"]
+    noted = [json.loads(text) for text in (out / "repairs.jsonl").read_text().splitlines()]
+    assert ("no-atom", 1) in [(entry["kind"], entry["count"]) for entry in noted]
+    from atomica import open_dataset
+
+    record = open_dataset(out)[0]
+    assert (dict(record.metadata)["ligand_bonds"], len(record.bond_orders)) == ("conect", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "distance", "expected"),
+    [(" CL1", 1.74, "Cl"), (" BR1", 1.9, "Br"), (" CL1", 1.5, "C"), ("CL1 ", 1.74, "Cl")],
+)
+def test_halogens_a_column_too_far_right(tmp_path: Path, name: str, distance: float, expected: str):
+    """Without elements, as CHARMM writes them: their bond tells."""
+    lines = [pdb_line("C1", "LIG", "L", 1, (46, 14, 16)), pdb_line("C2", "LIG", "L", 1, (44.6, 14, 16))]
+    lines.append(f"{pdb_line('X', 'LIG', 'L', 1, (46 + distance, 14, 16))[:12]}{name}{lines[0][16:]}")
+    lines[-1] = f"{lines[-1][:30]}{46 + distance:8.3f}{lines[-1][38:]}"
+    _, out = ligand_file(tmp_path, "l.pdb", "\n".join(lines) + "\n")
+    assert atoms_of_the_ligand(out) == ["C", "C", expected]
+
+
+@pytest.mark.parametrize("start", [" ", "\0\0\0", "\x1b[?1034h", "> "])
+@pytest.mark.parametrize("at", [0, 5])
+def test_atom_lines_that_begin_late_are_refused(start: str, at: int):
+    """Not passed over: the first atom of a file would be gone."""
+    lines = peptide()
+    lines[at] = start + lines[at]
+    with pytest.raises(_prep.StructureError, match=f"line {at + 1}, .*begins in column {len(start) + 1}"):
+        _prep.read_structure("\n".join(lines).encode(), "pdb")
+    assert len(_prep.read_structure("\n".join(["REMARK ATOM", *peptide()]).encode(), "pdb")) == 28
+
+
+def test_columns_moved_by_something_else_than_an_id():
+    """The name of an atom that is too long: no chain id is blamed."""
+    text = peptide()[1].replace(" CA  GLY", " CA100 GLY")
+    with pytest.raises(_prep.StructureError, match="2 columns too far right: something in") as raised:
+        _prep.read_structure(text.encode(), "pdb")
+    assert "chain id" not in str(raised.value)
 
 
 def many_chains(count: int) -> str:

@@ -6,6 +6,7 @@
 //! neighbour.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use crate::error::Problem;
 use crate::neighbors::Cells;
@@ -234,17 +235,63 @@ impl<'a> Judge<'a> {
         let structure = self.structure;
         let mut roles: Vec<Role> =
             structure.residues.iter().enumerate().map(|(i, residue)| self.role(i, residue)).collect();
+        self.free_runs(&mut roles);
         settle_open_bases(structure, &self.open, &mut roles);
         roles
+    }
+
+    /// Short runs of residues written as HETATM in a chain whose other members are ATOM, bonded to one another only and
+    /// where the chain cannot be: a peptide or oligonucleotide under the chain's name, which is a ligand.
+    fn free_runs(&mut self, roles: &mut [Role]) {
+        /// Residues of a ligand.
+        const LONGEST: usize = 20;
+        let all = &self.structure.residues;
+        let hetero = |at: usize| {
+            all.get(at).zip(roles.get(at)).filter(|(r, role)| r.hetero && role.in_polymer()).map(|(r, _)| r)
+        };
+        let mut free = Vec::new();
+        let mut at = 0;
+        while at < all.len() {
+            let Some(first) = hetero(at) else {
+                at += 1;
+                continue;
+            };
+            let length = (at..).take_while(|i| hetero(*i).is_some_and(|r| r.chain == first.chain)).count();
+            let run = at..at + length;
+            at = run.end;
+            // One residue alone was decided on before.
+            if (2..=LONGEST).contains(&length)
+                && !self.all_hetero()
+                && self.around(run.start, first, None).next().is_some()
+            {
+                let ends = [run.start, run.end - 1].into_iter().filter_map(|i| Some((i, all.get(i)?)));
+                let fits = ends.clone().any(|(i, residue)| self.fits(i, residue, &run));
+                let backbones = self.backbones.get_or_insert_with(|| Backbones::new(self.structure));
+                if !fits && !run.clone().any(|i| backbones.reaches(i, &run)) {
+                    free.extend(run);
+                }
+            }
+        }
+        self.decisions.retain(|(_, at)| free.binary_search(at).is_err());
+        for at in free {
+            if let Some(role) = roles.get_mut(at) {
+                *role = Role::Small;
+                self.decisions.push((Repair::FreeResidue, at));
+            }
+        }
     }
 
     fn role(&mut self, at: usize, residue: &Residue) -> Role {
         let structure = self.structure;
         let elements = structure.elements_of(residue);
         if is_water(structure, residue) {
-            if vocab::name(residue.name.as_bytes()) != vocab::Name::Water {
-                self.decisions.push((Repair::WaterByAtoms, at));
+            if vocab::name(residue.name.as_bytes()) == vocab::Name::Water {
+                return Role::Water;
             }
+            if self.hydroxyl(at, residue) {
+                return Role::Small;
+            }
+            self.decisions.push((Repair::WaterByAtoms, at));
             return Role::Water;
         }
         if let [element] = elements {
@@ -282,8 +329,10 @@ impl<'a> Judge<'a> {
         match known {
             vocab::Name::AminoAcid(block) => return Kind::Known(block),
             vocab::Name::Dna(_) | vocab::Name::Rna(_) | vocab::Name::Base { .. } => {
-                let block = nucleotide(known, &Backbone::of(structure, residue), at, &mut self.open);
-                return block.map_or(Kind::None, Kind::Known);
+                // CYT is cytosine, and a cysteine without its hydrogen in Maestro.
+                if let Some(block) = nucleotide(known, &Backbone::of(structure, residue), at, &mut self.open) {
+                    return Kind::Known(block);
+                }
             }
             vocab::Name::Water | vocab::Name::Other => {}
         }
@@ -298,7 +347,9 @@ impl<'a> Judge<'a> {
         };
         let taken = |name, why| match name {
             vocab::Name::AminoAcid(block) => {
-                let agrees = why != Repair::ForceFieldName || vocab::has_side_chain(block, atoms(), false);
+                let phosphate = |atom: &&str| matches!(*atom, "P" | "O1P" | "O2P" | "O3P");
+                let own = atoms().filter(|atom| !phosphate(atom));
+                let agrees = why != Repair::ForceFieldName || vocab::has_side_chain(block, own, false);
                 (peptide && agrees).then_some(Kind::Taken(block, why))
             }
             // Without a sugar, or with none that can be told, only the standard names are believed.
@@ -328,20 +379,35 @@ impl<'a> Judge<'a> {
         let ended = self.structure.names_of(residue).iter().any(|name| is_end(name.as_bytes(), block));
         // HETATM says of a standard residue that it is a ligand, of selenomethionine and other modified ones nothing.
         let common = standard && residue.name.as_bytes().eq_ignore_ascii_case(b"MSE");
+        let nucleic = !vocab::AMINO_ACIDS.contains(&block);
         match (!residue.hetero || common || self.all_hetero(), ended) {
             // Pockets and gaps leave residues without a neighbour; a molecule of its own has both of its ends, or its
             // number and place fit to no neighbour.
             (true, false) => {
-                self.beside(at, residue)
+                self.beside(at, residue, nucleic)
                     || self.linked(at, true)
-                    || (self.possible(at, residue) && !self.loose(at, residue))
+                    || (self.possible(at, residue, nucleic) && !self.loose(at, residue, nucleic))
             }
-            (true, true) => self.linked(at, true) || self.fits(at, residue),
+            (true, true) => self.linked(at, true) || self.fits(at, residue, &(at..at)),
             (false, _) => {
-                let peptide = vocab::AMINO_ACIDS.contains(&block);
-                self.linked(at, true) || (!standard && peptide && !ended && self.fits(at, residue))
+                self.linked(at, true) || (!standard && !nucleic && !ended && self.fits(at, residue, &(at..at)))
             }
         }
+    }
+
+    /// Is a lone oxygen bonded to the residue before or after it, as GLYCAM writes the end of a sugar (ROH)?
+    fn hydroxyl(&self, at: usize, residue: &Residue) -> bool {
+        /// Å; of oxygen with carbon or sulphur.
+        const BOND: f64 = 1.7;
+        let structure = self.structure;
+        let own = structure.elements_of(residue).iter().position(|e| *e == 8);
+        let Some(place) = own.and_then(|i| structure.positions_of(residue).get(i)) else { return false };
+        let bonded = |other: &Residue| {
+            let mut atoms = structure.elements_of(other).iter().zip(structure.positions_of(other));
+            atoms.any(|(e, there)| matches!(e, 6 | 15 | 16) && distance_squared(*place, *there) < BOND * BOND)
+        };
+        let others = [at.checked_sub(1), at.checked_add(1)].into_iter().flatten();
+        others.filter_map(|i| structure.residues.get(i)).any(bonded)
     }
 
     /// Are all standard residues of a file with more than a few written as HETATM?
@@ -357,7 +423,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Is the residue before or after it in its chain, by number, as near as members of a polymer are?
-    fn beside(&self, at: usize, residue: &Residue) -> bool {
+    fn beside(&self, at: usize, residue: &Residue, nucleotide: bool) -> bool {
         /// Å; between the first atoms, which mostly are the nitrogen of an amino acid, or the phosphorus of a nucleotide.
         const STEPS: [f64; 2] = [4.5, 9.0];
         let Some(place) = self.structure.positions.get(residue.start) else { return false };
@@ -370,6 +436,7 @@ impl<'a> Judge<'a> {
             let there = self.structure.positions.get(other.start);
             other.chain == residue.chain
                 && other.resnum.abs_diff(residue.resnum) <= 1
+                && (!nucleotide || !matches!(vocab::name(other.name.as_bytes()), vocab::Name::AminoAcid(_)))
                 && there.is_some_and(|there| distance_squared(*place, *there) < step * step)
         };
         let others = [at.checked_sub(1), at.checked_add(1)].into_iter().flatten();
@@ -378,17 +445,17 @@ impl<'a> Judge<'a> {
 
     /// Can it be a member of its chain, all else that is missing or misplaced allowed for? Its number is near that of
     /// another member, and its place no farther than the chain between them would reach.
-    fn possible(&self, at: usize, residue: &Residue) -> bool {
+    fn possible(&self, at: usize, residue: &Residue, nucleic: bool) -> bool {
         /// Ligands are numbered from the next hundreds on.
         const FAR: u32 = 400;
         /// Å; for each residue, and for those that are badly placed.
         const REACH: [f64; 2] = [8.0, 12.0];
         let Some(place) = self.structure.positions.get(residue.start) else { return true };
-        let mut others = self.around(at, residue, true).peekable();
+        let mut others = self.around(at, residue, Some(nucleic)).peekable();
         if others.peek().is_none() {
             // Of a chain of which nothing else is there, nothing is known of an amino acid. A nucleotide is one, and so is
             // what stands alone among members of the other kind.
-            return !nucleic(residue) && self.around(at, residue, false).next().is_none();
+            return !nucleic && self.around(at, residue, None).next().is_none();
         }
         others.any(|(_, other)| {
             let gap = other.resnum.abs_diff(residue.resnum);
@@ -398,16 +465,15 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Residues of polymers in the chain of this one, the nearest in the file first; only those of its own kind, amino acids
-    /// or nucleotides, if they are to be `alike`.
-    fn around(&self, at: usize, residue: &Residue, alike: bool) -> impl Iterator<Item = (usize, &'a Residue)> {
+    /// Residues of polymers in the chain of this one, the nearest in the file first; only nucleotides or only amino acids,
+    /// if `kind` says so.
+    fn around(&self, at: usize, residue: &Residue, kind: Option<bool>) -> impl Iterator<Item = (usize, &'a Residue)> {
         /// Residues of the file, on either side; a chain has its members near one another.
         const WINDOW: usize = 1000;
-        let own = nucleic(residue);
         let hetero = self.all_hetero == Some(true);
         let polymer = move |other: &Residue| {
             let known = !matches!(vocab::name(other.name.as_bytes()), vocab::Name::Water | vocab::Name::Other);
-            known && (hetero || !other.hetero) && (!alike || nucleic(other) == own)
+            known && (hetero || !other.hetero) && kind.is_none_or(|kind| nucleic(other) == kind)
         };
         let (all, chain) = (&self.structure.residues, residue.chain);
         let before = (at.saturating_sub(WINDOW)..at).rev();
@@ -418,7 +484,7 @@ impl<'a> Judge<'a> {
     /// Is it numbered before the first or after the last of a row of members, or between two that one residue at most
     /// fits in between, all of them with the ends that would be bonded, and too far from it for any bond? A gap would have
     /// a jump in the numbers, or, in files that were numbered anew, members on its other side as well, far apart.
-    fn loose(&mut self, at: usize, residue: &Residue) -> bool {
+    fn loose(&mut self, at: usize, residue: &Residue, nucleic: bool) -> bool {
         /// Å; no bond is as long, however badly it was modelled.
         const FAR: f64 = 4.0;
         let own = Backbone::of(self.structure, residue);
@@ -428,7 +494,7 @@ impl<'a> Judge<'a> {
             |a: Option<[f64; 3]>, b: Option<[f64; 3]>, reach: f64| Some(distance_squared(a?, b?) < reach * reach);
         let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR) == Some(false);
         let step = |other: &Residue| i64::from(residue.resnum) - i64::from(other.resnum);
-        let next = |by: i64| self.around(at, residue, true).find(|(_, other)| step(other) == by);
+        let next = |by: i64| self.around(at, residue, Some(nucleic)).find(|(_, other)| step(other) == by);
         let (i, far) = match (next(1), next(-1)) {
             (Some((i, before)), None) => {
                 let other = Backbone::of(self.structure, before);
@@ -450,18 +516,22 @@ impl<'a> Judge<'a> {
         far && self.linked(i, true)
     }
 
-    /// Could the missing residues between this one and the nearest before or after it in its chain be there?
-    fn fits(&self, at: usize, residue: &Residue) -> bool {
+    /// Could the missing residues between this one and the nearest before or after it in its chain, those of a run left
+    /// out, be there?
+    fn fits(&self, at: usize, residue: &Residue, run: &Range<usize>) -> bool {
         /// Longest gap that is believed.
         const GAP: i64 = 100;
+        /// Å; of several residues, both ends of which are badly placed.
+        const SLACK: f64 = 3.0;
+        let slack = if run.is_empty() { 0.0 } else { SLACK };
         let middle = |residue: &Residue| Backbone::of(self.structure, residue).middle();
         let Some((place, step)) = middle(residue) else { return false };
-        let before = self.structure.residues.get(..at).unwrap_or_default().iter().next_back();
-        let after = self.structure.residues.get(at + 1);
+        let outside = |i: Option<usize>| i.filter(|i| !run.contains(i)).and_then(|i| self.structure.residues.get(i));
+        let (before, after) = (outside(at.checked_sub(1)), outside(at.checked_add(1)));
         let fitting = |(other, sign): (&Residue, i64)| {
             let gap = sign * (i64::from(residue.resnum) - i64::from(other.resnum));
             let near = middle(other).is_some_and(|(there, _)| {
-                let reach = step * gap as f64;
+                let reach = step * gap as f64 + slack;
                 distance_squared(place, there) < reach * reach
             });
             other.chain == residue.chain && (1..=GAP).contains(&gap) && near
@@ -642,6 +712,19 @@ impl Backbones {
         let (owners, points): (Vec<usize>, Vec<[f64; 3]>) =
             all.iter().enumerate().flat_map(|(i, b)| ends(b).into_iter().map(move |point| (i, point))).unzip();
         Self { cells: Cells::new(&points, Backbone::STEP), all, owners }
+    }
+
+    /// Is a residue of a run bonded, as members of a polymer are, to one outside of it?
+    fn reaches(&self, at: usize, run: &Range<usize>) -> bool {
+        let Some(own) = self.all.get(at) else { return false };
+        let mut found = false;
+        for end in [own.n, own.c, own.p, own.o3].into_iter().flatten() {
+            self.cells.near(end, Backbone::BOND, |point| {
+                let other = self.owners.get(point).filter(|i| !run.contains(i)).and_then(|i| self.all.get(*i));
+                found |= other.is_some_and(|other| own.linked(other));
+            });
+        }
+        found
     }
 
     /// Does a chain of amino acids begin or end with this backbone? `end` is its free end, `bonded` the other one.

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use memchr::memchr;
+
 use super::links::Stated;
 use super::notes::Notes;
 use super::options::{Ids, Options};
@@ -209,6 +211,7 @@ impl Builder {
         self.part_copies();
         self.one_of_two();
         let unplaced = self.leave_unplaced();
+        let no_atoms = self.leave_lone_pairs();
         self.mend_ions();
         let (mut structure, mut notes, origins) = self.settle();
         if let Some(bonds) = bonds {
@@ -216,7 +219,8 @@ impl Builder {
         }
         let repairs = notes.finish(shown)?;
         accounts.leave(Unread::NoPlace, unplaced as u64);
-        accounts.leave(Unread::OtherLocation, (given - unplaced - structure.positions.len()) as u64);
+        accounts.leave(Unread::NoAtom, no_atoms as u64);
+        accounts.leave(Unread::OtherLocation, (given - unplaced - no_atoms - structure.positions.len()) as u64);
         accounts.settle(structure.positions.len(), shown)?;
         if structure.positions.is_empty() {
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
@@ -370,6 +374,25 @@ impl Builder {
         gone.len()
     }
 
+    /// Leaves out lone pairs, which are written as atoms without an element. Gives how many.
+    fn leave_lone_pairs(&mut self) -> usize {
+        if memchr(0, &self.structure.elements).is_none() {
+            return 0;
+        }
+        let atoms = self.structure.elements.iter().zip(&self.structure.atom_names);
+        let lone = atoms.map(|(element, name)| *element == 0 && vocab::is_lone_pair(name.as_bytes()));
+        let lone: Vec<bool> = lone.collect();
+        let Some(first) = lone.iter().position(|lone| *lone) else { return 0 };
+        let at = self.structure.residue_of(first);
+        let who = self.structure.residues.get(at).map(|r| self.who(r)).unwrap_or_default();
+        let line = self.lines.get(at).copied().unwrap_or(0);
+        let count = lone.iter().filter(|lone| **lone).count();
+        let what = format!("{who} has lone pairs, which are no atoms; left out");
+        self.notes.repairs(Repair::NoAtom, count as u64, || Problem { line, column: 0, column_end: 0, what });
+        self.keep(|_, atom| lone.get(atom) != Some(&true));
+        count
+    }
+
     /// Keeps the atoms that are wanted, asked for by residue and atom, and the residues that have any.
     fn keep(&mut self, wanted: impl Fn(usize, usize) -> bool) {
         let mut order = Vec::with_capacity(self.structure.positions.len());
@@ -395,6 +418,12 @@ impl Builder {
             else {
                 continue;
             };
+            if let Some(halogen) = self.halogen(atom, *element, name.as_bytes()) {
+                if let Some(slot) = self.structure.elements.get_mut(atom) {
+                    *slot = halogen;
+                }
+                continue;
+            }
             // Chlorine, bromine, silicon and selenium have bonds like those of organic chemistry.
             if matches!(element, 0..=9 | 14..=17 | 34 | 35 | 53) {
                 continue;
@@ -413,6 +442,26 @@ impl Builder {
                 }
             }
         }
+    }
+
+    /// Halogens one column too far right look like carbon and boron (` CL1`, ` BR1`, as CHARMM writes them): they have one
+    /// bond, to a carbon, and no carbon has one that is as long.
+    fn halogen(&self, atom: usize, element: u8, name: &[u8]) -> Option<u8> {
+        /// Å; longer than any bond of a halogen to carbon but that of iodine.
+        const BONDED: f64 = 2.1;
+        let two = name.get(..2)?;
+        let (halogen, shortest) = match element {
+            6 if two.eq_ignore_ascii_case(b"CL") => (17, 1.65),
+            5 if two.eq_ignore_ascii_case(b"BR") => (35, 1.8),
+            _ => return None,
+        };
+        let residue = self.structure.residues.get(self.structure.residue_of(atom))?;
+        let distance = |other: usize| squared(&self.structure.positions, atom, other).sqrt();
+        let kind = |other: usize| self.structure.elements.get(other).copied();
+        let mut bonded = (residue.start..residue.end)
+            .filter(|other| *other != atom && kind(*other) != Some(0) && distance(*other) < BONDED);
+        let only = bonded.next().filter(|_| bonded.next().is_none())?;
+        (kind(only) == Some(6) && distance(only) > shortest).then_some(halogen)
     }
 
     /// Do two residues stand in one place?
@@ -435,12 +484,7 @@ impl Builder {
                 continue;
             };
             let Some(atom) = self.structure.atom_names.get(residue.start) else { continue };
-            let (component, atom) = (residue.name.as_bytes(), atom.as_bytes());
-            let same = component.eq_ignore_ascii_case(atom);
-            let ion = match vocab::ion(component) {
-                Some(ion) => (same || vocab::ion(atom) == Some(ion) || vocab::element(atom) == ion).then_some(ion),
-                None => (same && component.len() == 2).then(|| vocab::element(component)),
-            };
+            let ion = vocab::ion_of(residue.name.as_bytes(), atom.as_bytes());
             let Some(ion) = ion.filter(|ion| (1..=HEAVIEST).contains(ion) && *ion != stated) else { continue };
             let who = self.who(residue);
             let what = || {
@@ -787,7 +831,9 @@ impl Copies {
 
     /// `None` for a molecule whose atoms just bear no names of their own.
     fn of(names: &[Name], positions: &[[f64; 3]], elements: &[u8]) -> Option<Self> {
-        let copies = Self::following(names, positions).or_else(|| Self::apart(names, positions, elements))?;
+        let copies = Self::following(names, positions)
+            .or_else(|| Self::apart(names, positions, elements))
+            .or_else(|| Self::again(names, positions, elements))?;
         let mut kept: Vec<Vec<usize>> = Vec::with_capacity(copies.len());
         let mut dropped = 0;
         let heavy = |atom: &usize| elements.get(*atom).is_some_and(|e| *e > 1);
@@ -853,6 +899,12 @@ impl Copies {
         let name = |atom: &usize| names.get(*atom).copied().unwrap_or_default();
         let within = |members: &[usize]| repeats(&members.iter().map(name).collect::<Vec<_>>());
         if molecules.len() < 2 || molecules.iter().any(|members| within(members)) {
+            // Molecules whose atoms bear no names of their own, but the same ones in the same order.
+            let of = |members: &[usize]| members.iter().map(name).collect::<Vec<_>>();
+            let first = molecules.first().filter(|_| molecules.len() > 1).map(|members| of(members));
+            if first.is_some_and(|first| molecules.iter().all(|members| of(members) == first)) {
+                return Some(molecules);
+            }
             return Self::twice(names, positions);
         }
         // What shares no name with a copy may be a part of it.
@@ -868,6 +920,27 @@ impl Copies {
             copy.sort_unstable();
         }
         Some(copies)
+    }
+
+    /// The same names again, though not names of their own, in the place of the first.
+    fn again(names: &[Name], positions: &[[f64; 3]], elements: &[u8]) -> Option<Vec<Vec<usize>>> {
+        let count = names.len();
+        if count > Self::MOST {
+            return None;
+        }
+        let heavy = |atom: &usize| elements.get(*atom).is_some_and(|e| *e > 1);
+        let near = |a: usize, b: usize| squared(positions, a, b) < Self::CLASH * Self::CLASH;
+        let clashes = |length: usize, start: usize| {
+            let mut own = (start..start + length).filter(heavy);
+            own.any(|a| (0..length).filter(heavy).any(|b| near(a, b)))
+        };
+        let starts = |length: usize| (0..count).step_by(length);
+        let length = (2..=count / 2).rev().find(|&length| {
+            count.is_multiple_of(length)
+                && names.iter().zip(names.iter().skip(length)).all(|(one, other)| one == other)
+                && starts(length).skip(1).all(|start| clashes(length, start))
+        })?;
+        Some(starts(length).map(|start| (start..start + length).collect()).collect())
     }
 
     /// Atoms of one name in one place: the first of each are one copy, the others another.
@@ -916,12 +989,8 @@ pub(super) fn infer_element(padded: &[u8], columns: bool, component: Name) -> u8
         let selenium = component.as_bytes().eq_ignore_ascii_case(b"MSE") && bare.eq_ignore_ascii_case(b"SE");
         return if selenium { 34 } else { single };
     }
-    // An ion bears the name of its residue, or another one of the same ion.
-    if let Some(ion) = crate::vocab::ion(component.as_bytes()) {
-        let same = bare.eq_ignore_ascii_case(component.as_bytes());
-        if same || crate::vocab::ion(bare) == Some(ion) || element(bare) == ion {
-            return ion;
-        }
+    if let Some(ion) = crate::vocab::ion_of(component.as_bytes(), bare) {
+        return ion;
     }
     let two = letters.get(..2).map_or(0, element);
     if two == 0 {

@@ -74,6 +74,32 @@ pub(super) fn alone(text: &[u8], parts: &[(u64, Range<usize>)], own: &Range<usiz
     own_and_before.chain(ends(own.end..tail)).chain(kept(tail..text.len())).collect()
 }
 
+/// Is it PDBQT: in its first atom line a charge before a type, where PDB has a segment and an element?
+pub(super) fn is_pdbqt(text: &[u8]) -> bool {
+    lines(text).find(|(_, line)| is_atom(line)).is_some_and(|(_, line)| match line.get(72..78) {
+        Some([b'.', digits @ .., b' ', kind]) => digits.iter().all(u8::is_ascii_digit) && kind.is_ascii_alphabetic(),
+        _ => false,
+    })
+}
+
+/// PDBQT as PDB: elements instead of charges and types. Other text stays as it is.
+pub(super) fn as_pdb(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if !is_pdbqt(&text) {
+        return text;
+    }
+    let mut text = text.into_owned();
+    let atoms: Vec<Range<usize>> = lines(&text).filter(|(_, line)| is_atom(line)).map(|(range, _)| range).collect();
+    for range in atoms {
+        let line = text.get_mut(range).unwrap_or_default();
+        let element = autodock_element(autodock_type(line));
+        let fields = line.get_mut(66..).unwrap_or_default();
+        fields.iter_mut().filter(|c| !matches!(c, b'\r' | b'\n')).for_each(|c| *c = b' ');
+        let symbol = element.map_or("", vocab::symbol).bytes().rev();
+        fields.iter_mut().take(12).rev().zip(symbol).for_each(|(column, letter)| *column = letter);
+    }
+    Cow::Owned(text)
+}
+
 /// Reads one molecule: `part` of a text from line `line` on.
 pub(super) fn molecule(
     text: &[u8],
@@ -154,7 +180,7 @@ pub(super) fn molecule(
             Repair::OutsideLigand,
             "water, or the receptor, in the file of a ligand; left out",
         ),
-        (true, Unread::NoAtom, Repair::NoAtom, "a pseudo-atom of AutoDock, which is no atom; left out"),
+        (true, Unread::NoAtom, Repair::NoAtom, "a lone pair, or a pseudo-atom of AutoDock, which is no atom; left out"),
     ] {
         let lines = || aside.iter().filter(|(_, pseudo)| *pseudo == no_atom);
         let count = lines().count() as u64;
@@ -212,7 +238,11 @@ fn side(line: &[u8]) -> Option<usize> {
 /// whether they are pseudo-atoms.
 fn without_others(own: &[u8], pdbqt: bool) -> (Cow<'_, [u8]>, Vec<(u64, bool)>) {
     let receptor = with_receptor(own);
-    let pseudo = |line: &[u8]| pdbqt && is_pseudo(autodock_type(line));
+    let lone_pair = |line: &[u8]| {
+        let [name, symbol] = [12..16, 76..78].map(|columns| line.get(columns).unwrap_or_default().trim_ascii());
+        vocab::is_lone_pair(name) && vocab::element(symbol) == 0
+    };
+    let pseudo = |line: &[u8]| if pdbqt { is_pseudo(autodock_type(line)) } else { lone_pair(line) };
     let mut flexible = false;
     let mut other = |line: &[u8]| {
         let word = line.get(..9).unwrap_or_default();

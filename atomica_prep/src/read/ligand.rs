@@ -112,15 +112,14 @@ impl LigandFile {
         let has = |word: &[u8]| memmem::find(&text, word).is_some();
         let (sdf, mol2) = (has(b"V2000") || has(b"V3000"), has(b"@<TRIPOS>MOLECULE"));
         let begins = |word: &[u8]| text.starts_with(word) || has(&[b"\n", word].concat());
+        let pdb = || begins(b"ATOM  ") || begins(b"HETATM");
+        let docked = || if docked::is_pdbqt(&text) { Kind::Pdbqt } else { Kind::Pdb };
         let kind = match named {
             Kind::Sdf if sdf => Kind::Sdf,
-            Kind::Pdb | Kind::Pdbqt if begins(b"ATOM  ") || begins(b"HETATM") => named,
+            Kind::Pdb | Kind::Pdbqt if pdb() => docked(),
             _ if mol2 => Kind::Mol2,
             _ if sdf => Kind::Sdf,
-            Kind::Sdf | Kind::Mol2 if begins(b"ATOM  ") || begins(b"HETATM") => match begins(b"ROOT") {
-                true => Kind::Pdbqt,
-                false => Kind::Pdb,
-            },
+            Kind::Sdf | Kind::Mol2 if pdb() => docked(),
             named => named,
         };
         let mut molecules = match kind {

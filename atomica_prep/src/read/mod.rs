@@ -70,7 +70,7 @@ type Kind = (&'static Format, Packing);
 
 const FORMATS: &[Format] = &[
     Format {
-        extensions: &["pdb", "ent"],
+        extensions: &["pdb", "ent", "pdbqt"],
         text: true,
         label_ids: false,
         parse: pdb::parse,
@@ -277,6 +277,7 @@ fn text_of<'a>(
     let bytes = unpacked(raw, packing, options.max_decompressed, shown)?;
     let format = told(named, &bytes);
     let text = if format.text { text(bytes, shown)? } else { bytes };
+    let text = if format.extensions.contains(&"pdbqt") { docked::as_pdb(text) } else { text };
     if format.text && text.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::EmptyFile { path: shown.to_owned() });
     }
@@ -314,7 +315,7 @@ mod tests {
         assert_eq!(kind("pdb").map(|k| k.0), None);
         assert!(unknown_format("x")
             .to_string()
-            .ends_with("expected .pdb, .ent, .cif, .mmcif, .bcif or .mol2, plain or with .gz or .zst"));
+            .ends_with("expected .pdb, .ent, .pdbqt, .cif, .mmcif, .bcif or .mol2, plain or with .gz or .zst"));
     }
 
     #[test]

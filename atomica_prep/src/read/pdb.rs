@@ -474,13 +474,21 @@ impl<'a> Reader<'a> {
                 conect(line, number, &mut self.conect);
                 return None;
             }
+            // LINK and SSBOND, of whose first letters many other records are.
             Some(b'L' | b'S') => {
-                self.link(line, number);
+                if matches!(line.get(1), Some(b'I' | b'i' | b'S' | b's')) {
+                    self.link(line, number);
+                }
+                return None;
+            }
+            Some(c) if !c.is_ascii_alphanumeric() => {
+                self.late_record(line, number);
                 return None;
             }
             _ => return None,
         }
-        let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
+        let mut record = [b' '; 6];
+        record.iter_mut().zip(line).for_each(|(upper, c)| *upper = c.to_ascii_uppercase());
         let record = record.trim_ascii_end();
         // A serial number of six digits, or a tab, behind ATOM.
         if record.starts_with(b"ATOM ") || record.starts_with(b"ATOM\t") {
@@ -529,6 +537,20 @@ impl<'a> Reader<'a> {
             _ => {}
         }
         None
+    }
+
+    /// An atom line that begins late, as after blanks, zeros or what a terminal is told, would be lost: it is refused.
+    #[cold]
+    fn late_record(&mut self, line: &[u8], number: u64) {
+        let begins = |rest: &[u8]| {
+            let place = |at: usize| rest.get(at..at + 8).and_then(decimal).is_some();
+            is_atom(rest) && [30, 38, 46].into_iter().all(place)
+        };
+        let Some(at) = (1..line.len().min(32)).find(|at| line.get(*at..).is_some_and(begins)) else { return };
+        self.builder.accounts.records += 1;
+        let what =
+            format!("an atom line begins in column {}, after {}", at + 1, quote(line.get(..at).unwrap_or_default()));
+        self.builder.notes.problems.push(Problem { line: number, column: 1, column_end: at as u64, what });
     }
 
     /// LINK and SSBOND, unless they are of a copy by symmetry, or LINKR of a gap.
@@ -677,7 +699,10 @@ impl<'a> Reader<'a> {
             format!("residue name {} has more than three letters", quote(text(17, 20)))
         } else {
             let id = text(21, 22).split(|c| *c == b' ').next().unwrap_or_default();
-            format!("chain id {} has more than one letter", quote(id))
+            match id {
+                [] | [_] => format!("something in {} is too long", quote(line.get(..30 + by).unwrap_or_default())),
+                _ => format!("chain id {} has more than one letter", quote(id)),
+            }
         };
         let s = if by == 1 { "" } else { "s" };
         let what = format!(
