@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -40,16 +41,18 @@ def hang_up() -> None:
 class Journal:
     """What a run tells: on the terminal, and with the time in log.txt, once the run has a folder.
 
-    silent: nothing, for all but the first of several processes.
+    silent: nothing, for all but the first of several processes. folder: of the run, once there is one.
     """
 
     def __init__(self, *, silent: bool = False) -> None:
         self.silent = silent
         self._kept: list[str] = []
         self._stream: TextIO | None = None
+        self.folder: Path | None = None
 
     def open(self, folder: Path, *, resume: bool) -> None:
         """Start log.txt in the folder of a run with what was told so far; a resumed run adds to its own."""
+        self.folder = folder
         if not resume:
             (folder / LOG).unlink(missing_ok=True)
         # Several processes may add to it.
@@ -77,13 +80,17 @@ class Journal:
             self._kept.append(text)
             return
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._stream.write("".join(f"{now}  {line}\n" for line in text.splitlines() if line))
-        self._stream.flush()
+        with suppress(
+            OSError
+        ):  # on a full disk, what matters fails by itself, and is told of on the terminal
+            self._stream.write("".join(f"{now}  {line}\n" for line in text.splitlines() if line))
+            self._stream.flush()
 
     def close(self) -> None:
         """Nothing more is to be told."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):
+                self._stream.close()
             self._stream = None
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from atomica import environment, spec
 from atomica.arguments import parser as parser_of_arguments
 from atomica.console import Journal, hang_up, plain
-from atomica.errors import AtomicaError, SpecError
+from atomica.errors import AtomicaError, SpecError, in_words
 from atomica.files import DONE, FAILED, INTERRUPTED, USAGE
 from atomica.train import distributed
 from atomica.train.distributed import Ranks
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hang_up()
         return DONE
     except (AtomicaError, OSError) as error:
-        print(f"atomica-run: {error}", file=sys.stderr)
+        print(f"atomica-run: {in_words(error)}", file=sys.stderr)
         return USAGE
     if arguments.spec is None:
         parser.error("the following arguments are required: SPEC.toml")
@@ -223,8 +223,10 @@ def _work(arguments: argparse.Namespace, signals: Signals, ranks: Ranks, Request
             journal.say(f"atomica-run: {error}", error=True)
             ranks.gather(None)  # the first rank has said it before the others end
             return USAGE
-        distributed.record_failure(error)
-        _say_failure(str(error), journal, ranks)
+        begun = isinstance(error, OSError) and journal.folder is not None
+        text = in_words(error, journal.folder) + ("; go on with --resume" if begun else "")
+        distributed.record_failure(error, text)
+        _say_failure(text, journal, ranks)
         return FAILED
     except KeyboardInterrupt:
         rest = "what is done stands; go on with --resume" if started else "nothing was written"
@@ -237,7 +239,7 @@ def _work(arguments: argparse.Namespace, signals: Signals, ranks: Ranks, Request
                 f"out of GPU memory ({cause}); a smaller data.batch_blocks or data.max_item_blocks needs less, and "
                 'device.kind = "cpu" none'
             )
-            distributed.record_failure(error)
+            distributed.record_failure(error, cause_told)
             _say_failure(cause_told, journal, ranks)
             return FAILED
         # Unforeseen: Python shows it on the terminal, and the log keeps it.

@@ -13,18 +13,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-COLOURS = 96
+COLOURS = 256
 LARGEST = 200_000
 """Of a picture, bytes."""
-SECONDS = 10
-"""Until all is drawn."""
+LONGEST, PAUSE = 600, 5
+"""Seconds until a structure must be there, and until what is there is drawn."""
 SCROLL = """
 for (const one of document.querySelectorAll("h2"))
   if (one.textContent === arguments[0]) scrollTo(0, one.getBoundingClientRect().top + scrollY - 64);
 """
+READY = 'const one = document.querySelector(".viewer"); return !one || "ready" in one.dataset;'
 CHOOSE = """
+delete document.querySelector(".viewer").dataset.ready;
 const choice = document.querySelector(".viewer select");
 choice.selectedIndex = [...choice.options].findIndex((one) => one.textContent.trim() === arguments[0]);
 choice.dispatchEvent(new Event("change"));
@@ -49,7 +51,7 @@ class Shot(NamedTuple):
 SHOTS = {
     "report": Shot(("ligand",), 1530),
     "predict": Shot(("ligand", "predict"), 1600),
-    "score": Shot(("score",), 1230, "Structure", "4jsv_A_B"),
+    "score": Shot(("score",), 1240, "Structure", "1luc_B_A"),
     "network": Shot(("embed", "network"), 1110),
 }
 
@@ -61,6 +63,14 @@ def _report(specs: tuple[str, ...]) -> Path:
         if not page.is_file():
             subprocess.run([sys.executable, "-m", "atomica.runner", str(RUNS / f"{name}.toml")], check=True)
     return page
+
+
+def _until_drawn(window: Any) -> None:
+    """Wait for the structures of a page, if it shows any."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(window, LONGEST).until(lambda browser: browser.execute_script(READY))
+    time.sleep(PAUSE)
 
 
 def take(page: Path, shot: Shot, target: Path) -> None:
@@ -85,16 +95,17 @@ def take(page: Path, shot: Shot, target: Path) -> None:
             # The window's own frame is not part of the picture.
             size = {"width": 1000, "height": shot.height, "deviceScaleFactor": 1, "mobile": False}
             window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            window.set_script_timeout(LONGEST)
             window.get(page.resolve().as_uri())
             window.execute_script(SCROLL, shot.section)
-            time.sleep(SECONDS)
             if shot.structure:
+                _until_drawn(window)
                 window.execute_script(CHOOSE, shot.structure)
-                time.sleep(SECONDS)
+            _until_drawn(window)
             photo = window.get_screenshot_as_png()
     target.parent.mkdir(exist_ok=True)
     with Image.open(io.BytesIO(photo)) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(target, optimize=True)
+        picture.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(target, optimize=True)
 
 
 def main(names: list[str]) -> int:

@@ -25,7 +25,7 @@ Shapes: A atoms, B blocks, P pairs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -196,7 +196,7 @@ class _Atoms:
 
     def _bonds(self) -> Indices:
         first, second = (one.astype(np.int64) for one in _prep.pairs_within(self.x.astype(np.float32), 3.0))
-        radius = np.array([_radius(one) for one in self.element.tolist()])
+        radius = np.array([_radii().get(one, 0.0) for one in self.element.tolist()])
         plain = self.heavy & ~self.metal
         distance = np.linalg.norm(self.x[first] - self.x[second], axis=1)
         bonded = plain[first] & plain[second] & (distance < radius[first] + radius[second] + BOND_TOLERANCE)
@@ -370,13 +370,10 @@ def _contact(
     return Contact(kind, (blocks[0], blocks[1]), (names[0], names[1]), distance, (ends[0], ends[1]))
 
 
-@lru_cache(maxsize=128)
-def _radius(element: str) -> float:
-    """Covalent radius in Å; 0 for what is no element."""
+@cache
+def _radii() -> dict[str, float]:
+    """Covalent radii in Å by element. RDKit, asked for what is none, shouts."""
     from rdkit import Chem
 
     table = Chem.GetPeriodicTable()
-    try:
-        return float(table.GetRcovalent(element))
-    except RuntimeError:
-        return 0.0
+    return {table.GetElementSymbol(number): float(table.GetRcovalent(number)) for number in range(1, 119)}

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import types
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,10 @@ __all__ = ["batch", "graph_from_arrays", "load_graphs", "perturbed", "remade", "
 def _import_dgl() -> types.ModuleType:
     """Import DGL through the package's door. Raises ImportError with the remedy if it cannot be used."""
     try:
-        import dgl
+        with warnings.catch_warnings():
+            # Of its docstrings, by Python 3.12: each time where no compiled files can be kept.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            import dgl
 
         probe = dgl.graph((torch.tensor([0, 1]), torch.tensor([1, 1])), num_nodes=2)
         probe.ndata["x"] = torch.ones(2, 1)

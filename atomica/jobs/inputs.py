@@ -6,7 +6,9 @@ What is no data set yet is built by `atomica-prep` on the way, into a folder of 
 from __future__ import annotations
 
 import json
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,8 +28,8 @@ from atomica.model.contract import Contract
 from atomica.model.model import Model
 from atomica.prep.archive import Archive, indexes
 from atomica.prep.fragments import Cutter, read_vocabulary
-from atomica.prep.pockets import FORMATS, PACKED, index_by_score, kind_of
-from atomica.spec import setting
+from atomica.prep.pockets import FORMATS, MOLECULES, PACKED, index_by_score, kind_of, structure_files
+from atomica.spec import Problems, setting
 
 __all__ = ["Found", "InputConfig", "Opened", "Sources", "find", "listed", "open_data", "warn_of"]
 
@@ -49,8 +51,8 @@ class InputConfig:
     )
     ligands: str | tuple[str, ...] = setting(
         (),
-        "of data.receptor: files of molecules (SDF, MOL2, PDB, PDBQT), one or many in each; a complex is made of each "
-        "molecule, named by its title",
+        "of data.receptor: files of molecules (SDF, MOL2, PDB, PDBQT), one or many in each, or folders of these; a "
+        "complex is made of each molecule, named by its title",
         path=True,
     )
     mirror: str | None = setting(
@@ -108,26 +110,24 @@ class InputConfig:
         return _listed(self.source)
 
     def find(self) -> Sources:
-        """All that it names. Raises DataError naming every one that is not there or of no known kind."""
-        ligands = _listed(self.ligands)
-        if self.receptor is None and not ligands:
-            return find(self.paths)
-        problems = [
-            text
-            for wrong, text in (
-                (bool(self.paths), "data.source has no place beside data.receptor and data.ligands"),
-                (self.receptor is None, "data.ligands need data.receptor, a structure file"),
-                (not ligands, "data.receptor needs data.ligands, files of molecules"),
-                *(
-                    (not Path(path).is_file(), f"{path}: no such file")
-                    for path in (*([] if self.receptor is None else [self.receptor]), *ligands)
-                ),
-            )
-            if wrong
-        ]
-        if problems:
-            raise DataError(*problems)
-        return Sources((), (), (), (str(self.receptor), *ligands))
+        """All that it names. Raises DataError naming every source that is not there or of no known kind, Problems of
+        what does not go together."""
+        ligands = [(path, _molecules(path)) for path in _listed(self.ligands)]
+        files = [file for _, own in ligands for file in own]
+        docked = self.receptor is not None or bool(ligands)
+        found = Sources((), (), (), (str(self.receptor), *files)) if docked else find(self.paths)
+        named = [] if self.receptor is None else [("receptor", self.receptor)]
+        named += [("ligands", file) for file in files]
+        no_splits = f"structures without an index have no splits, so none is {self.split}; leave it empty"
+        Problems.check(
+            (docked and bool(self.paths), "source", "has no place beside data.receptor and data.ligands"),
+            (docked and self.receptor is None, "ligands", "needs data.receptor, a structure file"),
+            (docked and not ligands, "receptor", "needs data.ligands, files of molecules"),
+            *((not own, "ligands", f"{path}: holds no files of molecules") for path, own in ligands),
+            *((not Path(path).is_file(), key, f"{path}: no such file") for key, path in named),
+            (bool(self.split) and bool(found.structures or docked), "split", no_splits),
+        )
+        return found
 
     def suited(self, contracts: Sequence[Contract], *, build: bool) -> InputConfig:
         """The same with what is absent as the models want it. build: whether anything is yet to be built.
@@ -166,6 +166,11 @@ class InputConfig:
                 "leave it out, or set data.force = true"
             )
         return found
+
+
+def _molecules(path: str) -> list[str]:
+    """The files of molecules in a folder, or the one that is named."""
+    return list(map(str, structure_files(path, MOLECULES))) if Path(path).is_dir() else [path]
 
 
 def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -283,8 +288,17 @@ def warn_of(failures: Sequence[Mapping[str, Any]]) -> None:
     """A warning of what could not be read, where no ledger is left."""
     if failures:
         warnings.warn(
-            f"{len(failures)} inputs could not be read, see `failures`: {_reasons(failures)}", stacklevel=3
+            f"{len(failures)} inputs could not be read, see `failures`: {_reasons(failures)}",
+            stacklevel=_outside(),
         )
+
+
+def _outside() -> int:
+    """How far up the stack, as `warnings` counts it, the one who called this package is."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("atomica."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _reasons(failures: Sequence[Mapping[str, Any]]) -> str:
@@ -448,9 +462,11 @@ def select(found: Found, config: InputConfig, input: str) -> Rows:
     )
     if not len(chosen):
         reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.skipped.items())
+        splits = Counter(name or "none" for name in dataset.splits)
+        there = ", ".join(f"{name} ({count})" for name, count in sorted(splits.items()))
         raise DataError(
             f"{dataset.name}: no complex is left"
-            + (f" of split {config.split}" if config.split else "")
+            + (f" of split {config.split}; there are {there}; empty: all" if config.split else "")
             + (f"; left out: {reasons}" if reasons else "")
         )
     return chosen

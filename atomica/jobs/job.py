@@ -42,7 +42,7 @@ from atomica.model.contract import Contract
 from atomica.model.model import Model
 from atomica.model.named import is_name, locate, members_of
 from atomica.report import done
-from atomica.spec import Issues, Setting, Source, setting
+from atomica.spec import Issues, Problems, Setting, Source, setting
 from atomica.train.distributed import ALONE, Ranks, agreed
 from atomica.train.stopping import Stop
 
@@ -516,8 +516,8 @@ def _sources(source: Source, data: InputConfig | None, issues: Issues) -> Source
     sources = None
     try:
         sources = look()
-    except DataError as error:
-        issues.take(("data", "source"), error)
+    except AtomicaError as error:
+        issues.take(("data",) if isinstance(error, Problems) else ("data", "source"), error)
     if data is None:
         return sources
     if sources is not None and not sources.unbuilt:

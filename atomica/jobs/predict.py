@@ -138,8 +138,10 @@ def partner(record: Record, segment: int) -> str:
 
 
 def complex_columns(data: Opened, rows: Indices, records: Sequence[Record]) -> dict[str, Any]:
-    """What tells complexes apart: row and id, both partners, kind of interface, structure. records: whole."""
+    """What tells complexes apart: row and id, both partners, kind of interface, structure; of molecules that are docked
+    into a receptor their file and number there, from 0. records: whole."""
     kinds = data.rows.dataset.modalities[rows]
+    docked = ("ligand_path", "ligand_index") if data.config.receptor is not None else ()
     return {
         "row": pa.array(rows),
         "id": pa.array([record.id for record in records], pa.utf8()),
@@ -147,6 +149,7 @@ def complex_columns(data: Opened, rows: Indices, records: Sequence[Record]) -> d
         "partner1": pa.array([partner(record, 1) for record in records], pa.utf8()),
         "modality": pa.array([MODALITIES[kind] if kind >= 0 else None for kind in kinds], pa.utf8()),
         "source_path": pa.array([record.source_path for record in records], pa.utf8()),
+        **{name: pa.array([record.metadata.get(name) for record in records], pa.utf8()) for name in docked},
     }
 
 
@@ -354,6 +357,10 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         journal.say(
             "note    nothing is known of what these weights have learnt from, so that nothing says how far from it a "
             "complex is; name its data as predict.train"
+        )
+    if data.config.receptor is not None and data.input == "segment0":
+        journal.say(
+            "note    the model sees the receptor alone: of a molecule it knows only which residues are near"
         )
     figures["speed"] = f"{meter.rate:.1f} complexes/s"
     return Result(tables, figures)

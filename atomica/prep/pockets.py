@@ -18,6 +18,7 @@ from atomica.files import write_text
 
 __all__ = [
     "FORMATS",
+    "MOLECULES",
     "PACKED",
     "Place",
     "Pocket",
@@ -30,15 +31,16 @@ __all__ = [
 
 
 FORMATS = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
+MOLECULES = (".sdf", ".sd", ".mol", ".mol2", ".pdb", ".ent", ".pdbqt")
 PACKED = (".gz", ".zst")
-"""How structure files end, and how packed ones do."""
+"""How structure files end, those of molecules, and packed ones."""
 
 
-def structure_files(path: str | Path) -> Iterator[Path]:
+def structure_files(path: str | Path, formats: Sequence[str] = FORMATS) -> Iterator[Path]:
     """The structure files at a path: itself, or all in a folder and the folders in it, in order of their names."""
     where = Path(path)
     files = sorted(where.rglob("*")) if where.is_dir() else [where]
-    yield from (file for file in files if file.is_file() and kind_of(file)[1] in FORMATS)
+    yield from (file for file in files if file.is_file() and kind_of(file)[1] in formats)
 
 
 def kind_of(path: Path) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from atomica.report.page import Column, Page
 from atomica.report.svg import Chart, number
 from atomica.report.viewer import Structure, viewer
 
-LABELS = ("row", "modality", "source_path")
+LABELS = ("row", "modality", "source_path", "ligand_path", "ligand_index")
 """Columns of the table that a page has no room for."""
 MOST_ROWS = 20_000
 """Rows that are read for a page; all are in the table's file."""
@@ -34,7 +34,14 @@ def page(done: Done, page: Page) -> None:
     if not table.num_rows:
         return
     page.section("Predictions", "What the model says; nothing is known here of how well it fits.")
-    page.charts([chart for name in table.column_names if (chart := _spread(name, table.column(name)))])
+    units = {
+        name.removeprefix("head "): one.get("unit", "")
+        for name, one in done.figures.items()
+        if isinstance(one, dict)
+    }
+    alone = next(iter(units.values()), "")
+    for name in table.column_names:
+        page.charts(_spread(name, table.column(name), units.get(name.rpartition("/")[0], alone)))
     columns = [
         Column(name, table.column(name).to_pylist(), _HELP.get(name, ""))
         for name in table.column_names
@@ -61,23 +68,25 @@ def _head(file: pq.ParquetFile, rows: int) -> pa.Table:
     return file.schema_arrow.empty_table() if batches is None else pa.Table.from_batches([batches])
 
 
-def _spread(name: str, column: pa.ChunkedArray) -> Chart | None:
-    """How often the values of a column of answers come; None of other columns."""
-    if name.rpartition("/")[2] not in _COUNTED:
-        return None
-    chart = Chart(name, name, "complexes", f"How often the values of {name} come.")
+def _spread(name: str, column: pa.ChunkedArray, unit: str) -> list[Chart]:
+    """How often the values of a column of answers come; of other columns nothing."""
+    last = name.rpartition("/")[2]
+    if last not in _COUNTED:
+        return []
+    label = f"{name}, {unit}" if unit and last == "prediction" else name
+    chart = Chart(name, label, "complexes", f"How often the values of {name} come.")
     if pa.types.is_string(column.type):
         counts = column.value_counts().to_pylist()
         counts.sort(key=lambda one: -one["counts"])
         texts = [f"{one['values'] or 'none'}: {one['counts']}" for one in counts]
         places = list(range(len(counts)))
-        chart.x_label = f"{name}: {', '.join(str(one['values'] or 'none') for one in counts[:8])}"
+        chart.x_names = [str(one["values"] or "none") for one in counts]
         chart.columns("", places, [one["counts"] for one in counts], texts, colour="c0")
-        return chart
+        return [chart]
     values = column.to_numpy()
     counts, edges = np.histogram(values, bins=min(30, max(5, int(len(values) ** 0.5))))
     chart.bars("", edges.tolist(), counts.tolist())
-    return chart
+    return [chart]
 
 
 def _blocks(done: Done, page: Page, file: pq.ParquetFile) -> None:

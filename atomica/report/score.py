@@ -73,11 +73,10 @@ def page(done: Done, page: Page) -> None:
     for one in complexes[:SEQUENCES_SHOWN]:
         page.wide(_sequence(one, found, change))
     page.section("Structure")
-    low, high = 0.0, float(np.percentile(change, 99)) or 1.0
     shown = _structures(done.folder / STRUCTURES, complexes, found, change, _touching(done))
     where = ""
     if shown:
-        where = viewer(page, shown, "1 − score", low, high, COLOURS)
+        where = viewer(page, shown, "1 − score", 0.0, None, COLOURS)
         if len(shown) < len(complexes):
             page.text(
                 f"{len(shown)} of {len(complexes)} complexes; the others are in the folder structures.",

@@ -20,6 +20,8 @@ SERIES, STEPS = 8, 9
 
 WIDTH, HEIGHT = 400, 276
 LEFT, RIGHT, TOP, BOTTOM = 68, 14, 12, 46
+LETTERS = 3
+"""Of names on an axis that say anything; where there is no room for so many, points alone say what they are."""
 
 _ids = count(1)
 
@@ -89,7 +91,8 @@ class Chart:
     """A chart that is filled series by series and rendered once.
 
     title, x_label, y_label: plain text. alt: what the chart shows, for those who cannot see it. x_range, y_range:
-    fixed limits instead of those of the data. axes: False for a map, whose coordinates mean nothing.
+    fixed limits instead of those of the data. axes: False for a map, whose coordinates mean nothing. x_names: what
+    stands at 0, 1, … instead of these numbers, as far as there is room.
     """
 
     title: str
@@ -102,6 +105,7 @@ class Chart:
     width: int = WIDTH
     axes: bool = True
     x_whole: bool = False
+    x_names: Sequence[str] = ()
     note: str = ""
     series: list[_Series] = field(default_factory=list)
 
@@ -174,12 +178,13 @@ class Chart:
 
     def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
         xs = [v for s in self.series for v in (s.high if s.kind == "bars" else s.x) if math.isfinite(v)]
+        xs += [v + side for s in self.series if s.kind == "columns" for v in s.x for side in (-0.5, 0.5)]
         ys = [v for s in self.series for v in s.y if math.isfinite(v)]
         ys += [v for s in self.series if s.kind in ("band", "whiskers") for v in s.high if math.isfinite(v)]
         based = any(s.kind in ("bars", "columns") for s in self.series)
         if based:
             ys.append(0.0)
-        flush = self.axes and any(s.kind in ("line", "bars") for s in self.series)
+        flush = self.axes and any(s.kind in ("line", "bars", "columns") for s in self.series)
         x_limits = self.x_range or _padded(xs, 0.0 if flush else 0.04)
         low, high = self.y_range or _padded(ys, 0.04)
         return x_limits, (max(low, 0.0) if based and min(ys) >= 0 else low, high)
@@ -223,12 +228,21 @@ class Chart:
             y = low - (value - y0) / (y1 - y0) * (low - TOP)
             shapes.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
             shapes.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
-        for value in ticks(x0, x1, 6):
-            if self.x_whole and value != round(value):
-                continue
+        room = max(1, round((right - left) / 7 / max(1, len(self.x_names))))  # letters, of about 7 units
+        told = {
+            value: number(value) for value in ticks(x0, x1, 6) if not self.x_whole or value == round(value)
+        }
+        if self.x_names:
+            told = {
+                at: name if len(name) <= room else f"{name[: room - 1]}…"
+                for at, name in enumerate(self.x_names)
+            }
+        if room < LETTERS and len(self.x_names) > 1:
+            told = {}
+        for value, text in told.items():
             x = left + (value - x0) / (x1 - x0) * (right - left)
             shapes.append(f'<path class="tick" d="M{x:.1f} {low}v4"/>')
-            shapes.append(f'<text x="{x:.1f}" y="{low + 17}" text-anchor="middle">{number(value)}</text>')
+            shapes.append(f'<text x="{x:.1f}" y="{low + 17}" text-anchor="middle">{escape(text)}</text>')
         shapes.append(f'<path class="axis" d="M{left} {low}H{right}"/>')
         middle = (TOP + low) / 2
         shapes.append(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from atomica.report.page import Page, asset
-from atomica.report.svg import STEPS
+from atomica.report.svg import STEPS, number
 
 __all__ = ["LIBRARY", "Structure", "step_of", "viewer"]
 
@@ -51,11 +51,17 @@ def _place(chain: str, residue: int, icode: str) -> str:
 
 
 def viewer(
-    page: Page, structures: Sequence[Structure], label: str, low: float, high: float, kinds: Mapping[str, str]
+    page: Page,
+    structures: Sequence[Structure],
+    label: str,
+    low: float,
+    high: float | None,
+    kinds: Mapping[str, str],
 ) -> str:
     """Add a viewer, with a choice of structures; returns its id, for tables whose rows it is to show.
 
-    label: what the values are. low, high: the values of the first and the last colour. kinds: of contacts, those that
+    label: what the values are. low, high: the values of the first and the last colour; without `high`, that is the
+    highest of each structure. kinds: of contacts, those that
     there are in any of the structures get a switch, with their colour, such as "c0".
     """
     present = {
@@ -65,6 +71,10 @@ def viewer(
         page.scripts.append(asset("viewer.js"))
         packed = files("atomica.report").joinpath("assets", LIBRARY).read_bytes()
         page.add("library", packed=base64.b64encode(packed).decode())
+
+    def top(one: Structure) -> float:
+        return max((value for *_, value in one.values), default=low) if high is None else high
+
     name = page.name("viewer")
     data = {
         "label": label,
@@ -76,7 +86,7 @@ def viewer(
                 "format": one.format,
                 "note": one.note,
                 "scores": [
-                    [_place(chain, residue, icode), value, step_of(value, low, high)]
+                    [_place(chain, residue, icode), value, step_of(value, low, top(one))]
                     for chain, residue, icode, value in one.values
                 ],
                 "partner": [_place(*place) for place in one.partner],
@@ -89,7 +99,8 @@ def viewer(
             for one in structures
         ],
     }
-    page.add("ramp", label=label, low=low, high=high, steps=STEPS)
+    most = "the highest of the structure" if high is None else number(high)
+    page.add("ramp", label=label, low=number(low), high=most, steps=STEPS)
     page.add(
         "viewer", ident=name, names=[one.name for one in structures], label=label, kinds=present, data=data
     )

@@ -22,6 +22,9 @@ __all__ = ["Issue", "Issues", "read", "unknown_key"]
 
 T = TypeVar("T")
 
+LONGEST = 200
+"""Characters of a value that stand beside its key; a list may name thousands of files."""
+
 
 # ------------------------------------------------------------------------------------------------ issues
 
@@ -50,7 +53,8 @@ class Issues:
         """Note an issue at a key path, with the value that stands there if `value`."""
         key = dotted(path)
         if value and path in self.source:
-            key += f" = {show(self.source.get(path))}"
+            shown = show(self.source.get(path))
+            key += f" = {shown if len(shown) <= LONGEST else shown[:LONGEST] + ' …'}"
         issue = Issue(self.source.where(path), key, message)
         if issue not in self.found:
             self.found.append(issue)

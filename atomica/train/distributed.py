@@ -211,13 +211,12 @@ def agreed(ranks: Ranks, work: Callable[[], T]) -> T:
 # ------------------------------------------------------------------------------------------------ failures
 
 
-def record_failure(error: BaseException) -> None:
-    """Leave what went wrong on this rank where the agent reads it."""
+def record_failure(error: BaseException, text: str = "") -> None:
+    """Leave what went wrong on this rank where the agent reads it: `text`, else all that Python knows of it."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not file:
         return
-    expected = isinstance(error, AtomicaError | OSError)
-    text = str(error) if expected else "".join(traceback.format_exception(error)).rstrip()
+    text = text or "".join(traceback.format_exception(error)).rstrip()
     message = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}}
     Path(file).write_text(json.dumps({"message": message, "consequence": _is_consequence(error)}))
 

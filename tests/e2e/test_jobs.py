@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import pytest
 import torch
@@ -109,6 +110,26 @@ def test_checks_change_no_settings(tmp_path, weights, tiny_set, monkeypatch, cap
     )
     assert main([str(path)]) == 0, capsys.readouterr().err
     assert f'yes = ["{weights}"]' in (tmp_path / "out" / "spec.toml").read_text()
+
+
+def test_a_full_disk_is_told_of_by_its_folder(start, tmp_path):
+    """Where not even the log can be written; the job goes on once there is room."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        (place / "filler").write_bytes(bytes(65536 - 8192))
+        code, out, _, errors = start("embed", out="small/run")
+        assert code == 1, errors
+        assert f"{out}" in errors
+        assert "No space left on device; make room there; go on with --resume" in errors
+        (place / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
+        assert start("embed", "--resume", out="small/run")[0] == 0
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_file_is_synced_before_it_has_its_name(tmp_path, monkeypatch):

@@ -15,7 +15,9 @@ from helpers import BINARY, ROOT, TINY, changed, run
 
 import atomica
 from atomica.analysis.familiarity import TrainingSet
+from atomica.errors import SpecError
 from atomica.files import TRAINING_SET
+from atomica.fitting import Fitted
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.heads.residue import ResidueBinaryConfig, ResidueBinaryHead
 from atomica.runner import main
@@ -193,6 +195,21 @@ def test_what_cannot_be_asked(trained, tiny_set, tmp_path, capsys, more, said):
     assert not out.exists()
 
 
+def test_rows_of_a_split_that_is_not_there(trained, tiny_set, tmp_path, capsys):
+    weights = trained / "checkpoints" / "best"
+    code, out = predict(tmp_path, str(FIELD / "recep.pdb"), weights, split="test")
+    assert code == 2
+    assert "have no splits, so none is test; leave it empty" in capsys.readouterr().err
+    assert not out.exists()
+    with pytest.raises(SpecError, match="have no splits"):
+        atomica.predict((), weights, receptor="a.pdb", ligands=["b.sdf"], split="test")
+    (tmp_path / "index.csv").write_text(
+        f"id,path,chain1,chain2,split\none,{tiny_set.parent}/c00.pdb,A,B,train\n"
+    )
+    assert predict(tmp_path, str(tmp_path / "index.csv"), weights, split="test")[0] == 1
+    assert "no complex is left of split test; there are train (1); empty: all" in capsys.readouterr().err
+
+
 def test_a_model_without_heads_embeds(tiny_set, tmp_path, capsys):
     config = atomica.EncoderConfig(atom_hidden=8, block_hidden=8, edge_size=4, layers=1)
     atomica.Model(config).save(tmp_path / "model")
@@ -216,7 +233,10 @@ def test_many_molecules_against_one_receptor(tmp_path, capsys):
         f"MODEL {n}\n{pose.replace('Name = x', f'Name = {title}')}\nENDMDL\n" for n, title in enumerate("aab")
     )
     (tmp_path / "poses.pdbqt").write_text(titled)
-    ligands = [str(tmp_path / "poses.pdbqt"), str(FIELD / "lig.pdb")]
+    (tmp_path / "more").mkdir()
+    shutil.copy(FIELD / "lig.pdb", tmp_path / "more")
+    (tmp_path / "more" / "notes.txt").write_text("no molecule")
+    ligands = [str(tmp_path / "poses.pdbqt"), str(tmp_path / "more")]
     text = (
         f'[run]\nname = "screen"\njob = "predict"\nout = "{tmp_path}/{{name}}"\n'
         f'[data]\nreceptor = "{FIELD}/recep.pdb"\nligands = {ligands}\n'
@@ -226,15 +246,24 @@ def test_many_molecules_against_one_receptor(tmp_path, capsys):
     assert main([str(tmp_path / "screen.toml")]) == 0
     ranked = table(tmp_path / "screen" / "ranked.csv")
     assert sorted(row["id"] for row in ranked) == ["a_0", "a_1", "b", "lig"]
+    files = {row["id"]: (row["ligand_path"], row["ligand_index"]) for row in ranked}
+    assert files["b"] == (ligands[0], "2")
+    assert files["lig"] == (f"{ligands[1]}/lig.pdb", "0")
     values = [float(row["prediction"]) for row in ranked]
     assert values == sorted(values)
     found = atomica.predict((), model, receptor=str(FIELD / "recep.pdb"), ligands=ligands)
     assert sorted(found["prediction"].tolist()) == pytest.approx(values, abs=1e-5)
     words = [str(tmp_path / "screen.toml"), "--set", "run.name=other"]
     assert main([*words, "--set", "data.source=demo://pockets"]) == 2
-    assert "data.source has no place beside" in capsys.readouterr().err
+    assert "has no place beside data.receptor" in capsys.readouterr().err
     assert main([*words, "--set", "data.ligands=[]"]) == 2
-    assert "data.receptor needs data.ligands" in capsys.readouterr().err
+    assert f'data.receptor = "{FIELD}/recep.pdb": needs data.ligands' in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([*words, "--set", f'data.ligands=["{tmp_path}/x.sdf", "{tmp_path}/empty"]']) == 2
+    told = capsys.readouterr().err
+    assert "data.ligands = " in told
+    assert "x.sdf: no such file" in told
+    assert "empty: holds no files of molecules" in told
 
 
 # ------------------------------------------------------------------------------------------------------- fit
@@ -309,6 +338,9 @@ def test_calls_in_memory_tell_of_what_is_left_when_they_end(trained, tiny_set, t
     with pytest.warns(UserWarning, match=r"1 inputs could not be read.*bad: .*holds no atoms"):
         found = atomica.predict(index, model)
     assert repr(found).startswith("Predictions(1 complexes, 1 inputs failed; row, id, ")
+    with pytest.warns(UserWarning, match="holds no atoms") as told:
+        Fitted(trained).predict(index)
+    assert [one.filename for one in told] == [__file__]
     with pytest.warns(UserWarning, match="holds no atoms"):
         assert len(atomica.embed([index], model).failures) == 1
     with pytest.raises(

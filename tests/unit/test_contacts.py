@@ -177,6 +177,12 @@ def test_one_partner_alone_has_none():
     assert contacts(atomica.open_dataset("demo://pockets")[40].view("segment0")) == []
 
 
+def test_global_atoms_are_no_elements_and_nothing_is_said_of_them(capfd):
+    record = atomica.open_dataset("demo://pockets")[0]
+    assert contacts(record)
+    assert capfd.readouterr().err == ""
+
+
 def test_agreement_is_over_complexes():
     """Two complexes, of which one is ranked right and the other wrong; a third without contacts says nothing."""
     rows = np.repeat([0, 1, 2], 4)

@@ -146,3 +146,12 @@ def test_weights_and_biases_settings(monkeypatch):
     monkeypatch.setattr(logging.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Problems, match=r"mode: needs the package wandb: pip install 'atomica-dgl\[wandb\]'"):
         WandbConfig(mode="offline")
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, capsys):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    journal = Journal()
+    journal.open(tmp_path, resume=True)
+    journal.say("one")
+    journal.close()
+    assert capsys.readouterr().out == "one\n"

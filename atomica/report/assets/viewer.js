@@ -59,6 +59,7 @@
     const stage = new NGL.Stage(box, { backgroundColor: colour("--wash"), tooltip: false, quality: "medium" });
     stage.log = () => {}; // it tells the console of every file
     let now = null;
+    let whole; // what is looked at: residues with a value, and those they touch
     let scores = {};
     let shown = null;
     let lines = {}; // by kind of contact
@@ -74,6 +75,10 @@
       const found = scores[place(atom)];
       const where = `${atom.resname} ${atom.chainname}:${atom.resno}${(atom.inscode || "").trim()}`;
       said.textContent = found ? `${where}, ${data.label} ${Number(found.value.toPrecision(4))}` : `${where}, no ${data.label}`;
+    };
+    const look = () => {
+      now.autoView(whole, 0); // so that it fits however it is turned
+      if (box.clientWidth > 1.5 * box.clientHeight) stage.viewerControls.zoom(0.25);
     };
     const draw = async (index) => {
       const one = data.structures[index];
@@ -95,6 +100,7 @@
         else if (touching.has(place(atom))) partner.push(atom.index);
       });
       const selection = scored.length ? `@${scored.join(",")}` : "none";
+      whole = scored.length ? `@${[...scored, ...partner].join(",")}` : undefined;
       others = now.addRepresentation("cartoon", { color: colour("--c7"), opacity: 0.35, sele: "polymer" });
       others.setVisibility(rest.checked);
       shown = now.addRepresentation("licorice", { sele: selection, color: scheme, multipleBond: false, radius: 0.28 });
@@ -115,8 +121,11 @@
         lines[kind].addRepresentation("buffer", { opacity: 0.9 });
         lines[kind].setVisibility(checked);
       }
-      now.autoView(scored.length ? selection : undefined, 0);
-      stage.viewerControls.zoom(0.2);
+      // The longest way lies across.
+      const axes = now.structure.getView(new NGL.Selection(whole || "*")).getPrincipalAxes();
+      stage.animationControls.rotate(axes.getRotationQuaternion(), 0);
+      stage.viewerControls.spin({ x: 0, y: 0, z: 1 }, Math.PI / 2);
+      look();
       said.textContent = one.note;
       viewer.dataset.contacts = String(Object.values(one.contacts).flat().length);
       viewer.dataset.ready = String(one.scores.length);
@@ -129,7 +138,7 @@
     for (const one of contacts)
       one.addEventListener("change", () => lines[one.value] && lines[one.value].setVisibility(one.checked));
     rest.addEventListener("change", () => others && others.setVisibility(rest.checked));
-    viewer.querySelector(".reset").addEventListener("click", () => now && now.autoView(400));
+    viewer.querySelector(".reset").addEventListener("click", () => now && look());
     document.addEventListener("themechange", () => {
       stage.setParameters({ backgroundColor: colour("--wash") });
       draw(choice.selectedIndex);

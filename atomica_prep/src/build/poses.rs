@@ -180,6 +180,10 @@ impl Poses {
                 index,
                 chosen: true,
             }),
+            metadata: vec![
+                ("ligand_path".to_owned(), file.shown.clone()),
+                ("ligand_index".to_owned(), index.to_string()),
+            ],
             ..Row::default()
         }
     }
