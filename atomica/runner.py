@@ -224,7 +224,7 @@ def _work(arguments: argparse.Namespace, signals: Signals, ranks: Ranks, Request
             ranks.gather(None)  # the first rank has said it before the others end
             return USAGE
         begun = isinstance(error, OSError) and journal.folder is not None
-        text = in_words(error, journal.folder) + ("; go on with --resume" if begun else "")
+        text = in_words(error, journal.folder) + ("; go on with --start-or-resume" if begun else "")
         distributed.record_failure(error, text)
         _say_failure(text, journal, ranks)
         return FAILED

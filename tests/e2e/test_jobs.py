@@ -124,10 +124,10 @@ def test_a_full_disk_is_told_of_by_its_folder(start, tmp_path):
         code, out, _, errors = start("embed", out="small/run")
         assert code == 1, errors
         assert f"{out}" in errors
-        assert "No space left on device; make room there; go on with --resume" in errors
+        assert "No space left on device; make room there; go on with --start-or-resume" in errors
         (place / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
-        assert start("embed", "--resume", out="small/run")[0] == 0
+        assert start("embed", "--start-or-resume", out="small/run")[0] == 0
     finally:
         subprocess.run(["umount", str(place)], check=True)
 

@@ -24,6 +24,7 @@ from atomica.report.page import FIRST, ROWS, Column, Page
 from atomica.report.predictions import PLOTS, Answers, plot, show, unknown, wilson
 from atomica.report.svg import Chart, script_json, ticks
 from atomica.report.training import joined
+from atomica.report.viewer import Structure, viewer
 from atomica.spec import dump
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u2028"
@@ -130,6 +131,42 @@ def test_a_line_is_broken_where_there_is_no_value():
     chart.line("", [0, 1, 2, 3], [0.0, float("nan"), 0.5, 1.0])
     drawn = re.search(r'class="line c0" d="([^"]+)"', chart.render()).group(1)
     assert re.findall("[ML]", drawn) == ["M", "M", "L"]
+
+
+def test_named_columns_are_drawn_whole_and_named_beneath():
+    chart = Chart("t", "x", "y", "alt", x_names=("few", HOSTILE), y_range=(0, 4))
+    chart.columns("", [0, 1], [1.0, 3.0], ["", ""], colour="c0")
+    drawn = chart.render()
+    left, right = (
+        float(one)
+        for one in re.search(r'<clipPath[^>]*><rect x="([\d.]+)"[^>]*width="([\d.]+)"', drawn).groups()
+    )
+    path = re.search(r'class="bars c0" d="([^"]*)"', drawn)[1]
+    places = [float(one) for one in re.findall(r"[MH]([\d.]+)", path)]
+    assert left < min(places)
+    assert max(places) < left + right
+    widths = [places[1] - places[0], places[3] - places[2]]
+    assert widths[0] == pytest.approx(widths[1], abs=0.2)
+    names = re.findall(r'<text x="([\d.]+)"[^>]*middle">([^<]*)</text>', drawn)
+    assert [float(at) for at, name in names if name == "few"] == [pytest.approx(sum(places[:2]) / 2, abs=0.2)]
+    assert "<script>alert" not in drawn
+    many = Chart("t", "x", "y", "alt", x_names=[f"class {n}" for n in range(99)])
+    many.columns("", range(99), [1.0] * 99, [""] * 99, colour="c0")
+    assert "class 1" not in many.render()
+
+
+def test_without_a_highest_value_each_structure_has_its_own():
+    page = Page("t", "k")
+    page.section("s")
+    high = [
+        Structure(str(top), "END", "pdb", [("A", 1, "", 0.0), ("A", 2, "", top)], {}) for top in (0.01, 5.0)
+    ]
+    viewer(page, high, "label", 0.0, None, {})
+    steps = [
+        [one[2] for one in data["scores"]] for data in page._sections[0].pieces[-1][1]["data"]["structures"]
+    ]
+    assert steps == [[0, 8], [0, 8]]
+    assert "the highest of the structure" in page.html()
 
 
 @pytest.mark.parametrize("values", [[], [float("nan")], [2.0], [0.0, 0.0]])
