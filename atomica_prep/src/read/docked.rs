@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
 
 use super::molecule::{Bond, BondsFrom, Molecule};
 use super::number::decimal;
@@ -76,10 +76,18 @@ pub(super) fn alone(text: &[u8], parts: &[(u64, Range<usize>)], own: &Range<usiz
 
 /// Is it PDBQT: in its first atom line a charge before a type, where PDB has a segment and an element?
 pub(super) fn is_pdbqt(text: &[u8]) -> bool {
-    lines(text).find(|(_, line)| is_atom(line)).is_some_and(|(_, line)| match line.get(72..78) {
+    // Long headers are passed over as a whole.
+    let first = |text: &[u8], word: &[u8]| match text.starts_with(word) {
+        true => Some(0),
+        false => memmem::find(text, &[b"\n", word].concat()).map(|at| at + 1),
+    };
+    let atom = first(text, b"ATOM  ");
+    let hetero = first(text.get(..atom.unwrap_or(text.len())).unwrap_or_default(), b"HETATM");
+    let line = hetero.or(atom).and_then(|at| text.get(at..)).unwrap_or_default();
+    match line.split(|c| *c == b'\n').next().unwrap_or_default().get(72..78) {
         Some([b'.', digits @ .., b' ', kind]) => digits.iter().all(u8::is_ascii_digit) && kind.is_ascii_alphabetic(),
         _ => false,
-    })
+    }
 }
 
 /// PDBQT as PDB: elements instead of charges and types. Other text stays as it is.
