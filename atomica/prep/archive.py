@@ -85,8 +85,8 @@ class Archive:
                 if path.is_file():
                     return path
         if not self.fetch:
-            where = "without --mirror DIR" if self.mirror is None else f"it is not in {self.mirror}"
-            raise DataError(f"{database}:{name}: {where}; --fetch would download it")
+            where = "there is no mirror" if self.mirror is None else f"it is not in {self.mirror}"
+            raise DataError(f"{database}:{name}: {where}; --fetch (in a spec data.fetch) would download it")
         return self._download(database, name)
 
     def _download(self, database: str, name: str) -> Path:
@@ -199,8 +199,8 @@ def with_paths(index: Path, target: Path, archive: Archive) -> Path:
         return index
     if archive.mirror is None and not archive.fetch:
         raise DataError(
-            f"{index}:{first}: {found} names an entry by its id: say where it is with --mirror DIR, a local copy of "
-            "the archive, or --fetch to download it"
+            f"{index}:{first}: {found} names an entry by its id: say where a local copy of the archive is with "
+            "--mirror DIR (in a spec data.mirror), or --fetch (data.fetch) to download it"
         )
     rows[0].append("plddt")
     known: dict[tuple[str, str], tuple[str, str]] = {}
