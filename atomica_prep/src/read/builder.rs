@@ -267,10 +267,21 @@ impl Builder {
     fn part_copies(&mut self) {
         let residues = std::mem::take(&mut self.structure.residues);
         let mut parted: Vec<(usize, Copies)> = Vec::new();
+        // The last residue of each component whose names do not repeat: most others have the same names.
+        let mut plain = [usize::MAX; 1 << 6];
         for (i, residue) in residues.iter().enumerate() {
             let names = self.structure.names_of(residue);
+            let slot = residue.name.word().wrapping_mul(SPREAD) >> (u64::BITS - 6);
+            let Some(plain) = plain.get_mut(slot as usize) else { continue };
             let altlocs = || self.altlocs.get(residue.start..residue.end).unwrap_or_default();
-            if names.len() < 2 || !repeats(names) || altlocs().iter().any(|a| *a != 0) {
+            if names.len() < 2 || residues.get(*plain).is_some_and(|same| self.structure.names_of(same) == names) {
+                continue;
+            }
+            if !repeats(names) {
+                *plain = i;
+                continue;
+            }
+            if altlocs().iter().any(|a| *a != 0) {
                 continue;
             }
             let (positions, elements) = (self.structure.positions_of(residue), self.structure.elements_of(residue));
@@ -790,6 +801,9 @@ pub(super) fn add_parent(structure: &mut Structure, component: &[u8], parent: &[
     }
 }
 
+/// Spreads words over all bits, of which the highest are a hash.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Does a name occur twice?
 #[inline]
 fn repeats(names: &[Name]) -> bool {
@@ -798,7 +812,7 @@ fn repeats(names: &[Name]) -> bool {
     // A bit for each name; few names meet in one, and only then they are compared.
     let mut seen = [0u64; 8];
     for (at, name) in names.iter().enumerate() {
-        let hash = name.word().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55;
+        let hash = name.word().wrapping_mul(SPREAD) >> 55;
         let Some(word) = seen.get_mut(hash as usize / 64) else { continue };
         let bit = 1u64 << (hash % 64);
         if *word & bit != 0 {

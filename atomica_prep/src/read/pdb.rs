@@ -972,6 +972,10 @@ impl<'a> Reader<'a> {
     fn residue_number(&mut self, found: &[u8], line: u64) -> Option<i32> {
         // 2710 after 9999 is the hexadecimal for 10000, and what follows is hexadecimal, too.
         self.hexadecimal |= self.number == 9999 && found == b"2710";
+        if let (false, Some(resnum)) = (self.hexadecimal, plain_number(found)) {
+            self.number = resnum;
+            return Some(resnum);
+        }
         let (resnum, kind) = match numeral(found, self.hexadecimal)? {
             Numeral::Decimal(resnum) => {
                 self.number = resnum;
@@ -1160,8 +1164,15 @@ enum Numeral {
     Hexadecimal(i32),
 }
 
-/// `hexadecimal`: four digits of the field are known to be that.
+/// Blanks and then digits, as nearly all numbers are written.
 #[inline]
+fn plain_number(field: &[u8]) -> Option<i32> {
+    let digits = field.trim_ascii_start();
+    let all = !digits.is_empty() && digits.len() <= 4 && digits.iter().all(u8::is_ascii_digit);
+    all.then(|| digits.iter().fold(0, |sum, digit| 10 * sum + i32::from(digit - b'0')))
+}
+
+/// `hexadecimal`: four digits of the field are known to be that.
 fn numeral(field: &[u8], hexadecimal: bool) -> Option<Numeral> {
     let text = std::str::from_utf8(field.trim_ascii()).ok()?;
     let from_hexadecimal = || i32::from_str_radix(text, 16).ok().map(Numeral::Hexadecimal);

@@ -160,7 +160,7 @@ pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Struc
     let Found { category, others, modified, connections } = category(bytes, shown)?;
     let columns = columns(category, wanted, bytes.len(), shown, options.max_decompressed)?;
     let mut builder = read_table(columns, others, options)?;
-    let connections = connections.map_or(Ok(Vec::new()), |category| rows(category, bytes.len()));
+    let connections = connections.map_or(Ok(Vec::new()), |category| rows(category, bytes.len(), &links::ITEMS));
     for row in connections.map_err(|reason| broken(shown, "_struct_conn".to_owned(), reason))? {
         let value = |item: usize| {
             let text = row.get(*links::ITEMS.get(item)?)?.as_bytes();
@@ -169,7 +169,8 @@ pub(super) fn parse(bytes: &[u8], shown: &str, options: Options) -> Result<Struc
         builder.stated.named.extend(links::connection(value, options.ids).map(|ends| (0, ends)));
     }
     let mut structure = builder.finish(shown, EXPECTED)?;
-    let modified = modified.map_or(Ok(Vec::new()), |category| rows(category, bytes.len()));
+    let items = ["label_comp_id", "auth_comp_id", "parent_comp_id"];
+    let modified = modified.map_or(Ok(Vec::new()), |category| rows(category, bytes.len(), &items));
     for row in modified.map_err(|reason| broken(shown, "modified residues".to_owned(), reason))? {
         let value = |name: &str| row.get(name).map_or(&b""[..], |text| text.as_bytes());
         let component = if row.contains_key("label_comp_id") { "label_comp_id" } else { "auth_comp_id" };
@@ -189,7 +190,7 @@ fn table(bytes: &[u8], wanted: &str) -> Decoded<Vec<HashMap<String, String>>> {
             category.end()
         })
     })?;
-    found.map_or(Ok(Vec::new()), |category| rows(category, bytes.len()))
+    found.map_or(Ok(Vec::new()), |category| rows(category, bytes.len(), &[]))
 }
 
 /// The rows of all models.
@@ -259,8 +260,9 @@ pub(super) fn assemblies(bytes: &[u8], shown: &str) -> Result<Described> {
     Ok(assembly::of_tables(&generators, &operators))
 }
 
-/// The rows of a small category, values as text. What is masked is not among them.
-fn rows(category: Value<'_>, limit: usize) -> Decoded<Vec<HashMap<String, String>>> {
+/// The rows of a small category, values as text: of `items`, or of all where none are named. What is masked is not among
+/// them.
+fn rows(category: Value<'_>, limit: usize, items: &[&str]) -> Decoded<Vec<HashMap<String, String>>> {
     /// More rows than any assembly has operators.
     const MOST: usize = 100_000;
     /// Bytes that a row takes at least.
@@ -268,7 +270,11 @@ fn rows(category: Value<'_>, limit: usize) -> Decoded<Vec<HashMap<String, String
     let most = MOST.min(limit / ROW_BYTES);
     let mut rows: Vec<HashMap<String, String>> = Vec::new();
     category.need("columns")?.each("columns", |column| -> Decoded<Option<()>> {
-        let name = String::from_utf8_lossy(column.need("name")?.text("name")?).to_ascii_lowercase();
+        let name = column.need("name")?.text("name")?;
+        if !items.is_empty() && !items.iter().any(|item| name.eq_ignore_ascii_case(item.as_bytes())) {
+            return Ok(None);
+        }
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         let texts: Vec<String> = match decode(column.need("data")?, limit)? {
             Values::Ints(values) => values.iter().take(most).map(i32::to_string).collect(),
             Values::Floats(values) => values.iter().take(most).map(f64::to_string).collect(),
