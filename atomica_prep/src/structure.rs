@@ -80,6 +80,13 @@ impl Name {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
+    /// All of a name of up to seven bytes, its length behind them.
+    #[inline]
+    pub(crate) fn short(&self) -> Option<u64> {
+        let word = self.bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        (self.length < 8).then_some(word | u64::from(self.length) << 56)
+    }
+
     /// Eight bytes that equal names have in common, and most different ones have not.
     #[inline]
     pub(crate) fn word(&self) -> u64 {

@@ -274,7 +274,7 @@ impl Builder {
             let slot = residue.name.word().wrapping_mul(SPREAD) >> (u64::BITS - 6);
             let Some(plain) = plain.get_mut(slot as usize) else { continue };
             let altlocs = || self.altlocs.get(residue.start..residue.end).unwrap_or_default();
-            if names.len() < 2 || residues.get(*plain).is_some_and(|same| self.structure.names_of(same) == names) {
+            if names.len() < 2 || residues.get(*plain).is_some_and(|same| alike(self.structure.names_of(same), names)) {
                 continue;
             }
             if !repeats(names) {
@@ -535,13 +535,14 @@ impl Builder {
     fn mark_blank(&mut self) {
         let mut marked: Vec<(usize, u8)> = Vec::new();
         let mut told: Vec<Problem> = Vec::new();
-        for place in self.places() {
-            let runs: Vec<&Residue> = place.iter().filter_map(|i| self.structure.residues.get(*i)).collect();
+        for place in self.places().chunk_by(|one, other| one.0 == other.0) {
+            let members = || place.iter().filter_map(|(_, i)| self.structure.residues.get(*i));
             let letter = |atom: usize| self.altlocs.get(atom).copied().unwrap_or(0);
             let lettered = |run: &Residue| (run.start..run.end).any(|atom| letter(atom) != 0);
-            if !runs.iter().any(|run| lettered(run)) {
+            if !members().any(lettered) {
                 continue;
             }
+            let runs: Vec<&Residue> = members().collect();
             let before = marked.len();
             for run in &runs {
                 if !lettered(run) {
@@ -569,7 +570,7 @@ impl Builder {
                 }
             }
             if marked.len() > before {
-                if let (Some(first), Some(i)) = (runs.first(), place.first()) {
+                if let (Some(first), Some((_, i))) = (runs.first(), place.first()) {
                     let what = "has alternate locations with and without a letter; those without are one of them";
                     let line = self.lines.get(*i).copied().unwrap_or(0);
                     told.push(Problem { line, column: 0, column_end: 0, what: format!("{} {what}", self.who(first)) });
@@ -660,39 +661,41 @@ impl Builder {
         self.structure.residues = residues;
     }
 
-    /// Runs of residues that share one place: alternate locations of one residue, possibly of different
-    /// components, possibly written apart.
-    fn places(&self) -> Vec<Vec<usize>> {
-        let mut places: Vec<Vec<usize>> = Vec::with_capacity(self.structure.residues.len());
+    /// Which place each residue stands in, with the residue's number, by place: alternate locations of one residue,
+    /// possibly of different components, possibly written apart, share one.
+    fn places(&self) -> Vec<(usize, usize)> {
+        let mut placed: Vec<(usize, usize)> = Vec::with_capacity(self.structure.residues.len());
+        // The last residue of each place.
+        let mut last: Vec<usize> = Vec::with_capacity(self.structure.residues.len());
         let mut known: HashMap<(usize, i32, Name), usize, ahash::RandomState> = HashMap::default();
         for (i, residue) in self.structure.residues.iter().enumerate() {
             let altlocs = self.altlocs.get(residue.start..residue.end).unwrap_or_default();
-            let any = altlocs.iter().any(|a| *a != 0);
-            let key = (residue.chain, residue.resnum, residue.icode);
-            if any {
+            if altlocs.iter().any(|a| *a != 0) {
+                let key = (residue.chain, residue.resnum, residue.icode);
                 // Another component at this place, right before it and without letters.
                 let blank = |at: usize| {
                     let before = self.structure.residues.get(at).filter(|before| {
                         (before.chain, before.resnum, before.icode) == key && before.name != residue.name
                     });
-                    let last = places.last().and_then(|place| place.last()) == Some(&at);
-                    before.is_some_and(|before| last && self.overlap(before, residue))
+                    before.is_some_and(|before| last.last() == Some(&at) && self.overlap(before, residue))
                 };
                 if !known.contains_key(&key) && i.checked_sub(1).is_some_and(blank) {
-                    known.insert(key, places.len() - 1);
+                    known.insert(key, last.len() - 1);
                 }
-                if let Some(place) = known.get(&key).and_then(|p| places.get_mut(*p)) {
-                    let adjacent = place.last().is_some_and(|last| last + 1 == i);
-                    if adjacent || altlocs.iter().all(|a| *a != 0) {
-                        place.push(i);
+                if let Some((place, before)) = known.get(&key).and_then(|p| Some((*p, last.get_mut(*p)?))) {
+                    if *before + 1 == i || altlocs.iter().all(|a| *a != 0) {
+                        placed.push((place, i));
+                        *before = i;
                         continue;
                     }
                 }
-                known.insert(key, places.len());
+                known.insert(key, last.len());
             }
-            places.push(vec![i]);
+            placed.push((last.len(), i));
+            last.push(i);
         }
-        places
+        placed.sort_by_key(|(place, _)| *place);
+        placed
     }
 
     fn choose_altlocs(&mut self) -> Structure {
@@ -705,9 +708,24 @@ impl Builder {
         };
         let mut ties: Vec<Problem> = Vec::new();
         let mut origins = Vec::new();
-        for place in self.places() {
-            let runs: Vec<&Residue> = place.iter().filter_map(|i| self.structure.residues.get(*i)).collect();
+        for place in self.places().chunk_by(|one, other| one.0 == other.0) {
+            let runs: Vec<&Residue> = place.iter().filter_map(|(_, i)| self.structure.residues.get(*i)).collect();
             let Some(first) = runs.first() else { continue };
+            let letters = self.altlocs.get(first.start..first.end).unwrap_or_default();
+            if runs.len() == 1 && letters.iter().all(|letter| *letter == 0) {
+                let start = out.positions.len();
+                out.positions.extend_from_slice(self.structure.positions_of(first));
+                out.elements.extend_from_slice(self.structure.elements_of(first));
+                out.atom_names.extend_from_slice(self.structure.names_of(first));
+                if self.bonded {
+                    origins
+                        .extend((first.start..first.end).map(|atom| self.origins.get(atom).copied().unwrap_or(atom)));
+                }
+                if out.positions.len() > start {
+                    out.residues.push(Residue { start, end: out.positions.len(), ..**first });
+                }
+                continue;
+            }
             let mixed = runs.iter().any(|r| r.name != first.name);
             // Per alternate location: letter, atoms, summed occupancy to two digits, and to all.
             let mut tally: Vec<(u8, i64, i64, i64)> = Vec::new();
@@ -747,7 +765,7 @@ impl Builder {
             }
             if tie {
                 let what = "has alternate locations as good as each other to two digits; the first is taken";
-                let line = place.first().and_then(|i| self.lines.get(*i)).copied().unwrap_or(0);
+                let line = place.first().and_then(|(_, i)| self.lines.get(*i)).copied().unwrap_or(0);
                 ties.push(Problem { line, column: 0, column_end: 0, what: format!("{} {what}", self.who(first)) });
             }
             let letter = chosen.map_or(0, |c| c.0);
@@ -799,6 +817,17 @@ pub(super) fn add_parent(structure: &mut Structure, component: &[u8], parent: &[
             structure.parents.push((component, parent));
         }
     }
+}
+
+/// Are these the same names in the same order?
+#[inline]
+fn alike(names: &[Name], others: &[Name]) -> bool {
+    // Names that are no longer than a word are compared as one.
+    let same = |(one, other): (&Name, &Name)| match (one.short(), other.short()) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
+    };
+    names.len() == others.len() && names.iter().zip(others).all(same)
 }
 
 /// Spreads words over all bits, of which the highest are a hash.
