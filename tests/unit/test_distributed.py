@@ -17,7 +17,7 @@ def failure(folder, monkeypatch, rank, exitcode, error):
     file = folder / str(rank)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
     if error is not None:
-        distributed.record_failure(error)
+        distributed.record_failure(error, str(error) if isinstance(error, OSError) else "")
     return ProcessFailure(rank, 1000 + rank, exitcode, str(file))
 
 
