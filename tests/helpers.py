@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +57,20 @@ every_steps = 1
 tensorboard = false
 """
 """The spec of a small run on the fixture `tiny_set`; modules change it to what they are about."""
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """A file system of so many bytes at a new folder, such as 64k; what it gives makes it another size. Skips without
+    the right to mount one."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield lambda other: subprocess.run(["mount", "-o", f"remount,size={other}", str(place)], check=True)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def changed(text, changes):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 
 import pytest
 import torch
-from helpers import changed
+from helpers import changed, small_disk
 
 import atomica
 from atomica.files import replacing
@@ -114,22 +113,16 @@ def test_checks_change_no_settings(tmp_path, weights, tiny_set, monkeypatch, cap
 
 def test_a_full_disk_is_told_of_by_its_folder(start, tmp_path):
     """Where not even the log can be written; the job goes on once there is room."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        (place / "filler").write_bytes(bytes(65536 - 8192))
+    with small_disk(tmp_path / "small", "64k") as resized:
+        filler = tmp_path / "small" / "filler"
+        filler.write_bytes(bytes(65536 - 8192))
         code, out, _, errors = start("embed", out="small/run")
         assert code == 1, errors
         assert f"{out}" in errors
         assert "No space left on device; make room there; go on with --start-or-resume" in errors
-        (place / "filler").unlink()
-        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
+        filler.unlink()
+        resized("8m")
         assert start("embed", "--start-or-resume", out="small/run")[0] == 0
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_file_is_synced_before_it_has_its_name(tmp_path, monkeypatch):

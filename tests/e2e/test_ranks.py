@@ -22,6 +22,7 @@ from helpers import (
     run,
     run_script,
     same_weights,
+    small_disk,
     start,
     wait_for_steps,
     wait_until,
@@ -354,23 +355,16 @@ def test_killed_at_any_moment_a_run_loses_nothing(quick, write_spec):
 def test_a_full_disk_loses_nothing(quick, write_spec, tmp_path):
     changes, undisturbed = quick
     path, _ = write_spec(changes)
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1100k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        out = place / "run"
+    with small_disk(tmp_path / "small", "1100k") as resized:
+        out = tmp_path / "small" / "run"
         where = ("--set", f"run.out={out}")
         code, _, errors = run(path, *OFTEN, *where)
         assert code == 1, errors
         assert "No space left on device" in errors
         assert "Traceback" not in errors
-        subprocess.run(["mount", "-o", "remount,size=20m", str(place)], check=True)
+        resized("20m")
         assert main([str(path), "--resume", *where]) == 0
         same_weights(out, undisturbed)
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 # --------------------------------------------------------------------------------------------- two hosts
