@@ -50,6 +50,16 @@ def _place(chain: str, residue: int, icode: str) -> str:
     return f"{chain}|{residue}|{icode.strip()}"
 
 
+def _scores(one: Structure, low: float, high: float | None) -> list[tuple[str, float, int]]:
+    """Place, value and colour of what has a value."""
+    if high is None:
+        high = max((value for *_, value in one.values), default=low)
+    return [
+        (_place(chain, residue, icode), value, step_of(value, low, high))
+        for chain, residue, icode, value in one.values
+    ]
+
+
 def viewer(
     page: Page,
     structures: Sequence[Structure],
@@ -61,8 +71,8 @@ def viewer(
     """Add a viewer, with a choice of structures; returns its id, for tables whose rows it is to show.
 
     label: what the values are. low, high: the values of the first and the last colour; without `high`, that is the
-    highest of each structure. kinds: of contacts, those that
-    there are in any of the structures get a switch, with their colour, such as "c0".
+    highest of each structure. kinds: of contacts, those that there are in any of the structures get a switch, with their
+    colour, such as "c0".
     """
     present = {
         kind: colour for kind, colour in kinds.items() if any(one.contacts.get(kind) for one in structures)
@@ -71,10 +81,6 @@ def viewer(
         page.scripts.append(asset("viewer.js"))
         packed = files("atomica.report").joinpath("assets", LIBRARY).read_bytes()
         page.add("library", packed=base64.b64encode(packed).decode())
-
-    def top(one: Structure) -> float:
-        return max((value for *_, value in one.values), default=low) if high is None else high
-
     name = page.name("viewer")
     data = {
         "label": label,
@@ -85,10 +91,7 @@ def viewer(
                 "text": one.text,
                 "format": one.format,
                 "note": one.note,
-                "scores": [
-                    [_place(chain, residue, icode), value, step_of(value, low, top(one))]
-                    for chain, residue, icode, value in one.values
-                ],
+                "scores": _scores(one, low, high),
                 "partner": [_place(*place) for place in one.partner],
                 "names": {_place(*table): _place(*here) for table, here in one.names.items()},
                 "contacts": {
