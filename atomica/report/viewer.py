@@ -71,8 +71,8 @@ def viewer(
     """Add a viewer, with a choice of structures; returns its id, for tables whose rows it is to show.
 
     label: what the values are. low, high: the values of the first and the last colour; without `high`, that is the
-    highest of each structure. kinds: of contacts, those that there are in any of the structures get a switch, with their
-    colour, such as "c0".
+    highest of each structure. kinds: of contacts, those that there are in any of the structures get a switch, with
+    their colour, such as "c0".
     """
     present = {
         kind: colour for kind, colour in kinds.items() if any(one.contacts.get(kind) for one in structures)
