@@ -2,7 +2,7 @@
 
     python -m runs.base RUN INDEX    from the top of the source tree
 
-RUN: the folder of the run, finished; those it went on from are found. INDEX: a CSV that has at least the rows it was
+RUN: the folder of the run, finished; those it went on from are found. INDEX: a CSV of the rows that it and those were
 trained on, with the columns id, split, modality_hint, pdb_id and source; a README.md beside it tells of the sources.
 What is there is replaced, once the new weights have said the same twice.
 """
@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from atomica import publish, spec
 from atomica.data.dataset import Dataset, open_dataset
+from atomica.data.noise import NoiseConfig, perturb
 from atomica.data.record import Record
 from atomica.files import SPEC, write_json
 from atomica.keys import SPECIAL_BLOCKS
@@ -44,11 +45,12 @@ KINDS = {
 }
 
 
-def listed(ids: Sequence[str], index: Path) -> dict[str, Any]:
-    """What a data set is made of: counts, and the PDB entries of each source as one text."""
+def listed(sets: Sequence[Dataset], index: Path) -> dict[str, Any]:
+    """What the rows of an index are made of, those of some data sets among them: counts, PDB entries of each source."""
     with index.open(encoding="utf-8", newline="") as stream:
-        rows = {row["id"]: row for row in csv.DictReader(stream)}
-    chosen = [rows[one] for one in ids]
+        chosen = list(csv.DictReader(stream))
+    if strange := {one for data in sets for one in data.ids} - {row["id"] for row in chosen}:
+        raise SystemExit(f"{index} lacks {len(strange)} rows that were trained on, such as {min(strange)}")
     sources = Counter(row["source"] for row in chosen)
     return {
         "interfaces": len(chosen),
@@ -72,18 +74,26 @@ def _origins(page: Path) -> dict[str, str]:
     return dict(re.findall(r"^\| (\w+) \| \d+ \| (.*?) \| [^|]+ \|$", text, flags=re.M))
 
 
-def guesses(data: Dataset) -> dict[str, float]:
-    """What one says of hidden blocks who knows how frequent each type is in the training rows, on the others."""
-    found: dict[str, float] = {}
-    for head, counts_of in (("masked_block", _blocks), ("partner", _partners)):
+def guesses(sets: Sequence[Dataset]) -> dict[str, float]:
+    """What one says who knows how frequent each answer is in the training rows, on the others."""
+    found: dict[str, float] = {"contact/auroc": 0.5}
+    for head, counts_of in (("masked_block", _blocks), ("partner", _partners), ("contact", _touching)):
         counts = {
-            split: sum(counts_of(data[int(row)], data.block_types) for row in data.rows_of(split, own=True))
+            split: sum(
+                counts_of(data[int(row)], data.block_types)
+                for data in sets
+                for row in data.rows_of(split, own=True)
+            )
             for split in ("train", "valid")
         }
         frequencies = (counts["train"] + 1) / (counts["train"] + 1).sum()
         seen = counts["valid"] / counts["valid"].sum()
         loss = float(-(seen * np.log(frequencies)).sum())
-        found |= {f"{head}/loss": loss, f"{head}/accuracy": float(seen[frequencies.argmax()])}
+        found[f"{head}/loss"] = loss
+        if head == "contact":
+            found["contact/auprc"] = float(seen[1])
+        else:
+            found[f"{head}/accuracy"] = float(seen[frequencies.argmax()])
     return found | {"masked_block/perplexity": float(np.exp(found["masked_block/loss"]))}
 
 
@@ -99,6 +109,12 @@ def _partners(record: Record, types: int) -> npt.NDArray[np.float64]:
     return np.mean(gone, axis=0) if gone else np.zeros(types - SPECIAL_BLOCKS)
 
 
+def _touching(record: Record, types: int) -> npt.NDArray[np.float64]:
+    """How many blocks of a partner that is left alone did not touch the other one, and how many did."""
+    touching = perturb([record], NoiseConfig(lone_proportion=1.0), [0], neighbors=1).touching
+    return np.bincount(touching[touching >= 0], minlength=2).astype(np.float64)
+
+
 def told(made: Mapping[str, Any]) -> str:
     """The card's part on the data, as Markdown."""
     kinds = (f"| {KINDS.get(kind, kind)} | {count} |" for kind, count in made["kinds"].items())
@@ -109,7 +125,7 @@ def told(made: Mapping[str, Any]) -> str:
             "\n## What it was trained on\n",
             f"{made['interfaces']:,} interfaces ({splits}) of {made['entries']:,} entries of the Protein Data Bank, "
             "whose coordinates are CC0 1.0: whole complexes without labels, one partner moved and twisted, and blocks "
-            f"hidden; at the end in part one partner alone. `{LIST}` lists the entries. Rows of split valid share no "
+            f"hidden; later in part one partner alone. `{LIST}` lists the entries. Rows of split valid share no "
             "cluster of protein sequences with those of split train.\n",
             "| kind of interface | interfaces |\n| --- | --- |",
             *kinds,
@@ -123,11 +139,12 @@ def told(made: Mapping[str, Any]) -> str:
 
 def make(run: str, index: str, package: Path = PACKAGE) -> list[str]:
     """Put the weights of a run into the package; gives what a person is told."""
-    data = open_dataset(spec.load(Path(run) / SPEC).tree["data"]["train"])
-    made = listed(data.ids, Path(index))
+    trained = spec.load(Path(run) / SPEC).tree["data"]["train"]
+    sets = [open_dataset(one) for one in ([trained] if isinstance(trained, str) else trained)]
+    made = listed(sets, Path(index))
     with tempfile.TemporaryDirectory() as place:
         fresh = Path(place, NAME)
-        publish.export(run, str(fresh), LICENCE, name=NAME, alone=True, bases=guesses(data), more=told(made))
+        publish.export(run, str(fresh), LICENCE, name=NAME, alone=True, bases=guesses(sets), more=told(made))
         write_json(fresh / LIST, made)
         well, lines = publish.verify(str(fresh))
         size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())

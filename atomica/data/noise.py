@@ -66,7 +66,8 @@ class NoiseConfig:
     )
     lone_proportion: float = setting(
         0.0,
-        "share of complexes that are shown without one of their partners, for a head of kind partner; 0: off",
+        "share of complexes that are shown without one of their partners, for heads of kind partner and "
+        "contact; 0: off",
         low=0,
         high=1,
     )
@@ -199,7 +200,9 @@ class Perturbed:
     cropped [G]: whether blocks were left out; kept_blocks [B]: the block that each was before, counted over all
     records, so that `features[kept_blocks]` belong to the blocks of the result.
     lone [G]: the segment that was left alone, -1 where both are there; absent [2, N] int64: of each block that
-    was left out with the other one, the complex and its type less 4, a target for a partner head.
+    was left out with the other one, the complex and its type less 4, a target for a partner head. touching [B] int64:
+    1 for blocks with an atom within 4 Å of one that was left out, 0 for others beside them, -1 for global blocks and
+    where nothing was left out: a target for a contact head.
     unperturbed [G]: whether noise was asked for but no segment could be moved.
     rotations [G, 3]: the rotation of each segment, axis times angle, rad; torsion_angles [T]: the change of each
     torsion, rad.
@@ -217,6 +220,7 @@ class Perturbed:
     mask_labels: Tensor
     lone: npt.NDArray[np.int64]
     absent: Tensor
+    touching: Tensor
     cropped: npt.NDArray[np.bool_]
     kept_blocks: npt.NDArray[np.int64]
     unperturbed: npt.NDArray[np.bool_]
@@ -317,6 +321,7 @@ def _run(
         absent=torch.from_numpy(
             np.stack([np.repeat(np.arange(len(seeds)), found["absent_counts"]), found["absent_types"]])
         ),
+        touching=torch.from_numpy(found["touching"]),
         unperturbed=(found["segment"] < 0) & (found["lone"] < 0) & config.moves,
         rotations=found["rotation"],
         torsion_angles=found["torsion_angles"],

@@ -48,15 +48,15 @@ __all__ = [
 ]
 
 BUILT_IN = (
-    *("affinity", "binary", "denoise", "interface", "masked_block", "multiclass", "multilabel", "partner"),
-    *("regression", "residue_binary", "residue_multiclass", "residue_regression"),
+    *("affinity", "binary", "contact", "denoise", "interface", "masked_block", "multiclass", "multilabel"),
+    *("partner", "regression", "residue_binary", "residue_multiclass", "residue_regression"),
 )
 """Kinds of this package; each is a module of the same name beside this one, those of residues one together."""
 
 ENCODINGS = ("atom", "block", "graph", "detail", "invariants")
 """What a head may need of an encoder, see `EncoderSettings.serves`."""
 NEEDS = (*ENCODINGS, "partners")
-TARGETS = ("labels", "block_labels", "perturbation", "masks", "absent", "none")
+TARGETS = ("labels", "block_labels", "perturbation", "masks", "absent", "touching", "none")
 
 _KINDS: Kinds[Head] = Kinds(
     "head",
@@ -99,8 +99,8 @@ class Head(nn.Module):
     (`data.input = "complex"`). `needs_of` where that depends on its settings.
     targets: where its targets come from: "labels" (the column that the spec's `label` names), "block_labels" (the same
     of `data.block_labels`: [B], NaN or -1 where unknown), "perturbation" (a `noise.Perturbation`), "masks" (types of
-    masked blocks, [M] int64), "absent" (those of a partner that was left out, [2, N] int64), or "none" (`loss` gets
-    None).
+    masked blocks, [M] int64), "absent" (those of a partner that was left out, [2, N] int64), "touching" (which
+    blocks touched it, [B] int64), or "none" (`loss` gets None).
     segment: the one segment that the encoder is to see, or None for the whole complex.
     encoder_copies: names of submodules that start as copies of a pretrained encoder (`model.init`).
     monitor, monitor_mode: the validation metric that decides which checkpoint is best, and "max" or "min".

@@ -181,7 +181,12 @@ class Split:
             )
             if made.perturbation is not None:
                 unperturbed = int(made.unperturbed.sum())
-            found = {"perturbation": made.perturbation, "masks": made.mask_labels, "absent": made.absent}
+            found = {
+                "perturbation": made.perturbation,
+                "masks": made.mask_labels,
+                "absent": made.absent,
+                "touching": made.touching,
+            }
             for name in model.heads:
                 source = model.head(name).targets
                 if source in found:

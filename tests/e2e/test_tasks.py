@@ -405,11 +405,15 @@ def test_pretraining_logs_each_loss_beside_its_base(run):
 
 def test_a_model_that_saw_lone_partners_takes_both(run):
     partner = '[[head]]\nkind = "partner"\n'
-    code, out, _, errors = run([MASKED, partner], NOISE[2], "noise.lone_proportion=0.5", "train.epochs=1")
+    contact = '[[head]]\nkind = "contact"\n'
+    heads = [MASKED, partner, contact]
+    code, out, _, errors = run(heads, NOISE[2], "noise.lone_proportion=0.5", "train.epochs=1")
     assert code == 0, errors
     last = events(out, "epoch")[-1]
     assert last["valid_partner/loss"] > 0
     assert 0 <= last["valid_partner/accuracy"] <= 1
+    assert last["valid_contact/loss"] > 0
+    assert 0 <= last["valid_contact/auroc"] <= 1
     model = atomica.load(out / "checkpoints" / "best")
     record = atomica.open_dataset("demo://pockets")[0]
     assert model.made_for.view is None

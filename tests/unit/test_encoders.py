@@ -88,7 +88,7 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
         translation_sigma=1.0,
         gaussian_sigma=0.5,
         mask_proportion=0.2,
-        lone_proportion=0.7 if kind == "partner" else 0.0,
+        lone_proportion=0.7 if kind in ("partner", "contact") else 0.0,
     )
     graph, found = perturbed(
         [data[row] for row in range(4)], noise_config, seeds(0, 0, range(4)), **model.config.graph_options()
@@ -97,6 +97,7 @@ def test_the_invariant_encoder_learns_with_every_head(kind):
         "perturbation": found.perturbation,
         "masks": found.mask_labels,
         "absent": found.absent,
+        "touching": found.touching,
         "labels": torch.tensor([4, 7, 6, 5] if kind in ("affinity", "regression") else [0, 1, 1, 0])
         if kind != "multilabel"
         else torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),

@@ -41,6 +41,7 @@ CASES = {
     "interface": ({}, {"layers": 1, "atom_global": True}),
     "denoise": ({"atom": 1.0}, {"layers": 3}),
     "partner": ({}, {"layers": 3, "block_global": False}),
+    "contact": ({}, {"layers": 3}),
     "multilabel": ({"classes": ("a", "b", "c"), "loss": "focal"}, {"layers": 3}),
     "residue_binary": ({"layers": 2, "class_weights": "balanced"}, {"layers": 3}),
     "residue_multiclass": ({"classes": ("a", "b"), "readout": "block"}, {"layers": 1}),
@@ -148,7 +149,7 @@ def test_classes_as_labels():
         MulticlassHead.encode_labels(config, ["ZN"])
 
 
-@pytest.mark.parametrize("kind", ["masked_block", "denoise", "partner"])
+@pytest.mark.parametrize("kind", ["masked_block", "denoise", "partner", "contact"])
 def test_heads_of_pretraining_take_no_labels(kind):
     cls = head_class(kind)
     with pytest.raises(DataError, match="use it in pretraining"):
@@ -343,6 +344,27 @@ def test_absent_partners():
     metrics.update(said, absent)
     assert float(metrics.compute()["accuracy"]) == pytest.approx((2 / 3 + 0) / 2)
     nothing = model.loss(batch, {"partner": absent[:, :0]}).total
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_blocks_that_touched_what_is_absent():
+    """By hand: a mean over the blocks that are known; the others count nowhere."""
+    model = small_model("contact", layers=1)
+    batch = graph_of(model, join([random_interface(seed) for seed in range(3)]))
+    output = model.outputs(batch)["contact"]
+    touching = torch.arange(len(output)) % 3 - 1
+    loss = model.loss(batch, {"contact": touching}).total
+    known, p = touching >= 0, output.sigmoid()
+    right = torch.where(touching == 1, p, 1 - p)[known]
+    torch.testing.assert_close(loss, -right.log().mean())
+    metrics = model.head("contact").metrics()
+    metrics.update(p, touching)
+    assert float(metrics.compute()["auroc"]) == pytest.approx(
+        sklearn.metrics.roc_auc_score(touching[known], p[known].detach()), abs=0.01
+    )
+    nothing = model.loss(batch, {"contact": torch.full_like(touching, -1)}).total
     nothing.backward()
     assert nothing.item() == 0.0
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())

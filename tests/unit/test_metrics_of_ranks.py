@@ -42,6 +42,7 @@ def heads():
             small_model("partner"),
             [(uniform(3, 146).softmax(1), torch.stack([whole(3, n), whole(146, n)])) for n in sizes],
         ),
+        "contact": (small_model("contact"), [(uniform(n), whole(3, n) - 1) for n in sizes]),
         "multilabel": (
             small_model("multilabel", classes),
             [(uniform(n, 3), whole(2, n, 3)) for n in sizes],
@@ -104,7 +105,7 @@ def test_two_ranks_measure_what_one_process_does(tmp_path):
     done = run_script(RANK, tmp_path, tmp_path, *Path(__file__).parents[:2])
     assert done.returncode == 0, done.stderr
     alone = measured()
-    assert len(alone) == 6 + 5 + 6 + 2 + 1 + 4 + 1 + 6
+    assert len(alone) == 6 + 5 + 6 + 2 + 1 + 2 + 4 + 1 + 6
     for rank in range(2):
         together = json.loads((tmp_path / str(rank)).read_text())
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6)

@@ -284,6 +284,20 @@ def test_kinds_of_noise_do_not_disturb_each_other(records):
 # --------------------------------------------------------------------------------------------- lone partners
 
 
+def touches(record, segment):
+    """Of each block of a partner whether an atom of it is within 4 Å of the other's; -1 for global blocks."""
+    kinds = np.repeat(record.block_types, record.block_lengths)
+    of_atom = np.repeat(record.segment_ids, record.block_lengths)
+    other = record.positions[(of_atom != segment) & (kinds != keys.GLOBAL_BLOCK)].astype(float)
+    ends = np.cumsum(record.block_lengths)
+    found = []
+    for block in np.flatnonzero(record.segment_ids == segment):
+        own = record.positions[ends[block] - record.block_lengths[block] : ends[block]].astype(float)
+        near = np.linalg.norm(own[:, None] - other[None], axis=2).min() <= 4.0
+        found.append(-1 if record.block_types[block] == keys.GLOBAL_BLOCK else int(near))
+    return found
+
+
 def test_a_lone_partner_is_what_a_view_of_it_shows(records):
     seeds = noise.seeds(0, 0, np.arange(len(records)))
     config = dataclasses.replace(EVERYTHING, lone_proportion=1.0)
@@ -310,7 +324,11 @@ def test_a_lone_partner_is_what_a_view_of_it_shows(records):
         gone = record.block_types[record.segment_ids != segment]
         absent = still.absent[1][still.absent[0] == number]
         assert absent.tolist() == [kind - 4 for kind in gone.tolist() if kind >= 4]
+        assert still.touching[blocks].tolist() == touches(record, int(segment))
     assert first == len(still.block_types)
+    assert {0, 1} < set(still.touching.tolist())
+    both = noise.perturb(records, EVERYTHING, seeds, neighbors=1).touching
+    assert both.tolist() == [-1] * len(both)
 
 
 def test_partners_are_left_out_as_often_as_asked_for():

@@ -55,6 +55,7 @@ WEIGHTED = {"classes": ("a", "b", "c"), "class_weights": (0.5, 2.0, 1.0)}
         ("denoise", None),
         ("masked_block", None),
         ("partner", None),
+        ("contact", None),
         ("binary", None),
         ("multiclass", WEIGHTED),
         ("residue_multiclass", WEIGHTED),

@@ -31,6 +31,9 @@ use crate::vocab::{FIRST_MOLECULE_BLOCK, GLOBAL_ATOM, GLOBAL_BLOCK, MASK_ATOM, M
 /// Among so many closest pairs of blocks is that around which a complex is cropped.
 const CLOSEST_PAIRS: usize = 5;
 
+/// Å; a block with an atom this close to one of the other partner touches it.
+const CONTACT: f64 = 4.0;
+
 /// Keeps at most `limit` blocks, those nearest to a place where the two partners are close, in their order.
 ///
 /// Global blocks are kept and counted. The place is one of the five closest pairs of blocks; where one partner is alone,
@@ -144,6 +147,23 @@ fn global_atoms(complex: &Complex, segment: u8) -> Vec<usize> {
     complex.atoms(segment, |kind| kind == GLOBAL_BLOCK)
 }
 
+/// Of each block of a segment, its global ones included, whether it touches the other segment.
+fn touching(complex: &Complex, segment: u8) -> Vec<bool> {
+    let other: Vec<Point> = complex.ordinary_atoms(1 - segment).iter().map(|a| wide(&complex.positions[*a])).collect();
+    let own = complex.blocks().filter(|(block, _)| complex.segments[*block] == segment);
+    own.map(|(block, mut atoms)| {
+        complex.block_types[block] != GLOBAL_BLOCK
+            && atoms.any(|atom| {
+                let place = wide(&complex.positions[atom]);
+                other.iter().any(|p| {
+                    let apart = sub(*p, place);
+                    dot(apart, apart) <= CONTACT * CONTACT
+                })
+            })
+    })
+    .collect()
+}
+
 /// One complex after all that was done to it. Atoms and blocks are counted within it.
 #[derive(Debug, Clone, Default)]
 struct Outcome {
@@ -154,6 +174,8 @@ struct Outcome {
     lone: Option<u8>,
     /// Types of the molecules' blocks of the partner that was left out, less those of special blocks.
     absent: Vec<i64>,
+    /// Of each block that is left: does it touch what was left out? Empty where nothing was.
+    touching: Vec<bool>,
     masked: Vec<bool>,
     labels: Vec<i64>,
     segment: Option<u8>,
@@ -178,6 +200,7 @@ impl Outcome {
         let gone =
             complex.block_types.iter().zip(&keep).filter(|(kind, keep)| !**keep && **kind >= FIRST_MOLECULE_BLOCK);
         self.absent = gone.map(|(kind, _)| i64::from(*kind) - i64::from(FIRST_MOLECULE_BLOCK)).collect();
+        self.touching = touching(complex, segment);
         let mut places = keep.iter();
         self.kept.retain(|_| *places.next().unwrap_or(&true));
         Ok(only(complex, &keep))
@@ -327,6 +350,8 @@ pub struct Batch {
     pub lone: Vec<i64>,
     pub absent_types: Vec<i64>,
     pub absent_counts: Vec<i64>,
+    /// 1, 0, or -1 where both partners are there, and of global blocks.
+    pub touching: Vec<i64>,
     /// -1 where nothing was moved.
     pub segment: Vec<i64>,
     pub rotation: Vec<[f64; 3]>,
@@ -421,6 +446,9 @@ impl Batch {
         let first_atom = self.positions.len() as i64;
         let complex = outcome.complex;
         self.block_counts.push(complex.block_types.len() as i64);
+        self.touching.extend(complex.block_types.iter().enumerate().map(|(block, kind)| {
+            outcome.touching.get(block).filter(|_| *kind != GLOBAL_BLOCK).map_or(-1, |touches| i64::from(*touches))
+        }));
         self.positions.extend_from_slice(&complex.positions);
         self.atom_types.extend(complex.atom_types.iter().map(|t| i64::from(*t)));
         self.block_types.extend(complex.block_types.iter().map(|t| i64::from(*t)));

@@ -155,7 +155,7 @@ fn columns_of(py: Python<'_>, batch: Batch, neighbors: usize) -> PyResult<Bound<
         };
     }
     set!(atom_types, block_types, block_lengths, segments, block_counts, kept_blocks, cropped, masked, mask_labels);
-    set!(lone, absent_types, absent_counts);
+    set!(lone, absent_types, absent_counts, touching);
     set!(segment, translation_eps, torsion_fixed, torsion_moving, torsion_angles, torsion_score, atom_eps);
     set_points!(positions, rotation, rotation_score, translation_score, atom_score);
     set_lists!(atom_intra of atoms, atom_inter of atoms, block_intra of blocks, block_inter of blocks);
