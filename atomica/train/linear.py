@@ -36,7 +36,8 @@ def solve(
 ) -> dict[str, float]:
     """Solve the linear path of the heads `fresh` that have one; the strength chosen for each, by name.
 
-    The strength is that with the least loss on `valid`. Classes that `data.sampler` draws equally often weigh alike.
+    The strength is that with the least loss on `valid`. Complexes weigh as often as `data.sampler` draws them, their
+    blocks as they do; so do classes that it draws equally often.
     """
     heads = {
         name: head
@@ -57,7 +58,7 @@ def solve(
         own, other = seen[name], held[name]
         if len(own[0]) < 2 or not len(other[0]):
             continue
-        if train.sampling is not None:
+        if train.sampling is not None and not head.on_blocks:
             other = (other[0], other[1], _alike(own, other[1]))
         # A copy: the weights of the model tell other ranks of every gradient.
         strength, linear = _solve(copy.deepcopy(head), own, other)
@@ -116,7 +117,7 @@ def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dic
     for name in names:
         if name in of_blocks:
             target, known = of_blocks[name].target, known_of(of_blocks[name].target)
-            weight = torch.ones(len(target))
+            weight = weights[index].repeat_interleave(of_blocks[name].counts)
         else:
             target, known, weight = split.targets[name][index], split.known[name][index], weights[index]
         answers[name] = (ranks.rows(len(target), read[name])[known], target[known], weight[known])
@@ -130,7 +131,8 @@ class _OfBlocks:
         labels = split.block_targets[head]
         each = [labels.rows(places[row : row + 1]) for row in range(len(places))]
         each = [rows[labels.ordinary[rows]] for rows in each]
-        self.ends = np.cumsum([len(rows) for rows in each])
+        self.counts = torch.tensor([len(rows) for rows in each])
+        self.ends = self.counts.cumsum(0).numpy()
         self.target = labels.values[torch.from_numpy(np.concatenate(each))]
 
     def numbers(self, rows: Sequence[int]) -> list[int]:

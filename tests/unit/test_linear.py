@@ -8,12 +8,17 @@ import torch
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from atomica import EncoderConfig
+from atomica import EncoderConfig, keys, open_dataset
+from atomica.data.labels import BlockTargets
+from atomica.data.sampling import DataConfig, Sampling, select_rows
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.multilabel import MultilabelConfig, MultilabelHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.runner import main
+from atomica.testing import small_model
 from atomica.train import linear
+from atomica.train.distributed import ALONE
+from atomica.train.loader import Split
 
 ENCODER = EncoderConfig(atom_hidden=4, block_hidden=4, edge_size=4, layers=1)
 
@@ -113,6 +118,24 @@ def test_several_answers_of_yes_or_no_are_solved_together():
     said = head.predict(head.answer(rows)) > 0.5
     assert said.shape == target.shape
     assert (said == (target == 1)).float().mean() > 0.95
+
+
+def test_blocks_weigh_as_often_as_their_complexes_are_drawn(tiny_set):
+    dataset = open_dataset(tiny_set)
+    rows = select_rows(dataset, "train", DataConfig(str(tiny_set)), own=False)
+    sampling = Sampling((np.arange(len(rows)) >= 4).astype(np.int64), np.array([0.5, 0.5]))
+    ends = np.cumsum(rows.blocks)
+    ordinary = np.concatenate([dataset[row].block_types for row in rows.rows]) != keys.GLOBAL_BLOCK
+    values = torch.where(torch.from_numpy(ordinary), torch.arange(len(ordinary)) % 3 - 1, -1)
+    targets = BlockTargets(values, ends, [], [], [], ordinary)
+    model = small_model("residue_binary", {"layers": 1}, layers=1)
+    split = Split(rows, targets={}, known={}, block_targets={"residue_binary": targets}, sampling=sampling,
+                  input="complex", graph_options=model.config.graph_options(), batch_blocks=256)  # fmt: skip
+    _, target, weight = linear._read(model, split, ("residue_binary",), ALONE)["residue_binary"]
+    known = targets.values >= 0
+    assert torch.equal(target, targets.values[known])
+    of = np.repeat(np.arange(len(rows)), rows.blocks)[known.numpy()]
+    np.testing.assert_allclose(weight, np.where(of < 4, 0.5 / 4, 0.5 / (len(rows) - 4)), rtol=1e-6)
 
 
 def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
