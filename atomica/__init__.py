@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from atomica.fitting import Fitted, fit
     from atomica.jobs.embed import Embeddings, embed
     from atomica.jobs.predict import Predictions, predict
+    from atomica.model.average import average
     from atomica.model.model import Losses, Model
     from atomica.nn.encoding import Encoding
     from atomica.nn.equivariant import EncoderConfig
@@ -38,6 +39,7 @@ _HOMES = {
     "Model": "model.model",
     "Predictions": "jobs.predict",
     "Record": "data.record",
+    "average": "model.average",
     "embed": "jobs.embed",
     "fit": "fitting",
     "graph_from_arrays": "data.graph",
@@ -60,6 +62,7 @@ __all__ = [
     "Model",
     "Predictions",
     "Record",
+    "average",
     "compat",
     "embed",
     "fit",

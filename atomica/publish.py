@@ -68,12 +68,14 @@ def export(
     alone: bool = False,
     bases: Mapping[str, float] | None = None,
     more: str = "",
+    before: Sequence[str] = (),
 ) -> tuple[bool, list[str]]:
     """Make the folder of a finished training, or of several, to publish it; gives True, and what a person is told.
 
     run: its folder; licence: SPDX identifier of that of the weights; name: what the card says they will be named;
     alone: the model may be used on a partner alone, too, whatever it was shown in training; bases: what one says who
-    knows nothing, by the name of the validation metric; more: Markdown for the card. Nothing that is written names a
+    knows nothing, by the name of the validation metric; more: Markdown for the card; before: runs, or exported weights,
+    that came before those that are found, the first first. Nothing that is written names a
     path of this machine. Raises DataError if the run is not finished, or the folder has anything in it.
     """
     if not _EXACT_LICENCE.fullmatch(licence):
@@ -94,7 +96,7 @@ def export(
                 for member, one in zip(weights, read_members(source / MEMBERS).values(), strict=True)
             }
             write_json(fresh / MEMBERS, {"members": rows})
-        settings = _specs(source)
+        settings = _specs(source, before)
         for file, text in settings.items():
             write_text(fresh / file, text)
         evaluation = _evaluation(source)
@@ -208,13 +210,24 @@ def _copy(place: Path, target: Path, *, alone: bool) -> None:
     write_text(target / CHECKSUMS, checksums_of(target))
 
 
-def _specs(run: Path) -> dict[str, str]:
-    """The run's spec by the name of its file, and those of the runs whose weights it went on from, the first first."""
+def _specs(run: Path, earlier: Sequence[str]) -> dict[str, str]:
+    """The run's spec by the name of its file, and those of the runs whose weights it went on from, the first first.
+
+    earlier: folders of runs, or of exported weights with the specs these have, that are put before all.
+    """
     runs = [run]
     while (before := _before(runs[-1])) is not None and before not in runs:
         runs.append(before)
-    names = [SPEC, *(SPEC.replace(".", f"-{number}.") for number in range(len(runs) - 1, 0, -1))]
-    return {name: _spec(one) for name, one in zip(names, runs, strict=True)}
+    texts: list[str] = []
+    for place in map(Path, earlier):
+        named = sorted(place.glob("spec-*.toml"), key=lambda file: int(file.stem.partition("-")[2]))
+        exported = (place / VERSIONS).is_file()
+        texts += [file.read_text(encoding="utf-8") for file in named if exported]
+        texts.append((place / SPEC).read_text(encoding="utf-8") if exported else _spec(place))
+    texts += [_spec(one) for one in runs[:0:-1]]
+    return {SPEC: _spec(run)} | {
+        SPEC.replace(".", f"-{number}."): text for number, text in enumerate(texts, 1)
+    }
 
 
 def _tree(run: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Makes the weights that come with the package, `base`, of the last run of a pretraining: atomica/weights/base.
 
-    python -m runs.base RUN INDEX    from the top of the source tree
+    python -m runs.base RUN INDEX [BEFORE …]    from the top of the source tree
 
-RUN: the folder of the run, finished; those it went on from are found. INDEX: a CSV of the rows that it and those were
-trained on, with the columns id, split, modality_hint, pdb_id and source; a README.md beside it tells of the sources.
+RUN: the folder of the run, finished; those it went on from are found, but for BEFORE, folders of runs or of weights
+whose specs are put before theirs, such as of what was averaged. INDEX: a CSV of the rows that all were trained on, with
+the columns id, split, modality_hint, pdb_id and source; a README.md beside it tells of the sources.
 What is there is replaced, once the new weights have said the same twice.
 """
 
@@ -137,14 +138,23 @@ def told(made: Mapping[str, Any]) -> str:
     )
 
 
-def make(run: str, index: str, package: Path = PACKAGE) -> list[str]:
+def make(run: str, index: str, *before: str, package: Path = PACKAGE) -> list[str]:
     """Put the weights of a run into the package; gives what a person is told."""
     trained = spec.load(Path(run) / SPEC).tree["data"]["train"]
     sets = [open_dataset(one) for one in ([trained] if isinstance(trained, str) else trained)]
     made = listed(sets, Path(index))
     with tempfile.TemporaryDirectory() as place:
         fresh = Path(place, NAME)
-        publish.export(run, str(fresh), LICENCE, name=NAME, alone=True, bases=guesses(sets), more=told(made))
+        publish.export(
+            run,
+            str(fresh),
+            LICENCE,
+            name=NAME,
+            alone=True,
+            bases=guesses(sets),
+            more=told(made),
+            before=before,
+        )
         write_json(fresh / LIST, made)
         well, lines = publish.verify(str(fresh))
         size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
@@ -158,6 +168,6 @@ def make(run: str, index: str, package: Path = PACKAGE) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         raise SystemExit(__doc__)
     print(*make(*sys.argv[1:]), sep="\n")

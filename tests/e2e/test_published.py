@@ -132,6 +132,18 @@ def test_what_a_run_went_on_from_is_published_with_it(trained, write_run, tmp_pa
     assert json.loads((folder / "model.json").read_text())["inputs"]["view"] is None
     assert json.loads((best / "model.json").read_text())["inputs"]["view"] is not None
     assert main(["--verify", str(folder)]) == 0
+    # What is not found, such as that of weights that were averaged, is named.
+    publish.export(str(second), str(tmp_path / "more"), "CC0-1.0", before=[str(folder)])
+    texts = [
+        (place / name).read_text()
+        for place in (folder, tmp_path / "more")
+        for name in ("spec-1.toml", "spec.toml")
+    ]
+    assert [(tmp_path / "more" / f"spec-{number}.toml").read_text() for number in (1, 2, 3)] == [
+        *texts[:2],
+        texts[0],
+    ]
+    assert texts[3] == texts[1]
 
 
 def test_the_hubs_own_library_reads_the_card(published):

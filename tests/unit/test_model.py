@@ -134,3 +134,21 @@ def test_labels_of_the_binary_head():
         DataError, match=r"no row is labelled 'ZN' or 'CA'; the values are: 'MG' \(2\), no label"
     ):
         BinaryHead.encode_labels(BinaryConfig(positive="ZN", negative="CA"), ["MG", "MG", None])
+
+
+def test_means_of_weights():
+    """By shares; a head that one lacks is that of the other; sizes and shares that do not fit are told of."""
+    small, both = small_model("masked_block", layers=1), small_model("masked_block", layers=1)
+    other = small_model("contact", layers=1)
+    wanted = (
+        2 * small.encoder.state_dict()["atom_types.weight"] + other.encoder.state_dict()["atom_types.weight"]
+    ) / 3
+    mean = atomica.average([small, other], [2, 1])
+    torch.testing.assert_close(mean.encoder.state_dict()["atom_types.weight"], wanted)
+    assert mean is other
+    assert mean.heads.keys() == {"contact"}
+    for shares in ([1], [1, -1], [0, 0]):
+        with pytest.raises(SpecError, match="give each a number"):
+            atomica.average([small, both], shares)
+    with pytest.raises(SpecError, match="average like sizes"):
+        atomica.average([small_model("masked_block", layers=1, block_hidden=16), both])
