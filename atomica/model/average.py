@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from atomica.errors import SpecError
 from atomica.model.model import Model
 
@@ -39,8 +41,6 @@ def average(models: Sequence[Model], shares: Sequence[float] | None = None) -> M
             )
         total = sum(share for share, _ in found)
         if last.is_floating_point() and total > 0:
-            mean[name] = sum(
-                (share / total * value for share, value in found[1:]), found[0][0] / total * found[0][1]
-            )
+            mean[name] = torch.stack([share / total * value for share, value in found]).sum(dim=0)
     models[-1].load_state_dict(mean)
     return models[-1]

@@ -134,6 +134,11 @@ REFUSED = [
     ([BINARY], ["noise.mask_proportion=0.1"], r'no head learns from it; add one of kind "masked_block"'),
     (
         [BINARY],
+        ["noise.lone_proportion=0.1"],
+        r'no head learns from it; add one of kind "partner" or "contact"',
+    ),
+    (
+        [BINARY],
         ["model.embeddings.sizes=[3]"],
         r"data.embeddings: the model reads external features of \[3\] numbers .*name 1 files here, for all blocks",
     ),

@@ -319,8 +319,8 @@ def _check_heads(checked: Spec, issues: Issues) -> None:
                 'or turned, and none is left out; set it to 0, or use input = "complex"',
             )
         if getattr(checked.noise, key) and kind not in learnt:
-            kinds_ = {"mask": "masked_block", "lone": "partner"}.get(kind, "denoise")
-            issues.add(("noise", key), f'no head learns from it; add one of kind "{kinds_}", or set it to 0')
+            kinds_ = {"mask": '"masked_block"', "lone": '"partner" or "contact"'}.get(kind, '"denoise"')
+            issues.add(("noise", key), f"no head learns from it; add one of kind {kinds_}, or set it to 0")
 
 
 def _is_table(value: Any) -> bool:

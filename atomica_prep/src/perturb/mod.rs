@@ -148,20 +148,23 @@ fn global_atoms(complex: &Complex, segment: u8) -> Vec<usize> {
 }
 
 /// Of each block of a segment, its global ones included, whether it touches the other segment.
-fn touching(complex: &Complex, segment: u8) -> Vec<bool> {
-    let other: Vec<Point> = complex.ordinary_atoms(1 - segment).iter().map(|a| wide(&complex.positions[*a])).collect();
-    let own = complex.blocks().filter(|(block, _)| complex.segments[*block] == segment);
-    own.map(|(block, mut atoms)| {
-        complex.block_types[block] != GLOBAL_BLOCK
-            && atoms.any(|atom| {
-                let place = wide(&complex.positions[atom]);
-                other.iter().any(|p| {
-                    let apart = sub(*p, place);
-                    dot(apart, apart) <= CONTACT * CONTACT
-                })
-            })
-    })
-    .collect()
+fn touching(complex: &Complex, segment: u8) -> Result<Vec<bool>, String> {
+    let mut of_atom = Vec::with_capacity(complex.positions.len());
+    let mut positions = Vec::with_capacity(complex.positions.len());
+    for (block, atoms) in complex.blocks().filter(|(block, _)| complex.block_types[*block] != GLOBAL_BLOCK) {
+        of_atom.resize(of_atom.len() + atoms.len(), block);
+        positions.extend_from_slice(&complex.positions[atoms]);
+    }
+    let mut touches = vec![false; complex.segments.len()];
+    let (first, second) = neighbors::pairs_within(&positions, CONTACT)?;
+    for (one, other) in first.into_iter().zip(second) {
+        let (one, other) = (of_atom[one as usize], of_atom[other as usize]);
+        if complex.segments[one] != complex.segments[other] {
+            (touches[one], touches[other]) = (true, true);
+        }
+    }
+    let own = complex.segments.iter().zip(touches).filter(|(of, _)| **of == segment);
+    Ok(own.map(|(_, touches)| touches).collect())
 }
 
 /// One complex after all that was done to it. Atoms and blocks are counted within it.
@@ -200,7 +203,7 @@ impl Outcome {
         let gone =
             complex.block_types.iter().zip(&keep).filter(|(kind, keep)| !**keep && **kind >= FIRST_MOLECULE_BLOCK);
         self.absent = gone.map(|(kind, _)| i64::from(*kind) - i64::from(FIRST_MOLECULE_BLOCK)).collect();
-        self.touching = touching(complex, segment);
+        self.touching = touching(complex, segment)?;
         let mut places = keep.iter();
         self.kept.retain(|_| *places.next().unwrap_or(&true));
         Ok(only(complex, &keep))
