@@ -322,6 +322,16 @@ class Sampling:
     strata: Indices
     shares: npt.NDArray[np.float64]
 
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """The share of each complex [N]: that of its stratum, divided among its members.
+
+        >>> Sampling(np.array([0, 0, 1]), np.array([0.5, 0.5])).weights.tolist()
+        [0.25, 0.25, 0.5]
+        """
+        counts = np.bincount(self.strata, minlength=len(self.shares))
+        return (self.shares / np.maximum(counts, 1))[self.strata].astype(np.float32)
+
 
 def sampling(
     sampler: str, groups: Indices, *, sources: Indices | None = None, weights: Sequence[float] = ()

@@ -39,7 +39,7 @@ from atomica.evaluation.results import (
 )
 from atomica.evaluation.statistics import compare, numbered
 from atomica.jobs.embed import piece_size
-from atomica.jobs.inputs import Opened, select
+from atomica.jobs.inputs import ColouredConfig, Opened, select
 from atomica.jobs.job import Job, Kind, Result
 from atomica.jobs.tables import in_pieces
 from atomica.keys import GLOBAL_BLOCK
@@ -58,7 +58,7 @@ SUMS = pa.schema([("model", pa.int64()), ("name", pa.utf8()), ("sums", pa.list_(
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(ColouredConfig):
     """Section `[evaluate]`: which column answers which head."""
 
     label: str = setting("label", "label or metadata column of the data that holds the answers")
@@ -67,17 +67,6 @@ class EvaluateConfig:
         None,
         "CSV with columns id, chain, resnum, icode and labels, a row for each residue: what heads on residues are "
         "measured by; absent: they answer all the same, and nothing is measured",
-        path=True,
-    )
-    structures: bool = setting(
-        True,
-        "write every complex as a structure file with what a head on residues says of each in the B-factor column, "
-        "probabilities in percent",
-    )
-    root: str = setting(
-        "",
-        "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
-        "interface alone are written",
         path=True,
     )
     cluster: str = setting(
@@ -133,8 +122,7 @@ def check(job: Job, issues: Issues) -> None:
         issues.add(
             ("evaluate", "block_labels"), "has no effect: no head of the model learns from labels of residues"
         )
-    if options.root and not Path(options.root).is_dir():
-        issues.add(("evaluate", "root"), "no such folder")
+    options.check_root("evaluate", issues)
     if options.train is not None:
         _tried(lambda: open_dataset(options.train), "train", issues)
     if options.cluster and job.opened is not None:

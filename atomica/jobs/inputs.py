@@ -29,9 +29,43 @@ from atomica.model.model import Model
 from atomica.prep.archive import Archive, indexes
 from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.prep.pockets import FORMATS, MOLECULES, PACKED, index_by_score, kind_of, structure_files
-from atomica.spec import Problems, setting
+from atomica.spec import Issues, Problems, setting
 
-__all__ = ["Found", "InputConfig", "Opened", "Sources", "find", "listed", "open_data", "warn_of"]
+__all__ = [
+    "ColouredConfig",
+    "Found",
+    "InputConfig",
+    "Opened",
+    "Sources",
+    "find",
+    "listed",
+    "open_data",
+    "warn_of",
+]
+
+
+@dataclass(frozen=True)
+class ColouredConfig:
+    """Keys that jobs have in common which write structures coloured by block, see `Opened.write_structure`."""
+
+    structures: bool = setting(
+        True,
+        "write every complex as a structure file with numbers of its blocks in the B-factor column: scores, or what a "
+        "head on residues says, probabilities in percent",
+    )
+    root: str = setting(
+        "",
+        "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
+        "interface alone are written",
+        path=True,
+    )
+
+    def check_root(self, section: str, issues: Issues) -> None:
+        """The root must be a folder, and something must be looked for in it."""
+        if self.root and not Path(self.root).is_dir():
+            issues.add((section, "root"), "no such folder")
+        if self.root and not self.structures:
+            issues.add((section, "root"), f"has no effect with {section}.structures = false")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from atomica.heads import Head
 from atomica.heads.binary import YesOrNo
 from atomica.heads.multilabel import MultilabelHead
 from atomica.jobs.embed import block_columns, piece_size
-from atomica.jobs.inputs import InputConfig, Opened, listed, open_data, warn_of
+from atomica.jobs.inputs import ColouredConfig, InputConfig, Opened, listed, open_data, warn_of
 from atomica.jobs.job import Job, Kind, Result, loaded, without_effect
 from atomica.jobs.tables import in_pieces, write_csv
 from atomica.keys import GLOBAL_BLOCK, MODALITIES
@@ -57,7 +57,7 @@ FAR = 99.0
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(ColouredConfig):
     """Section `[predict]`: which heads answer, and what is written beside what they say."""
 
     heads: tuple[str, ...] | None = setting(
@@ -75,17 +75,6 @@ class PredictConfig:
         "lowest: ranked.csv has the best",
     )
     top: int = setting(10_000, "rows of ranked.csv", low=1)
-    structures: bool = setting(
-        True,
-        "write every complex as a structure file with what a head on residues says of each in the B-factor column, "
-        "probabilities in percent",
-    )
-    root: str = setting(
-        "",
-        "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
-        "interface alone are written",
-        path=True,
-    )
 
 
 # ------------------------------------------------------------------------------------------------- columns
@@ -314,8 +303,7 @@ def check(job: Job, issues: Issues) -> None:
             )
     else:
         without_effect("predict", options, ("top",), "predict.rank names no column", issues)
-    if options.root and not Path(options.root).is_dir():
-        issues.add(("predict", "root"), "no such folder")
+    options.check_root("predict", issues)
     try:
         if options.train is not None:
             open_dataset(options.train)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from atomica.data.record import Record
 from atomica.errors import DataError
 from atomica.evaluation.pooled import spread
 from atomica.jobs.embed import block_columns
-from atomica.jobs.inputs import Opened
+from atomica.jobs.inputs import ColouredConfig, Opened
 from atomica.jobs.job import Job, Kind, Result, without_effect
 from atomica.jobs.tables import in_pieces, write_csv
 from atomica.model.model import Model
@@ -49,7 +48,7 @@ PIECE_BLOCKS = 2048
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(ColouredConfig):
     """Section `[score]`: what is compared and how, and what is written beside the table."""
 
     readout: str = setting(
@@ -72,24 +71,12 @@ class ScoreConfig:
     contacts: bool = setting(
         True, "find the contacts between the partners by kind, and judge the scores by them"
     )
-    structures: bool = setting(
-        True, "write every complex as a structure file with the scores in the B-factor column"
-    )
-    root: str = setting(
-        "",
-        "folder that the structure paths of ready data sets start from; where a file is not found, the atoms of the "
-        "interface alone are written",
-        path=True,
-    )
 
 
 def check(job: Job, issues: Issues) -> None:
     """A root must be a folder, and something must be looked for in it; the readout must suit the model and method."""
     options: ScoreConfig = job.options
-    if options.root and not Path(options.root).is_dir():
-        issues.add(("score", "root"), "no such folder")
-    if options.root and not options.structures:
-        issues.add(("score", "root"), "has no effect with score.structures = false")
+    options.check_root("score", issues)
     if options.readout == "complex":
         without_effect("score", options, ("ligand",), 'score.readout is "complex"', issues)
     elif job.input != "complex":

@@ -55,6 +55,11 @@ class TrainConfig:
         "before the first step, solve the linear path of heads that have one on what the encoder gives at the start; "
         "the strength of its weight decay is chosen on validation rows, and what that is worth counts as epoch 0",
     )
+    refit: bool = setting(
+        False,
+        "where solved heads, epoch 0, are the best, keep them as solved once more from training and validation rows "
+        "together, with the strength that these chose; metrics of validation rows are those of before",
+    )
     precision: str = setting(
         "float32",
         "arithmetic of the model; weights, convolutions and losses are always float32",
@@ -95,6 +100,7 @@ class TrainConfig:
                 "epochs",
                 "0 leaves nothing to do without train.solve_heads",
             ),
+            (self.refit and not self.solve_heads, "refit", "has no effect without train.solve_heads"),
             (len(self.betas) != 2, "betas", "must be two numbers, such as [0.9, 0.999]"),
             (
                 not self.decay_all and self.weight_decay == 0,

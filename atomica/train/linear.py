@@ -7,8 +7,9 @@ Solved first, training begins where a linear probe of the same vectors ends (Kum
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 from atomica.data.labels import known_of
 from atomica.data.record import Indices
 from atomica.data.sampling import plan_batches
+from atomica.heads import Head
 from atomica.heads.readout import ReadoutHead
 from atomica.model.model import Model
 from atomica.train.distributed import ALONE, Ranks
 from atomica.train.loader import Batch, Draws, Split
 
-__all__ = ["solve"]
+__all__ = ["Solution", "refitted", "solve"]
 
 ROWS, BLOCKS = 5_000, 100_000
 """Complexes, and about so many blocks of these, at most, from which it is solved and its strength chosen."""
@@ -31,13 +33,32 @@ STRENGTHS = tuple(10.0 ** (-0.5 * step) for step in range(11))
 ITERATIONS = 100
 
 
+Weights = tuple[list[list[float]], list[float]]
+"""Weights and biases of a linear path."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Of a head that was solved: the strength that was chosen, and its linear path from training and validation rows
+    together with that strength, if it was asked for."""
+
+    strength: float
+    together: Weights | None = None
+
+
 def solve(
-    model: Model, fresh: Sequence[str], train: Split, valid: Split, ranks: Ranks = ALONE
-) -> dict[str, float]:
-    """Solve the linear path of the heads `fresh` that have one; the strength chosen for each, by name.
+    model: Model,
+    fresh: Sequence[str],
+    train: Split,
+    valid: Split,
+    ranks: Ranks = ALONE,
+    *,
+    refit: bool = False,
+) -> dict[str, Solution]:
+    """Solve the linear path of the heads `fresh` that have one from the training rows; what was found, by name.
 
     The strength is that with the least loss on `valid`. Complexes weigh as often as `data.sampler` draws them, their
-    blocks as they do; so do classes that it draws equally often.
+    blocks as they do; so do classes that it draws equally often. refit: solve them from both besides.
     """
     heads = {
         name: head
@@ -53,27 +74,60 @@ def solve(
     if not heads:
         return {}
     seen, held = _read(model, train, tuple(heads), ranks), _read(model, valid, tuple(heads), ranks)
-    chosen = {}
+    found = {}
     for name, head in heads.items():
         own, other = seen[name], held[name]
-        if len(own[0]) < 2 or not len(other[0]):
+        if len(own.read) < 2 or not len(other.read):
             continue
+        learnt, judged = own.weighed(train.weights), other.weighed(None)
         if train.sampling is not None and not head.on_blocks:
-            other = (other[0], other[1], _alike(own, other[1]))
+            judged = (*judged[:2], _alike(learnt, other.target))
         # A copy: the weights of the model tell other ranks of every gradient.
-        strength, linear = _solve(copy.deepcopy(head), own, other)
-        # Ranks with other processors may differ in a last digit: the first decides.
-        (weight, bias), *_ = ranks.gather([linear.weight.tolist(), linear.bias.tolist()])
-        target = linear_of(head)
-        with torch.no_grad():
-            target.weight.copy_(torch.tensor(weight))
-            target.bias.copy_(torch.tensor(bias))
-        chosen[name] = strength
-    return chosen
+        solved = copy.deepcopy(head)
+        strength = _solve(solved, learnt, judged)
+        _take(linear_of(head), _agreed(solved, ranks))
+        together = None
+        if refit:
+            both = own.weighed(train.together), other.weighed(valid.together)
+            read, target, weight = (torch.cat(pair) for pair in zip(*both, strict=True))
+            rows = _moved((read, target, weight), linear_of(solved).weight.device)
+            for _ in _path(solved, rows, [one for one in STRENGTHS if one >= strength]):
+                pass
+            together = _agreed(solved, ranks)
+        found[name] = Solution(strength, together)
+    return found
 
 
-def linear_of(head: ReadoutHead) -> nn.Linear:
+@contextmanager
+def refitted(model: Model, solved: Mapping[str, Solution]) -> Iterator[None]:
+    """Within it the model has the linear paths that were solved from training and validation rows together."""
+    paths = [(linear_of(model.head(name)), one.together) for name, one in solved.items() if one.together]
+    before = [copy.deepcopy(linear.state_dict()) for linear, _ in paths]
+    for linear, weights in paths:
+        _take(linear, weights)
+    try:
+        yield
+    finally:
+        for (linear, _), state in zip(paths, before, strict=True):
+            linear.load_state_dict(state)
+
+
+def _agreed(head: ReadoutHead, ranks: Ranks) -> Weights:
+    """The linear path of the first rank: others with other processors may differ in a last digit."""
+    linear = linear_of(head)
+    first, *_ = ranks.gather([linear.weight.tolist(), linear.bias.tolist()])
+    return first[0], first[1]
+
+
+def _take(linear: nn.Linear, weights: Weights) -> None:
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor(weights[0]))
+        linear.bias.copy_(torch.tensor(weights[1]))
+
+
+def linear_of(head: Head) -> nn.Linear:
     """The linear path of a head that has one."""
+    assert isinstance(head, ReadoutHead)
     assert head.linear is not None
     return head.linear
 
@@ -82,7 +136,21 @@ Rows = tuple[Tensor, Tensor, Tensor]
 """What a head reads [N, W], its targets [N, …], how much each row weighs [N]."""
 
 
-def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dict[str, Rows]:
+@dataclass(frozen=True)
+class _Labelled:
+    """What a head reads of labelled complexes or blocks [N, W], its targets [N, …], the place of their complex [N]."""
+
+    read: Tensor
+    target: Tensor
+    place: Tensor
+
+    def weighed(self, weights: Tensor | None) -> Rows:
+        """With what each weighs, of the weights of complexes; None: all alike."""
+        ones = torch.ones(len(self.read))
+        return self.read, self.target, ones if weights is None else weights[self.place]
+
+
+def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dict[str, _Labelled]:
     """What heads read of labelled rows, of complexes spread over all of them if there are too many."""
     split = replace(split, keep_blocks=1.0)
     labelled = [split.known[name].numpy() for name in names if name in split.known]
@@ -108,19 +176,15 @@ def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dic
             pass
     model.train(training)
     index = torch.from_numpy(places)
-    weights = torch.ones(len(split.rows))
-    if split.sampling is not None:
-        strata = torch.from_numpy(split.sampling.strata)
-        counts = torch.bincount(strata, minlength=len(split.sampling.shares))
-        weights = (torch.from_numpy(split.sampling.shares) / counts.clamp(min=1))[strata].float()
-    answers: dict[str, Rows] = {}
+    answers: dict[str, _Labelled] = {}
     for name in names:
         if name in of_blocks:
             target, known = of_blocks[name].target, known_of(of_blocks[name].target)
-            weight = weights[index].repeat_interleave(of_blocks[name].counts)
+            place = index.repeat_interleave(of_blocks[name].counts)
         else:
-            target, known, weight = split.targets[name][index], split.known[name][index], weights[index]
-        answers[name] = (ranks.rows(len(target), read[name])[known], target[known], weight[known])
+            target, known, place = split.targets[name][index], split.known[name][index], index
+        rows = ranks.rows(len(target), read[name])
+        answers[name] = _Labelled(rows[known], target[known], place[known])
     return answers
 
 
@@ -150,31 +214,38 @@ def _alike(seen: Rows, target: Tensor) -> Tensor:
     return (shares / torch.bincount(target, minlength=classes).clamp(min=1))[target]
 
 
-def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> tuple[float, nn.Linear]:
-    """The strength that is best on the rows held out, and the linear path of `head` with it."""
+def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> float:
+    """Solve the linear path of `head` with the strength that is best on the rows held out; that strength."""
     linear = linear_of(head)
     seen, held = _moved(seen, linear.weight.device), _moved(held, linear.weight.device)
     best = (torch.inf, 0.0, copy.deepcopy(linear.state_dict()))
+    for strength in _path(head, seen, STRENGTHS):
+        with torch.no_grad():
+            value = float(_loss(head, held))
+        if value < best[0]:
+            best = (value, strength, copy.deepcopy(linear.state_dict()))
+    linear.load_state_dict(best[2])
+    return best[1]
+
+
+def _path(head: ReadoutHead, rows: Rows, strengths: Sequence[float]) -> Iterator[float]:
+    """Solve the linear path of `head` with each strength, from strong to weak, each from where the one before ended."""
+    linear = linear_of(head)
     head.eval()
-    for strength in STRENGTHS:  # from strong to weak, each from where the one before ended
+    for strength in strengths:
         optimizer = torch.optim.LBFGS(
             linear.parameters(), max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
         )
 
         def closure(strength: float = strength) -> Tensor:
             linear.zero_grad()
-            loss = _loss(head, seen) + strength / 2 * linear.weight.square().sum()
+            loss = _loss(head, rows) + strength / 2 * linear.weight.square().sum()
             loss.backward()
             return loss
 
         with torch.enable_grad():
             optimizer.step(closure)
-        with torch.no_grad():
-            value = float(_loss(head, held))
-        if value < best[0]:
-            best = (value, strength, copy.deepcopy(linear.state_dict()))
-    linear.load_state_dict(best[2])
-    return best[1], linear
+        yield strength
 
 
 def _moved(rows: Rows, device: torch.device) -> Rows:

@@ -80,7 +80,8 @@ class Split:
 
     targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
     the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
-    drawn. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
+    drawn; together [N]: what each weighs where training and validation rows are learnt from together, None: all
+    alike. noise: what is done to the complexes, if anything; max_blocks: what larger ones are cropped to.
     features: external features of blocks, for a model that reads them; vectors: of complexes, for heads that do.
     block_targets: labels of blocks, by head. keep_blocks, keep_whole: how blocks of complexes are left out at random.
     """
@@ -94,6 +95,7 @@ class Split:
     seed: int = 0
     loader_threads: int = 0
     sampling: Sampling | None = None
+    together: Tensor | None = None
     epoch_complexes: int = 0
     noise: NoiseConfig | None = None
     max_blocks: int | None = None
@@ -102,6 +104,11 @@ class Split:
     block_targets: Mapping[str, BlockTargets] = field(default_factory=dict)
     keep_blocks: float = 1.0
     keep_whole: float = 0.0
+
+    @property
+    def weights(self) -> Tensor | None:
+        """How often each complex comes in an epoch, up to a factor [N]; None: all alike."""
+        return None if self.sampling is None else torch.from_numpy(self.sampling.weights)
 
     def truth(self, head: str) -> tuple[Tensor, Tensor]:
         """Targets of a head with labels, and where they are known: of complexes [N], or of all their blocks [B]."""

@@ -23,7 +23,7 @@ from atomica.train import checkpoint
 from atomica.train.config import TrainConfig
 from atomica.train.display import Display
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.linear import solve
+from atomica.train.linear import Solution, refitted, solve
 from atomica.train.loader import Batch, Draws, Split
 from atomica.train.logging import RunLog
 from atomica.train.optimizer import freeze, make_optimizer
@@ -120,13 +120,14 @@ class Trainer:
             # More epochs than before may have been asked for.
             self.state.finished = self.state.finished and _is_over(self.state, self.config)
         state = self.state
-        fresh, solved = [], {}
+        fresh: list[str] = []
+        solved: dict[str, Solution] = {}
         if resume is None:
             for name, target in self.train.known_targets().items():
                 self.model.head(name).weigh(target)
             fresh = self.model.standardise(self._looks, self.ranks.gather)
         if fresh and self.config.solve_heads:
-            solved = solve(self.model, fresh, self.train, self.valid, self.ranks)
+            solved = solve(self.model, fresh, self.train, self.valid, self.ranks, refit=self.config.refit)
         if fresh and self.stepper.average:
             self.stepper.averaged.load_state_dict(self.model.state_dict())
         if solved:
@@ -184,17 +185,18 @@ class Trainer:
         self.saver.best(state, self.stepper.averaged, metrics[self.monitor], better)
         self.saver.last(self.state)
 
-    def _epoch_0(self, solved: Mapping[str, float]) -> None:
+    def _epoch_0(self, solved: Mapping[str, Solution]) -> None:
         """What solved heads are worth on the encoder as it starts. It is not stopped: a resumed run would lack it."""
         _, metrics = self._validated(None)
         better = self._compare(metrics)
         self.state.since_best = 0  # patience counts epochs
         if self.display is not None:
-            strengths = ", ".join(f"{name} with decay {value:.2g}" for name, value in solved.items())
+            strengths = ", ".join(f"{name} with decay {one.strength:.2g}" for name, one in solved.items())
             self.display.line(f"solved  heads on the encoder as it starts: {strengths}")
             shown = {f"valid {name}": number for name, number in metrics.items()}
             self.display.epoch(0, self.config.epochs, shown, better)
-        self.saver.best(self.state, self.stepper.averaged, metrics[self.monitor], better)
+        with refitted(self.stepper.averaged, solved):
+            self.saver.best(self.state, self.stepper.averaged, metrics[self.monitor], better)
 
     def _validated(self, stop: Stop | None) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Predictions and metrics of the validation rows."""

@@ -17,6 +17,7 @@ use atomica_prep::structure::{Name, Structure};
 use atomica_prep::torsion::Torsions;
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use written::{bcif, csv, hybrid36, mmcif, pdb, Atom, Chain, Model, Residue, Step};
 
 /// Which texts a format can hold.
@@ -107,7 +108,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    // The same cases each time: what fails on one machine fails on all.
+    #![proptest_config(ProptestConfig {
+        cases: 60, failure_persistence: None, rng_seed: RngSeed::Fixed(0), ..ProptestConfig::default()
+    })]
 
     #[test]
     fn structures_as_pdb(model in model(COLUMNS)) {
@@ -184,10 +188,10 @@ proptest! {
     #[test]
     fn rows_of_an_index(rows in vec(("\\PC{1,8}", "\\PC{1,8}", "[\\PC\n]{0,8}", "[\\PC\n\"]{0,8}"), 1..5)) {
         let header = ["id", "path", "chain1", "chain2", "label", "note"].map(str::to_owned).to_vec();
-        // A number tells ids apart, and a letter keeps white space from being trimmed.
+        // A number tells ids apart; letters keep white space from being trimmed, and make no word that means nothing.
         let fields = |(i, (id, path, label, note)): (usize, &(String, String, String, String))| {
             let (id, path) = (format!("i{i}{id}i"), format!("p{path}p"));
-            vec![id, path, "A".to_owned(), "B".to_owned(), format!("l{label}l"), format!("n{note}n")]
+            vec![id, path, "A".to_owned(), "B".to_owned(), format!("l{label}l"), format!("m{note}m")]
         };
         let table: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().enumerate().map(fields)).collect();
         let index = Index::parse(csv(&table).into_bytes(), "x.csv".to_owned(), "in".into()).unwrap();

@@ -1,6 +1,7 @@
 """The linear path of heads, solved before the first step, beside scikit-learn's solvers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from atomica import EncoderConfig, keys, open_dataset
+from atomica import EncoderConfig, keys, load, open_dataset
 from atomica.data.labels import BlockTargets
-from atomica.data.sampling import DataConfig, Sampling, select_rows
+from atomica.data.sampling import DataConfig, Sampling, sampling, select_rows
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.multilabel import MultilabelConfig, MultilabelHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
@@ -61,12 +62,11 @@ def test_classes_are_told_apart_as_by_logistic_regression(monkeypatch, layers):
     head = MulticlassHead(config, ENCODER)
     rows, along = rows_for(head, 90, 1)
     target = torch.bucketize(along, along.quantile(torch.tensor([0.3, 0.6])))
-    strength, solved = linear._solve(head, (rows, target, torch.ones(90)), (rows, target, torch.ones(90)))
-    assert strength == 1e-2
+    assert linear._solve(head, (rows, target, torch.ones(90)), (rows, target, torch.ones(90))) == 1e-2
     other = LogisticRegression(C=1 / (1e-2 * 90), tol=1e-8, max_iter=1000).fit(scaled(head, rows), target)
     ours = head.predict(head.eval().answer(rows)).detach().numpy()
     np.testing.assert_allclose(ours, other.predict_proba(scaled(head, rows)), atol=2e-3)
-    assert solved.weight.abs().max() > 0.1
+    assert head.linear.weight.abs().max() > 0.1
 
 
 def test_classes_drawn_equally_often_weigh_alike(monkeypatch):
@@ -93,7 +93,7 @@ def test_numbers_are_found_as_by_ridge_regression_and_the_strength_by_the_rows_h
         (rows[:40], noisy[:40], torch.ones(40)),
         (rows[40:], noisy[40:], torch.ones(160)),
     )
-    strength, _ = linear._solve(head, seen, held)
+    strength = linear._solve(head, seen, held)
     losses = {}
     for one in linear.STRENGTHS:
         monkeypatch.setattr(linear, "STRENGTHS", (one,))
@@ -131,26 +131,84 @@ def test_blocks_weigh_as_often_as_their_complexes_are_drawn(tiny_set):
     model = small_model("residue_binary", {"layers": 1}, layers=1)
     split = Split(rows, targets={}, known={}, block_targets={"residue_binary": targets}, sampling=sampling,
                   input="complex", graph_options=model.config.graph_options(), batch_blocks=256)  # fmt: skip
-    _, target, weight = linear._read(model, split, ("residue_binary",), ALONE)["residue_binary"]
+    read = linear._read(model, split, ("residue_binary",), ALONE)["residue_binary"]
+    _, target, weight = read.weighed(split.weights)
     known = targets.values >= 0
     assert torch.equal(target, targets.values[known])
     of = np.repeat(np.arange(len(rows)), rows.blocks)[known.numpy()]
     np.testing.assert_allclose(weight, np.where(of < 4, 0.5 / 4, 0.5 / (len(rows) - 4)), rtol=1e-6)
 
 
+SPEC = """
+[run]
+name = "none"
+out = "{out}"
+[data]
+train = "{data}"
+[model]
+atom_hidden = 8
+block_hidden = 8
+edge_size = 4
+layers = 1
+[[head]]
+kind = "binary"
+positive = "yes"
+[train]
+epochs = 0
+[device]
+kind = "cpu"
+threads = 1
+"""
+
+
 def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
     """The encoder stays as it starts, epoch 0 is the best, and test rows are evaluated."""
     path = tmp_path / "spec.toml"
-    path.write_text(
-        f'[run]\nname = "none"\nout = "{tmp_path}/none"\n[data]\ntrain = "{tiny_set}"\n'
-        "[model]\natom_hidden = 8\nblock_hidden = 8\nedge_size = 4\nlayers = 1\n"
-        '[[head]]\nkind = "binary"\npositive = "yes"\n[train]\nepochs = 0\n[device]\nkind = "cpu"\nthreads = 1\n'
-    )
+    path.write_text(SPEC.format(out=tmp_path / "none", data=tiny_set))
     assert main([str(path)]) == 0
     found = json.loads((tmp_path / "none" / "evaluation.json").read_text())
     assert found["checkpoint"]["epoch"] == 0
     assert found["metrics"]["auroc"] > 0.9
     assert main([str(path), "--set", "train.solve_heads=false", "--set", "run.out=elsewhere"]) == 2
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "balanced"])
+def test_a_refitted_head_has_learnt_from_training_and_validation_rows(tmp_path, tiny_set, sampler):
+    """Beside scikit-learn on both; validation rows are judged by the head that had not seen them."""
+    path, words = tmp_path / "spec.toml", ["--set", f"data.sampler={sampler}", "--set", "head.0.layers=1"]
+    path.write_text(SPEC.format(out=tmp_path / "apart", data=tiny_set))
+    assert main([str(path), *words]) == 0
+    assert main([str(path), *words, "--set", "train.refit=true", "--set", f"run.out={tmp_path}/refit"]) == 0
+    told, kept = [], []
+    for name in ("apart", "refit"):
+        log = (tmp_path / name / "log.txt").read_text()
+        told.append(re.search(r"epoch 0/0 .*valid loss ([\d.]+)", log)[1])
+        kept.append(load(tmp_path / name / "checkpoints" / "best").eval())
+        decay = float(re.search(r"with decay ([\d.e-]+)", log)[1])
+    assert told[0] == told[1]
+    data = open_dataset(tiny_set)
+    known = [row for row in range(len(data)) if data[row].split in ("train", "valid")]
+    head = kept[1].head("binary")
+    with torch.no_grad():
+        read = kept[1].read(data.graphs(known), ["binary"])["binary"]
+    share = head.network.share.numpy()
+    x = np.clip(((read - head.network.mean) * head.network.scale).numpy(), -3, 3) * share
+    y = np.array([data[row].labels["label"] == "yes" for row in known])
+    weights = (
+        np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum()) if sampler == "balanced" else np.full(len(y), 1 / len(y))
+    )
+    other = LogisticRegression(C=1 / decay, tol=1e-8, max_iter=2000).fit(x, y, sample_weight=weights)
+    ours = [head.predict(one.head("binary").answer(read)).detach().numpy() for one in kept]
+    np.testing.assert_allclose(ours[1], other.predict_proba(x)[:, 1], atol=5e-3)
+    assert np.abs(ours[0] - ours[1]).max() > 1e-2
+    assert main([str(path), "--set", "train.refit=true", "--set", "train.solve_heads=false"]) == 2
+
+
+def test_clusters_weigh_together_as_they_would_be_drawn(tiny_set):
+    """Two clusters of which validation rows have one: the shares are those of all rows."""
+    one, other = sampling("cluster", np.array([0, 0, 0, 0, 1])).weights[[0, 4]]
+    assert one * 4 == pytest.approx(2 / 3)
+    assert other == pytest.approx(1 / 3)
 
 
 def test_what_adds_up_over_blocks_is_solved(tmp_path, tiny_set):

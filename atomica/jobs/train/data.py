@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,6 @@ from atomica.data.labels import BlockLabels, BlockTargets, ComplexVectors
 from atomica.data.record import SPLITS
 from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
 from atomica.errors import AtomicaError, DataError
-from atomica.evaluation.statistics import numbered
 from atomica.heads import values_met
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
 from atomica.spec import Issues, KeyPath
@@ -135,6 +135,7 @@ def make_splits(
     noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
     splits: dict[str, Split] = {}
     texts: dict[str, dict[str, list[str | None]]] = {}
+    groups: dict[str, list[Any] | None] = {}
     for name in SPLITS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
@@ -172,7 +173,7 @@ def make_splits(
         if features is not None:
             _check_features(features, checked, rows, issues)
         _check_partners(checked, rows, issues)
-        groups = _classes(checked, name, labels, issues, named=name in data)
+        groups[name] = _groups(checked, rows, _classes(checked, name, labels, issues, named=name in data))
         splits[name] = Split(
             rows=rows,
             targets=labels.targets,
@@ -182,7 +183,7 @@ def make_splits(
             batch_blocks=checked.data.batch_blocks,
             seed=checked.run.seed,
             loader_threads=checked.data.loader_threads,
-            sampling=_sampling(checked, rows, groups, issues) if name == "train" else None,
+            sampling=_sampling(checked, rows, groups[name], issues) if name == "train" else None,
             epoch_complexes=checked.data.epoch_complexes if name == "train" else 0,
             noise=checked.noise if noisy else None,
             max_blocks=checked.data.max_item_blocks if rows.cropped else None,
@@ -192,6 +193,15 @@ def make_splits(
             keep_blocks=checked.data.keep_blocks if name == "train" else 1.0,
             keep_whole=checked.data.keep_whole,
         )
+    if checked.train.refit and {"train", "valid"} <= set(splits):
+        both = [*(groups["train"] or ()), *(groups["valid"] or ())]
+        drawn = sampling(checked.data.sampler, _numbers(both))
+        if drawn is not None:
+            each = torch.from_numpy(drawn.weights).split(
+                [len(splits[name].rows) for name in ("train", "valid")]
+            )
+            for name, together in zip(("train", "valid"), each, strict=True):
+                splits[name] = replace(splits[name], together=together)
     return splits, texts
 
 
@@ -363,35 +373,37 @@ def _classes(
     return groups
 
 
-def _sampling(
-    checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None, issues: Issues
-) -> Sampling | None:
+def _groups(checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None) -> list[Any] | None:
+    """The group that `data.sampler` tells each row by; None where it needs what is not there."""
+    if checked.data.sampler == "cluster":
+        return rows.clusters(checked.data.cluster)
+    known = {
+        "uniform": np.zeros(len(rows), dtype=np.int64),
+        "modality": rows.dataset.modalities[rows.rows],
+        "balanced": classes,
+    }[checked.data.sampler]
+    return None if known is None else list(known.tolist())
+
+
+def _numbers(groups: list[Any]) -> npt.NDArray[np.int64]:
+    return np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64)
+
+
+def _sampling(checked: Spec, rows: Rows, groups: list[Any] | None, issues: Issues) -> Sampling | None:
     """How the training rows are drawn."""
     sampler, weights, dataset = checked.data.sampler, checked.data.weights, rows.dataset
-    groups = np.zeros(len(rows), dtype=np.int64)
-    if sampler == "modality":
-        groups = dataset.modalities[rows.rows]
-        if len(np.unique(groups)) < 2:
-            issues.add(
-                ("data", "sampler"), "has no effect: all training complexes are of one kind; use uniform"
-            )
-    if sampler == "cluster":
-        names = rows.clusters(checked.data.cluster)
-        if names is None:
-            issues.add(
-                ("data", "sampler"), "needs data.cluster, the column that names clusters; or use uniform"
-            )
-            return None
-        groups = numbered(names)
-    if sampler == "balanced":
-        if classes is None:
-            issues.add(("data", "sampler"), "needs a head with classes; use uniform")
-            return None
-        groups = classes
+    if groups is None:
+        needed = "a head with classes"
+        if sampler == "cluster":
+            needed = "data.cluster, the column that names clusters"
+        issues.add(("data", "sampler"), f"needs {needed}; or use uniform")
+        return None
+    if sampler == "modality" and len(set(groups)) < 2:
+        issues.add(("data", "sampler"), "has no effect: all training complexes are of one kind; use uniform")
     sources = None
     if isinstance(dataset, Mixture):
         sources = dataset.sources[rows.rows]
         for index, one in enumerate(dataset.sets):
             if weights and not (sources == index).any():
                 issues.add(("data", "weights"), f"{one.name} has no training rows that could be drawn")
-    return sampling(sampler, groups, sources=sources, weights=weights)
+    return sampling(sampler, _numbers(groups), sources=sources, weights=weights)

@@ -246,6 +246,8 @@ def read_spec(source: spec.Source, issues: Issues) -> Spec | None:
         return None
     checked = Spec(heads=heads, **found)
     _check_heads(checked, issues)
+    if checked.train.refit and checked.data.weights:
+        issues.add(("train", "refit"), "does not go with data.weights, which say nothing of validation rows")
     return None if issues.found else checked
 
 
