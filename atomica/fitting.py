@@ -16,12 +16,15 @@ from typing import Any
 
 from atomica import _prep, runner, spec
 from atomica.data.dataset import DEMO, open_dataset
+from atomica.data.origin import Origin
 from atomica.errors import DataError
 from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
 from atomica.jobs.inputs import listed
 from atomica.jobs.predict import Predictions, predict
 from atomica.jobs.train.spec import read_spec
+from atomica.model.model import saved_contract
 from atomica.prep import split
+from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.spec import show
 
 __all__ = ["Fitted", "fit"]
@@ -31,21 +34,28 @@ MOST_CLASSES = 50
 SETTINGS: Mapping[str, Any] = {
     "data.batch_blocks": 640,
     "data.max_item_blocks": 320,
-    "model.atom_hidden": 16,
-    "model.block_hidden": 16,
-    "model.edge_size": 8,
-    "model.layers": 3,
     "model.dropout": 0.1,
     "head.0.dropout": 0.1,
-    "train.epochs": 3,
     "train.learning_rate": 5e-4,
     "train.weight_decay": 0.3,
     "train.monitor": "loss",
+    "train.refit": True,
     "train.schedule.kind": "cosine",
     "train.schedule.warmup_steps": 10,
     "train.schedule.min_factor": 0.05,
 }
 """As in `runs/cofactor.toml`; what that reaches on some hundred complexes stands in runs/README.md."""
+GIVEN: Mapping[str, Any] = {"train.epochs": 0, "train.seeds": 1}
+"""From weights that are given heads are solved, which is the same for all seeds."""
+DRAWN: Mapping[str, Any] = {
+    "model.atom_hidden": 16,
+    "model.block_hidden": 16,
+    "model.edge_size": 8,
+    "model.layers": 3,
+    "train.epochs": 3,
+    "train.seeds": 5,
+}
+"""Encoders that are drawn anew, another for each seed."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +101,24 @@ def fit(
     label: str,
     kind: str | None = None,
     unit: str = "",
-    seeds: int = 5,
+    init: str | Path | None = "base",
+    seeds: int | None = None,
     out: str | Path = "outputs/fit",
     settings: Mapping[str, Any] | None = None,
     devices: int = 1,
     quiet: bool = False,
 ) -> Fitted:
-    """Train models on labelled complexes, several as an ensemble, and measure them on rows that they have not seen.
+    """Train a model on labelled complexes, or several as an ensemble, and measure it on rows that it has not seen.
 
     data: an index (CSV), as for `atomica-prep build-graphs`, or a data set. An index without a column split or fold is
     shared out first, so that no relatives by sequence are on two sides. label: the column with the answers. kind: of
-    the head; by default regression of numbers, binary of two words, multiclass of more. unit: of numbers. seeds: how
-    many models. out: folder of the run; a call with one that was stopped goes on. settings: anything a spec may say, by
-    its key, such as {"train.epochs": 20, "data.input": "segment0"}. Raises DataError for data that cannot be learnt
-    from, SpecError for settings that cannot be used.
+    the head; by default regression of numbers, binary of two words, multiclass of more. unit: of numbers. init: weights
+    to start from, of the package or your own; on these the head is solved and nothing is trained, unless settings ask
+    for epochs. None: encoders that are drawn, for which sizes may be given, trained for three epochs. seeds: how
+    many models; by default one with init, which would all be the same without epochs, five without. out: folder of the
+    run; a call with one that was stopped goes on. settings: anything a spec may say, by its key, such as
+    {"train.epochs": 20, "data.input": "segment0"}. Raises DataError for data that cannot be learnt from, SpecError for
+    settings that cannot be used.
 
         fitted = atomica.fit("index.csv", label="pk")
         fitted.predict("new/").to_pandas()
@@ -127,15 +141,16 @@ def fit(
         **_head(known, kind, label),
         "head.0.label": label,
         **({"head.0.unit": unit} if unit else {}),
-        "train.seeds": seeds,
         **SETTINGS,
+        **(DRAWN if init is None else {**GIVEN, "model.init": str(init)}),
+        **({} if seeds is None else {"train.seeds": seeds}),
         **(settings or {}),
     }
     if not is_set:
         issues = spec.Issues(_spec(chosen))
         read_spec(issues.source, issues)
         issues.raise_any()  # before anything is built
-        _build(Path(named), label, folder, quiet=quiet)
+        _build(Path(named), label, folder, chosen.get("model.init"), quiet=quiet)
     with suppress(DataError):
         if all(open_dataset(chosen["data.train"]).column("cluster")):
             chosen.setdefault("data.cluster", "cluster")
@@ -158,8 +173,11 @@ def _labels(data: Path, label: str) -> list[str]:
     return split.read_index(data).column(label)
 
 
-def _build(data: Path, label: str, folder: Path, *, quiet: bool) -> None:
-    """Build the data set `graphs` of an index below a folder, its rows shared out, unless that was done."""
+def _build(data: Path, label: str, folder: Path, init: str | None, *, quiet: bool) -> None:
+    """Build the data set `graphs` of an index below a folder, its rows shared out, unless that was done.
+
+    init: weights whose data were made as these should be.
+    """
     index, graphs = data, folder / "graphs"
     if not set(split.read_index(data).columns) & {"split", "fold"}:
         index = folder / "index.csv"
@@ -168,7 +186,12 @@ def _build(data: Path, label: str, folder: Path, *, quiet: bool) -> None:
             given = split.arguments(data, "--out", index, "--label", label)
             with redirect_stdout(io.StringIO()) if quiet else nullcontext():
                 split.split(given)
-    _prep.build(_prep.BuildOptions([index], graphs, resume=graphs.is_dir()), quiet=quiet)
+    origin = Origin() if init is None else saved_contract(init).origin
+    known: dict[str, Any] = {"cutoff": origin.cutoff, "interface_rule": origin.rule}
+    known = {key: value for key, value in known.items() if value is not None}
+    options = _prep.BuildOptions([index], graphs, resume=graphs.is_dir(), **known)
+    fragments = origin.fragments or "none"
+    _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)), quiet=quiet)
 
 
 def _head(known: Sequence[Any], kind: str | None, label: str) -> dict[str, Any]:

@@ -281,7 +281,8 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
             path = tiny_set.parent / row["path"]
             one = {"id": row["id"], "path": path, "chain1": "A", "chain2": "B", "binds": row["label"]}
             writer.writerow(one)
-    fitted = atomica.fit(index, label="binds", seeds=2, out=tmp_path / "fit", settings=small, quiet=True)
+    drawn = {"label": "binds", "init": None, "seeds": 2, "out": tmp_path / "fit", "quiet": True}
+    fitted = atomica.fit(index, settings=small, **drawn)
     assert fitted.evaluation["heads"]["binary"]["kind"] == "binary"
     assert {"split", "cluster"} <= set(
         (tmp_path / "fit" / "index.csv").read_text().splitlines()[0].split(",")
@@ -292,8 +293,18 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
     assert one["probability"].tolist() == other["probability"].tolist()
     assert "spread" in one.table.column_names
     # The same call finds the work done.
-    again = atomica.fit(index, label="binds", seeds=2, out=tmp_path / "fit", settings=small, quiet=True)
+    again = atomica.fit(index, settings=small, **drawn)
     assert again.evaluation == fitted.evaluation
+    # By default a head is solved on the weights of the package, and the graphs are built as those want them.
+    quick = {"device.threads": 1, "log.tensorboard": False}
+    solved = atomica.fit(index, label="binds", out=tmp_path / "solved", settings=quick, quiet=True)
+    model = atomica.load(solved.weights)
+    assert torch.equal(
+        *(one.encoder.state_dict()["atom_types.weight"] for one in (model, atomica.load("base")))
+    )
+    assert model.made_for.origin == atomica.load("base").made_for.origin
+    assert solved.evaluation["checkpoint"]["epoch"] == 0
+    assert "spread" not in solved.predict(new).table.column_names
     with pytest.raises(atomica.AtomicaError, match="no column 'affinity'"):
         atomica.fit(index, label="affinity", out=tmp_path / "no")
     with pytest.raises(atomica.AtomicaError, match="is there already"):
