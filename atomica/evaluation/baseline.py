@@ -117,7 +117,7 @@ class Baseline:
 def answer(
     kind: str,
     form: str,
-    train: Rows,
+    train: Sequence[Rows],
     targets: Targets,
     test: Rows,
     *,
@@ -127,7 +127,7 @@ def answer(
     groups: Indices | None = None,
     seed: int = 0,
 ) -> list[Baseline]:
-    """All baselines of a kind: answers for `test` from those of `train`.
+    """All baselines of a kind: answers for `test` from those of `train`, one part after the other.
 
     kind: of `BASELINES`; form, targets [N] or [N, C]: see `statistics.form_of`. input: what the model sees of each
     complex; with one partner alone there are no contacts. classes: how many there are, of answers that are classes.
@@ -136,8 +136,9 @@ def answer(
     features = {}
     for name, count in BASELINES[kind].items():
         if name != "contacts" or input == "complex":
-            (own, each), (asked, _) = counted(train, input, count), counted(test, input, count)
-            features[name] = own, asked
+            parts = [counted(rows, input, count) for rows in train]
+            own, each = (np.concatenate(found) for found in zip(*parts, strict=True))
+            features[name] = own, counted(test, input, count)[0]
     if not features:
         return []
     groups = None if groups is None else np.repeat(groups, each)

@@ -349,7 +349,7 @@ def _baselines(job: Job, data: Opened, name: str, answers: Answers) -> list[base
     return baseline.answer(
         head.baseline,
         answers.form,
-        train,
+        [train],
         target,
         data.rows,
         input=data.input,

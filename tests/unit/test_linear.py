@@ -1,5 +1,6 @@
 """The linear path of heads, solved before the first step, beside scikit-learn's solvers."""
 
+import csv
 import json
 import re
 
@@ -201,6 +202,12 @@ def test_a_refitted_head_has_learnt_from_training_and_validation_rows(tmp_path, 
     ours = [head.predict(one.head("binary").answer(read)).detach().numpy() for one in kept]
     np.testing.assert_allclose(ours[1], other.predict_proba(x)[:, 1], atol=5e-3)
     assert np.abs(ours[0] - ours[1]).max() > 1e-2
+    # Baselines learn from as many.
+    tables = [
+        list(csv.DictReader((tmp_path / name / "predictions.csv").open())) for name in ("apart", "refit")
+    ]
+    found = [[row["regression on counts"] for row in table] for table in tables]
+    assert found[0] != found[1]
     assert main([str(path), "--set", "train.refit=true", "--set", "train.solve_heads=false"]) == 2
 
 

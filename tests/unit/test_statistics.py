@@ -164,14 +164,15 @@ def test_composition_is_learnt_and_the_same_every_time(rows):
     column = int(np.argmax(counts[0][:, :-1].std(axis=0)))
     truth = [(one[:, column] > np.median(counts[0][:, column])).astype(np.int64) for one in counts]
 
-    def ask(**options):
-        return answer("composition", "yes-no", train, truth[0], test, input="segment0", **options)
+    def ask(*parts, **options):
+        return answer("composition", "yes-no", parts or [train], truth[0], test, input="segment0", **options)
 
     found = {one.name: one for one in ask(seed=1)}
     assert list(found) == ["majority", "regression on counts", "nearest by counts"]
     assert np.allclose(found["majority"].predicted, truth[0].mean())
     assert statistics.auroc(truth[1], found["regression on counts"].predicted) > 0.8
-    again = ask(seed=1)
+    first = np.arange(len(train)) < 30
+    again = ask(train.keep(first, "later"), train.keep(~first, "before"), seed=1)
     assert all(np.array_equal(one.predicted, found[one.name].predicted) for one in again)
     assert "by cross-validation over rows" in found["regression on counts"].method
     grouped = ask(groups=np.arange(len(train)) // 3)
@@ -191,7 +192,7 @@ def test_every_form_of_answer_has_baselines(rows):
     }
     for form, target in targets.items():
         kind = "contacts" if form == "numbers" else "composition"
-        found = answer(kind, form, train, target, test, input="complex", classes=4)
+        found = answer(kind, form, [train], target, test, input="complex", classes=4)
         for one in found:
             assert one.predicted.shape == (len(test), *{"classes": (4,), "labels": (2,)}.get(form, ()))
             assert np.isfinite(one.predicted).all()
@@ -200,7 +201,7 @@ def test_every_form_of_answer_has_baselines(rows):
                 assert not one.predicted[:, 3].any()  # a class that the training rows do not have
         assert ("regression on contacts" in [one.name for one in found]) == (form == "numbers")
     assert "contacts" not in str(
-        answer("contacts", "numbers", train, targets["numbers"], test, input="segment0")
+        answer("contacts", "numbers", [train], targets["numbers"], test, input="segment0")
     )
 
 
@@ -223,7 +224,7 @@ def test_answers_of_blocks_have_baselines(rows):
         counts = counted(part, "segment0", neighbours)[0][:, -5]
         buried.append((counts > np.median(counts)).astype(np.int64))
     found = answer(
-        "neighbours", "yes-no", train, buried[0], test, input="segment0", groups=np.arange(12) // 2
+        "neighbours", "yes-no", [train], buried[0], test, input="segment0", groups=np.arange(12) // 2
     )
     assert [one.name for one in found] == ["majority", "regression on neighbours"]
     assert "over clusters" in found[1].method

@@ -1,12 +1,13 @@
-"""What a trained model says of the test rows, beside baselines that learnt from the same training rows."""
+"""What a trained model says of the test rows, beside baselines that learnt from the same rows."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from atomica.console import Journal
@@ -49,7 +50,7 @@ def evaluate(
             evaluation.add(head.name, head.common.kind)
             journal.say(tell(title, {}, own, ""))
             continue
-        answers = _answers(job, head, predictions[head.name])
+        answers = _answers(job, outcome, head, predictions[head.name])
         entry: dict[str, Any] = {
             "label": head.common.label,
             "unit": head.common.unit,
@@ -83,7 +84,7 @@ def evaluate(
     )
 
 
-def _answers(job: Assembled, head: HeadSpec, predicted: Tensor) -> Answers:
+def _answers(job: Assembled, outcome: Outcome, head: HeadSpec, predicted: Tensor) -> Answers:
     """What a head says of the test rows, or of their blocks, what is known of them, and what baselines say."""
     split = job.splits["test"]
     clusters = split.rows.clusters(job.spec.data.cluster)
@@ -100,31 +101,35 @@ def _answers(job: Assembled, head: HeadSpec, predicted: Tensor) -> Answers:
             clusters=clusters,
             classes=class_names(head.config),
         )
-    return replace(answers, baselines=_baselines(job, head, answers))
+    return replace(answers, baselines=_baselines(job, outcome, head, answers))
 
 
-def _baselines(job: Assembled, head: HeadSpec, answers: Answers) -> list[Baseline]:
+def _baselines(job: Assembled, outcome: Outcome, head: HeadSpec, answers: Answers) -> list[Baseline]:
     if not answers.known.any() or not answers.form:
         return []
-    train = job.splits["train"]
+    # They learn from what the model has learnt from.
+    names = ("train", "valid") if job.spec.train.refit and outcome.best_epoch == 0 else ("train",)
+    splits = [job.splits[name] for name in names]
     if head.on_blocks:
-        targets, known = train.block_targets[head.name].answered()
+        truth = [split.block_targets[head.name].answered() for split in splits]
     else:
-        targets, known = (one.numpy() for one in train.truth(head.name))
+        each = [split.truth(head.name) for split in splits]
+        truth = [(target.numpy(), known.numpy()) for target, known in each]
+    targets, known = (np.concatenate(found) for found in zip(*truth, strict=True))
     return baseline.answer(
         head.cls.baseline,
         answers.form,
-        train.rows,
+        [split.rows for split in splits],
         targets,
         job.splits["test"].rows,
         input=job.spec.data.input,
         classes=answers.predicted.shape[1] if answers.form == "classes" else 2,
         learnt=known,
-        groups=_groups(train.rows, job.spec.data.cluster),
+        groups=_groups([split.rows for split in splits], job.spec.data.cluster),
         seed=job.spec.run.seed,
     )
 
 
-def _groups(rows: Rows, column: str) -> Any:
-    names = rows.clusters(column)
-    return None if names is None else numbered(names)
+def _groups(parts: Sequence[Rows], column: str) -> Any:
+    names = [name for rows in parts for name in rows.clusters(column) or ()]
+    return numbered(names) if names else None
