@@ -53,12 +53,14 @@ class TrainConfig:
     solve_heads: bool = setting(
         True,
         "before the first step, solve the linear path of heads that have one on what the encoder gives at the start; "
-        "the strength of its weight decay is chosen on validation rows, and what that is worth counts as epoch 0",
+        "the strength of its weight decay is chosen by the loss on validation rows, and what that is worth counts as "
+        "epoch 0",
     )
     refit: bool = setting(
         False,
         "where solved heads, epoch 0, are the best, keep them as solved once more from training and validation rows "
-        "together, with the strength that these chose; metrics of validation rows are those of before",
+        "together; up to 2,000 rows, cross-validation over both chooses the strength, which keeps clusters whole. "
+        "Metrics of validation rows are those of a head that had not learnt from them",
     )
     precision: str = setting(
         "float32",

@@ -7,6 +7,7 @@ Solved first, training begins where a linear probe of the same vectors ends (Kum
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ ROWS, BLOCKS = 5_000, 100_000
 STRENGTHS = tuple(10.0 ** (-0.5 * step) for step in range(11))
 """What half the sum of squared weights is multiplied by, beside the mean loss: from 1 to 1e-5."""
 ITERATIONS = 100
+PARTS, MOST = 5, 2_000
+"""Of cross-validation; and rows up to which it chooses."""
 
 
 Weights = tuple[list[list[float]], list[float]]
@@ -57,8 +60,9 @@ def solve(
 ) -> dict[str, Solution]:
     """Solve the linear path of the heads `fresh` that have one from the training rows; what was found, by name.
 
-    The strength is that with the least loss on `valid`. Complexes weigh as often as `data.sampler` draws them, their
-    blocks as they do; so do classes that it draws equally often. refit: solve them from both besides.
+    The strength is that with the least loss on `valid`, whose rows count alike. Those that are learnt from weigh as
+    often as `data.sampler` draws their complexes. refit: solve them from both besides; the strength is then that
+    which is best in cross-validation over both, clusters kept whole, as long as there are few: of these each counts.
     """
     heads = {
         name: head
@@ -79,21 +83,20 @@ def solve(
         own, other = seen[name], held[name]
         if len(own.read) < 2 or not len(other.read):
             continue
-        learnt, judged = own.weighed(train.weights), other.weighed(None)
-        if train.sampling is not None and not head.on_blocks:
-            judged = (*judged[:2], _alike(learnt, other.target))
         # A copy: the weights of the model tell other ranks of every gradient.
-        solved = copy.deepcopy(head)
-        strength = _solve(solved, learnt, judged)
+        solved, device = copy.deepcopy(head), linear_of(head).weight.device
+        learnt, judged = (_moved(rows, device) for rows in (own.weighed(train.weights), other.weighed(None)))
+        both = _joined(own.weighed(train.together), other.weighed(valid.together), device) if refit else None
+        parts = _parts(both[1], [*own.groups(train), *other.groups(valid)]) if both else []
+        if both and parts:
+            strength = _cross_validated(solved, both, parts)
+            _reach(solved, learnt, strength)
+        else:
+            strength = _solve(solved, learnt, judged)
         _take(linear_of(head), _agreed(solved, ranks))
-        together = None
-        if refit:
-            both = own.weighed(train.together), other.weighed(valid.together)
-            read, target, weight = (torch.cat(pair) for pair in zip(*both, strict=True))
-            rows = _moved((read, target, weight), linear_of(solved).weight.device)
-            for _ in _path(solved, rows, [one for one in STRENGTHS if one >= strength]):
-                pass
-            together = _agreed(solved, ranks)
+        if both:
+            _reach(solved, both, strength)
+        together = _agreed(solved, ranks) if both else None
         found[name] = Solution(strength, together)
     return found
 
@@ -148,6 +151,11 @@ class _Labelled:
         """With what each weighs, of the weights of complexes; None: all alike."""
         ones = torch.ones(len(self.read))
         return self.read, self.target, ones if weights is None else weights[self.place]
+
+    def groups(self, split: Split) -> list[str]:
+        """The cluster of each, or where none is known its complex."""
+        names = split.clusters or [f"{split.rows.split} {place}" for place in range(len(split.rows))]
+        return [names[place] for place in self.place.tolist()]
 
 
 def _read(model: Model, split: Split, names: Sequence[str], ranks: Ranks) -> dict[str, _Labelled]:
@@ -205,19 +213,9 @@ class _OfBlocks:
         return [block for row in rows for block in range(int(starts[row]), int(self.ends[row]))]
 
 
-def _alike(seen: Rows, target: Tensor) -> Tensor:
-    """Weights of rows held out [N]: each class weighs what it does in training; 1 where there are no classes."""
-    if target.is_floating_point() or target.ndim > 1:
-        return torch.ones(len(target))
-    classes = int(torch.cat([seen[1], target]).max()) + 1
-    shares = torch.zeros(classes).index_add(0, seen[1], seen[2])
-    return (shares / torch.bincount(target, minlength=classes).clamp(min=1))[target]
-
-
 def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> float:
     """Solve the linear path of `head` with the strength that is best on the rows held out; that strength."""
     linear = linear_of(head)
-    seen, held = _moved(seen, linear.weight.device), _moved(held, linear.weight.device)
     best = (torch.inf, 0.0, copy.deepcopy(linear.state_dict()))
     for strength in _path(head, seen, STRENGTHS):
         with torch.no_grad():
@@ -226,6 +224,43 @@ def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> float:
             best = (value, strength, copy.deepcopy(linear.state_dict()))
     linear.load_state_dict(best[2])
     return best[1]
+
+
+def _parts(target: Tensor, groups: Sequence[str]) -> list[tuple[Indices, Indices]]:
+    """Rows to learn from and rows to judge by, for each part; none where they are too many, or their groups too few."""
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    numbers = np.unique(np.array(groups), return_inverse=True)[1]
+    if len(target) > MOST or len(np.unique(numbers)) < PARTS:
+        return []
+    classes = not target.is_floating_point() and target.ndim == 1
+    parts = (StratifiedGroupKFold if classes else GroupKFold)(PARTS, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer members than there are parts
+        return list(parts.split(numbers, target.cpu().numpy() if classes else None, numbers))
+
+
+def _cross_validated(head: ReadoutHead, rows: Rows, parts: Sequence[tuple[Indices, Indices]]) -> float:
+    """The strength with which each part is answered best by what was learnt from the others."""
+    head, total = copy.deepcopy(head), np.zeros(len(STRENGTHS))
+    for learnt, left in parts:
+        read, target, weight = _at(rows, left)
+        judged = read, target, torch.ones_like(weight)
+        with torch.no_grad():
+            losses = [float(_loss(head, judged)) for _ in _path(head, _at(rows, learnt), STRENGTHS)]
+        total += np.array(losses) * len(left)
+    return STRENGTHS[int(total.argmin())]
+
+
+def _at(rows: Rows, places: Indices) -> Rows:
+    read, target, weight = rows
+    return read[places], target[places], weight[places]
+
+
+def _reach(head: ReadoutHead, rows: Rows, strength: float) -> None:
+    """Solve the linear path of `head` with this strength, which is one of `STRENGTHS`."""
+    for _ in _path(head, rows, [one for one in STRENGTHS if one >= strength]):
+        pass
 
 
 def _path(head: ReadoutHead, rows: Rows, strengths: Sequence[float]) -> Iterator[float]:
@@ -251,6 +286,11 @@ def _path(head: ReadoutHead, rows: Rows, strengths: Sequence[float]) -> Iterator
 def _moved(rows: Rows, device: torch.device) -> Rows:
     read, target, weight = rows
     return read.to(device), target.to(device), weight.to(device)
+
+
+def _joined(one: Rows, other: Rows, device: torch.device) -> Rows:
+    read, target, weight = (torch.cat(pair) for pair in zip(one, other, strict=True))
+    return _moved((read, target, weight), device)
 
 
 def _loss(head: ReadoutHead, rows: Rows) -> Tensor:

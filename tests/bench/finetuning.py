@@ -29,17 +29,22 @@ from atomica.evaluation.statistics import compare, numbered
 from atomica.jobs.probe import redrawn
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
-FREE: Mapping[str, Any] = {"train.freeze": [], "train.rates.encoder": 1e-3}
+TRAINED: Mapping[str, Any] = {"train.epochs": 6}
+FREE: Mapping[str, Any] = {**TRAINED, "train.freeze": [], "train.rates.encoder": 1e-3}
 """All is trained, at the rate of the head."""
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "head solved": {"train.epochs": 0},
-    "head alone": {"train.freeze": ["encoder"]},
     "finetune.toml": {},
-    "all, rate 1e-4": {"train.freeze": []},
-    "all, one rate": FREE,
-    "random weights": {**FREE, "model.init": "random"},
+    "without refit": {"train.refit": False},
+    "random, finetune.toml": {"model.init": "random"},
+    "head trained on": {**TRAINED, "train.freeze": ["encoder"]},
+    "upper layers trained, 1e-4": TRAINED,
+    "all trained, 1e-4": {**TRAINED, "train.freeze": []},
+    "all trained, one rate": FREE,
+    "random, all trained, one rate": {**FREE, "model.init": "random"},
 }
 """Ways to train, by what they change in the spec. Random: weights of the same size, drawn for each seed."""
+SOLVED = ("finetune.toml", "without refit")
+"""Those that are the same for every seed."""
 PROBES = {
     "probe": "prediction",
     "probe of counts": "residue counts",
@@ -142,7 +147,7 @@ def main() -> None:
     own = {key: json.loads(value) for key, _, value in (text.partition("=") for text in arguments.set)}
     for count in arguments.rows:
         answers: dict[str, list[dict[str, str]]] = {
-            arm: [{} for _ in range(arguments.seeds)] for arm in arguments.arms
+            arm: [{} for _ in range(1 if arm in SOLVED else arguments.seeds)] for arm in arguments.arms
         }
         answers = {name: [{}] for name in PROBES} | answers
         for fold in folds:
@@ -158,7 +163,7 @@ def main() -> None:
             for name, column in PROBES.items():
                 answers[name][0] |= {one: row[column] for one, row in said.items()}
             for arm in arguments.arms:
-                for seed in range(arguments.seeds):
+                for seed in range(1 if arm in SOLVED else arguments.seeds):
                     changes = {
                         "data.train": built,
                         "model.init": arguments.weights,
@@ -170,7 +175,7 @@ def main() -> None:
                         changes["model.init"] = random(
                             arguments.weights, seed, arguments.out / f"random{seed}"
                         )
-                    out = place / f"{arm.replace(' ', '_')}-{seed}"
+                    out = place / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"
                     said = perform(RUNS / "finetune.toml", changes | {"run.seed": seed}, out)
                     answers[arm][seed] |= {one: row["prediction"] for one, row in said.items()}
         print(f"\n{count or 'all'} rows; {len(asked)} pockets asked, {groups.max() + 1} clusters", flush=True)

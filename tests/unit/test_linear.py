@@ -211,6 +211,38 @@ def test_a_refitted_head_has_learnt_from_training_and_validation_rows(tmp_path, 
     assert main([str(path), "--set", "train.refit=true", "--set", "train.solve_heads=false"]) == 2
 
 
+def test_of_few_rows_cross_validation_over_whole_clusters_chooses_the_strength(monkeypatch):
+    """Beside scikit-learn's, part by part; rows count alike there, whatever they weigh."""
+    monkeypatch.setattr(linear, "STRENGTHS", (1.0, 3e-2, 1e-3, 1e-5))
+    torch.manual_seed(0)
+    head = MulticlassHead(MulticlassConfig(classes=("a", "b"), readout="mean_std", layers=1), ENCODER)
+    rows, along = rows_for(head, 60, 7)
+    noisy = along + 6 * torch.randn(60, generator=torch.Generator().manual_seed(8))
+    target, weights = (noisy > noisy.quantile(0.7)).long(), torch.rand(60) + 0.5
+    groups = [f"cluster {row // 5}" for row in range(60)]
+    parts = linear._parts(target, groups)
+    assert len(parts) == 5
+    for learnt, left in parts:
+        assert not {groups[row] for row in learnt} & {groups[row] for row in left}
+    losses = []
+    for strength in linear.STRENGTHS:
+        total = 0.0
+        for learnt, left in parts:
+            x, weight = scaled(head, rows), weights[learnt].numpy() / float(weights[learnt].sum())
+            other = LogisticRegression(C=2 / strength, tol=1e-8, max_iter=2000)
+            said = other.fit(x[learnt], target[learnt], sample_weight=weight).predict_proba(x[left])
+            total -= np.log(said[np.arange(len(left)), target[left]]).sum()
+        losses.append(total)
+    assert (
+        linear._cross_validated(head, (rows, target, weights), parts)
+        == linear.STRENGTHS[int(np.argmin(losses))]
+    )
+    assert sorted(losses)[1] - min(losses) > 0.1, losses
+    assert not linear._parts(target, ["one cluster"] * 60)
+    assert not linear._parts(torch.zeros(linear.MOST + 1), [str(row) for row in range(linear.MOST + 1)])
+    assert len(linear._parts(along, groups)) == 5
+
+
 def test_clusters_weigh_together_as_they_would_be_drawn(tiny_set):
     """Two clusters of which validation rows have one: the shares are those of all rows."""
     one, other = sampling("cluster", np.array([0, 0, 0, 0, 1])).weights[[0, 4]]

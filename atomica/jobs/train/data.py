@@ -184,6 +184,7 @@ def make_splits(
             seed=checked.run.seed,
             loader_threads=checked.data.loader_threads,
             sampling=_sampling(checked, rows, groups[name], issues) if name == "train" else None,
+            clusters=rows.clusters(checked.data.cluster),
             epoch_complexes=checked.data.epoch_complexes if name == "train" else 0,
             noise=checked.noise if noisy else None,
             max_blocks=checked.data.max_item_blocks if rows.cropped else None,
