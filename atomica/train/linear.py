@@ -42,10 +42,10 @@ Weights = tuple[list[list[float]], list[float]]
 
 @dataclass(frozen=True)
 class Solution:
-    """Of a head that was solved: the strength that was chosen, and its linear path from training and validation rows
-    together with that strength, if it was asked for."""
+    """Of a head that was solved: the strengths that were chosen, and its linear path from training and validation rows
+    together with these, if it was asked for."""
 
-    strength: float
+    strengths: tuple[float, ...]
     together: Weights | None = None
 
 
@@ -61,8 +61,8 @@ def solve(
     """Solve the linear path of the heads `fresh` that have one from the training rows; what was found, by name.
 
     The strength is that with the least loss on `valid`, whose rows count alike. Those that are learnt from weigh as
-    often as `data.sampler` draws their complexes. refit: solve them from both besides; the strength is then that
-    which is best in cross-validation over both, clusters kept whole, as long as there are few: of these each counts.
+    often as `data.sampler` draws their complexes. refit: solve them from both besides; as long as these are few,
+    cross-validation over both, clusters kept whole, chooses, and the mean is taken over what it does not tell apart.
     """
     heads = {
         name: head
@@ -89,15 +89,15 @@ def solve(
         both = _joined(own.weighed(train.together), other.weighed(valid.together), device) if refit else None
         parts = _parts(both[1], [*own.groups(train), *other.groups(valid)]) if both else []
         if both and parts:
-            strength = _cross_validated(solved, both, parts)
-            _reach(solved, learnt, strength)
+            strengths = _cross_validated(solved, both, parts)
+            _reach(solved, learnt, strengths)
         else:
-            strength = _solve(solved, learnt, judged)
+            strengths = (_solve(solved, learnt, judged),)
         _take(linear_of(head), _agreed(solved, ranks))
         if both:
-            _reach(solved, both, strength)
+            _reach(solved, both, strengths)
         together = _agreed(solved, ranks) if both else None
-        found[name] = Solution(strength, together)
+        found[name] = Solution(strengths, together)
     return found
 
 
@@ -240,16 +240,22 @@ def _parts(target: Tensor, groups: Sequence[str]) -> list[tuple[Indices, Indices
         return list(parts.split(numbers, target.cpu().numpy() if classes else None, numbers))
 
 
-def _cross_validated(head: ReadoutHead, rows: Rows, parts: Sequence[tuple[Indices, Indices]]) -> float:
-    """The strength with which each part is answered best by what was learnt from the others."""
-    head, total = copy.deepcopy(head), np.zeros(len(STRENGTHS))
-    for learnt, left in parts:
+def _cross_validated(
+    head: ReadoutHead, rows: Rows, parts: Sequence[tuple[Indices, Indices]]
+) -> tuple[float, ...]:
+    """The strength with which each part is answered best by what was learnt from the others, and those which the parts
+    do not tell from it: whose loss exceeds its by no more than the standard error of that over the parts."""
+    head, sizes = copy.deepcopy(head), np.array([len(left) for _, left in parts])
+    losses = np.zeros((len(parts), len(STRENGTHS)))
+    for part, (learnt, left) in enumerate(parts):
         read, target, weight = _at(rows, left)
         judged = read, target, torch.ones_like(weight)
         with torch.no_grad():
-            losses = [float(_loss(head, judged)) for _ in _path(head, _at(rows, learnt), STRENGTHS)]
-        total += np.array(losses) * len(left)
-    return STRENGTHS[int(total.argmin())]
+            losses[part] = [float(_loss(head, judged)) for _ in _path(head, _at(rows, learnt), STRENGTHS)]
+    best = int((sizes @ losses).argmin())
+    more = losses - losses[:, [best]]
+    chosen = sizes @ more / sizes.sum() <= more.std(axis=0, ddof=1) / len(parts) ** 0.5
+    return tuple(one for one, good in zip(STRENGTHS, chosen, strict=True) if good)
 
 
 def _at(rows: Rows, places: Indices) -> Rows:
@@ -257,10 +263,12 @@ def _at(rows: Rows, places: Indices) -> Rows:
     return read[places], target[places], weight[places]
 
 
-def _reach(head: ReadoutHead, rows: Rows, strength: float) -> None:
-    """Solve the linear path of `head` with this strength, which is one of `STRENGTHS`."""
-    for _ in _path(head, rows, [one for one in STRENGTHS if one >= strength]):
-        pass
+def _reach(head: ReadoutHead, rows: Rows, strengths: Sequence[float]) -> None:
+    """The mean of the linear paths of `head` that are solved with each of some of `STRENGTHS`."""
+    linear = linear_of(head)
+    path = _path(head, rows, [one for one in STRENGTHS if one >= min(strengths)])
+    found = [copy.deepcopy(linear.state_dict()) for strength in path if strength in strengths]
+    linear.load_state_dict({key: torch.stack([one[key] for one in found]).mean(0) for key in found[0]})
 
 
 def _path(head: ReadoutHead, rows: Rows, strengths: Sequence[float]) -> Iterator[float]:

@@ -191,7 +191,11 @@ class Trainer:
         better = self._compare(metrics)
         self.state.since_best = 0  # patience counts epochs
         if self.display is not None:
-            strengths = ", ".join(f"{name} with decay {one.strength:.2g}" for name, one in solved.items())
+            decays = {
+                name: " to ".join(f"{end:.2g}" for end in sorted({min(one.strengths), max(one.strengths)}))
+                for name, one in solved.items()
+            }
+            strengths = ", ".join(f"{name} with decay {decay}" for name, decay in decays.items())
             self.display.line(f"solved  heads on the encoder as it starts: {strengths}")
             shown = {f"valid {name}": number for name, number in metrics.items()}
             self.display.epoch(0, self.config.epochs, shown, better)
