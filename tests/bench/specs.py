@@ -21,15 +21,18 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pyarrow import csv
 
 import atomica
 from atomica import spec
-from atomica.evaluation.statistics import compare, numbered
+from atomica.evaluation.results import complex_of
+from atomica.evaluation.statistics import auroc, compare, numbered, resamplings
 from atomica.jobs.probe import RANDOM, redrawn
 
 ROOT = Path(__file__).parents[2]
@@ -99,10 +102,33 @@ def against_random(name: str, arguments: argparse.Namespace) -> str:
     own, *others = (table["probability"].to_numpy() for table in read)
     found = compare(target, own, {RANDOM: others}, seed=0, groups=groups)
     random = found["baselines"][RANDOM]
-    return f"{'':8} {name}: " + "; ".join(
+    told = [
         f"{RANDOM} {measure} {random[measure]['value']:.3f}, "
         f"less it {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
         for measure, gap in found["difference"].items()
+    ]
+    complexes = [complex_of(name) for name in read[0]["id"].to_pylist()]
+    told.append(within(target, [own, *others], numbered(complexes), groups))
+    return f"{'':8} {name}: " + "; ".join(told)
+
+
+def within(
+    target: npt.NDArray[Any],
+    said: Sequence[npt.NDArray[np.float64]],
+    complexes: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+) -> str:
+    """The mean AUROC among the blocks of one complex, of the first and of the others, and the difference, as words."""
+    parts = [np.flatnonzero(complexes == one) for one in range(complexes.max() + 1)]
+    parts = [rows for rows in parts if 0 < target[rows].sum() < len(rows)]
+    each = np.array([[auroc(target[rows], one[rows]) for one in said] for rows in parts])
+    gaps = each[:, 0] - each[:, 1:].mean(axis=1)
+    clusters = numbered([str(groups[rows[0]]) for rows in parts])
+    drawn = [gaps[rows].mean() for rows in resamplings(len(parts), seed=0, resamples=1000, groups=clusters)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return (
+        f"within one complex auroc {each[:, 0].mean():.3f}, {RANDOM} {each[:, 1:].mean():.3f}, "
+        f"less it {gaps.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
     )
 
 
