@@ -45,6 +45,8 @@ Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 PIECE_BLOCKS = 2048
 """Blocks, on average, of the complexes of one piece of the table; what an interruption may cost."""
+CHECKED, CHECKED_BLOCKS, TRUSTED = 8, (10, 200), 0.3
+"""Complexes of which gradients are held against masks, how large they are, and the rho from which they are of use."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class ScoreConfig(ColouredConfig):
     method: str = setting(
         "masking",
         "masking: exact, a copy of the complex for each block; gradient: an estimate for all blocks at once, by 2 "
-        "forward passes and 4 backward ones, of the readout complex",
+        "forward passes and 4 backward ones, of the readout complex; how far it ranks blocks as masking does is told, "
+        "which of models that were trained for a question it may, and of base hardly",
         choices=("masking", "gradient"),
     )
     contacts: bool = setting(
@@ -227,11 +230,32 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         written = [path.name for path in (job.folder / STRUCTURES).iterdir() if not path.name.startswith(".")]
         figures["structures"] = len(written)
         figures["of them the interface alone"] = sum(name.endswith(INTERFACE) for name in written)
+    if options.method == "gradient" and (alike := _alike(job, data)):
+        rho = float(np.mean(alike))
+        advice = '; that is no estimate of them: take score.method = "masking"' if rho < TRUSTED else ""
+        journal.say(
+            f"note    gradients rank blocks as masks do with rho {rho:.2f}, of {len(alike)} complexes{advice}"
+        )
+        figures["rank correlation with masking"] = f"{rho:.2f}"
     if options.contacts:
         found = {name: table.column(name).to_numpy() for name in ("row", "score")}
         kinds = [text.split("; ") if text else [] for text in table.column("contacts").to_pylist()]
         figures |= agreement(found["row"], 1.0 - found["score"], kinds)
     return Result(tables, figures)
+
+
+def _alike(job: Job, data: Opened) -> list[float]:
+    """Spearman's rho of scores by gradient and by masking, of some complexes that are not large."""
+    from scipy.stats import spearmanr
+
+    sizes = data.rows.blocks
+    found = np.flatnonzero((sizes >= CHECKED_BLOCKS[0]) & (sizes <= CHECKED_BLOCKS[1]))
+    places = found[np.unique(np.linspace(0, len(found) - 1, min(CHECKED, len(found))).astype(np.int64))]
+    both = [
+        [scores(job.models[0], data.record(place), method=method)[1] for method in ("gradient", "masking")]
+        for place in places.tolist()
+    ]
+    return [rho for one in both if np.isfinite(rho := float(spearmanr(*one)[0]))]
 
 
 def _scored(job: Job, data: Opened, position: int, name: str, ligand: int | None) -> dict[str, pa.Table]:

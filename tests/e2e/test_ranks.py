@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import (
     TINY,
     TORCHRUN,
@@ -28,6 +29,7 @@ from helpers import (
     wait_until,
 )
 
+from atomica import load
 from atomica.runner import main
 
 NOISE = """\
@@ -144,6 +146,21 @@ def test_ranks_without_complexes_or_labels(write_spec):
     code, _, errors = run(path, "--devices", 2)
     assert code == 0, errors
     compare(alone, out, 1e-4)
+
+
+def test_heads_are_solved_again_alike(write_spec):
+    """From training and validation rows, what is read of them shared between two processes."""
+    changes = {**LABELS_ONLY, "epochs = 3": "epochs = 0\nrefit = true"}
+    path, alone = write_spec(changes)
+    assert main([str(path)]) == 0
+    path, out = write_spec(changes)
+    code, _, errors = run(path, "--devices", 2)
+    assert code == 0, errors
+    models = [load(folder / "checkpoints" / "best", "cpu") for folder in (alone, out)]
+    for name in models[0].heads:
+        paths = [model.head(name).linear.weight for model in models]
+        assert paths[0].abs().max() > 1e-2
+        assert torch.allclose(*paths, atol=1e-3), (paths[0] - paths[1]).abs().max()
 
 
 # ------------------------------------------------------------------------------------------- how runs end

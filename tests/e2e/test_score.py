@@ -293,6 +293,9 @@ def test_without_contacts_there_is_no_table_of_them(tmp_path, tiny_set):
     assert not (out / "contacts.csv").exists()
     assert "contacts" not in pq.read_table(out / "scores.parquet").column_names
     assert "estimated for all blocks at once by gradients" in (out / "report.html").read_text()
+    figures = json.loads((out / "result.json").read_text())["figures"]
+    assert -1 <= float(figures["rank correlation with masking"]) <= 1
+    assert "gradients rank blocks as masks do with rho" in (out / "log.txt").read_text()
 
 
 def test_complexes_of_one_id_have_a_structure_each_and_the_report_shows_both(tmp_path, tiny_set):
