@@ -17,7 +17,7 @@ from typing import Any
 from atomica import _prep, runner, spec
 from atomica.data.dataset import DEMO, open_dataset
 from atomica.data.origin import Origin
-from atomica.errors import DataError
+from atomica.errors import DataError, SpecError
 from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
 from atomica.jobs.inputs import listed
 from atomica.jobs.predict import Predictions, predict
@@ -154,7 +154,14 @@ def fit(
     with suppress(DataError):
         if all(open_dataset(chosen["data.train"]).column("cluster")):
             chosen.setdefault("data.cluster", "cluster")
-    runner.perform(_spec(chosen), devices=devices, quiet=quiet)
+    try:
+        runner.perform(_spec(chosen), devices=devices, quiet=quiet)
+    except SpecError as error:
+        if init is None or "model.init" not in str(error):
+            raise
+        raise SpecError(
+            f"{error}\nfit(…, init=None) starts from no weights, with sizes of your own"
+        ) from None
     return Fitted(folder / "run")
 
 

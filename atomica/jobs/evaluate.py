@@ -80,7 +80,7 @@ class EvaluateConfig(ColouredConfig):
     blend: str | None = setting(
         None,
         "predictions.csv of another model, for the same rows and those of split valid, on which its weight beside "
-        "this model is chosen",
+        "this model is chosen; a model with train.refit has learnt from these, and seems better there than it is",
         path=True,
     )
 

@@ -305,6 +305,8 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
     assert model.made_for.origin == atomica.load("base").made_for.origin
     assert solved.evaluation["checkpoint"]["epoch"] == 0
     assert "spread" not in solved.predict(new).table.column_names
+    with pytest.raises(atomica.AtomicaError, match="other sizes: layers is 3 there, 2 here(.|\n)*init=None"):
+        atomica.fit(index, label="binds", out=tmp_path / "sizes", settings={"model.layers": 2}, quiet=True)
     with pytest.raises(atomica.AtomicaError, match="no column 'affinity'"):
         atomica.fit(index, label="affinity", out=tmp_path / "no")
     with pytest.raises(atomica.AtomicaError, match="is there already"):
