@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -96,14 +97,25 @@ def command(*arguments):
     return [sys.executable, "-m", "atomica.runner", *map(str, arguments)]
 
 
+class Started(subprocess.Popen):
+    """A process that a test which fails does not wait for."""
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.kill()
+        return super().__exit__(kind, value, trace)
+
+
 def start(*arguments, env=None, words=()):
     """Start the command, or with `words` one that starts it."""
-    return subprocess.Popen(
+    return Started(
         [sys.executable, *words, *command(*arguments)[1:]],
         env=env or environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Under nohup it would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
