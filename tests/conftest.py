@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Workers share the cores: more threads than there are wait for one another. NumPy and PyTorch read it once.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
+
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
