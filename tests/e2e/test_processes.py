@@ -267,14 +267,16 @@ ACCELERATE = (
     + """\
 from accelerate import Accelerator
 accelerator = Accelerator(cpu=True)
-optimizer = torch.optim.SGD(model.parameters(), 1e-2)
-ddp, optimizer = accelerator.prepare(model, optimizer)
-for step in range(3):
-    loss = ddp(data.graphs([2 * step + accelerator.process_index]))["regression"].square().mean()
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    optimizer.step()
+def train():
+    ddp, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-2))
+    for step in range(3):
+        loss = ddp(data.graphs([2 * step + accelerator.process_index]))["regression"].square().mean()
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        optimizer.step()
+train()
 print("steps", accelerator.num_processes)
+accelerator.free_memory()  # what is wrapped is let go of, and with it the group, as by hand
 accelerator.end_training()
 """
 )
