@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomica import _prep, runner, spec
+from atomica import runner, spec
 from atomica.data.dataset import DEMO, open_dataset
-from atomica.data.origin import Origin
 from atomica.errors import DataError, SpecError
 from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
-from atomica.jobs.inputs import listed
+from atomica.jobs.inputs import InputConfig, build, listed
 from atomica.jobs.predict import Predictions, predict
 from atomica.jobs.train.spec import read_spec
 from atomica.model.model import saved_contract
 from atomica.prep import split
-from atomica.prep.fragments import Cutter, read_vocabulary
 from atomica.spec import show
 
 __all__ = ["Fitted", "fit"]
@@ -114,11 +112,11 @@ def fit(
     shared out first, so that no relatives by sequence are on two sides. label: the column with the answers. kind: of
     the head; by default regression of numbers, binary of two words, multiclass of more. unit: of numbers. init: weights
     to start from, of the package or your own; on these the head is solved and nothing is trained, unless settings ask
-    for epochs. None: encoders that are drawn, for which sizes may be given, trained for three epochs. seeds: how
-    many models; by default one with init, which would all be the same without epochs, five without. out: folder of the
-    run; a call with one that was stopped goes on. settings: anything a spec may say, by its key, such as
-    {"train.epochs": 20, "data.input": "segment0"}. Raises DataError for data that cannot be learnt from, SpecError for
-    settings that cannot be used.
+    for epochs. None: encoders that are drawn, for which sizes may be given, trained for three epochs; of numbers they
+    are no worse (runs/README.md). seeds: how many models; by default one with init, which would all be the same without
+    epochs, five without. out: folder of the run; a call with one that was stopped goes on. settings: anything a spec
+    may say, by its key, such as {"train.epochs": 20, "data.input": "segment0"}. Raises DataError for data that cannot
+    be learnt from, SpecError for settings that cannot be used.
 
         fitted = atomica.fit("index.csv", label="pk")
         fitted.predict("new/").to_pandas()
@@ -193,12 +191,8 @@ def _build(data: Path, label: str, folder: Path, init: str | None, *, quiet: boo
             given = split.arguments(data, "--out", index, "--label", label)
             with redirect_stdout(io.StringIO()) if quiet else nullcontext():
                 split.split(given)
-    origin = Origin() if init is None else saved_contract(init).origin
-    known: dict[str, Any] = {"cutoff": origin.cutoff, "interface_rule": origin.rule}
-    known = {key: value for key, value in known.items() if value is not None}
-    options = _prep.BuildOptions([index], graphs, resume=graphs.is_dir(), **known)
-    fragments = origin.fragments or "none"
-    _prep.build(options, None if fragments == "none" else Cutter(read_vocabulary(fragments)), quiet=quiet)
+    contracts = [] if init is None else [saved_contract(init)]
+    build([index], graphs, InputConfig().suited(contracts, build=True), quiet=quiet)
 
 
 def _head(known: Sequence[Any], kind: str | None, label: str) -> dict[str, Any]:

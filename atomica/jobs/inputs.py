@@ -37,6 +37,7 @@ __all__ = [
     "InputConfig",
     "Opened",
     "Sources",
+    "build",
     "find",
     "listed",
     "open_data",
@@ -378,17 +379,9 @@ def open_sources(
     for number, (inputs, root, discover) in enumerate(jobs):
         target = folder / f"{number}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        given: dict[str, Any] = {"cutoff": config.cutoff, "interface_rule": config.rule}
-        given = {name: value for name, value in given.items() if value is not None}
-        if not inputs:
-            given |= {"receptor": sources.docked[0], "ligands": sources.docked[1:]}
-        options = _prep.BuildOptions(
-            inputs, target, discover=discover, neighbors=neighbors, resume=True, **given
-        )
-        fragments = config.fragments or "none"
+        docked = {} if inputs else {"receptor": sources.docked[0], "ligands": sources.docked[1:]}
         if not built:
-            cutter = None if fragments == "none" else Cutter(read_vocabulary(fragments))
-            _prep.build(options, cutter, quiet=quiet)
+            build(inputs, target, config, quiet=quiet, discover=discover, neighbors=neighbors, **docked)
         failures += ledger(target)
         found = open_dataset(target)
         if len(found):
@@ -400,6 +393,20 @@ def open_sources(
             + (f"; {len(failures)} failed: {_reasons(failures)}" if failures else "")
         )
     return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))
+
+
+def build(
+    inputs: Sequence[str | Path], target: Path, config: InputConfig, *, quiet: bool = False, **options: Any
+) -> None:
+    """Build a data set, or go on with it, with the cutoff, rule and fragments that `config` names.
+
+    options: more of `_prep.BuildOptions`. Raises whatever `_prep.build` does.
+    """
+    given = {"cutoff": config.cutoff, "interface_rule": config.rule}
+    options |= {name: value for name, value in given.items() if value is not None}
+    fragments = config.fragments or "none"
+    cutter = None if fragments == "none" else Cutter(read_vocabulary(fragments))
+    _prep.build(_prep.BuildOptions(inputs, target, resume=True, **options), cutter, quiet=quiet)
 
 
 def ledger(folder: Path) -> list[dict[str, Any]]:

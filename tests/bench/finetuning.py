@@ -200,7 +200,10 @@ def tell(
     for arm, each in answers.items():
         line = f"{arm:32}"
         for measure, title in (("balanced_accuracy", "BA"), ("auroc", "AUROC")):
-            for other in ("", "probe", "probe of counts"):
+            for other in (
+                "",
+                *(one for one in ("probe", "probe of counts", "finetune.toml") if one in answers),
+            ):
                 found = compare(target, each, {other: answers[other or arm]}, seed=0, groups=groups)
                 one = found["difference" if other else "model"][measure]
                 form = "+.3f" if other else ".3f"

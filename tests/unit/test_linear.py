@@ -3,19 +3,23 @@
 import csv
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from helpers import TINY, changed
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from atomica import EncoderConfig, keys, load, open_dataset
+from atomica import AtomicaError, EncoderConfig, keys, load, open_dataset, spec
 from atomica.data.labels import BlockTargets
-from atomica.data.sampling import DataConfig, Sampling, sampling, select_rows
+from atomica.data.sampling import DataConfig, Sampling, select_rows
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.multilabel import MultilabelConfig, MultilabelHead
 from atomica.heads.regression import RegressionConfig, RegressionHead
+from atomica.jobs.train.data import make_splits
+from atomica.jobs.train.spec import read_spec
 from atomica.runner import main
 from atomica.testing import small_model
 from atomica.train import linear
@@ -140,26 +144,8 @@ def test_blocks_weigh_as_often_as_their_complexes_are_drawn(tiny_set):
     np.testing.assert_allclose(weight, np.where(of < 4, 0.5 / 4, 0.5 / (len(rows) - 4)), rtol=1e-6)
 
 
-SPEC = """
-[run]
-name = "none"
-out = "{out}"
-[data]
-train = "{data}"
-[model]
-atom_hidden = 8
-block_hidden = 8
-edge_size = 4
-layers = 1
-[[head]]
-kind = "binary"
-positive = "yes"
-[train]
-epochs = 0
-[device]
-kind = "cpu"
-threads = 1
-"""
+SPEC = changed(TINY, {'input = "segment0"\n': "", "epochs = 3": "epochs = 0"})
+"""No epoch, on whole complexes."""
 
 
 def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
@@ -257,11 +243,35 @@ def test_of_few_rows_cross_validation_over_whole_clusters_chooses_the_strength(m
     assert len(linear._parts(along, groups)) == 5
 
 
-def test_clusters_weigh_together_as_they_would_be_drawn(tiny_set):
-    """Two clusters of which validation rows have one: the shares are those of all rows."""
-    one, other = sampling("cluster", np.array([0, 0, 0, 0, 1])).weights[[0, 4]]
-    assert one * 4 == pytest.approx(2 / 3)
-    assert other == pytest.approx(1 / 3)
+def test_clusters_weigh_together_as_they_would_be_drawn_from_all_rows(tmp_path, tiny_set):
+    """By their size in training and validation rows together, which have parts of each."""
+    path = tmp_path / "spec.toml"
+    path.write_text(SPEC.format(out=tmp_path / "out", data=tiny_set))
+    words = ["data.sampler=cluster", "data.cluster=batch_of", "train.refit=true", "head.0.label=label_size"]
+    source = spec.load(path, [*words, "head.0.kind=regression", "train.monitor=loss"])
+    for key in ("positive", "negative"):
+        del source.tree["head"][0][key]
+    issues = spec.Issues(source)
+    checked = read_spec(source, issues)
+    splits, _ = make_splits(checked, {"train": open_dataset(tiny_set)}, None, issues)
+    issues.raise_any()
+    names = {name: splits[name].clusters for name in ("train", "valid")}
+    sizes = Counter([*names["train"], *names["valid"]])
+    assert len(set(sizes.values())) > 1
+    total = sum(size**0.5 for size in sizes.values())
+    for name, own in names.items():
+        np.testing.assert_allclose(
+            splits[name].together, [sizes[one] ** -0.5 / total for one in own], rtol=1e-5
+        )
+    assert splits["test"].together is None
+    # Which set validation rows are of, data.weights do not say.
+    source = spec.load(
+        path, [f'data.train=["{tiny_set}", "{tiny_set}"]', "data.weights=[1, 2]", "train.refit=true"]
+    )
+    issues = spec.Issues(source)
+    read_spec(source, issues)
+    with pytest.raises(AtomicaError, match=r"train\.refit = true: does not go with data\.weights"):
+        issues.raise_any()
 
 
 def test_what_adds_up_over_blocks_is_solved(tmp_path, tiny_set):
