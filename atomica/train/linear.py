@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -89,7 +90,7 @@ def solve(
         both = _joined(own.weighed(train.together), other.weighed(valid.together), device) if refit else None
         parts = _parts(both[1], [*own.groups(train), *other.groups(valid)]) if both else []
         if both and parts:
-            strengths = _cross_validated(solved, both, parts)
+            strengths = _alike(_cross_validated(solved, both, parts), [len(left) for _, left in parts])
             _reach(solved, learnt, strengths)
         else:
             strengths = (_solve(solved, learnt, judged),)
@@ -242,19 +243,25 @@ def _parts(target: Tensor, groups: Sequence[str]) -> list[tuple[Indices, Indices
 
 def _cross_validated(
     head: ReadoutHead, rows: Rows, parts: Sequence[tuple[Indices, Indices]]
-) -> tuple[float, ...]:
-    """The strength with which each part is answered best by what was learnt from the others, and those which the parts
-    do not tell from it: whose loss exceeds its by no more than the standard error of that over the parts."""
-    head, sizes = copy.deepcopy(head), np.array([len(left) for _, left in parts])
-    losses = np.zeros((len(parts), len(STRENGTHS)))
+) -> npt.NDArray[np.float64]:
+    """How well each part is answered by what was learnt from the others with each of `STRENGTHS`: losses [P, S]."""
+    head, losses = copy.deepcopy(head), np.zeros((len(parts), len(STRENGTHS)))
     for part, (learnt, left) in enumerate(parts):
         read, target, weight = _at(rows, left)
         judged = read, target, torch.ones_like(weight)
         with torch.no_grad():
             losses[part] = [float(_loss(head, judged)) for _ in _path(head, _at(rows, learnt), STRENGTHS)]
+    return losses
+
+
+def _alike(losses: npt.NDArray[np.float64], sizes: Sequence[int], errors: float = 1.0) -> tuple[float, ...]:
+    """The strength that is best in parts of some sizes, and those which the parts do not tell from it.
+
+    Their loss exceeds its by no more than so many standard errors of the excess over the parts.
+    """
     best = int((sizes @ losses).argmin())
     more = losses - losses[:, [best]]
-    chosen = sizes @ more / sizes.sum() <= more.std(axis=0, ddof=1) / len(parts) ** 0.5
+    chosen = sizes @ more / np.sum(sizes) <= errors * more.std(axis=0, ddof=1) / len(sizes) ** 0.5
     return tuple(one for one, good in zip(STRENGTHS, chosen, strict=True) if good)
 
 

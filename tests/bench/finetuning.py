@@ -79,11 +79,12 @@ def perform(path: Path, changes: Mapping[str, Any], out: Path) -> dict[str, dict
         return {row["id"]: row for row in csv.DictReader(stream)}
 
 
-def drawn(rows: list[dict[str, str]], asked: str, count: int) -> list[dict[str, str]]:
+def drawn(rows: list[dict[str, str]], asked: str, count: int, draw: int = 0) -> list[dict[str, str]]:
     """The rows for one fold: `asked` is answered, the next chooses, others are learnt from; one of each class first."""
     folds = sorted({row["fold"] for row in rows})
     choosing = folds[(folds.index(asked) + 1) % len(folds)]
-    generator, left = np.random.default_rng(int(asked)), {"train": count - count // 5, "valid": count // 5}
+    generator = np.random.default_rng([int(asked), draw])
+    left = {"train": count - count // 5, "valid": count // 5}
     found, seen = [dict(row, split="test") for row in rows if row["fold"] == asked], set()
     order = [rows[place] for place in generator.permutation(len(rows)) if rows[place]["fold"] != asked]
     splits = [(row, "valid" if row["fold"] == choosing else "train") for row in order]

@@ -4,6 +4,7 @@
     python tests/bench/specs.py demo --out WORK                       the smallest, which needs no data
     python tests/bench/specs.py cofactor --data FOLDER --out WORK --set model.weights=mine
     python tests/bench/specs.py rna_sites --data FOLDER --out WORK --random 2     and on random weights
+    python tests/bench/specs.py affinity skempi --data FOLDER --out WORK --folds 5   every row tested once
 
 FOLDER is one of data sets, with `cofactor/index.csv` and so on. A spec says in comments which index its data are built
 from, and what it expects: `# expected: PATH = VALUE ± TOLERANCE`, PATH within the first head's entry of
@@ -12,6 +13,9 @@ code 1 if something does not hold.
 
 Probes always stand beside random weights. Specs that train do with --random N: what N encoders of the same size with
 random weights reach, and what is left of the given ones less that; intervals of 95% draw whole clusters.
+
+Test rows are few. With --folds N a probe on an index with clusters answers every row, by what learnt from other folds,
+and expects nothing.
 """
 
 from __future__ import annotations
@@ -54,24 +58,33 @@ def at(entry: Any, path: str) -> float:
     return float(entry)
 
 
+def stem(name: str, arguments: argparse.Namespace) -> str:
+    """The folder of a spec's graphs and results."""
+    return f"{name}-{arguments.folds}-folds" if arguments.folds else name
+
+
 def perform(name: str, arguments: argparse.Namespace, out: Path, *more: str) -> dict[str, Any]:
     """Build what a spec is run on, unless that is done, and run it, changed some more: the first head's entry."""
     text = (SPECS / f"{name}.toml").read_text(encoding="utf-8")
     changes = [f"run.out={out}", *arguments.set, *more]
+    split = found[1] if (found := re.search(r"^# split: (.+)$", text, flags=re.M)) else ""
+    if arguments.folds:
+        split = f"--by column:{spec.tomllib.loads(text)['probe']['cluster']} --folds {arguments.folds}"
+        changes.append("probe.folds=fold")
     if index := re.search(r"^# index: (\S+)$", text, flags=re.M):
         if arguments.data is None:
             raise SystemExit(f"{name} is run on {index[1]}: name the folder that has it with --data")
-        graphs = arguments.out / "graphs" / name
+        graphs = arguments.out / "graphs" / stem(name, arguments)
         if not (graphs / "manifest.json").is_file():
             rows = arguments.data / index[1]
-            if split := re.search(r"^# split: (.+)$", text, flags=re.M):
-                rows = arguments.out / "graphs" / f"{name}.csv"
+            if split:
+                rows = graphs.with_suffix(".csv")
                 rows.parent.mkdir(parents=True, exist_ok=True)
                 command(
                     "atomica.prep",
                     "split",
                     str(arguments.data / index[1]),
-                    *split[1].split(),
+                    *split.split(),
                     "--out",
                     str(rows),
                 )
@@ -85,6 +98,19 @@ def perform(name: str, arguments: argparse.Namespace, out: Path, *more: str) -> 
     heads: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["heads"]
     first: dict[str, Any] = next(iter(heads.values()))
     return first
+
+
+def over_folds(name: str, entry: dict[str, Any]) -> str:
+    """What a probe reaches that answered every row, and what is left of that less each of the controls, as a line."""
+    told = [f"{entry['complexes']} complexes of {entry['clusters']} clusters"]
+    for measure, whole in entry["model"].items():
+        told.append(f"{measure} {whole['value']:.3f}")
+        for other, test in entry["tests"].items():
+            gap, own = test["difference"][measure], entry["arms"][other]["single"][measure]["mean"]
+            told.append(
+                f"{other} {own:.3f}, less it {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+            )
+    return f"{'':8} {name}: " + "; ".join(told)
 
 
 def against_random(name: str, arguments: argparse.Namespace) -> str:
@@ -155,12 +181,23 @@ def main() -> int:
     parser.add_argument(
         "--random", type=int, default=0, metavar="N", help="trainings on random weights, for those that train"
     )
+    parser.add_argument(
+        "--folds", type=int, default=0, metavar="N", help="for probes on an index with clusters"
+    )
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in NAMES]:
         parser.error(f"{', '.join(unknown)}: there are {', '.join(NAMES)}")
+    texts = {name: (SPECS / f"{name}.toml").read_text(encoding="utf-8") for name in arguments.names or NAMES}
+    if arguments.folds and (
+        others := [name for name, text in texts.items() if "# index:" not in text or "[probe]" not in text]
+    ):
+        parser.error(f"--folds: {', '.join(others)} has no index, or is no probe")
     lines, fine = [], True
-    for name in arguments.names or NAMES:
-        entry = perform(name, arguments, arguments.out / name)
+    for name, text in texts.items():
+        entry = perform(name, arguments, arguments.out / stem(name, arguments))
+        if arguments.folds:
+            lines.append(over_folds(name, entry))
+            continue
         for path, value, tolerance in expected(name):
             found = at(entry, path)
             holds = abs(found - value) <= tolerance
@@ -169,7 +206,7 @@ def main() -> int:
                 f"{'holds' if holds else 'DIFFERS':8} {name}: {path} {found:.3f}, "
                 f"expected {value:.3f} ± {tolerance:.3f}"
             )
-        if arguments.random and "[train]" in (SPECS / f"{name}.toml").read_text(encoding="utf-8"):
+        if arguments.random and "[train]" in text:
             lines.append(against_random(name, arguments))
     print("\n".join(lines))
     return 0 if fine else 1

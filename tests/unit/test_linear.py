@@ -229,7 +229,10 @@ def test_of_few_rows_cross_validation_over_whole_clusters_chooses_the_strength(m
     means = np.average(losses, axis=0, weights=sizes)
     errors = np.std(losses - losses[:, [means.argmin()]], axis=0, ddof=1) / 5**0.5
     within = means - means.min() <= errors
-    chosen = linear._cross_validated(head, (rows, target, weights), parts)
+    own = linear._cross_validated(head, (rows, target, weights), parts)
+    assert np.allclose(own, losses, atol=0.01)
+    chosen = linear._alike(own, sizes)
+    assert linear._alike(own, sizes, errors=0.0) == (linear.STRENGTHS[means.argmin()],)
     assert chosen == tuple(np.array(linear.STRENGTHS)[within])
     assert 1 < len(chosen) < len(linear.STRENGTHS), (means, errors)
     each = []
