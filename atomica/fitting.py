@@ -21,7 +21,10 @@ from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
 from atomica.jobs.inputs import InputConfig, build, listed
 from atomica.jobs.predict import Predictions, predict
 from atomica.jobs.train.spec import read_spec
+from atomica.model.format import saved_encoder
 from atomica.model.model import saved_contract
+from atomica.model.named import locate
+from atomica.model.start import inherit
 from atomica.prep import split
 from atomica.spec import show
 
@@ -54,6 +57,7 @@ DRAWN: Mapping[str, Any] = {
     "train.seeds": 5,
 }
 """Encoders that are drawn anew, another for each seed."""
+OTHERWISE = "\nfit(…, init=None) starts from no weights, with sizes of your own"
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,12 @@ def fit(
     }
     if not is_set:
         issues = spec.Issues(_spec(chosen))
-        read_spec(issues.source, issues)
+        checked = read_spec(issues.source, issues)
+        if checked is not None and checked.init.init is not None:
+            try:
+                inherit(checked.model, issues.source.tree["model"], saved_encoder(locate(checked.init.init)))
+            except DataError as error:
+                issues.add(("model", "init"), f"{error}{OTHERWISE}")
         issues.raise_any()  # before anything is built
         _build(Path(named), label, folder, chosen.get("model.init"), quiet=quiet)
     with suppress(DataError):
@@ -157,9 +166,7 @@ def fit(
     except SpecError as error:
         if init is None or "model.init" not in str(error):
             raise
-        raise SpecError(
-            f"{error}\nfit(…, init=None) starts from no weights, with sizes of your own"
-        ) from None
+        raise SpecError(f"{error}{OTHERWISE}") from None
     return Fitted(folder / "run")
 
 

@@ -307,6 +307,7 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
     assert "spread" not in solved.predict(new).table.column_names
     with pytest.raises(atomica.AtomicaError, match="other sizes: layers is 3 there, 2 here(.|\n)*init=None"):
         atomica.fit(index, label="binds", out=tmp_path / "sizes", settings={"model.layers": 2}, quiet=True)
+    assert not (tmp_path / "sizes").exists()
     with pytest.raises(atomica.AtomicaError, match="no column 'affinity'"):
         atomica.fit(index, label="affinity", out=tmp_path / "no")
     with pytest.raises(atomica.AtomicaError, match="is there already"):
