@@ -260,6 +260,22 @@ class Rows:
         return [text or f"alone: {one}" for text, one in zip(self.texts(column), self.ids, strict=True)]
 
 
+def joined(one: Rows, other: Rows) -> Rows:
+    """The complexes of two splits as one split, which has the name of the first."""
+    dataset, first = one.dataset, 0
+    if other.dataset is not dataset:
+        each = [data.sets if isinstance(data, Mixture) else (data,) for data in (dataset, other.dataset)]
+        dataset, first = Mixture([*each[0], *each[1]]), len(dataset)
+    return Rows(
+        one.split,
+        dataset,
+        np.concatenate([one.rows, other.rows + first]),
+        np.concatenate([one.blocks, other.blocks]),
+        {},
+        one.cropped + other.cropped,
+    )
+
+
 def select_rows(dataset: Dataset | Mixture, split: str, config: DataConfig, *, own: bool) -> Rows:
     """The complexes of one split of the data; those with too many blocks are skipped, or to be cropped.
 

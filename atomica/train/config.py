@@ -58,9 +58,10 @@ class TrainConfig:
     )
     refit: bool = setting(
         False,
-        "where solved heads, epoch 0, are the best, keep them as solved once more from training and validation rows "
-        "together; up to 2,000 rows, cross-validation over both chooses the strength, which keeps clusters whole. "
-        "Metrics of validation rows are those of a head that had not learnt from them",
+        "learn from validation rows, too: heads are solved once more from training and validation rows together (up to "
+        "2,000, cross-validation over both chooses the strength, which keeps clusters whole), epochs go through both, "
+        "and the last one is kept. Metrics of validation rows tell something in epoch 0 alone, of a head that had not "
+        "learnt from them",
     )
     precision: str = setting(
         "float32",
@@ -102,7 +103,11 @@ class TrainConfig:
                 "epochs",
                 "0 leaves nothing to do without train.solve_heads",
             ),
-            (self.refit and not self.solve_heads, "refit", "has no effect without train.solve_heads"),
+            (
+                self.refit and self.patience > 0,
+                "patience",
+                "has no effect with train.refit, which leaves no rows to choose an epoch by; remove one of them",
+            ),
             (len(self.betas) != 2, "betas", "must be two numbers, such as [0.9, 0.999]"),
             (
                 not self.decay_all and self.weight_decay == 0,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +25,7 @@ from atomica.model.model import Model
 from atomica.train.distributed import ALONE, Ranks
 from atomica.train.loader import Batch, Draws, Split
 
-__all__ = ["Solution", "refitted", "solve"]
+__all__ = ["Solution", "refit", "solve"]
 
 ROWS, BLOCKS = 5_000, 100_000
 """Complexes, and about so many blocks of these, at most, from which it is solved and its strength chosen."""
@@ -57,13 +56,14 @@ def solve(
     valid: Split,
     ranks: Ranks = ALONE,
     *,
-    refit: bool = False,
+    both: Split | None = None,
 ) -> dict[str, Solution]:
     """Solve the linear path of the heads `fresh` that have one from the training rows; what was found, by name.
 
     The strength is that with the least loss on `valid`, whose rows count alike. Those that are learnt from weigh as
-    often as `data.sampler` draws their complexes. refit: solve them from both besides; as long as these are few,
-    cross-validation over both, clusters kept whole, chooses, and the mean is taken over what it does not tell apart.
+    often as `data.sampler` draws their complexes. both: these rows as one split, train first, to solve them from
+    besides; as long as they are few, cross-validation over them, clusters kept whole, chooses, and the mean is taken
+    over what it does not tell apart.
     """
     heads = {
         name: head
@@ -79,7 +79,10 @@ def solve(
     if not heads:
         return {}
     seen, held = _read(model, train, tuple(heads), ranks), _read(model, valid, tuple(heads), ranks)
-    found = {}
+    found, weights = {}, None if both is None else both.weights
+    of_train, of_valid = (
+        (None, None) if weights is None else weights.split([len(train.rows), len(valid.rows)])
+    )
     for name, head in heads.items():
         own, other = seen[name], held[name]
         if len(own.read) < 2 or not len(other.read):
@@ -87,33 +90,26 @@ def solve(
         # A copy: the weights of the model tell other ranks of every gradient.
         solved, device = copy.deepcopy(head), linear_of(head).weight.device
         learnt, judged = (_moved(rows, device) for rows in (own.weighed(train.weights), other.weighed(None)))
-        both = _joined(own.weighed(train.together), other.weighed(valid.together), device) if refit else None
-        parts = _parts(both[1], [*own.groups(train), *other.groups(valid)]) if both else []
-        if both and parts:
-            strengths = _alike(_cross_validated(solved, both, parts), [len(left) for _, left in parts])
+        rows = _joined(own.weighed(of_train), other.weighed(of_valid), device) if both else None
+        parts = _parts(rows[1], [*own.groups(train), *other.groups(valid)]) if rows else []
+        if rows and parts:
+            strengths = _alike(_cross_validated(solved, rows, parts), [len(left) for _, left in parts])
             _reach(solved, learnt, strengths)
         else:
             strengths = (_solve(solved, learnt, judged),)
         _take(linear_of(head), _agreed(solved, ranks))
-        if both:
-            _reach(solved, both, strengths)
-        together = _agreed(solved, ranks) if both else None
+        if rows:
+            _reach(solved, rows, strengths)
+        together = _agreed(solved, ranks) if rows else None
         found[name] = Solution(strengths, together)
     return found
 
 
-@contextmanager
-def refitted(model: Model, solved: Mapping[str, Solution]) -> Iterator[None]:
-    """Within it the model has the linear paths that were solved from training and validation rows together."""
-    paths = [(linear_of(model.head(name)), one.together) for name, one in solved.items() if one.together]
-    before = [copy.deepcopy(linear.state_dict()) for linear, _ in paths]
-    for linear, weights in paths:
-        _take(linear, weights)
-    try:
-        yield
-    finally:
-        for (linear, _), state in zip(paths, before, strict=True):
-            linear.load_state_dict(state)
+def refit(model: Model, solved: Mapping[str, Solution]) -> None:
+    """Give the model the linear paths that were solved from training and validation rows together."""
+    for name, one in solved.items():
+        if one.together:
+            _take(linear_of(model.head(name)), one.together)
 
 
 def _agreed(head: ReadoutHead, ranks: Ranks) -> Weights:

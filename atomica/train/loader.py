@@ -80,8 +80,7 @@ class Split:
 
     targets: head name → tensor whose first dimension follows `rows`, for heads that learn from labels; known:
     the same heads → bool [N]. seed: of order and noise. sampling, epoch_complexes: how a training epoch is
-    drawn. clusters [N]: the cluster of relatives of each, if known. together [N]: what each weighs where training and
-    validation rows are learnt from together, None: all alike. noise: what is done to the complexes, if anything;
+    drawn. clusters [N]: the cluster of relatives of each, if known. noise: what is done to the complexes, if anything;
     max_blocks: what larger ones are cropped to. features: external features of blocks, for a model that reads them;
     vectors: of complexes, for heads that do. block_targets: labels of blocks, by head. keep_blocks, keep_whole: how
     blocks of complexes are left out at random.
@@ -97,7 +96,6 @@ class Split:
     loader_threads: int = 0
     sampling: Sampling | None = None
     clusters: Sequence[str] | None = None
-    together: Tensor | None = None
     epoch_complexes: int = 0
     noise: NoiseConfig | None = None
     max_blocks: int | None = None

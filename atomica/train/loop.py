@@ -23,7 +23,7 @@ from atomica.train import checkpoint
 from atomica.train.config import TrainConfig
 from atomica.train.display import Display
 from atomica.train.distributed import ALONE, Ranks
-from atomica.train.linear import Solution, refitted, solve
+from atomica.train.linear import Solution, refit, solve
 from atomica.train.loader import Batch, Draws, Split
 from atomica.train.logging import RunLog
 from atomica.train.optimizer import freeze, make_optimizer
@@ -70,8 +70,10 @@ class Outcome:
 class Trainer:
     """Trains `model` and leaves checkpoints in `folder`: `last`, `best`, and those that `train.checkpoints` asks for.
 
-    log, display: on the first rank. identity: what the checkpoint must remember of spec and data, stored as it is.
-    ranks: who trains; each batch is shared between them. accumulate: shares in which each rank works through its share.
+    both: training and validation rows as one split; what is learnt from, if it is there, and then the last epoch is the
+    best, as no rows are left to choose by. log, display: on the first rank. identity: what the checkpoint must remember
+    of spec and data, stored as it is. ranks: who trains; each batch is shared between them. accumulate: shares in which
+    each rank works through its share.
     """
 
     model: Model
@@ -86,12 +88,14 @@ class Trainer:
     identity: Mapping[str, Any]
     ranks: Ranks = ALONE
     accumulate: int = 1
+    both: Split | None = None
 
     def __post_init__(self) -> None:
         model, config = self.model, self.config
         self.monitor, self.mode = monitor_of(model, config)
         self.optimizer = make_optimizer(model, config)
-        self.plan = lru_cache(maxsize=2)(self.train.epoch_plan)
+        self.learnt = self.both or self.train
+        self.plan = lru_cache(maxsize=2)(self.learnt.epoch_plan)
         # Epochs differ by few steps, if at all; planning all of them would take long for a large data set.
         self.total_steps = config.epochs * len(self.plan(0))
         self.state = State()
@@ -127,14 +131,14 @@ class Trainer:
                 self.model.head(name).weigh(target)
             fresh = self.model.standardise(self._looks, self.ranks.gather)
         if fresh and self.config.solve_heads:
-            solved = solve(self.model, fresh, self.train, self.valid, self.ranks, refit=self.config.refit)
+            solved = solve(self.model, fresh, self.train, self.valid, self.ranks, both=self.both)
         if fresh and self.stepper.average:
             self.stepper.averaged.load_state_dict(self.model.state_dict())
         if solved:
             self._epoch_0(solved)
             state.finished = _is_over(state, self.config)
         # From here on batches are prepared, also those of the next epoch while this one is validated.
-        self.batches = self.train.batches(self._jobs(), self.model)
+        self.batches = self.learnt.batches(self._jobs(), self.model)
         if resume is None:
             self.saver.last(self.state)
         if self.display is not None:
@@ -199,8 +203,9 @@ class Trainer:
             self.display.line(f"solved  heads on the encoder as it starts: {strengths}")
             shown = {f"valid {name}": number for name, number in metrics.items()}
             self.display.epoch(0, self.config.epochs, shown, better)
-        with refitted(self.stepper.averaged, solved):
-            self.saver.best(self.state, self.stepper.averaged, metrics[self.monitor], better)
+        for model in {id(one): one for one in (self.model, self.stepper.averaged)}.values():
+            refit(model, solved)
+        self.saver.best(self.state, self.stepper.averaged, metrics[self.monitor], better)
 
     def _validated(self, stop: Stop | None) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Predictions and metrics of the validation rows."""
@@ -208,9 +213,10 @@ class Trainer:
         return predictions, {"loss": loss, **metrics}
 
     def _compare(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an epoch is better than all before it, which the state then says."""
+        """Whether an epoch is the one to keep, which the state then says: better than all before it, or the last."""
         state, value = self.state, metrics[self.monitor]
-        better = math.isfinite(value) and (state.best is None or self._is_better(value, state.best))
+        earlier = None if self.both else state.best
+        better = math.isfinite(value) and (earlier is None or self._is_better(value, earlier))
         if better:
             state.best, state.best_epoch, state.since_best = value, state.epoch, 0
         else:
@@ -237,7 +243,7 @@ class Trainer:
                 if step.bad:
                     self._skip(step, draws, epoch)
                 else:
-                    self.train.add(state.sums, draws, step.terms, known.unperturbed)
+                    self.learnt.add(state.sums, draws, step.terms, known.unperturbed)
                 if self.log is not None and state.step % self.every_steps == 0 and not step.bad:
                     self.log.record("step", epoch + 1, state.step, _shown_of(step, self.model))
                 if self.display is not None:
@@ -265,7 +271,7 @@ class Trainer:
     def _share(self, draws: Draws) -> list[Draws]:
         """This rank's shares of a batch."""
         ranks = self.ranks
-        shares = shares_of(draws, self.train.blocks_each(draws), ranks.size * self.accumulate)
+        shares = shares_of(draws, self.learnt.blocks_each(draws), ranks.size * self.accumulate)
         return [share for share in shares[ranks.rank :: ranks.size] if len(share)]
 
     def _step(self, draws: Draws, batch: list[Batch], known: Agreement, epoch: int) -> Step:
@@ -279,7 +285,7 @@ class Trainer:
                 count = 2 * max(1, len(batch))
                 told = (
                     f"out of GPU memory in step {state.step + 1} ({len(draws)} complexes, "
-                    f"{self.train.blocks_of(draws)} blocks)"
+                    f"{self.learnt.blocks_of(draws)} blocks)"
                 )
                 if self.ranks.size > 1 or len(batch) == len(draws):
                     raise TrainingError(
@@ -293,15 +299,15 @@ class Trainer:
                     )
             self.optimizer.zero_grad(set_to_none=True)
             batch = []  # frees the tensors before the smaller ones are made
-            pieces = shares_of(draws, self.train.blocks_each(draws), count)
-            batch = [self.train.load(piece, self.model, epoch) for piece in pieces if len(piece)]
+            pieces = shares_of(draws, self.learnt.blocks_each(draws), count)
+            batch = [self.learnt.load(piece, self.model, epoch) for piece in pieces if len(piece)]
             known = self.stepper.agree(batch, stop=False, save="")
 
     def _skip(self, step: Step, draws: Draws, epoch: int) -> None:
         """Count a step whose loss or gradient is not finite, keep its batch, and end if there were too many."""
         state = self.state
         state.skipped += 1
-        ids = self.train.ids_of(draws)
+        ids = self.learnt.ids_of(draws)
         rate = step.rates.get("", next(iter(step.rates.values())))
         told = _not_finite(step.bad, step.loss if step.bad == "loss" else step.norm, state.step, rate, ids)
         place = self.folder.parent / BAD_STEPS / f"step-{state.step:08}"
@@ -312,7 +318,7 @@ class Trainer:
                 "step": state.step,
                 "ids": list(ids),
             }
-            batch = self.train.load(draws, self.model, epoch)
+            batch = self.learnt.load(draws, self.model, epoch)
             checkpoint.write_batch(place, numbers, {"graph": batch.graph, "targets": batch.targets})
         if state.skipped > self.config.max_skipped:
             # A resumed run takes the same step again, perhaps with another limit.

@@ -202,7 +202,6 @@ def test_a_refitted_head_has_learnt_from_training_and_validation_rows(tmp_path, 
     ]
     found = [[row["regression on counts"] for row in table] for table in tables]
     assert found[0] != found[1]
-    assert main([str(path), "--set", "train.refit=true", "--set", "train.solve_heads=false"]) == 2
 
 
 def test_of_few_rows_cross_validation_over_whole_clusters_chooses_the_strength(monkeypatch):
@@ -256,17 +255,15 @@ def test_clusters_weigh_together_as_they_would_be_drawn_from_all_rows(tmp_path, 
         del source.tree["head"][0][key]
     issues = spec.Issues(source)
     checked = read_spec(source, issues)
-    splits, _ = make_splits(checked, {"train": open_dataset(tiny_set)}, None, issues)
+    made = make_splits(checked, {"train": open_dataset(tiny_set)}, None, issues)
     issues.raise_any()
-    names = {name: splits[name].clusters for name in ("train", "valid")}
-    sizes = Counter([*names["train"], *names["valid"]])
+    assert made.both.rows.ids == [*made.each["train"].rows.ids, *made.each["valid"].rows.ids]
+    assert made.both.clusters == [*made.each["train"].clusters, *made.each["valid"].clusters]
+    sizes = Counter(made.both.clusters)
     assert len(set(sizes.values())) > 1
     total = sum(size**0.5 for size in sizes.values())
-    for name, own in names.items():
-        np.testing.assert_allclose(
-            splits[name].together, [sizes[one] ** -0.5 / total for one in own], rtol=1e-5
-        )
-    assert splits["test"].together is None
+    wanted = [sizes[one] ** -0.5 / total for one in made.both.clusters]
+    np.testing.assert_allclose(made.both.weights, wanted, rtol=1e-5)
     # Which set validation rows are of, data.weights do not say.
     source = spec.load(
         path, [f'data.train=["{tiny_set}", "{tiny_set}"]', "data.weights=[1, 2]", "train.refit=true"]
@@ -275,6 +272,40 @@ def test_clusters_weigh_together_as_they_would_be_drawn_from_all_rows(tmp_path, 
     read_spec(source, issues)
     with pytest.raises(AtomicaError, match=r"train\.refit = true: does not go with data\.weights"):
         issues.raise_any()
+
+
+def test_refitting_goes_through_validation_rows_too_and_keeps_the_last_epoch(tmp_path, tiny_set):
+    """From the head as it is solved on both; the same where validation rows are named as a data set of their own."""
+
+    def run(name, *changes):
+        path, out = tmp_path / "spec.toml", tmp_path / name
+        path.write_text(SPEC.format(out=out, data=tiny_set))
+        words = ["train.refit=true", "data.sampler=uniform", "head.0.layers=1", *changes]
+        assert main([str(path), *(word for one in words for word in ("--set", one))]) == 0
+        states = [load(out / "checkpoints" / one).state_dict() for one in ("best", "last")]
+        return (out / "log.txt").read_text(), *states
+
+    log, best, last = run("one", "train.epochs=3")
+    assert "best    epoch 3 of 3" in log
+    assert "valid rows are learnt from, too" in log
+    assert all(torch.equal(best[name], last[name]) for name in best)
+    data = open_dataset(tiny_set)
+    blocks = sum(
+        int(data.block_counts("complex")[row])
+        for split in ("train", "valid")
+        for row in data.rows_of(split, own=False)
+    )
+    steps, mean = re.search(r"steps   (\d+) per epoch of (\d+) blocks", log).groups()
+    assert abs(int(steps) * int(mean) - blocks) <= int(steps)
+    _, two, _ = run("two", "train.epochs=3", f'data.valid="{tiny_set}"')
+    assert all(torch.equal(best[name], two[name]) for name in best)
+    _, apart, _ = run("apart", "train.epochs=3", "train.refit=false")
+    assert not torch.equal(best["encoder.atom_types.weight"], apart["encoder.atom_types.weight"])
+    _, solved, _ = run("solved", "train.epochs=0")
+    _, still, _ = run("still", "train.epochs=1", "train.learning_rate=1e-30")
+    assert all(torch.equal(solved[name], still[name]) for name in solved if name.startswith("heads"))
+    path = tmp_path / "spec.toml"
+    assert main([str(path), "--set", "train.refit=true", "--set", "train.patience=2"]) == 2
 
 
 def test_what_adds_up_over_blocks_is_solved(tmp_path, tiny_set):

@@ -46,6 +46,8 @@ class Assembled:
 
     spec: Spec
     splits: dict[str, Split]
+    both: Split | None
+    """Training and validation rows, if they are learnt from together."""
     texts: dict[str, dict[str, list[str | None]]]
     model: Model
     device: torch.device
@@ -54,6 +56,11 @@ class Assembled:
     identity: dict[str, Any]
     started: list[str]
     """What was loaded from `model.init`, for a person."""
+
+    @property
+    def learnt(self) -> Split:
+        """The rows that epochs go through."""
+        return self.both or self.splits["train"]
 
 
 def assemble(source: spec.Source, request: Request, *, issues: Issues | None = None) -> Assembled:
@@ -83,7 +90,8 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
             'kind of interface it is; remove it, or use input = "complex"',
         )
     features = open_features(checked, issues)
-    splits, texts = make_splits(checked, data, features, issues)
+    made = make_splits(checked, data, features, issues)
+    splits = made.each
     folder.check(where, issues, begun=begun, resume=resume, dry=request.dry)
     found = _read_checkpoint(where, issues) if resume and begun else None
     issues.raise_any()
@@ -116,7 +124,7 @@ def assemble(source: spec.Source, request: Request, *, issues: Issues | None = N
         data=absolute(checked.data),
         init=absolute(checked.init),
     )
-    return Assembled(resolved, splits, texts, model, device, where, found, identity, started)
+    return Assembled(resolved, splits, made.both, made.texts, model, device, where, found, identity, started)
 
 
 def _inherit(

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,15 @@ from atomica.data.dataset import Dataset, Mixture, open_dataset
 from atomica.data.features import BlockFeatures
 from atomica.data.labels import BlockLabels, BlockTargets, ComplexVectors
 from atomica.data.record import SPLITS
-from atomica.data.sampling import Rows, Sampling, counts, sampling, select_rows
+from atomica.data.sampling import Rows, Sampling, counts, joined, sampling, select_rows
 from atomica.errors import AtomicaError, DataError
+from atomica.evaluation.statistics import numbered
 from atomica.heads import values_met
 from atomica.jobs.train.spec import NOISE_KEYS, Spec
 from atomica.spec import Issues, KeyPath
 from atomica.train.loader import Split
 
-__all__ = ["make_splits", "open_data", "open_features"]
+__all__ = ["Splits", "make_splits", "open_data", "open_features"]
 
 
 def open_data(source: spec.Source, issues: Issues) -> dict[str, Dataset | Mixture]:
@@ -128,14 +128,23 @@ def _check_partners(checked: Spec, rows: Rows, issues: Issues) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Splits:
+    """What the data hold for a training: train, valid and test as far as there are such rows, and label texts by head.
+
+    both: training and validation rows as one split, where they are learnt from together.
+    """
+
+    each: dict[str, Split]
+    texts: dict[str, dict[str, list[str | None]]]
+    both: Split | None = None
+
+
 def make_splits(
     checked: Spec, data: Mapping[str, Dataset | Mixture], features: BlockFeatures | None, issues: Issues
-) -> tuple[dict[str, Split], dict[str, dict[str, list[str | None]]]]:
+) -> Splits:
     """Rows and targets of train, valid and test, and the label texts of each by head."""
-    noisy = any(getattr(checked.noise, key) for key in NOISE_KEYS.values())
-    splits: dict[str, Split] = {}
-    texts: dict[str, dict[str, list[str | None]]] = {}
-    groups: dict[str, list[Any] | None] = {}
+    found = Splits({}, {})
     for name in SPLITS:
         if name != "train" and issues.found:
             break  # what is wrong with the training rows is wrong with the others: say it once
@@ -159,51 +168,53 @@ def make_splits(
                 )
             continue
         labels = _encode_labels(checked, rows, issues)
-        if labels is None:
-            continue
-        of_blocks = _block_targets(checked, labels.rows, issues)
-        if of_blocks is None:
-            continue
-        rows, texts[name] = labels.rows, labels.texts
-        if not len(rows):
-            issues.add(
-                ("data", name), f"no complex is left; skipped: {counts(rows.skipped)}", value=name in data
-            )
-            continue
-        if features is not None:
-            _check_features(features, checked, rows, issues)
-        _check_partners(checked, rows, issues)
-        groups[name] = _groups(checked, rows, _classes(checked, name, labels, issues, named=name in data))
-        splits[name] = Split(
-            rows=rows,
-            targets=labels.targets,
-            known=labels.known,
-            input=checked.data.input,
-            graph_options=checked.model.graph_options(),
-            batch_blocks=checked.data.batch_blocks,
-            seed=checked.run.seed,
-            loader_threads=checked.data.loader_threads,
-            sampling=_sampling(checked, rows, groups[name], issues) if name == "train" else None,
-            clusters=rows.clusters(checked.data.cluster),
-            epoch_complexes=checked.data.epoch_complexes if name == "train" else 0,
-            noise=checked.noise if noisy else None,
-            max_blocks=checked.data.max_item_blocks if rows.cropped else None,
-            features=features,
-            vectors=_open_vectors(checked, rows, issues),
-            block_targets=of_blocks,
-            keep_blocks=checked.data.keep_blocks if name == "train" else 1.0,
-            keep_whole=checked.data.keep_whole,
-        )
-    if checked.train.refit and {"train", "valid"} <= set(splits):
-        both = [*(groups["train"] or ()), *(groups["valid"] or ())]
-        drawn = sampling(checked.data.sampler, _numbers(both))
-        if drawn is not None:
-            each = torch.from_numpy(drawn.weights).split(
-                [len(splits[name].rows) for name in ("train", "valid")]
-            )
-            for name, together in zip(("train", "valid"), each, strict=True):
-                splits[name] = replace(splits[name], together=together)
-    return splits, texts
+        if labels is not None:
+            found.texts[name] = labels.texts
+            made = _split(checked, labels, features, issues, named=name in data)
+            if made is not None:
+                found.each[name] = made
+    if not checked.train.refit or not {"train", "valid"} <= set(found.each):
+        return found
+    together = _encode_labels(checked, joined(found.each["train"].rows, found.each["valid"].rows), issues)
+    both = None if together is None else _split(checked, together, features, issues, named=True)
+    return replace(found, both=both)
+
+
+def _split(
+    checked: Spec, labels: _Labels, features: BlockFeatures | None, issues: Issues, *, named: bool
+) -> Split | None:
+    """Rows with their targets, ready to be batched; None, and issues added, if they can not be."""
+    of_blocks = _block_targets(checked, labels.rows, issues)
+    if of_blocks is None:
+        return None
+    rows, training = labels.rows, labels.rows.split == "train"
+    if not len(rows):
+        issues.add(("data", rows.split), f"no complex is left; skipped: {counts(rows.skipped)}", value=named)
+        return None
+    if features is not None:
+        _check_features(features, checked, rows, issues)
+    _check_partners(checked, rows, issues)
+    classes = _classes(checked, labels, issues, named=named)
+    return Split(
+        rows=rows,
+        targets=labels.targets,
+        known=labels.known,
+        input=checked.data.input,
+        graph_options=checked.model.graph_options(),
+        batch_blocks=checked.data.batch_blocks,
+        seed=checked.run.seed,
+        loader_threads=checked.data.loader_threads,
+        sampling=_sampling(checked, rows, classes, issues) if training else None,
+        clusters=rows.clusters(checked.data.cluster),
+        epoch_complexes=checked.data.epoch_complexes if training else 0,
+        noise=checked.noise if any(getattr(checked.noise, key) for key in NOISE_KEYS.values()) else None,
+        max_blocks=checked.data.max_item_blocks if rows.cropped else None,
+        features=features,
+        vectors=_open_vectors(checked, rows, issues),
+        block_targets=of_blocks,
+        keep_blocks=checked.data.keep_blocks if training else 1.0,
+        keep_whole=checked.data.keep_whole,
+    )
 
 
 @dataclass
@@ -340,13 +351,12 @@ def _open_vectors(checked: Spec, rows: Rows, issues: Issues) -> ComplexVectors |
     return vectors
 
 
-def _classes(
-    checked: Spec, split: str, labels: _Labels, issues: Issues, *, named: bool
-) -> npt.NDArray[np.int64] | None:
+def _classes(checked: Spec, labels: _Labels, issues: Issues, *, named: bool) -> npt.NDArray[np.int64] | None:
     """Class of each row by the first head that has classes, -1 where unknown; None without such a head.
 
     An issue for every head whose classes are all the same in a split that needs more than one.
     """
+    split = labels.rows.split
     by_loss = split == "valid" and checked.train.monitor.rpartition("/")[2] == "loss"
     groups = None
     for name, target in labels.targets.items():
@@ -374,32 +384,25 @@ def _classes(
     return groups
 
 
-def _groups(checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None) -> list[Any] | None:
-    """The group that `data.sampler` tells each row by; None where it needs what is not there."""
-    if checked.data.sampler == "cluster":
-        return rows.clusters(checked.data.cluster)
-    known = {
-        "uniform": np.zeros(len(rows), dtype=np.int64),
-        "modality": rows.dataset.modalities[rows.rows],
-        "balanced": classes,
-    }[checked.data.sampler]
-    return None if known is None else list(known.tolist())
-
-
-def _numbers(groups: list[Any]) -> npt.NDArray[np.int64]:
-    return np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64)
-
-
-def _sampling(checked: Spec, rows: Rows, groups: list[Any] | None, issues: Issues) -> Sampling | None:
-    """How the training rows are drawn."""
+def _sampling(
+    checked: Spec, rows: Rows, classes: npt.NDArray[np.int64] | None, issues: Issues
+) -> Sampling | None:
+    """How the training rows are drawn. classes [N]: those of a head that has some."""
     sampler, weights, dataset = checked.data.sampler, checked.data.weights, rows.dataset
+    clusters = rows.clusters(checked.data.cluster) if sampler == "cluster" else None
+    groups = {
+        "uniform": np.zeros(len(rows), dtype=np.int64),
+        "modality": dataset.modalities[rows.rows],
+        "balanced": classes,
+        "cluster": None if clusters is None else numbered(clusters),
+    }[sampler]
     if groups is None:
         needed = "a head with classes"
         if sampler == "cluster":
             needed = "data.cluster, the column that names clusters"
         issues.add(("data", "sampler"), f"needs {needed}; or use uniform")
         return None
-    if sampler == "modality" and len(set(groups)) < 2:
+    if sampler == "modality" and len(np.unique(groups)) < 2:
         issues.add(("data", "sampler"), "has no effect: all training complexes are of one kind; use uniform")
     sources = None
     if isinstance(dataset, Mixture):
@@ -407,4 +410,4 @@ def _sampling(checked: Spec, rows: Rows, groups: list[Any] | None, issues: Issue
         for index, one in enumerate(dataset.sets):
             if weights and not (sources == index).any():
                 issues.add(("data", "weights"), f"{one.name} has no training rows that could be drawn")
-    return sampling(sampler, _numbers(groups), sources=sources, weights=weights)
+    return sampling(sampler, groups, sources=sources, weights=weights)

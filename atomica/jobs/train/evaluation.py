@@ -108,7 +108,7 @@ def _baselines(job: Assembled, outcome: Outcome, head: HeadSpec, answers: Answer
     if not answers.known.any() or not answers.form:
         return []
     # They learn from what the model has learnt from.
-    names = ("train", "valid") if job.spec.train.refit and outcome.best_epoch == 0 else ("train",)
+    names = ("train", "valid") if job.both else ("train",)
     splits = [job.splits[name] for name in names]
     if head.on_blocks:
         truth = [split.block_targets[head.name].answered() for split in splits]

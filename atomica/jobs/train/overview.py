@@ -75,7 +75,7 @@ def overview(job: Assembled) -> list[str]:
     lines += [f"note    {line}" for line in notes(job.splits, job.texts, checked.heads)]
     lines += [f"start   {line}" for line in job.started]
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
-    train = job.splits["train"]
+    train = job.learnt
     plan = train.epoch_plan(0)
     blocks = [train.blocks_of(batch) for batch in plan]
     complexes = float(np.mean([len(batch) for batch in plan]))
@@ -88,6 +88,10 @@ def overview(job: Assembled) -> list[str]:
         f"steps   {steps} per epoch of {np.mean(blocks):.0f} blocks ({complexes:.1f} complexes) on average, "
         f"{max(blocks)} at most, over all ranks; {epochs} epochs, {steps * epochs} steps"
     )
+    if job.both and epochs:
+        lines.append(
+            "refit   valid rows are learnt from, too: from epoch 1 their metrics tell nothing, and the last is kept"
+        )
     if schedule.warmup_steps >= steps * epochs > 0:
         lines.append(f"note    the run is over before its warm-up of {schedule.warmup_steps} steps is")
     return lines
@@ -111,7 +115,7 @@ def dry_run(job: Assembled, devices: int = 1) -> list[str]:
     devices: processes that are to share each step; this one takes the share of the first, in as many shares as
     `device.accumulate` says. Raises NoMemoryError if that is too large for the device.
     """
-    train, config = job.splits["train"], job.spec.train
+    train, config = job.learnt, job.spec.train
     plan = train.epoch_plan(0)
     sizes = [train.blocks_of(batch) for batch in plan]
     draws, blocks = plan[int(np.argmax(sizes))], max(sizes)

@@ -75,6 +75,7 @@ class Training:
                 model=job.model,
                 train=job.splits["train"],
                 valid=job.splits["valid"],
+                both=job.both,
                 config=job.spec.train,
                 folder=job.folder / CHECKPOINTS,
                 log=log,
