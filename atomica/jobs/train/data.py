@@ -175,8 +175,13 @@ def make_splits(
                 found.each[name] = made
     if not checked.train.refit or not {"train", "valid"} <= set(found.each):
         return found
-    together = _encode_labels(checked, joined(found.each["train"].rows, found.each["valid"].rows), issues)
-    both = None if together is None else _split(checked, together, features, issues, named=True)
+    try:
+        rows = joined(found.each["train"].rows, found.each["valid"].rows)
+    except DataError as error:
+        issues.add(("train", "refit"), f"learns from training and validation rows together: {error}")
+        return found
+    labels = _encode_labels(checked, rows, issues)
+    both = None if labels is None else _split(checked, labels, features, issues, named=True)
     return replace(found, both=both)
 
 
