@@ -25,6 +25,7 @@ from atomica.model.format import saved_encoder
 from atomica.model.model import saved_contract
 from atomica.model.named import locate
 from atomica.model.start import inherit
+from atomica.nn.encoders import DEFAULT
 from atomica.prep import split
 from atomica.spec import show
 
@@ -33,22 +34,37 @@ __all__ = ["Fitted", "fit"]
 MOST_CLASSES = 50
 """Classes up to which words are taken for them."""
 SETTINGS: Mapping[str, Any] = {
-    "data.batch_blocks": 640,
     "data.max_item_blocks": 320,
     "model.dropout": 0.1,
-    "head.0.dropout": 0.1,
-    "train.learning_rate": 5e-4,
-    "train.weight_decay": 0.3,
     "train.monitor": "loss",
     "train.refit": True,
     "train.schedule.kind": "cosine",
     "train.schedule.warmup_steps": 10,
     "train.schedule.min_factor": 0.05,
 }
-"""As in `runs/cofactor.toml`; what that reaches on some hundred complexes stands in runs/README.md."""
-GIVEN: Mapping[str, Any] = {"train.epochs": 0, "train.seeds": 1}
-"""From weights that are given heads are solved, which is the same for all seeds."""
+GIVEN: Mapping[str, Any] = {
+    "data.batch_blocks": 320,
+    "head.0.hidden": 16,
+    "head.0.layers": 2,
+    "head.0.dropout": 0.2,
+    "train.epochs": 6,
+    "train.learning_rate": 1e-3,
+    "train.weight_decay": 1e-2,
+    "train.rates.encoder": 1e-4,
+    "train.seeds": 1,
+}
+"""From weights that are given, as in `runs/cofactor.toml`; what that reaches on some hundred complexes stands in
+runs/README.md."""
+LOW = ["encoder.atom_types", "encoder.block_types", "encoder.atoms", "encoder.atoms_to_block"]
+"""Modules of encoders of kind "equivariant" that keep what was given."""
+NUMBERS = ("regression", "affinity")
+"""Heads that are solved on given weights and not trained on: of strengths of binding that would learn which protein of
+the training rows binds strongly, which says nothing of another."""
 DRAWN: Mapping[str, Any] = {
+    "data.batch_blocks": 640,
+    "head.0.dropout": 0.1,
+    "train.learning_rate": 5e-4,
+    "train.weight_decay": 0.3,
     "model.atom_hidden": 16,
     "model.block_hidden": 16,
     "model.edge_size": 8,
@@ -115,12 +131,12 @@ def fit(
     data: an index (CSV), as for `atomica-prep build-graphs`, or a data set. An index without a column split or fold is
     shared out first, so that no relatives by sequence are on two sides. label: the column with the answers. kind: of
     the head; by default regression of numbers, binary of two words, multiclass of more. unit: of numbers. init: weights
-    to start from, of the package or your own; on these the head is solved and nothing is trained, unless settings ask
-    for epochs. None: encoders that are drawn, for which sizes may be given, trained for three epochs; of numbers they
-    are no worse (runs/README.md). seeds: how many models; by default one with init, which would all be the same without
-    epochs, five without. out: folder of the run; a call with one that was stopped goes on. settings: anything a spec
-    may say, by its key, such as {"train.epochs": 20, "data.input": "segment0"}. Raises DataError for data that cannot
-    be learnt from, SpecError for settings that cannot be used.
+    to start from, of the package or your own: the head is solved on these and, of classes, trained on with the upper
+    layers of the encoder. None: encoders that are drawn, for which sizes may be given, trained for three epochs; of
+    numbers they are no worse (runs/README.md). Either learns from training and validation rows (`train.refit`). seeds:
+    how many models; by default one with init, five without. out: folder of the run; a call with one that was stopped
+    goes on. settings: anything a spec may say, by its key, such as {"train.epochs": 20, "data.input": "segment0"}.
+    Raises DataError for data that cannot be learnt from, SpecError for settings that cannot be used.
 
         fitted = atomica.fit("index.csv", label="pk")
         fitted.predict("new/").to_pandas()
@@ -136,15 +152,16 @@ def fit(
     known = [text for text in texts if (text or "").strip() not in split.NOTHING]
     if not known:
         raise DataError(f"{data}: no complex has a label in column {label!r}")
+    head = _head(known, kind, label)
     chosen = {
         "run.name": "fit",
         "run.out": str(folder / "run"),
         "data.train": named if is_set else str(folder / "graphs"),
-        **_head(known, kind, label),
+        **head,
         "head.0.label": label,
         **({"head.0.unit": unit} if unit else {}),
         **SETTINGS,
-        **(DRAWN if init is None else {**GIVEN, "model.init": str(init)}),
+        **(DRAWN if init is None else _given(str(init), head["head.0.kind"])),
         **({} if seeds is None else {"train.seeds": seeds}),
         **(settings or {}),
     }
@@ -168,6 +185,17 @@ def fit(
             raise
         raise SpecError(f"{error}{OTHERWISE}") from None
     return Fitted(folder / "run")
+
+
+def _given(init: str, kind: str) -> dict[str, Any]:
+    """Settings for a head of some kind on given weights."""
+    found = {**GIVEN, "model.init": init}
+    if kind in NUMBERS:
+        found["train.epochs"] = 0
+    with suppress(DataError):  # said where the spec is read
+        if saved_encoder(locate(init))["kind"] == DEFAULT:
+            found["train.freeze"] = LOW
+    return found
 
 
 def _spec(chosen: Mapping[str, Any]) -> spec.Source:

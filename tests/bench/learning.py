@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 FOLDS = ("train.folds=5",)
 ONE = ("train.seeds=1",)
-"""Where a head is solved on given weights all seeds say the same; of whole RNAs five would take an hour."""
+"""Of whole RNAs five would take hours."""
 DRAWN = ("model.atom_hidden=16", "model.block_hidden=16", "model.edge_size=8", "model.layers=3")
 """An encoder of the size of `base`, drawn anew for each seed: what its weights are worth."""
 IONS = 'head.0.classes=["ZN", "MG", "CA", "MN", "FE", "CU", "NA", "K"]'
@@ -41,9 +41,9 @@ class Task(NamedTuple):
 COFACTOR = ("cofactor.toml", "cofactor/index.csv")
 TASKS: Mapping[str, Task] = {
     "demo": Task("nucleic acid or protein, demo://pockets", "ligand.toml"),
-    "cofactor": Task("8 cofactors, 5 folds", *COFACTOR, (*FOLDS, *ONE)),
+    "cofactor": Task("8 cofactors, 5 folds", *COFACTOR, FOLDS),
     "cofactor_random": Task("the same with random weights", *COFACTOR, (*FOLDS, *DRAWN), "model.init"),
-    "ions": Task("8 ions, 5 folds", *COFACTOR, (*FOLDS, *ONE, IONS)),
+    "ions": Task("8 ions, 5 folds", *COFACTOR, (*FOLDS, IONS)),
     "ions_random": Task("the same with random weights", *COFACTOR, (*FOLDS, *DRAWN, IONS), "model.init"),
     "fep": Task("pK, protein-ligand", "affinity.toml", "fep/index.csv", ("data.cluster=target",)),
     "skempi": Task(

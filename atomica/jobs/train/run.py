@@ -88,10 +88,13 @@ class Training:
             )
             outcome = trainer.fit(job.resume)
             early = ", stopped early" if outcome.stopped_early else ""
-            journal.say(
-                f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "
-                f"valid {outcome.monitor} {outcome.best:.4f}"
-            )
+            if job.both and outcome.best_epoch:
+                journal.say(f"last    epoch {outcome.best_epoch} of {outcome.epochs}, which is kept")
+            else:
+                journal.say(
+                    f"best    epoch {outcome.best_epoch} of {outcome.epochs}{early}: "
+                    f"valid {outcome.monitor} {outcome.best:.4f}"
+                )
             if "test" in job.splits:
                 self._evaluate(outcome, log, journal, stop)
         if ranks.first and any(head.labelled or head.on_blocks for head in job.spec.heads):
