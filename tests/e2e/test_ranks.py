@@ -148,9 +148,10 @@ def test_ranks_without_complexes_or_labels(write_spec):
     compare(alone, out, 1e-4)
 
 
-def test_heads_are_solved_again_alike(write_spec):
-    """From training and validation rows, what is read of them shared between two processes."""
-    changes = {**LABELS_ONLY, "epochs = 3": "epochs = 0\nrefit = true"}
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_heads_are_solved_again_alike(write_spec, epochs):
+    """From training and validation rows, what is read of them shared by two processes; and trained on from there."""
+    changes = {**LABELS_ONLY, "epochs = 3": f"epochs = {epochs}\nrefit = true"}
     path, alone = write_spec(changes)
     assert main([str(path)]) == 0
     path, out = write_spec(changes)
@@ -161,6 +162,9 @@ def test_heads_are_solved_again_alike(write_spec):
         paths = [model.head(name).linear.weight for model in models]
         assert paths[0].abs().max() > 1e-2
         assert torch.allclose(*paths, atol=1e-3), (paths[0] - paths[1]).abs().max()
+    if epochs:
+        compare(alone, out, 1e-3)
+        assert [record["epoch"] for record in events(out, "epoch")] == [1, 2]
 
 
 # ------------------------------------------------------------------------------------------- how runs end
@@ -169,7 +173,7 @@ def test_heads_are_solved_again_alike(write_spec):
 @pytest.fixture(scope="module")
 def quick(write_spec):
     """An undisturbed run of one process with what is quick, and dropout; its changes and folder."""
-    changes = {**LABELS_ONLY, "dropout = 0.0": "dropout = 0.1", "epochs = 3": "epochs = 5"}
+    changes = {**LABELS_ONLY, "dropout = 0.0": "dropout = 0.1", "epochs = 3": "epochs = 5\nrefit = true"}
     path, out = write_spec(changes)
     assert main([str(path)]) == 0
     return changes, out
