@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from atomica import AtomicaError, EncoderConfig, keys, load, open_dataset, spec
+from atomica.analysis.familiarity import TrainingSet
 from atomica.data.labels import BlockTargets
 from atomica.data.sampling import DataConfig, Sampling, select_rows
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
@@ -297,6 +298,11 @@ def test_refitting_goes_through_validation_rows_too_and_keeps_the_last_epoch(tmp
     )
     steps, mean = re.search(r"steps   (\d+) per epoch of (\d+) blocks", log).groups()
     assert abs(int(steps) * int(mean) - blocks) <= int(steps)
+    # New complexes are held against all that was learnt from.
+    remembered = TrainingSet.load(tmp_path / "one" / "checkpoints" / "best").ids
+    assert set(remembered) == {
+        data.ids[row] for name in ("train", "valid") for row in data.rows_of(name, own=False)
+    }
     _, two, _ = run("two", "train.epochs=3", f'data.valid="{tiny_set}"')
     assert all(torch.equal(best[name], two[name]) for name in best)
     _, apart, _ = run("apart", "train.epochs=3", "train.refit=false")

@@ -129,7 +129,7 @@ class Training:
     def _remember(self) -> None:
         """Keep beside the best checkpoint what tells how near a complex is to those it has learnt from."""
         job, best = self.job, self.job.folder / CHECKPOINTS / BEST
-        train = job.splits["train"].rows
+        train = job.learnt.rows
         if len(train) > 1 and not job.model.config.embeddings.sizes:
             job.model.load_state_dict(read_weights(checkpoint.find(best) or best))
             familiarity.learn(job.model, train, job.spec.data.input).save(best)
