@@ -9,6 +9,8 @@ Shape letters: N training complexes, D numbers of a representation, K components
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from atomica.data.sampling import Rows, plan_batches, within_memory
 from atomica.errors import DataError
 from atomica.files import TRAINING_SET, write_bytes
 from atomica.model.model import Model
+from atomica.model.named import locate
 from atomica.nn.representations import Representation
 
-__all__ = ["TrainingSet", "learn", "representation_of"]
+__all__ = ["TrainingSet", "learn", "learnt_from", "representation_of"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -144,3 +147,17 @@ def learn(model: Model, rows: Rows, input: str, *, batch_blocks: int = 2048) -> 
         tuple(ids[position] for position in chosen.tolist()),
         str(wanted),
     )
+
+
+def learnt_from(models: Sequence[str | Path], ids: Sequence[str]) -> str:
+    """In words, how many of some complexes models have learnt from, by their names; empty for none that is known.
+
+    models: folders or names of saved models, beside which the complexes are remembered that they were trained on.
+    """
+    known: set[str] = set()
+    for model in models:
+        with suppress(DataError):  # weights of the original remember nothing
+            found = TrainingSet.load(locate(model))
+            known.update(() if found is None else found.ids)
+    count = len(known.intersection(ids))
+    return f"{count} of {len(ids)} complexes are among those that were learnt from" if count else ""

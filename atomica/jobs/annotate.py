@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from atomica import compat
+from atomica.analysis.familiarity import learnt_from
 from atomica.analysis.thresholds import (
     RULES,
     ClassRule,
@@ -287,6 +288,8 @@ def learnt(
     asked = [one for one in members if one.cls in missing]
     models = [one.model for one in asked]
     validation = open_data(find(config.paths), config, data.input, models, folder)
+    if told := learnt_from([one.path for one in asked], validation.rows.ids):
+        journal.say(f"note    {told}: thresholds on them are those of answers known by heart")
     texts = validation.rows.texts(options.label)
     mean, _ = mean_by_class(probabilities(asked, validation), asked, missing)
     where = validation.rows.dataset.name

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from atomica.analysis.bfactors import STRUCTURES, stems
+from atomica.analysis.familiarity import learnt_from
 from atomica.console import Journal, Meter
 from atomica.data.dataset import open_dataset
 from atomica.data.labels import BlockLabels, BlockTargets
@@ -44,6 +45,7 @@ from atomica.jobs.job import Job, Kind, Result
 from atomica.jobs.tables import in_pieces
 from atomica.keys import GLOBAL_BLOCK
 from atomica.model.model import Model
+from atomica.model.named import members_of
 from atomica.report.evaluate import page
 from atomica.spec import Issues, not_among, setting
 from atomica.train.loader import Split
@@ -204,6 +206,8 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
     rows, options = data.rows, job.options
     with Meter(journal, len(rows)) as meter:
         answers, loss = _asked(job, data, meter)
+    if told := _learnt_from(job, rows.ids):
+        journal.say(f"note    {told}: of others these figures say nothing")
     evaluation = Evaluation(
         split=rows.split,
         data=rows.dataset.name,
@@ -247,7 +251,7 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
                 metric: f"{one['mean']:.4g} ± {one['sd']:.2g}" for metric, one in entry["single"].items()
             }
         if options.blend is not None:
-            found = _blended(job, data, name, together)
+            found = _blended(job, journal, data, name, together)
             entry["blend"] = found
             figures["blend"] = {"weight of the model": found["weight"], "": found["verdict"]}
         evaluation.content["heads"][name] = {"kind": model.kinds[name], "metrics": metrics, **entry}
@@ -359,7 +363,11 @@ def _baselines(job: Job, data: Opened, name: str, answers: Answers) -> list[base
     )
 
 
-def _blended(job: Job, data: Opened, name: str, answers: Answers) -> dict[str, Any]:
+def _learnt_from(job: Job, ids: Sequence[str]) -> str:
+    return "" if job.weights is None else learnt_from(members_of(job.weights.weights), ids)
+
+
+def _blended(job: Job, journal: Journal, data: Opened, name: str, answers: Answers) -> dict[str, Any]:
     """The models together with the predictions of `evaluate.blend`; their weight is chosen on rows of split valid."""
     file = Path(job.options.blend)
     said = read_predictions(file)
@@ -375,6 +383,10 @@ def _blended(job: Job, data: Opened, name: str, answers: Answers) -> dict[str, A
     held_out = replace(data, config=config, rows=select(data.found, config, data.input))
     each = _asked(job, held_out)[0][name]
     valid, known = each[0], each[0].known
+    if told := _learnt_from(job, valid.ids):
+        journal.say(
+            f"note    split valid: {told}: there this model seems better than it is, and is given more weight"
+        )
     mine = np.mean([one.predicted for one in each], axis=0)
     if mine.shape[1:] != said.predicted.shape[1:]:
         raise DataError(

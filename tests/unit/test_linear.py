@@ -303,6 +303,18 @@ def test_refitting_goes_through_validation_rows_too_and_keeps_the_last_epoch(tmp
     assert set(remembered) == {
         data.ids[row] for name in ("train", "valid") for row in data.rows_of(name, own=False)
     }
+    evaluate = tmp_path / "evaluate.toml"
+    for split, told in (("valid", True), ("test", False)):
+        evaluate.write_text(
+            f'[run]\nname = "of"\njob = "evaluate"\nout = "{tmp_path / split}"\n'
+            f'[data]\nsource = "{tiny_set}"\nsplit = "{split}"\n[model]\nweights = "{tmp_path / "one" / "checkpoints" / "best"}"\n'
+        )
+        assert main([str(evaluate)]) == 0
+        said = (
+            "note    12 of 12 complexes are among those that were learnt from"
+            in (tmp_path / split / "log.txt").read_text()
+        )
+        assert said == told
     _, two, _ = run("two", "train.epochs=3", f'data.valid="{tiny_set}"')
     assert all(torch.equal(best[name], two[name]) for name in best)
     _, apart, _ = run("apart", "train.epochs=3", "train.refit=false")
