@@ -303,11 +303,11 @@ def test_refitting_goes_through_validation_rows_too_and_keeps_the_last_epoch(tmp
     assert set(remembered) == {
         data.ids[row] for name in ("train", "valid") for row in data.rows_of(name, own=False)
     }
-    evaluate = tmp_path / "evaluate.toml"
+    evaluate, weights = tmp_path / "evaluate.toml", tmp_path / "one" / "checkpoints" / "best"
     for split, told in (("valid", True), ("test", False)):
         evaluate.write_text(
             f'[run]\nname = "of"\njob = "evaluate"\nout = "{tmp_path / split}"\n'
-            f'[data]\nsource = "{tiny_set}"\nsplit = "{split}"\n[model]\nweights = "{tmp_path / "one" / "checkpoints" / "best"}"\n'
+            f'[data]\nsource = "{tiny_set}"\nsplit = "{split}"\n[model]\nweights = "{weights}"\n'
         )
         assert main([str(evaluate)]) == 0
         log = (tmp_path / split / "log.txt").read_text()
