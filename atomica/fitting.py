@@ -18,6 +18,8 @@ from atomica import runner, spec
 from atomica.data.dataset import DEMO, open_dataset
 from atomica.errors import DataError, SpecError
 from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
+from atomica.heads import head_class
+from atomica.heads.regression import RegressionHead
 from atomica.jobs.inputs import InputConfig, build, listed
 from atomica.jobs.predict import Predictions, predict
 from atomica.jobs.train.spec import read_spec
@@ -57,9 +59,6 @@ GIVEN: Mapping[str, Any] = {
 runs/README.md."""
 LOW = ["encoder.atom_types", "encoder.block_types", "encoder.atoms", "encoder.atoms_to_block"]
 """Modules of encoders of kind "equivariant" that keep what was given."""
-NUMBERS = ("regression", "affinity")
-"""Heads that are solved on given weights and not trained on: of strengths of binding that would learn which protein of
-the training rows binds strongly, which says nothing of another."""
 DRAWN: Mapping[str, Any] = {
     "data.batch_blocks": 640,
     "head.0.dropout": 0.1,
@@ -190,9 +189,10 @@ def fit(
 def _given(init: str, kind: str) -> dict[str, Any]:
     """Settings for a head of some kind on given weights."""
     found = {**GIVEN, "model.init": init}
-    if kind in NUMBERS:
-        found["train.epochs"] = 0
-    with suppress(DataError):  # said where the spec is read
+    with suppress(DataError, SpecError):  # said where the spec is read
+        if issubclass(head_class(kind), RegressionHead):
+            # Trained on, it would learn which of the proteins binds strongly, which says nothing of another one.
+            found["train.epochs"] = 0
         if saved_encoder(locate(init))["kind"] == DEFAULT:
             found["train.freeze"] = LOW
     return found

@@ -203,7 +203,7 @@ class Trainer:
             self.display.line(f"solved  heads on the encoder as it starts: {strengths}")
             shown = {f"valid {name}": number for name, number in metrics.items()}
             self.display.epoch(0, self.config.epochs, shown, better)
-        for model in {id(one): one for one in (self.model, self.stepper.averaged)}.values():
+        for model in (self.model, self.stepper.averaged):
             refit(model, solved)
         self.saver.best(self.state, self.stepper.averaged, metrics[self.monitor], better)
 

@@ -15,7 +15,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +121,25 @@ def random(weights: str, seed: int, folder: Path) -> str:
     return str(folder)
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser_of(text: str | None) -> argparse.ArgumentParser:
+    """Of the arguments that studies of few rows share."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--out", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--weights", default="base")
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 100, 0], help="0: all")
+    return parser
+
+
+def untested(data: Path, classes: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of the index of cofactors that have some label, and are no test rows."""
+    with (data / "cofactor" / "index.csv").open(newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row["label"] in classes and row["split"] != "test"]
+
+
+def main() -> None:
+    """Entry point."""
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, default=4, help="how many of the folds are asked")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
@@ -138,8 +148,7 @@ def main() -> None:
     torch.set_num_threads(1)
     probe = RUNS / "bench" / "cofactor.toml"
     classes = spec.tomllib.loads(probe.read_text(encoding="utf-8"))["probe"]["classes"]
-    with (arguments.data / "cofactor" / "index.csv").open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["label"] in classes and row["split"] != "test"]
+    rows = untested(arguments.data, classes)
     folds = sorted({row["fold"] for row in rows})[: arguments.folds]
     asked = [row for row in rows if row["fold"] in folds]
     target = np.array([classes.index(row["label"]) for row in asked])

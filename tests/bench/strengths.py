@@ -11,8 +11,6 @@ of a way's AUROC less that of the first.
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from finetuning import drawn, graphs
+from finetuning import drawn, graphs, parser_of, untested
 from learning import IONS
 
 import atomica
@@ -140,22 +138,13 @@ def main() -> None:
     """Entry point."""
     from figures import machine
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=lambda text: Path(text).resolve(), required=True)
-    parser.add_argument("--out", type=lambda text: Path(text).resolve(), required=True)
-    parser.add_argument("--weights", default="base")
-    parser.add_argument("--rows", type=int, nargs="+", default=[50, 100, 0], help="0: all")
+    parser = parser_of(__doc__)
     parser.add_argument("--draws", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    index = arguments.data / "cofactor" / "index.csv"
-    with index.open(newline="") as stream:
-        whole = [row for row in csv.DictReader(stream) if row["split"] != "test"]
     for name, classes in TASKS.items():
-        rows = [row for row in whole if row["label"] in classes]
-        folder = graphs(index.parent, rows, arguments.out / f"graphs-{name}")
+        rows = untested(arguments.data, classes)
+        folder = graphs(arguments.data / "cofactor", rows, arguments.out / f"graphs-{name}")
         study = Study(rows, classes, folder, arguments.weights)
         for count in arguments.rows:
             print(

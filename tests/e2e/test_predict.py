@@ -14,6 +14,7 @@ import torch
 from helpers import BINARY, ROOT, TINY, changed, run
 
 import atomica
+from atomica import fitting
 from atomica.analysis.familiarity import TrainingSet
 from atomica.errors import SpecError
 from atomica.files import TRAINING_SET
@@ -312,6 +313,14 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
         atomica.fit(index, label="affinity", out=tmp_path / "no")
     with pytest.raises(atomica.AtomicaError, match="is there already"):
         fitted.save(tmp_path / "model")
+
+
+def test_heads_for_numbers_are_left_as_they_are_solved_on_given_weights():
+    epochs = {
+        kind: fitting._given("base", kind)["train.epochs"]
+        for kind in ("affinity", "residue_regression", "binary")
+    }
+    assert epochs == {"affinity": 0, "residue_regression": 0, "binary": 6}
 
 
 def test_what_cannot_be_learnt_from_is_told_before_anything_is_built(tiny_set, tmp_path):
