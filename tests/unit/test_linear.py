@@ -12,7 +12,7 @@ from helpers import TINY, changed
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from atomica import AtomicaError, EncoderConfig, keys, load, open_dataset, spec
+from atomica import AtomicaError, EncoderConfig, _prep, keys, load, open_dataset, spec
 from atomica.analysis.familiarity import TrainingSet
 from atomica.data.labels import BlockTargets
 from atomica.data.sampling import DataConfig, Sampling, select_rows
@@ -321,6 +321,16 @@ def test_refitting_goes_through_validation_rows_too_and_keeps_the_last_epoch(tmp
     assert all(torch.equal(solved[name], still[name]) for name in solved if name.startswith("heads"))
     path = tmp_path / "spec.toml"
     assert main([str(path), "--set", "train.refit=true", "--set", "train.patience=2"]) == 2
+
+
+def test_refitting_needs_validation_rows_that_were_built_as_training_rows_were(tmp_path, tiny_set, capsys):
+    index = tiny_set.parent / "index.csv"
+    assert _prep.run(["build-graphs", str(index), "--cutoff", "6", "--out", str(tmp_path / "nearer")]) == 0
+    path = tmp_path / "spec.toml"
+    path.write_text(SPEC.format(out=tmp_path / "out", data=tiny_set))
+    words = [str(path), "--set", f"data.valid={tmp_path / 'nearer'}", "--set", "train.refit=true"]
+    assert main(words) == 2
+    assert "built with cutoff 6 Å, and 8 Å in data.train" in capsys.readouterr().err
 
 
 def test_what_adds_up_over_blocks_is_solved(tmp_path, tiny_set):

@@ -175,11 +175,7 @@ def make_splits(
                 found.each[name] = made
     if not checked.train.refit or not {"train", "valid"} <= set(found.each):
         return found
-    try:
-        rows = joined(found.each["train"].rows, found.each["valid"].rows)
-    except DataError as error:
-        issues.add(("train", "refit"), f"learns from training and validation rows together: {error}")
-        return found
+    rows = joined(found.each["train"].rows, found.each["valid"].rows)
     labels = _encode_labels(checked, rows, issues)
     both = None if labels is None else _split(checked, labels, features, issues, named=True)
     return replace(found, both=both)
