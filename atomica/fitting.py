@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
-import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import Any
 from atomica import runner, spec
 from atomica.data.dataset import DEMO, open_dataset
 from atomica.errors import DataError, SpecError
-from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS
+from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS, sha256_of, write_text
 from atomica.heads import head_class
-from atomica.heads.regression import RegressionHead
+from atomica.heads.regression import RegressionHead, number_of
 from atomica.jobs.inputs import InputConfig, build, listed
 from atomica.jobs.predict import Predictions, predict
 from atomica.jobs.train.spec import read_spec
-from atomica.model.format import saved_encoder
+from atomica.model.format import read_description, saved_encoder
 from atomica.model.model import saved_contract
 from atomica.model.named import locate
 from atomica.model.start import inherit
@@ -151,7 +151,7 @@ def fit(
     known = [text for text in texts if (text or "").strip() not in split.NOTHING]
     if not known:
         raise DataError(f"{data}: no complex has a label in column {label!r}")
-    head = _head(known, kind, label)
+    head = _head(known, kind, label, settings or ())
     chosen = {
         "run.name": "fit",
         "run.out": str(folder / "run"),
@@ -164,6 +164,8 @@ def fit(
         **({} if seeds is None else {"train.seeds": seeds}),
         **(settings or {}),
     }
+    if init is not None:
+        chosen.setdefault("head.0.name", _unused(str(init), chosen["head.0.kind"]))
     if not is_set:
         issues = spec.Issues(_spec(chosen))
         checked = read_spec(issues.source, issues)
@@ -198,6 +200,14 @@ def _given(init: str, kind: str) -> dict[str, Any]:
     return found
 
 
+def _unused(init: str, kind: str) -> str:
+    """A name for a head of some kind that no head of given weights has: one of theirs would be taken as it is."""
+    taken: set[str] = set()
+    with suppress(DataError):  # said where the spec is read
+        taken = {entry["name"] for entry in read_description(locate(init))["heads"]}
+    return next(name for n in itertools.count(1) if (name := kind if n == 1 else f"{kind}_{n}") not in taken)
+
+
 def _spec(chosen: Mapping[str, Any]) -> spec.Source:
     """A spec of these keys alone. Raises SpecError for what is wrong with them."""
     with tempfile.TemporaryDirectory(prefix="atomica-") as work:
@@ -220,9 +230,16 @@ def _build(data: Path, label: str, folder: Path, init: str | None, *, quiet: boo
     """
     index, graphs = data, folder / "graphs"
     if not set(split.read_index(data).columns) & {"split", "fold"}:
-        index = folder / "index.csv"
+        index, made_of = folder / "index.csv", folder / "index.sha256"
         index.parent.mkdir(parents=True, exist_ok=True)
+        digest = sha256_of(data)
+        if index.is_file() and not (made_of.is_file() and made_of.read_text(encoding="utf-8") == digest):
+            raise DataError(
+                f"{folder}: holds what was made of another index, or of this one before it was changed; "
+                "name another folder in out, or remove this one"
+            )
         if not index.is_file():
+            write_text(made_of, digest)
             given = split.arguments(data, "--out", index, "--label", label)
             with redirect_stdout(io.StringIO()) if quiet else nullcontext():
                 split.split(given)
@@ -230,11 +247,14 @@ def _build(data: Path, label: str, folder: Path, init: str | None, *, quiet: boo
     build([index], graphs, InputConfig().suited(contracts, build=True), quiet=quiet)
 
 
-def _head(known: Sequence[Any], kind: str | None, label: str) -> dict[str, Any]:
-    """The keys of the head that suits some labels. Raises DataError for words that are no classes."""
+def _head(known: Sequence[Any], kind: str | None, label: str, settings: Collection[str]) -> dict[str, Any]:
+    """The keys of the head that suits some labels. Raises DataError for words that are no classes.
+
+    settings: the keys that were given.
+    """
     if kind not in (None, "binary", "multiclass"):
         return {"head.0.kind": kind}
-    if kind is None and all(_is_number(text) for text in known) and len(set(known)) > 2:
+    if kind is None and all(number_of(text) is not None for text in known) and len(set(known)) > 2:
         return {"head.0.kind": "regression"}
     names = [name for name, _ in sorted(Counter(known).items(), key=lambda pair: (-pair[1], pair[0]))]
     if len(names) == 1:
@@ -247,18 +267,14 @@ def _head(known: Sequence[Any], kind: str | None, label: str) -> dict[str, Any]:
             f"labels of column {label!r} are neither numbers nor classes: {len(names)} different values, such as "
             f"{', '.join(map(repr, names[:5]))}; name the head's kind, and give its keys in settings"
         )
+    if kind == "binary" and len(names) > 2:
+        if not {"head.0.positive", "head.0.negative"} <= set(settings):
+            raise DataError(
+                f"column {label!r} has {len(names)} different labels, and a binary head tells two apart: name these in "
+                f"settings, such as {{'head.0.positive': {names[1]!r}, 'head.0.negative': {names[0]!r}}}; complexes "
+                "with others are left out"
+            )
+        return {"head.0.kind": "binary"}
     if kind == "multiclass" or len(names) > 2:
         return {"head.0.kind": "multiclass", "head.0.classes": names, "data.sampler": "balanced"}
     return {"head.0.kind": "binary", "head.0.positive": names[1], "head.0.negative": names[0]}
-
-
-def _is_number(text: Any) -> bool:
-    """Whether a label is a number.
-
-    >>> _is_number("6.2"), _is_number("nan"), _is_number("ATP")
-    (True, False, False)
-    """
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -8,6 +8,7 @@ Shape letters: N training complexes, D numbers of a representation, K components
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ __all__ = ["TrainingSet", "learn", "learnt_from", "representation_of"]
 Floats = npt.NDArray[np.float32]
 
 MOST = 5000
-"""Training complexes that are kept; of more, as many are drawn."""
+"""Training complexes whose coordinates are kept; of more, as many are drawn."""
 COMPONENTS = 32
 
 
@@ -38,8 +39,9 @@ COMPONENTS = 32
 class TrainingSet:
     """What is kept of the training complexes of a model.
 
-    ids [N]; mean, scale [D] and components [K, D] lead from a representation to coordinates [N, K]; own [N], sorted:
-    the distance of each to the nearest other one. representation: the name of what it is read from.
+    ids [N]; known: hashes of the ids of all that were learnt from, sorted, uint64. mean, scale [D] and components
+    [K, D] lead from a representation to coordinates [N, K]; own [N], sorted: the distance of each to the nearest other
+    one. representation: the name of what it is read from.
     """
 
     representation: str
@@ -49,10 +51,13 @@ class TrainingSet:
     components: Floats
     coordinates: Floats
     own: Floats
+    known: npt.NDArray[np.uint64]
 
     @classmethod
-    def of(cls, vectors: Floats, ids: tuple[str, ...], representation: str) -> TrainingSet:
-        """From the representations [N, D] of at least two complexes.
+    def of(
+        cls, vectors: Floats, ids: tuple[str, ...], representation: str, known: Sequence[str] = ()
+    ) -> TrainingSet:
+        """From the representations [N, D] of at least two complexes. known: ids of others that were learnt from.
 
         >>> vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
         >>> found = TrainingSet.of(vectors, tuple(map(str, range(50))), "h_graph")
@@ -71,7 +76,10 @@ class TrainingSet:
         pca = PCA(count, svd_solver="full" if min(rows.shape) <= 500 else "randomized", random_state=0)
         coordinates = pca.fit_transform(rows.astype(np.float64)).astype(np.float32)
         own = np.sort(_nearest(coordinates, coordinates, 2)[1][:, 1])
-        return cls(representation, ids, mean, scale, pca.components_.astype(np.float32), coordinates, own)
+        components = pca.components_.astype(np.float32)
+        return cls(
+            representation, ids, mean, scale, components, coordinates, own, np.unique(_hashed([*ids, *known]))
+        )
 
     def nearest(self, vectors: Floats) -> tuple[list[str], Floats, Floats]:
         """Of representations [Q, D]: the nearest training complex, its distance, and the percentile of that [Q]."""
@@ -79,6 +87,10 @@ class TrainingSet:
         found, distance = _nearest(self.coordinates, rows.astype(np.float32), 1)
         percentile = 100 * np.searchsorted(self.own, distance[:, 0], side="right") / len(self.own)
         return [self.ids[index] for index in found[:, 0]], distance[:, 0], percentile.astype(np.float32)
+
+    def has(self, ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of some complexes were learnt from, by their names."""
+        return np.isin(_hashed(ids), self.known)
 
     def save(self, folder: Path) -> None:
         """Write it beside the weights of a model."""
@@ -99,13 +111,21 @@ class TrainingSet:
         try:
             with safe_open(path, framework="np") as file:
                 told = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
-            return cls(told["representation"], tuple(json.loads(told["ids"])), **tensors)
-        except (SafetensorError, KeyError, ValueError) as error:
+                tensors = {name: file.get_tensor(name) for name in _TENSORS if name in file.keys()}  # noqa: SIM118
+            ids = tuple(json.loads(told["ids"]))
+            tensors.setdefault("known", np.unique(_hashed(ids)))  # of earlier versions
+            return cls(told["representation"], ids, **tensors)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is damaged, remove it or copy it again ({error})") from None
 
 
-_TENSORS = ("mean", "scale", "components", "coordinates", "own")
+_TENSORS = ("mean", "scale", "components", "coordinates", "own", "known")
+
+
+def _hashed(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Names as numbers, of which two are alike by chance once in 2^64 pairs."""
+    each = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return np.frombuffer(each, np.dtype("<u8")).astype(np.uint64)
 
 
 def _nearest(among: Floats, rows: Floats, count: int) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -146,6 +166,7 @@ def learn(model: Model, rows: Rows, input: str, *, batch_blocks: int = 2048) -> 
         np.stack([found[position] for position in chosen.tolist()]),
         tuple(ids[position] for position in chosen.tolist()),
         str(wanted),
+        ids,
     )
 
 
@@ -154,10 +175,10 @@ def learnt_from(models: Sequence[str | Path], ids: Sequence[str]) -> str:
 
     models: folders or names of saved models, beside which the complexes are remembered that they were trained on.
     """
-    known: set[str] = set()
+    known = np.zeros(len(ids), dtype=bool)
     for model in models:
         with suppress(DataError):  # weights of the original remember nothing
             found = TrainingSet.load(locate(model))
-            known.update(() if found is None else found.ids)
-    count = len(known.intersection(ids))
+            known |= False if found is None else found.has(ids)
+    count = int(known.sum())
     return f"{count} of {len(ids)} complexes are among those that were learnt from" if count else ""

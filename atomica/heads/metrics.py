@@ -91,7 +91,7 @@ class R2(R2Score):
 class Mean(Metric):
     """Weighted mean of numbers that a function takes from each (prediction, target).
 
-    `read` gives a number and the count of things that it is the mean of, or None.
+    `read` gives a number and the count of things that it is the mean of, or None. Of errors, so that less is better.
     """
 
     higher_is_better = False
@@ -112,6 +112,12 @@ class Mean(Metric):
 
     def compute(self) -> Tensor:
         return self.sum / self.count
+
+
+class Share(Mean):
+    """The same of what is right, so that more is better."""
+
+    higher_is_better = True
 
 
 class Perplexity(Metric):

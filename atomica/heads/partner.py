@@ -83,7 +83,7 @@ class PartnerHead(PretrainingHead):
     def metrics(self) -> Any:
         from torchmetrics import MetricCollection
 
-        from atomica.heads.metrics import Mean
+        from atomica.heads.metrics import Share
 
         def named(output: Tensor, target: Tensor) -> tuple[Tensor, int] | None:
             of, types = target
@@ -91,4 +91,4 @@ class PartnerHead(PretrainingHead):
             count = len(of.unique())
             return ((self._shares(of, output) * right).sum(), count) if count else None
 
-        return MetricCollection({"accuracy": Mean(named)}, compute_groups=False)
+        return MetricCollection({"accuracy": Share(named)}, compute_groups=False)

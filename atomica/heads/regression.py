@@ -16,7 +16,7 @@ from atomica.heads import register, values_met
 from atomica.heads.readout import ReadoutConfig, ReadoutHead
 from atomica.nn.encoding import EncoderSettings
 
-__all__ = ["RegressionConfig", "RegressionHead"]
+__all__ = ["RegressionConfig", "RegressionHead", "number_of"]
 
 
 SMALLEST_SPREAD = 1e-6
@@ -68,7 +68,7 @@ class RegressionHead(ReadoutHead):
         >>> [round(value, 3) for value in target.tolist()], known.tolist()
         ([6.5, 0.0, 0.0, 0.1], [True, False, False, True])
         """
-        numbers = [_number(text) for text in texts]
+        numbers = [number_of(text) for text in texts]
         known = torch.tensor([number is not None for number in numbers], dtype=torch.bool)
         if len(texts) and not known.any():
             raise DataError(f"no row is labelled with a number; the values are: {values_met(texts)}")
@@ -102,10 +102,10 @@ class RegressionHead(ReadoutHead):
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-def _number(text: str | None) -> float | None:
+def number_of(text: str | None) -> float | None:
     """The finite number that `text` states, if it does. Raises DataError if float32 cannot hold it.
 
-    >>> _number(" 6.5 "), _number("1_000"), _number("nan"), _number("٣")
+    >>> number_of(" 6.5 "), number_of("1_000"), number_of("nan"), number_of("٣")
     (6.5, None, None, None)
     """
     if text is None or not _NUMBER.fullmatch(text.strip()):

@@ -6,7 +6,6 @@ Several models answer together, by the mean of what they say; predictions of som
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from atomica import _prep
 from atomica.analysis.bfactors import STRUCTURES, stems
 from atomica.analysis.familiarity import learnt_from
 from atomica.console import Journal, Meter
@@ -149,8 +149,7 @@ def _missing(job: Job, heads: list[str]) -> list[tuple[str, str, str]]:
         return []
     columns: set[str] = set()
     for path in job.sources.indexes:
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
-            columns |= {name.strip() for name in next(csv.reader(stream), [])}
+        columns |= set(_prep.read_index(path)[0])
     where = ", ".join(job.sources.indexes) or "structures without an index have no labels"
     wanted = {name: job.options.column(name) for name in heads}
     return [(name, column, where) for name, column in wanted.items() if column not in columns]

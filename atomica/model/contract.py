@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from atomica.data.origin import EDGES, INPUTS, Origin, differences, row_of
@@ -87,10 +87,6 @@ class Contract:
         if None not in (self.view, view) and view != self.view:
             found["view"] = f"data.input = {view!r}, and the model was trained with {self.view!r}"
         return found
-
-    def seeing(self, view: str) -> Contract:
-        """The same for another view."""
-        return replace(self, view=view)
 
 
 def _named(origin: Origin) -> str:

@@ -16,9 +16,22 @@ from atomica.model.model import Model
 from atomica.model.named import locate
 from atomica.nn.encoders import DEFAULT
 from atomica.nn.encoding import EncoderSettings
-from atomica.spec import Problems, setting
+from atomica.spec import Problems, setting, show
 
 __all__ = ["InitConfig", "inherit", "initialise", "take_label_scales"]
+
+ANSWER = (
+    "positive",
+    "negative",
+    "classes",
+    "readout",
+    "pool",
+    "counts",
+    "over",
+    "surroundings",
+    "activation",
+)
+"""Keys of heads that say what they read and what their outputs mean: with others the same weights are wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +84,8 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
     """Copy the weights of a saved model into `model`; returns what was loaded and what not, for a person.
 
     The encoder is copied, also into heads that keep a copy of it; a head is, if the saved model has one of the
-    same name, kind and sizes. Weights that only one of the two has stay as they are. Raises DataError if the
-    folder holds no model, or its encoder is of another kind or has other sizes.
+    same name, kind and sizes that answers the same question. Weights that only one of the two has stay as they are.
+    Raises DataError if the folder holds no model, or its encoder is of another kind or has other sizes.
     """
     source = locate(folder)
     description, weights = read_description(source), read_weights(source)
@@ -83,22 +96,15 @@ def initialise(model: Model, folder: str | Path) -> list[str]:
         f"from {folder}, SHA-256 {sha256_of(source / WEIGHTS)}",
         _copy(model.encoder, encoder, "encoder"),
     ]
-    saved = {entry["name"]: entry["kind"] for entry in description["heads"]}
+    saved = {entry["name"]: entry for entry in description["heads"]}
     for name in model.heads:
         head, found = model.head(name), _under(weights, f"heads.{name}")
-        if saved.get(name) == model.kinds[name] and _fits(head, found):
+        why = _other(model, name, saved[name], found) if name in saved else "there is none of that name"
+        if not why:
             lines.append(_copy(head, found, f"heads.{name}"))
             loaded.append(name)
             continue
-        why = ""
-        if name in saved:
-            other = saved[name] != model.kinds[name]
-            why = (
-                f": the saved head of that name is a {saved[name]}"
-                if other
-                else ": the saved one has other sizes"
-            )
-        lines.append(f"heads.{name} left fresh{why}")
+        lines.append(f"heads.{name} left fresh: {why}")
         for copy in head.encoder_copies:
             lines.append(_copy(head.get_submodule(copy), encoder, f"heads.{name}.{copy}"))
     take_label_scales(model, source, only=loaded)
@@ -133,6 +139,22 @@ def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, tensor in weights.items()
         if name.startswith(f"{prefix}.")
     }
+
+
+def _other(model: Model, name: str, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """In what a saved head differs from that of the same name so that its weights are of no use; empty for nothing."""
+    head = model.head(name)
+    if saved["kind"] != model.kinds[name]:
+        return f"the saved head of that name is a {saved['kind']}"
+    if not _fits(head, weights):
+        return "the saved one has other sizes"
+    found = saved.get("config", {})
+    for key in ANSWER:
+        own = getattr(head.config, key, None)
+        own = list(own) if isinstance(own, tuple) else own
+        if own is not None and key in found and found[key] != own:
+            return f"the saved one has {key} = {show(found[key])}"
+    return ""
 
 
 def _fits(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from atomica import _prep
 from atomica.errors import AtomicaError, DataError
-from atomica.files import DONE, FAILED, INTERRUPTED, USAGE, write_text
+from atomica.files import DONE, FAILED, INTERRUPTED, SOME_FAILED, USAGE, write_text
+from atomica.prep import archive
 from atomica.prep.alike import Chain, Pair, ligand, mmseqs, related, scaffold, sequences, tanimoto
 
 __all__ = ["NOTHING", "main", "strata", "warn_of_twins"]
@@ -38,6 +40,8 @@ NOTHING = ("", "nan", "NaN", "<NA>")
 """How programs write that there is no label; NA is sodium."""
 FEW = 10
 """Different numbers up to which each is a class of its own."""
+MOST_TOLD = 5
+"""Causes that are told of rows that are not compared."""
 MOST_CHAINS = 5000
 """Different chains up to which `check` looks for twins."""
 
@@ -56,27 +60,29 @@ class Index:
             raise DataError(f"{self.path}: has no column {name!r}; it has {', '.join(self.columns)}")
         return [row[name] for row in self.rows]
 
+    @property
+    def paths(self) -> list[str]:
+        """The structure of each row."""
+        return self.column("pdb_path" if "pdb_path" in self.columns else "path")
+
+    @property
+    def names(self) -> list[str]:
+        """The id of each row."""
+        return self.column("pdb_id" if "id" not in self.columns else "id")
+
     def entries(self) -> list[str]:
         """What structure each row is cut from: its `pdb_id`, else its file without suffixes."""
         if "pdb_id" in self.columns:
             return self.column("pdb_id")
-        return [Path(path).name.partition(".")[0] for path in self.column("path")]
+        return [Path(path).name.partition(".")[0] for path in self.paths]
 
 
 def read_index(path: Path) -> Index:
-    """Read an index. Raises DataError if it is none."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = [{key: value or "" for key, value in row.items() if key} for row in reader]
-            columns = tuple(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    if "path" not in columns or not rows:
-        raise DataError(
-            f"{path}: is no index: it needs rows, and a column path; it has {', '.join(columns) or 'none'}"
-        )
-    return Index(path, columns, tuple(rows))
+    """Read an index as `atomica-prep build-graphs` does. Raises AtomicaError if it is none, or has no rows."""
+    columns, texts = _prep.read_index(path)
+    if not texts:
+        raise DataError(f"{path}: has no rows below its header")
+    return Index(path, tuple(columns), tuple(dict(zip(columns, row, strict=True)) for row in texts))
 
 
 # --------------------------------------------------------------------------------------------------- clusters
@@ -84,30 +90,38 @@ def read_index(path: Path) -> Index:
 
 @dataclass(frozen=True)
 class Chains:
-    """The different sequences of an index, and which of them each row has; None for files that cannot be read."""
+    """The different sequences of an index, and which of them each row has: none where its file cannot be read.
+
+    unread: how many rows that is so of, by what is said of it.
+    """
 
     different: tuple[Chain, ...]
     of_rows: tuple[frozenset[int], ...]
-    unread: tuple[str, ...]
+    unread: Counter[str]
 
 
 def chains_of(index: Index) -> Chains:
     """The chains of both partners of each row; without names all of the file."""
     numbers: dict[Chain, int] = {}
     known: dict[str, Mapping[str, Chain]] = {}
-    unread, of_rows = [], []
-    for row in index.rows:
-        path = row["path"]
+    problems: dict[str, str] = {}
+    of_rows = []
+    for row, path in zip(index.rows, index.paths, strict=True):
         if path not in known:
+            known[path] = {}
             try:
+                if archive.named(path):
+                    raise DataError(
+                        f"{path}: sequences are read from files, and this names an entry by its id"
+                    )
                 known[path] = sequences(index.path.parent / path)
             except DataError as error:
-                unread.append(str(error))
-                known[path] = {}
+                problems[path] = str(error)
         named = {name for key in ("chain1", "chain2") for name in row.get(key, "").split("_") if name}
         own = [chain for name, chain in known[path].items() if not named or name in named]
         of_rows.append(frozenset(numbers.setdefault(chain, len(numbers)) for chain in own))
-    return Chains(tuple(numbers), tuple(of_rows), tuple(unread))
+    unread = Counter(problems[path] for path in index.paths if path in problems)
+    return Chains(tuple(numbers), tuple(of_rows), unread)
 
 
 def joined(count: int, links: Sequence[tuple[int, int]]) -> Indices:
@@ -353,8 +367,15 @@ def split(given: argparse.Namespace) -> int:
     labels = strata(index.column(label)) if label else [""] * count
     links = links_of(index.entries())
     chains = chains_of(index)
-    for line in chains.unread[:5]:
-        print(f"  not compared: {line}", file=sys.stderr)
+    unread = chains.unread.total()
+    if unread:
+        told = [f"{unread} of {count} rows are not compared by sequence:"]
+        told += [f"  {number} rows: {why}" for why, number in chains.unread.most_common(MOST_TOLD)]
+        if len(chains.unread) > MOST_TOLD:
+            told.append(f"  and {len(chains.unread) - MOST_TOLD} other causes")
+        if unread == count and given.by == ["sequence"]:
+            raise DataError(f"{index.path}: nothing to go by: " + "\n".join(told))
+        print("\n".join(told), file=sys.stderr)
     tool = None if given.tool == "biotite" else mmseqs()
     by = "MMseqs2" if tool else "Biotite"
     print(f"{count} rows, {len(chains.different)} different chains, compared by {by}", file=sys.stderr)
@@ -391,7 +412,7 @@ def split(given: argparse.Namespace) -> int:
         if found[what]:
             print("\n".join(distribution(found[what], title)))
     print(f"written {given.out} and {_leakage(given.out)}")
-    return DONE
+    return SOME_FAILED if unread and "sequence" in given.by else DONE
 
 
 def _split_of(fold: int) -> str:
@@ -444,8 +465,8 @@ def _write(out: Path, index: Index, added: Mapping[str, Sequence[str]]) -> None:
     same = out.parent.absolute() == index.path.parent.absolute()
     for number, row in enumerate(index.rows):
         whole = {**row, **{name: values[number] for name, values in added.items()}}
-        for name in () if same else ("path", "ligand_path"):
-            if whole.get(name):
+        for name in () if same else ("path", "pdb_path", "ligand_path"):
+            if whole.get(name) and not archive.named(whole[name]):
                 whole[name] = str((index.path.parent / whole[name]).absolute())
         rows.append([whole.get(name, "") for name in columns])
     write_text(out, _csv(rows))
@@ -459,7 +480,7 @@ def _write_leakage(
     out: Path, index: Index, added: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[Near]]
 ) -> None:
     """The nearest training row of each test row, by sequence and by ligand."""
-    names = [row.get("id") or str(number + 1) for number, row in enumerate(index.rows)]
+    names = index.names
     rows: list[Sequence[Any]] = [["id", "cluster", "by", "nearest", "value"]]
     for what, near in found.items():
         for one in sorted(near, key=lambda one: -one.value):
@@ -475,7 +496,7 @@ def warn_of_twins(path: Path) -> str:
     """
     try:
         index = read_index(path)
-    except DataError:
+    except AtomicaError:
         return ""
     parts = [row.get("split", "") for row in index.rows]
     if not {"train", "test"} <= set(parts):
@@ -502,8 +523,8 @@ def warn_of_twins(path: Path) -> str:
     found = [one for one in nearest_by_chain(chains, near, parts) if one.nearest is not None]
     if not found:
         return ""
-    names = [row.get("id") or row["path"] for row in index.rows]
-    one, other, tested = names[found[0].row], names[found[0].nearest or 0], parts.count("test")
+    names, tested = index.names, parts.count("test")
+    one, other = names[found[0].row], names[found[0].nearest or 0]
     return (
         f"warning: {len(found)} of {tested} test rows have a chain at least {TWIN:.0%} identical to one of a training "
         f"row, {one} and {other} for one: what a model scores there says little about others; atomica-prep split makes "

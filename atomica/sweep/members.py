@@ -40,7 +40,6 @@ from atomica.files import (
     FAILED,
     INTERRUPTED,
     MEMBERS,
-    METRICS,
     PREDICTIONS,
     SOME_FAILED,
     write_json,
@@ -54,6 +53,7 @@ from atomica.jobs.train.spec import HeadSpec
 from atomica.report import members as report
 from atomica.spec import Issues, Source
 from atomica.sweep.process import POLL_SECONDS, Training, wait_until_free
+from atomica.train.checkpoint import STATE
 from atomica.train.distributed import Ranks
 from atomica.train.stopping import Interrupted, Stop
 
@@ -211,7 +211,7 @@ class Members:
         """What is known of a member whose process has ended."""
         place, seconds = self.place(member), round(training.seconds, 1)
         if training.code == DONE:
-            epoch, monitor, best = _best(place, self.job)
+            epoch, monitor, best = _best(place)
             journal.say(f"member  {member.name}: epoch {epoch}, valid {monitor} {best:.4f}, {seconds:.0f} s")
             weights = str((place / CHECKPOINTS / BEST).relative_to(self.folder))
             return {"state": "done", "epoch": epoch, "valid": best, "weights": weights, "seconds": seconds}
@@ -313,15 +313,10 @@ class Members:
         return entry, columns
 
 
-def _best(place: Path, job: Assembled) -> tuple[int, str, float]:
+def _best(place: Path) -> tuple[int, str, float]:
     """Best epoch of a member, by what, and the value."""
-    file = place / EVALUATION
-    if file.is_file():
-        chosen = json.loads(file.read_text(encoding="utf-8"))["checkpoint"]
-        return int(chosen["epoch"]), str(chosen["monitor"]), float(chosen["valid"])
-    lines = (place / METRICS).read_text(encoding="utf-8").splitlines()
-    last = [one for one in map(json.loads, lines) if one["event"] == "epoch"][-1]
-    return int(last["epoch"]), "loss", float(last["valid_loss"])
+    chosen = json.loads((place / CHECKPOINTS / BEST / STATE).read_text(encoding="utf-8"))["progress"]
+    return int(chosen["epoch"]), str(chosen["monitor"]), float(chosen["value"])
 
 
 def _cores() -> int:

@@ -95,7 +95,7 @@ class _Reports:
         self.sweep, self.trial, self.path = sweep, trial, path
         self.known = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         self.best: float | None = None
-        self.epoch = 0
+        self.epoch = -1
 
     def read(self) -> None:
         """Look at the records; those that a resumed run drops and writes again are the same."""

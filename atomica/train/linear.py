@@ -224,7 +224,7 @@ def _solve(head: ReadoutHead, seen: Rows, held: Rows) -> float:
 
 
 def _parts(target: Tensor, groups: Sequence[str]) -> list[tuple[Indices, Indices]]:
-    """Rows to learn from and rows to judge by, for each part; none where they are too many, or their groups too few."""
+    """Rows to learn from and rows to judge by, for each part; none of too many rows, too few groups, small classes."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     numbers = np.unique(np.array(groups), return_inverse=True)[1]
@@ -234,7 +234,10 @@ def _parts(target: Tensor, groups: Sequence[str]) -> list[tuple[Indices, Indices
     parts = (StratifiedGroupKFold if classes else GroupKFold)(PARTS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with fewer members than there are parts
-        return list(parts.split(numbers, target.cpu().numpy() if classes else None, numbers))
+        try:
+            return list(parts.split(numbers, target.cpu().numpy() if classes else None, numbers))
+        except ValueError:  # no class has as many
+            return []
 
 
 def _cross_validated(

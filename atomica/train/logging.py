@@ -70,8 +70,8 @@ class LogConfig:
 class RunLog:
     """metrics.jsonl, TensorBoard events and Weights & Biases of one run folder, closed when left as a context.
 
-    A record is one line of JSON: `event` ("step", "epoch" or "test"), `epoch` (from 1), `step` (steps done),
-    and its values. Values also go to TensorBoard as `event/name` against the step. After a resume, records
+    A record is one line of JSON: `event` ("step", "epoch" or "test"), `epoch` (from 1; 0: as it starts), `step` (steps
+    done), and its values. Values also go to TensorBoard as `event/name` against the step. After a resume, records
     past the checkpoint's step are removed first, so that no step is recorded twice; without one, those of a run that
     ended before its first checkpoint.
 

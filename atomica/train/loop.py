@@ -134,7 +134,7 @@ class Trainer:
             solved = solve(self.model, fresh, self.train, self.valid, self.ranks, both=self.both)
         if fresh and self.stepper.average:
             self.stepper.averaged.load_state_dict(self.model.state_dict())
-        if solved:
+        if solved or (resume is None and not self.config.epochs):
             self._epoch_0(solved)
             state.finished = _is_over(state, self.config)
         # From here on batches are prepared, also those of the next epoch while this one is validated.
@@ -190,17 +190,24 @@ class Trainer:
         self.saver.last(self.state)
 
     def _epoch_0(self, solved: Mapping[str, Solution]) -> None:
-        """What solved heads are worth on the encoder as it starts. It is not stopped: a resumed run would lack it."""
+        """What the model is worth as it starts, its heads solved. Not stopped: a resumed run would lack it."""
         _, metrics = self._validated(None)
         better = self._compare(metrics)
         self.state.since_best = 0  # patience counts epochs
+        if self.log is not None:
+            self.log.record("epoch", 0, 0, {f"valid_{name}": number for name, number in metrics.items()})
         if self.display is not None:
             decays = {
                 name: " to ".join(f"{end:.2g}" for end in sorted({min(one.strengths), max(one.strengths)}))
                 for name, one in solved.items()
             }
             strengths = ", ".join(f"{name} with decay {decay}" for name, decay in decays.items())
-            self.display.line(f"solved  heads on the encoder as it starts: {strengths}")
+            told = (
+                f"heads on the encoder as it starts: {strengths}"
+                if solved
+                else "no head, and none is trained"
+            )
+            self.display.line(f"solved  {told}")
             shown = {f"valid {name}": number for name, number in metrics.items()}
             self.display.epoch(0, self.config.epochs, shown, better)
         for model in (self.model, self.stepper.averaged):

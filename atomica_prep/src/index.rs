@@ -355,6 +355,31 @@ impl Index {
         })
     }
 
+    /// Names of the columns.
+    pub fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    /// The texts of all rows, of which `rows` may find some that cannot be used: one for each column, empty where a row
+    /// is too short.
+    pub fn texts(&self) -> Vec<Vec<String>> {
+        let mut reader = Self::reader(&self.text, self.delimiter);
+        let mut texts = Vec::new();
+        let mut record = ByteRecord::new();
+        while reader.read_byte_record(&mut record).unwrap_or(false) {
+            let fields = Fields { index: self, line: 0, fields: Vec::new() };
+            let field = |(column, _): (usize, &String)| {
+                let text = String::from_utf8_lossy(record.get(column).unwrap_or_default());
+                match self.columns.labels.contains(&column) {
+                    true => fields.label(text.trim()),
+                    false => text.trim().to_owned(),
+                }
+            };
+            texts.push(self.header.iter().enumerate().map(field).collect());
+        }
+        texts
+    }
+
     fn row(&self, record: &ByteRecord, line: u64, ids: &mut Ids) -> std::result::Result<Row, Box<BadRow>> {
         let mut fields: Vec<&str> = Vec::with_capacity(record.len());
         let mut problems = Vec::new();

@@ -1,5 +1,7 @@
 """Does the model learn? Single models and ensembles beside baselines, over folds or test rows, with intervals.
 
+Where a task is trained from random weights, too (`NAME_random`), what is left of `NAME` less that is told below.
+
     python tests/bench/learning.py --data FOLDER --out WORK [--tasks cofactor ions …] [--seeds 5] [--set KEY=VALUE]
 
 FOLDER holds the indexes of TASKS. Everything is built, trained and evaluated by the project's two commands with the
@@ -11,6 +13,7 @@ then no result.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -18,6 +21,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from atomica.evaluation.statistics import compare, numbered
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 FOLDS = ("train.folds=5",)
@@ -41,6 +49,8 @@ class Task(NamedTuple):
 COFACTOR = ("cofactor.toml", "cofactor/index.csv")
 TASKS: Mapping[str, Task] = {
     "demo": Task("nucleic acid or protein, demo://pockets", "ligand.toml"),
+    "finetune": Task("nucleic acid or protein, demo://pockets, from base", "finetune.toml"),
+    "finetune_random": Task("the same with random weights", "finetune.toml", "", DRAWN, "model.init"),
     "cofactor": Task("8 cofactors, 5 folds", *COFACTOR, FOLDS),
     "cofactor_random": Task("the same with random weights", *COFACTOR, (*FOLDS, *DRAWN), "model.init"),
     "ions": Task("8 ions, 5 folds", *COFACTOR, (*FOLDS, IONS)),
@@ -59,6 +69,7 @@ TASKS: Mapping[str, Task] = {
 """Whole tables. unset: a key of the spec that is taken out."""
 SPLIT = {"rna_sites": ("--by", "column:cluster", "--folds", "5")}
 """Those whose index is split first, and how."""
+RANDOM = "_random"
 
 
 def command(log: Path, *words: str | Path) -> float:
@@ -102,6 +113,36 @@ def perform(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], f
         seconds = command(work.with_suffix(".log"), "atomica.runner", path, *words)
     heads = json.loads((work / "evaluation.json").read_text())["heads"]
     return next(iter(heads.values())), seconds
+
+
+def answers(work: Path) -> tuple[list[dict[str, str]], list[npt.NDArray[np.float64]]]:
+    """The rows that a run of several trainings was asked, in order of their names, and what each seed says of them."""
+    members = json.loads((work / "members.json").read_text())["members"]
+    rows: dict[int, list[dict[str, str]]] = {}
+    for name, member in members.items():
+        with (work / "members" / name / "predictions.csv").open(newline="") as stream:
+            rows.setdefault(member["seed"], []).extend(csv.DictReader(stream))
+    each = [sorted(found, key=lambda row: row["id"]) for found in rows.values()]
+    column = next(name for name in ("probability", "prediction") if name in each[0][0])
+    return each[0], [np.array([json.loads(row[column]) for row in found]) for found in each]
+
+
+def against_random(name: str, arguments: argparse.Namespace, entry: Mapping[str, Any]) -> str:
+    """What one model from given weights is worth, less one from random weights, as a line."""
+    rows, given = answers(arguments.out / name.removesuffix(RANDOM))
+    others, drawn = answers(arguments.out / name)
+    assert [row["id"] for row in rows] == [row["id"] for row in others]
+    config, labels = entry["config"], [row["label"] for row in rows]
+    if "classes" in config:
+        target = np.array([config["classes"].index(label) for label in labels])
+    else:
+        target = np.array([label == config["positive"] for label in labels]).astype(int)
+    groups = numbered([row["cluster"] for row in rows]) if "cluster" in rows[0] else None
+    found = compare(target, given, {RANDOM: drawn}, seed=0, groups=groups)["difference"]
+    told = (
+        f"{name} {one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]" for name, one in found.items()
+    )
+    return f"  one model less one of random weights: {', '.join(told)}"
 
 
 def table(task: Task, entry: Mapping[str, Any], seconds: float) -> list[str]:
@@ -154,7 +195,14 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.seeds < 2:
         parser.error("--seeds: at least 2")
     for name in arguments.tasks:
-        print("\n".join(table(TASKS[name], *perform(name, arguments))), flush=True)
+        entry, seconds = perform(name, arguments)
+        lines = table(TASKS[name], entry, seconds)
+        if (
+            name.endswith(RANDOM)
+            and (arguments.out / name.removesuffix(RANDOM) / "evaluation.json").is_file()
+        ):
+            lines.append(against_random(name, arguments, entry))
+        print("\n".join(lines), flush=True)
     print(f"\n{machine()}")
 
 

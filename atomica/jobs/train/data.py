@@ -173,7 +173,7 @@ def make_splits(
             made = _split(checked, labels, features, issues, named=name in data)
             if made is not None:
                 found.each[name] = made
-    if not checked.train.refit or not {"train", "valid"} <= set(found.each):
+    if not checked.train.refit or issues.found or not {"train", "valid"} <= set(found.each):
         return found
     rows = joined(found.each["train"].rows, found.each["valid"].rows)
     labels = _encode_labels(checked, rows, issues)

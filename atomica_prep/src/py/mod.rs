@@ -3,6 +3,7 @@
 mod command;
 mod convolution;
 mod error;
+mod index;
 mod neighbors;
 mod noise;
 mod pools;
@@ -34,6 +35,7 @@ fn atom_symbols() -> Vec<&'static str> {
 fn _prep(py: Python<'_>, module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(command::run, module)?)?;
     module.add_function(wrap_pyfunction!(command::build, module)?)?;
+    module.add_function(wrap_pyfunction!(index::read_index, module)?)?;
     module.add_function(wrap_pyfunction!(neighbors::nearest, module)?)?;
     module.add_function(wrap_pyfunction!(neighbors::pairs_within, module)?)?;
     module.add_function(wrap_pyfunction!(noise::perturb, module)?)?;
