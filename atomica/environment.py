@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atomica.errors import DataError
 from atomica.files import ENVIRONMENT, write_json
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ PACKAGES = ("torch", "dgl", "numpy", "e3nn", "pyarrow", "safetensors", "torchmet
 
 
 def device(wanted: str = "auto") -> torch.device:
-    """The device of this name; "auto" is a CUDA device if PyTorch finds one, else the CPU.
+    """The device of this name; "auto" is a CUDA device if PyTorch finds one, else the CPU. Raises DataError for others.
 
     >>> device("cpu")
     device(type='cpu')
@@ -44,7 +45,13 @@ def device(wanted: str = "auto") -> torch.device:
 
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    try:
+        found = torch.device(wanted)
+    except RuntimeError:
+        raise DataError(f"device = {wanted!r}: must be auto, cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise DataError(f"device = {wanted!r}: PyTorch finds no CUDA device; use auto or cpu")
+    return found
 
 
 def version() -> str:

@@ -1,4 +1,4 @@
-"""Files of a run: what they are called, written whole or not at all, their checksums, who holds their folder."""
+"""Files: names of a run's, written whole or not at all, checksums, who holds a folder; numbers as texts state them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from atomica.errors import DataError
+
 __all__ = [
     "Lock",
     "checksums_of",
     "damage",
+    "number_of",
     "replacing",
     "sync",
     "to_json",
@@ -186,3 +190,24 @@ class Lock:
     def release(self) -> None:
         """Let go of it."""
         self._file.close()
+
+
+# ----------------------------------------------------------------------------------------------- numbers in text
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LARGEST = (2 - 2**-23) * 2.0**127
+"""Of float32."""
+
+
+def number_of(text: str | None) -> float | None:
+    """The finite number that `text` states, if it does. Raises DataError if float32 cannot hold it.
+
+    >>> number_of(" 6.5 "), number_of("1_000"), number_of("nan"), number_of("٣")
+    (6.5, None, None, None)
+    """
+    if text is None or not _NUMBER.fullmatch(text.strip()):
+        return None
+    number = float(text)
+    if abs(number) > _LARGEST:
+        raise DataError(f"label {text!r} is beyond what float32 can hold; give labels in another unit")
+    return number

@@ -7,9 +7,10 @@ import itertools
 import json
 import shutil
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from typing import Any
 from atomica import runner, spec
 from atomica.data.dataset import DEMO, open_dataset
 from atomica.errors import DataError, SpecError
-from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS, sha256_of, write_text
+from atomica.files import BEST, CHECKPOINTS, EVALUATION, MEMBERS, number_of, sha256_of, write_text
 from atomica.heads import head_class
-from atomica.heads.regression import RegressionHead, number_of
-from atomica.jobs.inputs import InputConfig, build, listed
+from atomica.heads.regression import RegressionHead
+from atomica.jobs.inputs import InputConfig, build, ledger, listed, reasons, warn_of
 from atomica.jobs.predict import Predictions, predict
 from atomica.jobs.train.spec import read_spec
 from atomica.model.format import read_description, saved_encoder
@@ -35,6 +36,8 @@ __all__ = ["Fitted", "fit"]
 
 MOST_CLASSES = 50
 """Classes up to which words are taken for them."""
+YES_NO = (("1", "0"), ("yes", "no"), ("true", "false"), ("positive", "negative"), ("active", "inactive"))
+"""Words of which the first is what is asked for."""
 SETTINGS: Mapping[str, Any] = {
     "data.max_item_blocks": 320,
     "model.dropout": 0.1,
@@ -77,9 +80,13 @@ OTHERWISE = "\nfit(…, init=None) starts from no weights, with sizes of your ow
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` gives. folder: of the run, with its spec, evaluation.json and report.html."""
+    """What `fit` gives. folder: of the run, with its spec, evaluation.json and report.html.
+
+    failures: rows of the index that could not be built.
+    """
 
     folder: Path
+    failures: tuple[dict[str, Any], ...] = ()
 
     @property
     def weights(self) -> Path:
@@ -129,8 +136,8 @@ def fit(
 
     data: an index (CSV), as for `atomica-prep build-graphs`, or a data set. An index without a column split or fold is
     shared out first, so that no relatives by sequence are on two sides. label: the column with the answers. kind: of
-    the head; by default regression of numbers, binary of two words, multiclass of more. unit: of numbers. init: weights
-    to start from, of the package or your own: the head is solved on these and, of classes, trained on with the upper
+    the head; by default regression of numbers, binary of two words, multiclass of more. `probability` is that of 1,
+    yes, true, positive, active, or of the rarer word. unit: of numbers. init: weights to start from, of the package or your own: the head is solved on these and, of classes, trained on with the upper
     layers of the encoder. None: encoders that are drawn, for which sizes may be given, trained for three epochs; of
     numbers they are no worse (runs/README.md). Either learns from training and validation rows (`train.refit`). seeds:
     how many models; by default one with init, five without. out: folder of the run; a call with one that was stopped
@@ -152,6 +159,7 @@ def fit(
     if not known:
         raise DataError(f"{data}: no complex has a label in column {label!r}")
     head = _head(known, kind, label, settings or ())
+    failures: tuple[dict[str, Any], ...] = ()
     chosen = {
         "run.name": "fit",
         "run.out": str(folder / "run"),
@@ -175,7 +183,8 @@ def fit(
             except DataError as error:
                 issues.add(("model", "init"), f"{error}{OTHERWISE}")
         issues.raise_any()  # before anything is built
-        _build(Path(named), label, folder, chosen.get("model.init"), quiet=quiet)
+        failures = _build(Path(named), label, folder, chosen.get("model.init"), quiet=quiet)
+        warn_of(failures)
     with suppress(DataError):
         if all(open_dataset(chosen["data.train"]).column("cluster")):
             chosen.setdefault("data.cluster", "cluster")
@@ -185,7 +194,7 @@ def fit(
         if init is None or "model.init" not in str(error):
             raise
         raise SpecError(f"{error}{OTHERWISE}") from None
-    return Fitted(folder / "run")
+    return Fitted(folder / "run", failures)
 
 
 def _given(init: str, kind: str) -> dict[str, Any]:
@@ -223,10 +232,13 @@ def _labels(data: Path, label: str) -> list[str]:
     return split.read_index(data).column(label)
 
 
-def _build(data: Path, label: str, folder: Path, init: str | None, *, quiet: bool) -> None:
-    """Build the data set `graphs` of an index below a folder, its rows shared out, unless that was done.
+def _build(
+    data: Path, label: str, folder: Path, init: str | None, *, quiet: bool
+) -> tuple[dict[str, Any], ...]:
+    """Build the data set `graphs` of an index below a folder, its rows shared out, unless that was done: what failed.
 
-    init: weights whose data were made as these should be.
+    init: weights whose data were made as these should be. Raises DataError if nothing could be built, or something was
+    trained on what was made of another index.
     """
     index, graphs = data, folder / "graphs"
     if not set(split.read_index(data).columns) & {"split", "fold"}:
@@ -234,17 +246,27 @@ def _build(data: Path, label: str, folder: Path, init: str | None, *, quiet: boo
         index.parent.mkdir(parents=True, exist_ok=True)
         digest = sha256_of(data)
         if index.is_file() and not (made_of.is_file() and made_of.read_text(encoding="utf-8") == digest):
-            raise DataError(
-                f"{folder}: holds what was made of another index, or of this one before it was changed; "
-                "name another folder in out, or remove this one"
-            )
+            if not made_of.is_file() or (folder / "run").exists():
+                raise DataError(
+                    f"{folder}: holds what was made of another index, or of this one before it was changed; "
+                    "name another folder in out, or remove this one"
+                )
+            index.unlink()
+            shutil.rmtree(graphs, ignore_errors=True)
         if not index.is_file():
             write_text(made_of, digest)
             given = split.arguments(data, "--out", index, "--label", label)
-            with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+            with ExitStack() as muted:
+                if quiet:
+                    muted.enter_context(redirect_stdout(io.StringIO()))
+                    muted.enter_context(redirect_stderr(io.StringIO()))
                 split.split(given)
     contracts = [] if init is None else [saved_contract(init)]
     build([index], graphs, InputConfig().suited(contracts, build=True), quiet=quiet)
+    failures = tuple(ledger(graphs))
+    if not len(open_dataset(graphs)):
+        raise DataError(f"{data}: none of its complexes could be built: {reasons(failures)}")
+    return failures
 
 
 def _head(known: Sequence[Any], kind: str | None, label: str, settings: Collection[str]) -> dict[str, Any]:
@@ -254,7 +276,14 @@ def _head(known: Sequence[Any], kind: str | None, label: str, settings: Collecti
     """
     if kind not in (None, "binary", "multiclass"):
         return {"head.0.kind": kind}
-    if kind is None and all(number_of(text) is not None for text in known) and len(set(known)) > 2:
+    wrong = [text for text in known if number_of(text) is None]
+    if kind is None and len(wrong) <= (1 - split.NUMBERS) * len(known) and len(set(known)) > 2:
+        if wrong:
+            warnings.warn(
+                f"{len(wrong)} of {len(known)} labels of column {label!r} are no numbers, such as {wrong[0]!r}, and "
+                "are left out; name kind if they are classes",
+                stacklevel=3,
+            )
         return {"head.0.kind": "regression"}
     names = [name for name, _ in sorted(Counter(known).items(), key=lambda pair: (-pair[1], pair[0]))]
     if len(names) == 1:
@@ -277,4 +306,6 @@ def _head(known: Sequence[Any], kind: str | None, label: str, settings: Collecti
         return {"head.0.kind": "binary"}
     if kind == "multiclass" or len(names) > 2:
         return {"head.0.kind": "multiclass", "head.0.classes": names, "data.sampler": "balanced"}
+    if {name.casefold() for name in names} in [{yes, no} for yes, no in YES_NO]:
+        names.sort(key=lambda name: name.casefold() in [yes for yes, _ in YES_NO])
     return {"head.0.kind": "binary", "head.0.positive": names[1], "head.0.negative": names[0]}

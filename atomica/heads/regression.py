@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from atomica.errors import DataError
+from atomica.files import number_of
 from atomica.heads import register, values_met
 from atomica.heads.readout import ReadoutConfig, ReadoutHead
 from atomica.nn.encoding import EncoderSettings
 
-__all__ = ["RegressionConfig", "RegressionHead", "number_of"]
+__all__ = ["RegressionConfig", "RegressionHead"]
 
 
 SMALLEST_SPREAD = 1e-6
@@ -97,20 +97,3 @@ class RegressionHead(ReadoutHead):
                     "r2": R2(),
                 }
             )
-
-
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-def number_of(text: str | None) -> float | None:
-    """The finite number that `text` states, if it does. Raises DataError if float32 cannot hold it.
-
-    >>> number_of(" 6.5 "), number_of("1_000"), number_of("nan"), number_of("٣")
-    (6.5, None, None, None)
-    """
-    if text is None or not _NUMBER.fullmatch(text.strip()):
-        return None
-    number = float(text)
-    if abs(number) > torch.finfo(torch.float32).max:
-        raise DataError(f"label {text!r} is beyond what float32 can hold; give labels in another unit")
-    return number

@@ -39,8 +39,10 @@ __all__ = [
     "Sources",
     "build",
     "find",
+    "ledger",
     "listed",
     "open_data",
+    "reasons",
     "warn_of",
 ]
 
@@ -249,7 +251,9 @@ def find(paths: Sequence[str]) -> Sources:
     problems = [] if paths else ["names nothing to read"]
     for path in paths:
         where = Path(path)
-        if path.startswith(DEMO) or (where / "manifest.json").is_file():
+        if not path.strip():
+            problems.append("an empty text names nothing to read")
+        elif path.startswith(DEMO) or (where / "manifest.json").is_file():
             kinds["sets"].append(path)
         elif where.is_dir():
             kinds["structures"].append(path)
@@ -298,23 +302,26 @@ class Found:
 
 
 def listed(paths: Any) -> tuple[str, ...]:
-    """One path or several as strings. Raises DataError for what is none, such as a table.
+    """One path or several as strings, of an open data set its own. Raises DataError for what is none, such as a table.
 
     >>> listed("index.csv"), listed([Path("a.pdb"), "b.pdb"])
     (('index.csv',), ('a.pdb', 'b.pdb'))
     """
     if isinstance(paths, str | Path):
         return (str(paths),)
+    if isinstance(paths, Dataset):
+        return (str(paths.folder),)
     if hasattr(paths, "columns"):
         raise DataError(
             "a data frame was given where paths are wanted: write it as an index into the folder that its paths start "
             'from, frame.to_csv("index.csv", index=False), and give that'
         )
-    found = tuple(paths)
+    found = tuple(paths) if isinstance(paths, Iterable) else (paths,)
     for one in found:
         if not isinstance(one, str | Path):
             raise DataError(
-                f"{one!r}: is no path; give paths of structure files, folders, an index or data sets"
+                f"{type(one).__name__} where a path is wanted: give paths of structure files, folders, an index "
+                "or data sets"
             )
     return tuple(map(str, found))
 
@@ -323,7 +330,7 @@ def warn_of(failures: Sequence[Mapping[str, Any]]) -> None:
     """A warning of what could not be read, where no ledger is left."""
     if failures:
         warnings.warn(
-            f"{len(failures)} inputs could not be read, see `failures`: {_reasons(failures)}",
+            f"{len(failures)} inputs could not be read, see `failures`: {reasons(failures)}",
             stacklevel=_outside(),
         )
 
@@ -336,7 +343,7 @@ def _outside() -> int:
     return level
 
 
-def _reasons(failures: Sequence[Mapping[str, Any]]) -> str:
+def reasons(failures: Sequence[Mapping[str, Any]]) -> str:
     """What the first of them say."""
     first = [f"{one['id']}: {one['message']}" for one in failures[:3]]
     return "; ".join([*first, *(["…"] if len(failures) > 3 else [])])
@@ -390,7 +397,7 @@ def open_sources(
     if not any(len(one) for one in opened):
         raise DataError(
             f"{', '.join(config.paths or sources.docked)}: holds no complex that could be read"
-            + (f"; {len(failures)} failed: {_reasons(failures)}" if failures else "")
+            + (f"; {len(failures)} failed: {reasons(failures)}" if failures else "")
         )
     return Found(opened[0] if len(opened) == 1 else Mixture(opened), tuple(roots), tuple(failures))
 

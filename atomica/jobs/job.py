@@ -542,14 +542,20 @@ def without_effect(section: str, config: Any, keys: Sequence[str], why: str, iss
             issues.add((section, key), f"has no effect: {why}")
 
 
-def loaded(weights: Model | str | Path | Sequence[Model], device: str) -> tuple[list[Model], Path | None]:
-    """Models given as such, or by the folder of one or of a run of several; and the folder of the first, if any."""
-    if isinstance(weights, Model):
-        return [weights], None
-    if not isinstance(weights, str | Path):
-        return list(weights), None
-    paths = members_of(str(weights))
-    return [compat.load(path, device) for path in paths], locate(paths[0])
+def loaded(
+    weights: Model | str | Path | Sequence[Model | str | Path], device: str
+) -> tuple[list[Model], Path | None]:
+    """Models given as such, or by folders of one or of a run of several; and the folder of the first, if any.
+
+    Raises DataError if there are none.
+    """
+    given = [weights] if isinstance(weights, Model | str | Path) else list(weights)
+    each = [[one] if isinstance(one, Model) else members_of(str(one)) for one in given]
+    found = [one for several in each for one in several]
+    if not found:
+        raise DataError("no weights are named")
+    first = None if isinstance(found[0], Model) else locate(found[0])
+    return [one if isinstance(one, Model) else compat.load(one, device) for one in found], first
 
 
 def _load(weights: WeightsConfig, issues: Issues, *, together: bool) -> tuple[Model, ...]:

@@ -471,9 +471,9 @@ class Predictions:
 
 def predict(
     paths: str | Path | Sequence[str | Path],
-    weights: Model | str | Path | Sequence[Model],
+    weights: Model | str | Path | Sequence[Model | str | Path],
     *,
-    heads: Sequence[str] | None = None,
+    heads: str | Sequence[str] | None = None,
     train: str | Path | None = None,
     batch_blocks: int = 2048,
     device: str = "auto",
@@ -496,6 +496,7 @@ def predict(
     (163, ['probability', 'predicted'])
     """
     models, folder = loaded(weights, device)
+    heads = [heads] if isinstance(heads, str) else heads
     if unknown := sorted(set(heads or ()) - set(models[0].answering)):
         raise DataError(f"no such head that answers: {not_among(unknown[0], models[0].answering)}")
     if not models[0].answering:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
+import os
 import re
 import sys
 from collections import Counter
@@ -23,7 +25,7 @@ import numpy.typing as npt
 
 from atomica import _prep
 from atomica.errors import AtomicaError, DataError
-from atomica.files import DONE, FAILED, INTERRUPTED, SOME_FAILED, USAGE, write_text
+from atomica.files import DONE, FAILED, INTERRUPTED, SOME_FAILED, USAGE, number_of, write_text
 from atomica.prep import archive
 from atomica.prep.alike import Chain, Pair, ligand, mmseqs, related, scaffold, sequences, tanimoto
 
@@ -40,6 +42,8 @@ NOTHING = ("", "nan", "NaN", "<NA>")
 """How programs write that there is no label; NA is sodium."""
 FEW = 10
 """Different numbers up to which each is a class of its own."""
+NUMBERS = 0.9
+"""Share of numbers among labels from which on what is none, such as >5, is no label."""
 MOST_TOLD = 5
 """Causes that are told of rows that are not compared."""
 MOST_CHAINS = 5000
@@ -163,18 +167,15 @@ def strata(labels: Sequence[str]) -> list[str]:
     ['up to 3.8', '3.8 to 7.6', '7.6 to 11.4', '11.4 to 15.2']
     """
     known = ["" if text.strip() in NOTHING else text for text in labels]
-    try:
-        values = np.array([float(text or "nan") for text in known])
-    except ValueError:
-        return known
-    values[~np.isfinite(values)] = np.nan
-    if len(np.unique(values[np.isfinite(values)])) <= FEW:
+    values = np.array([math.nan if (number := number_of(text)) is None else number for text in known])
+    finite = np.isfinite(values)
+    if len(np.unique(values[finite])) <= FEW or finite.sum() < NUMBERS * sum(map(bool, known)):
         return known
     edges = np.nanquantile(values, [0.2, 0.4, 0.6, 0.8])
     ends = [f"{edge:.4g}" for edge in edges]
     names = [f"up to {ends[0]}", *(f"{low} to {high}" for low, high in pairwise(ends)), f"above {ends[-1]}"]
     fifths = np.searchsorted(edges, values)
-    return [names[fifth] if finite else "" for fifth, finite in zip(fifths, np.isfinite(values), strict=True)]
+    return [names[fifth] if good else "" for fifth, good in zip(fifths, finite, strict=True)]
 
 
 def assign(clusters: Indices, labels: Sequence[str], shares: Sequence[float], seed: int = 0) -> Indices:
@@ -346,6 +347,9 @@ def main(words: Sequence[str]) -> int:
     except AtomicaError as error:
         print(f"atomica-prep: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # nobody reads what is told; the files are written before that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except OSError as error:
         print(f"atomica-prep: --out {given.out}: cannot be written: {error}", file=sys.stderr)
         return FAILED

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import operator
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -156,24 +158,52 @@ def check_limits(value: Any, field: dataclasses.Field[Any]) -> None:
 
 
 def out_of_range(config: Any) -> list[tuple[str, str]]:
-    """What is wrong with the values of a section that was made in Python: pairs of key and message.
+    """What is wrong with the values of a section that was made in Python, by type or limits: pairs of key and message.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Oven:
     ...     degrees: float = setting(180.0, "temperature, in °C", above=0, high=300)
     >>> out_of_range(Oven(301.0))
     [('degrees', 'must be more than 0, at most 300')]
+    >>> out_of_range(Oven("hot"))
+    [('degrees', "must be a number, not 'hot'")]
     """
     problems = []
-    for field in dataclasses.fields(config):
+    for field, annotation in fields_of(type(config)):
         value = getattr(config, field.name)
         try:
+            if wanted := _other_type(value, annotation):
+                raise ValueError(f"must be {wanted}, not {value!r:.50}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError("must be finite")
             check_limits(value, field)
         except ValueError as error:
             problems.append((field.name, str(error)))
     return problems
+
+
+_TYPES: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+}
+
+
+def _other_type(value: Any, annotation: Any) -> str:
+    """What a value should be instead, if its type is another than a setting's; of lists and tables the type alone."""
+    options = [one for one in typing.get_args(annotation) if one is not type(None)]
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        options = [annotation]
+    elif value is None:
+        return ""
+    known = [_TYPES[one] for one in options if one in _TYPES]
+    if len(known) < len(options):
+        return ""
+    is_number = any(one in (int, float) for one in options) and bool not in options
+    if any(isinstance(value, kind) for kind, _ in known) and not (is_number and isinstance(value, bool)):
+        return ""
+    return " or ".join(name for _, name in known)
 
 
 _ALIASES = {"gpu": "cuda", "nvidia": "cuda", "val": "valid", "validation": "valid", "training": "train"}

@@ -159,6 +159,12 @@ def read_sweep(source: spec.Source, issues: Issues) -> SweepConfig | None:
     """The section `[sweep]`, its keys as lists of TOML values or `Range`; None, and issues added, if it is wrong."""
     before = len(issues.found)
     config = spec.read(SweepConfig, source, ("sweep",), issues, exclude=("keys",), ignore=("keys",))
+    train = source.tree.get("train")
+    if isinstance(train, dict) and train.get("refit") and train.get("epochs", 1):
+        issues.add(
+            ("train", "refit"),
+            "trains on the rows that trials are compared by; set it to false, and train the best one with it",
+        )
     section = source.tree["sweep"]
     table = section.get("keys") if isinstance(section, dict) else None
     if not isinstance(table, dict) or not table:

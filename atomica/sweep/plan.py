@@ -111,11 +111,6 @@ def plan_sweep(source: spec.Source, request: Request) -> tuple[Sweep, Assembled]
             issues.add(
                 ("train", key), "trials of a sweep are single trainings; remove it, and train the best one so"
             )
-    if isinstance(train, dict) and train.get("refit") and train.get("epochs", 1):
-        issues.add(
-            ("train", "refit"),
-            "trains on the rows that trials are compared by; set it to false, and train the best one with it",
-        )
     alone = replace(request, resume=False, dry=True, ranks=Ranks(local_size=request.devices))
     job = assemble(plain, alone, issues=issues)
     assert config is not None

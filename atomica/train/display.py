@@ -27,10 +27,13 @@ LINE_SECONDS = 60.0
 
 
 class Terminal(Console):
-    """Standard error. A run outlives who reads it, also where that is a pipe, as in `2>&1 | head`."""
+    """Standard error. A run outlives who reads it, also where that is a pipe, as in `2>&1 | head`.
 
-    def __init__(self) -> None:
-        super().__init__(stderr=True)
+    quiet: nothing is shown.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(stderr=True, quiet=quiet)
 
     def on_broken_pipe(self) -> None:
         """Go on without."""

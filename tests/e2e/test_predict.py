@@ -15,7 +15,7 @@ from helpers import BINARY, ROOT, TINY, changed, run
 
 import atomica
 from atomica import fitting
-from atomica.analysis.familiarity import TrainingSet
+from atomica.analysis.familiarity import TrainingSet, learnt_from
 from atomica.errors import SpecError
 from atomica.files import TRAINING_SET
 from atomica.fitting import Fitted
@@ -97,6 +97,19 @@ def test_structures_without_labels_and_one_that_cannot_be_read(trained, tiny_set
     assert list(frame["id"]) == [row["id"] for row in rows]
     polars = pytest.importorskip("polars")
     assert polars.DataFrame(found).shape == frame.shape
+
+
+def test_all_that_was_learnt_from_is_remembered_though_few_coordinates_are_kept(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    kept, others = tuple(f"kept{n}" for n in range(20)), tuple(f"other{n}" for n in range(30))
+    atomica.load("base", "cpu").save(tmp_path / "model")
+    TrainingSet.of(vectors, kept, "h_graph", others).save(tmp_path / "model")
+    asked = [*kept[:5], *others[:5], *others[:5], "new"]
+    assert TrainingSet.load(tmp_path / "model").has(asked).tolist() == [True] * 15 + [False]
+    assert (
+        learnt_from([tmp_path / "model"], asked) == "15 of 16 complexes are among those that were learnt from"
+    )
+    assert learnt_from([tmp_path / "model"], ["new"]) == ""
 
 
 def test_how_far_is_told_by_the_training_complexes(trained, tiny_set, tmp_path):
@@ -296,6 +309,16 @@ def test_three_lines_from_an_index_to_predictions(tiny_set, tmp_path):
     # The same call finds the work done.
     again = atomica.fit(index, settings=small, **drawn)
     assert again.evaluation == fitted.evaluation
+    index.write_text(index.read_text().replace(",yes", ",maybe"))
+    with pytest.raises(
+        atomica.AtomicaError, match="made of another index, or of this one before it was changed"
+    ):
+        atomica.fit(index, settings=small, **drawn)
+    with index.open("w", newline="") as stream:
+        csv.writer(stream, delimiter=";").writerows(
+            [["id", "path", "chain1", "chain2", "binds"]]
+            + [[row["id"], tiny_set.parent / row["path"], "A", "B", f" {row['label']} "] for row in rows]
+        )
     # By default a head is solved on the weights of the package, and the graphs are built as those want them.
     quick = {"device.threads": 1, "log.tensorboard": False}
     solved = atomica.fit(index, label="binds", out=tmp_path / "solved", settings=quick, quiet=True)
@@ -321,6 +344,32 @@ def test_heads_for_numbers_are_left_as_they_are_solved_on_given_weights():
         for kind in ("affinity", "residue_regression", "binary")
     }
     assert epochs == {"affinity": 0, "residue_regression": 0, "binary": 6}
+
+
+def test_numbers_are_learnt_anew_from_weights_that_know_others(tiny_set, tmp_path):
+    """The head of an earlier fit answers what that was asked, and is not taken for this one's."""
+    quick = {"device.threads": 1, "log.tensorboard": False}
+    small = {"model.atom_hidden": 8, "model.block_hidden": 8, "model.edge_size": 4, "model.layers": 1}
+    first = atomica.fit(
+        tiny_set, label="label_size", init=None, seeds=1, out=tmp_path / "one", quiet=True,
+        settings={**quick, **small, "train.epochs": 0},
+    )  # fmt: skip
+    again = atomica.fit(
+        tiny_set, label="label_size", init=first.weights, out=tmp_path / "two", settings=quick, quiet=True
+    )
+    assert list(again.evaluation["heads"]) == ["regression_2"]
+    log = (tmp_path / "two" / "run" / "log.txt").read_text()
+    assert "solved  heads on the encoder as it starts: regression_2" in log
+
+
+def test_two_of_three_words_make_a_binary_head(tiny_set, tmp_path):
+    asked = {"label": "batch_of", "kind": "binary", "out": tmp_path / "fit", "init": None}
+    with pytest.raises(
+        atomica.AtomicaError, match="has 6 different labels, and a binary head tells two apart"
+    ):
+        atomica.fit(tiny_set, **asked)
+    head = fitting._head(["a", "b", "c"], "binary", "x", ("head.0.positive", "head.0.negative"))
+    assert head == {"head.0.kind": "binary"}
 
 
 def test_what_cannot_be_learnt_from_is_told_before_anything_is_built(tiny_set, tmp_path):

@@ -533,4 +533,4 @@ def test_early_stopping_and_balanced_sampling(write_spec, capsys):
     changes = ("train.learning_rate=1e-30", "train.patience=2", "train.epochs=9", "train.monitor=auroc")
     assert main([str(path), *(word for change in changes for word in ("--set", change))]) == 0
     assert "best    epoch 0 of 2, stopped early: valid auroc" in capsys.readouterr().out
-    assert [record["epoch"] for record in events(out) if record["event"] == "epoch"] == [1, 2]
+    assert [record["epoch"] for record in events(out) if record["event"] == "epoch"] == [0, 1, 2]

@@ -345,6 +345,26 @@ def test_a_head_of_other_sizes_is_left_fresh(run, pretrained):
     assert "heads.size left fresh: the saved one has other sizes" in said
 
 
+def test_a_head_that_answers_another_question_is_left_fresh(run, pretrained, tmp_path):
+    """The same sizes, but other words for what its outputs mean."""
+    changes = ["train.epochs=1", "head.0.dropout=0.3"]
+    code, out, _, errors = run([BINARY], f"model.init={pretrained}", "train.epochs=1")
+    assert code == 0, errors
+    known, swapped = (
+        f"model.init={out / 'checkpoints' / 'best'}",
+        ["head.0.positive=no", "head.0.negative=yes"],
+    )
+    for more, told in (
+        ([], "heads.binary loaded"),
+        (swapped, 'heads.binary left fresh: the saved one has positive = "yes"'),
+    ):
+        code, _, said, _ = run(
+            [BINARY], known, *changes, *more, f"run.out={tmp_path / 'again'}", flags=["--dry-run"]
+        )
+        assert code == 0
+        assert told in said
+
+
 def test_a_run_from_weights_that_are_gone_can_be_resumed(run, pretrained, tmp_path, capsys):
     elsewhere = shutil.copytree(pretrained, tmp_path / "elsewhere")
     code, out, _, errors = run([SIZE], f"model.init={elsewhere}", "train.epochs=1")

@@ -29,6 +29,8 @@ from atomica.nn.encoding import DetailedEncoding, EmbeddingConfig
 from atomica.nn.equivariant import EncoderConfig
 from atomica.spec import setting
 from atomica.testing import check_model, graph_of, inputs_of, join, random_interface, small_model
+from atomica.train.config import TrainConfig
+from atomica.train.validation import monitor_of
 
 CASES = {
     "regression": ({}, {"layers": 1}),
@@ -247,6 +249,18 @@ def test_monitors_are_among_the_metrics():
         names = [*head.metrics(), "loss"]
         assert head.monitor in names
         assert head.monitor_mode in ("min", "max")
+
+
+ERRORS = {"loss", "rmse", "mae", "perplexity", "translation", "rotation", "torsion", "atom", "mse"}
+
+
+def test_every_metric_is_better_on_the_side_that_it_says():
+    """Errors where they are small, all others where they are large."""
+    for kind in BUILT_IN:
+        model = small_model(kind, CASES.get(kind, ({"hidden": 8}, {}))[0])
+        for name in model.head(kind).metrics():
+            wanted = "min" if name.removesuffix("_base").rpartition("/")[2] in ERRORS else "max"
+            assert monitor_of(model, TrainConfig(monitor=name)) == (name, wanted), (kind, name)
 
 
 def test_contrastive_loss_by_its_definition():

@@ -157,7 +157,18 @@ def test_heads_alone_are_solved_in_no_epoch(tmp_path, tiny_set):
     found = json.loads((tmp_path / "none" / "evaluation.json").read_text())
     assert found["checkpoint"]["epoch"] == 0
     assert found["metrics"]["auroc"] > 0.9
+    (record,) = map(json.loads, (tmp_path / "none" / "metrics.jsonl").read_text().splitlines()[:1])
+    assert (record["event"], record["epoch"], record["step"]) == ("epoch", 0, 0)
+    assert record[f"valid_{found['checkpoint']['monitor']}"] == found["checkpoint"]["valid"]
     assert main([str(path), "--set", "train.solve_heads=false", "--set", "run.out=elsewhere"]) == 2
+    # A head that has nothing to be solved leaves the model as it starts.
+    words = ["head.0.readout=graph", f"run.out={tmp_path / 'as it starts'}"]
+    assert main([str(path), *(word for one in words for word in ("--set", one))]) == 0
+    assert "no head, and none is trained" in (tmp_path / "as it starts" / "log.txt").read_text()
+    words = ["train.seeds=2", f"run.out={tmp_path / 'members'}", "device.threads=1"]
+    assert main([str(path), *(word for one in words for word in ("--set", one))]) == 0
+    members = json.loads((tmp_path / "members" / "members.json").read_text())["members"].values()
+    assert [one["epoch"] for one in members] == [0, 0]
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "balanced"])
@@ -244,6 +255,7 @@ def test_of_few_rows_cross_validation_over_whole_clusters_chooses_the_strength(m
     assert not linear._parts(target, ["one cluster"] * 60)
     assert not linear._parts(torch.zeros(linear.MOST + 1), [str(row) for row in range(linear.MOST + 1)])
     assert len(linear._parts(along, groups)) == 5
+    assert not linear._parts(torch.arange(12) % 4, [str(row) for row in range(12)])  # no class has five rows
 
 
 def test_clusters_weigh_together_as_they_would_be_drawn_from_all_rows(tmp_path, tiny_set):

@@ -171,10 +171,51 @@ def test_what_cannot_be_split_by_is_refused(run, words, problem):
 
 
 def test_files_that_are_no_index_are_refused(run, tmp_path):
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    code, _, _, errors = run(index=tmp_path / "other.csv")
-    assert code == 2
-    assert "needs rows, and a column path; it has a, b" in errors
+    for text, told in (
+        (
+            "a,b\n1,2\n",
+            "other.csv: the header lacks id (or pdb_id), path (or pdb_path), chain1, chain2; it has: a, b",
+        ),
+        ("id,path,chain1,chain2\n", "other.csv: has no rows below its header"),
+    ):
+        (tmp_path / "other.csv").write_text(text)
+        code, _, _, errors = run(index=tmp_path / "other.csv")
+        assert code == 2
+        assert told in errors
+
+
+def test_indexes_are_read_as_they_are_built_from(families, run, tmp_path):
+    """Fields may be parted by semicolons, with decimal commas, and have blanks around them."""
+    rows = [row.split(",") for row in families.read_text().splitlines()]
+    lines = [
+        "; ".join([*rows[0], "label_pk"]),
+        *("; ".join([*row, f"{number},5"]) for number, row in enumerate(rows[1:])),
+    ]
+    other = families.with_name("semicolons.csv")
+    other.write_text("sep=;\n" + "\n".join(lines) + "\n")
+    expected, found = run()[1], run(index=other)[1]
+    assert [row["split"] for row in found] == [row["split"] for row in expected]
+    assert [row["label_pk"] for row in found] == [f"{number}.5" for number in range(len(found))]
+
+
+def test_what_is_not_compared_is_told(families, tmp_path, capsys):
+    """Files that cannot be read, and entries that are named by their ids, which stay as they are."""
+    lines = families.read_text().splitlines()
+    index, out = families.with_name("lost.csv"), tmp_path / "out.csv"
+    index.write_text(
+        "\n".join([*lines[:9], "gone,gone.pdb,A,B,yes,g0,C", "entry,pdb:1abc,A,B,no,g1,C"]) + "\n"
+    )
+    assert main(["split", str(index), "--out", str(out)]) == 3
+    told = capsys.readouterr().err
+    assert "2 of 10 rows are not compared by sequence" in told
+    assert "gone.pdb: cannot be read" in told
+    assert "pdb:1abc: sequences are read from files" in told
+    with out.open(newline="") as stream:
+        assert [row["path"] for row in csv.DictReader(stream)][-1] == "pdb:1abc"
+    index.write_text("\n".join([lines[0], "gone,gone.pdb,A,B,yes,g0,C"]) + "\n")
+    assert main(["split", str(index), "--out", str(out), "--overwrite"]) == 2
+    assert "nothing to go by" in capsys.readouterr().err
+    assert main(["split", str(index), "--out", str(out), "--overwrite", "--by", "column:group"]) == 0
 
 
 def test_assignment_shares_out_rare_labels():

@@ -134,6 +134,10 @@ def test_ranges_in_optunas_terms():
             r"min_factor: 0.1: has no effect with a schedule of kind constant",
         ),
         (
+            "[train]\nrefit = true\n[sweep.keys]\nrun.seed = [1, 2]",
+            r"toml:10: train.refit = true: trains on the rows that trials are compared by; set it to false",
+        ),
+        (
             "[sweep.keys]\ntrain.epochs = { low = -1, high = 3 }",
             r"sweep.keys.train.epochs: -1: must be at least 0",
         ),

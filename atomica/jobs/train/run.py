@@ -79,7 +79,7 @@ class Training:
                 config=job.spec.train,
                 folder=job.folder / CHECKPOINTS,
                 log=log,
-                display=Display(Terminal(), journal) if ranks.first else None,
+                display=Display(Terminal(quiet=journal.silent), journal) if ranks.first else None,
                 every_steps=job.spec.log.every_steps,
                 stop=stop,
                 identity=job.identity,
