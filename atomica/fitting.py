@@ -137,17 +137,20 @@ def fit(
     data: an index (CSV), as for `atomica-prep build-graphs`, or a data set. An index without a column split or fold is
     shared out first, so that no relatives by sequence are on two sides. label: the column with the answers. kind: of
     the head; by default regression of numbers, binary of two words, multiclass of more. `probability` is that of 1,
-    yes, true, positive, active, or of the rarer word. unit: of numbers. init: weights to start from, of the package or your own: the head is solved on these and, of classes, trained on with the upper
-    layers of the encoder. None: encoders that are drawn, for which sizes may be given, trained for three epochs; of
-    numbers they are no worse (runs/README.md). Either learns from training and validation rows (`train.refit`). seeds:
-    how many models; by default one with init, five without. out: folder of the run; a call with one that was stopped
-    goes on. settings: anything a spec may say, by its key, such as {"train.epochs": 20, "data.input": "segment0"}.
+    yes, true, positive, active, or of the rarer word. unit: of numbers. init: weights to start from, of the package or
+    your own: the head is solved on these and, of classes, trained on with the upper layers of the encoder. None:
+    encoders that are drawn, for which sizes may be given, trained for three epochs; of numbers they are no worse
+    (runs/README.md). Either learns from training and validation rows (`train.refit`). seeds: how many models; by
+    default one with init, five without. out: folder of the run; a call with one that was stopped goes on. settings:
+    anything a spec may say, by its key, such as {"train.epochs": 20, "data.input": "segment0"}.
     Raises DataError for data that cannot be learnt from, SpecError for settings that cannot be used.
 
         fitted = atomica.fit("index.csv", label="pk")
         fitted.predict("new/").to_pandas()
         fitted.save("model")
     """
+    if devices < 1:
+        raise SpecError(f"devices = {devices}: must be at least 1")
     paths = listed(data)
     if len(paths) != 1:
         raise DataError(f"{len(paths)} paths: fit takes one index or one data set")

@@ -103,6 +103,7 @@ class EmbedConfig:
                 "representation",
                 f"is of the table {', '.join(sorted(set(of) - set(tables)))}, which embed.tables leaves out",
             ),
+            config=self,
         )
 
     @property

@@ -146,6 +146,10 @@ class InputConfig:
         """What `source` names, as a tuple."""
         return _listed(self.source)
 
+    def __post_init__(self) -> None:
+        """Check values that were given in Python."""
+        Problems.check(config=self)
+
     def find(self) -> Sources:
         """All that it names. Raises DataError naming every source that is not there or of no known kind, Problems of
         what does not go together."""

@@ -7,6 +7,7 @@ import difflib
 import math
 import numbers
 import operator
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -171,6 +172,8 @@ def out_of_range(config: Any) -> list[tuple[str, str]]:
     problems = []
     for field, annotation in fields_of(type(config)):
         value = getattr(config, field.name)
+        if value is None:
+            continue
         try:
             if wanted := _other_type(value, annotation):
                 raise ValueError(f"must be {wanted}, not {value!r:.50}")
@@ -186,7 +189,7 @@ _TYPES: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
     bool: (bool, "true or false"),
     int: (numbers.Integral, "a whole number"),
     float: (numbers.Real, "a number"),
-    str: (str, "text"),
+    str: ((str, os.PathLike), "text"),
 }
 
 

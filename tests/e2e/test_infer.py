@@ -23,7 +23,7 @@ from atomica.errors import DataError, IndexFileError
 from atomica.files import FOLDER_LOCK, Lock
 from atomica.heads.binary import BinaryConfig, BinaryHead
 from atomica.jobs.embed import encode
-from atomica.jobs.inputs import InputConfig, find, open_data
+from atomica.jobs.inputs import InputConfig, find, listed, open_data
 from atomica.runner import main
 
 ROOT = Path(__file__).parents[2]
@@ -372,3 +372,29 @@ def test_a_killed_job_goes_on_to_the_same_bytes(job, tmp_path):
     assert last.returncode == 0, last.stderr
     for name in ("complexes", "blocks", "atoms"):
         assert (killed / f"{name}.parquet").read_bytes() == (alone / f"{name}.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"device": "gpu"}, "device = 'gpu': must be auto, cpu or cuda"),
+        ({"input": "segment2"}, 'input = "segment2": must be one of "complex"'),
+        ({"cutoff": "8"}, "must be a number, not '8'"),
+        ({"batch_blocks": 0}, "batch_blocks = 0: must be at least 1"),
+        ({"batch_blocks": True}, "must be a whole number, not True"),
+        ({"force": "yes"}, "must be true or false, not 'yes'"),
+        ({"segment": 2}, "must be one of 0, 1|at most 1"),
+    ],
+)
+def test_what_is_wrong_with_a_call_in_python_is_said_by_name(wrong, told):
+    with pytest.raises(atomica.AtomicaError, match=told):
+        atomica.embed("demo://pockets", "base", **wrong)
+
+
+def test_what_is_no_path_is_told_by_its_type():
+    with pytest.raises(atomica.AtomicaError, match="an empty text names nothing to read"):
+        atomica.embed("", "base")
+    with pytest.raises(atomica.AtomicaError, match="^Record where a path is wanted"):
+        listed(atomica.open_dataset("demo://pockets")[0])
+    data = atomica.open_dataset("demo://pockets")
+    assert listed(data) == (str(data.folder),)

@@ -21,6 +21,7 @@ from atomica.files import TRAINING_SET
 from atomica.fitting import Fitted
 from atomica.heads.regression import RegressionConfig, RegressionHead
 from atomica.heads.residue import ResidueBinaryConfig, ResidueBinaryHead
+from atomica.prep.split import strata
 from atomica.runner import main
 
 
@@ -370,6 +371,39 @@ def test_two_of_three_words_make_a_binary_head(tiny_set, tmp_path):
         atomica.fit(tiny_set, **asked)
     head = fitting._head(["a", "b", "c"], "binary", "x", ("head.0.positive", "head.0.negative"))
     assert head == {"head.0.kind": "binary"}
+    for words, positive in (("1110", "1"), ("0001", "1"), (["No", "Yes", "Yes"], "Yes"), ("aab", "b")):
+        assert fitting._head(list(words), None, "x", ())["head.0.positive"] == positive
+
+
+def test_one_label_that_is_no_number_does_not_make_classes_of_numbers():
+    numbers = [str(n / 4) for n in range(40)]
+    with pytest.warns(UserWarning, match="1 of 41 labels of column 'x' are no numbers, such as '>5'"):
+        assert fitting._head([*numbers, ">5"], None, "x", ()) == {"head.0.kind": "regression"}
+    kinds = strata([*numbers, ">5", "NA"])
+    assert len(set(kinds)) == 6
+    assert kinds[-2:] == ["", ""]
+
+
+def test_fit_tells_what_was_not_built_and_begins_anew_where_nothing_was_trained(tiny_set, tmp_path, capfd):
+    rows = list(csv.DictReader((tiny_set.parent / "index.csv").open()))
+
+    def index(folder, lost):
+        path = tmp_path / "index.csv"
+        lines = [
+            f"{row['id']},{folder / row['path'] if n >= lost else 'gone.pdb'},A,B,{row['label']}"
+            for n, row in enumerate(rows)
+        ]
+        path.write_text("\n".join(["id,path,chain1,chain2,binds", *lines]) + "\n")
+        return path
+
+    asked = {"label": "binds", "out": tmp_path / "fit", "quiet": True}
+    asked["settings"] = {"train.epochs": 0, "device.threads": 1, "log.tensorboard": False}
+    with pytest.raises(atomica.AtomicaError, match="nothing to go by: 60 of 60 rows(.|\n)*cannot be read"):
+        atomica.fit(index(tmp_path / "nowhere", 0), **asked)
+    with pytest.warns(UserWarning, match="3 inputs could not be read"):
+        fitted = atomica.fit(index(tiny_set.parent, 3), **asked)
+    assert len(fitted.failures) == 3
+    assert "epoch" not in "".join(capfd.readouterr())
 
 
 def test_what_cannot_be_learnt_from_is_told_before_anything_is_built(tiny_set, tmp_path):
