@@ -1531,11 +1531,17 @@ def test_members_of_a_chain_beside_gaps(tmp_path: Path):
     cut = [text for text in lettered if text[22:27].strip() not in ("27A", "27C")]
     ends = [text for text in lettered if text[22:27].strip() in ("27", "28", "29", "31", "32")]
     partner = shifted([f"{text[:21]}B{text[22:]}" for text in chain], 0.0, 0.0, 4.0)
-    for name, lines in (("gap", gap), ("cut", cut), ("ends", ends)):
+    # Distant pieces of a chain in one pocket: 2 stands alone, and the others are 500 away.
+    pocket = [text for text in chain if number(text) in (2, 5, 6, 8, 9, 11, 12)]
+    shift = lambda text: number(text) + 500 * (number(text) > 2)  # noqa: E731
+    far = [f"{text[:22]}{shift(text):4d}{text[26:]}" for text in pocket]
+    # The last one of a file that was numbered anew, behind a short gap.
+    last = [text for text in gap if number(text) < 9]
+    for name, lines in (("gap", gap), ("cut", cut), ("ends", ends), ("far", far), ("last", last)):
         found = discover(tmp_path, [*lines, *partner], f"{name}.pdb")
         assert ([row["lig_code"] for row in found.rows], found.repairs) == ([""], {}), name
     # Without members beyond it, it is free.
-    found = discover(tmp_path, [text for text in gap if number(text) < 9], "last.pdb")
+    found = discover(tmp_path, last[:-6] + shifted(last[-6:], 8.0, 0.0, 0.0), "free.pdb")
     assert found.repairs == {"free-residue": 1}
 
 

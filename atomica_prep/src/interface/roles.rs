@@ -465,18 +465,21 @@ impl<'a> Judge<'a> {
         /// Å; for each residue, and for those that are badly placed.
         const REACH: [f64; 2] = [8.0, 12.0];
         let Some(place) = self.structure.positions.get(residue.start) else { return true };
-        let mut others = self.around(at, residue, Some(nucleic)).peekable();
-        if others.peek().is_none() {
+        if self.around(at, residue, Some(nucleic)).next().is_none() {
             // Of a chain of which nothing else is there, nothing is known of an amino acid. A nucleotide is one, and so is
             // what stands alone among members of the other kind.
             return !nucleic && self.around(at, residue, None).next().is_none();
         }
-        others.any(|(_, other)| {
+        let near = |other: &Residue, farthest: u32| {
             let gap = other.resnum.abs_diff(residue.resnum);
             let reach = REACH[0] * f64::from(gap) + REACH[1];
             let there = self.structure.positions.get(other.start);
-            gap <= FAR && there.is_some_and(|there| distance_squared(*place, *there) < reach * reach)
-        })
+            gap <= farthest && there.is_some_and(|there| distance_squared(*place, *there) < reach * reach)
+        };
+        let others = || self.around(at, residue, Some(nucleic)).map(|(_, other)| other);
+        // Ligands have no letters, and in pockets, which may hold distant pieces of a chain, they are numbered last.
+        let member = || lettered(residue) || (others().all(|o| o.resnum > residue.resnum) && scattered(others()));
+        others().any(|other| near(other, FAR)) || (member() && others().any(|other| near(other, u32::MAX)))
     }
 
     /// Residues of polymers in the chain of this one, the nearest in the file first; only nucleotides or only amino acids,
@@ -499,32 +502,33 @@ impl<'a> Judge<'a> {
     /// in between, all of them with the ends that would be bonded, and too far from it for any bond? What has members on
     /// both sides, farther off or elsewhere, stands beside a gap, and insertion codes do not tell what is missing.
     fn loose(&mut self, at: usize, residue: &Residue, nucleic: bool) -> bool {
-        /// Å; no bond is as long, however badly it was modelled.
-        const FAR: f64 = 4.0;
+        /// Å; no bond is as long, however badly it was modelled; no gap that a file numbered anew hides at the end of a chain.
+        const FAR: [f64; 2] = [4.0, 13.0];
         let own = Backbone::of(self.structure, residue);
         /// Å; from the carbonyl carbon to the nitrogen of the residue after the next, and likewise from O3' to P.
         const SPAN: [f64; 2] = [6.5, 10.0];
         let within =
             |a: Option<[f64; 3]>, b: Option<[f64; 3]>, reach: f64| Some(distance_squared(a?, b?) < reach * reach);
-        let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR) == Some(false);
+        let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR[0]) == Some(false);
+        let beyond = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR[1]) == Some(false);
         let step = |other: &Residue| i64::from(residue.resnum) - i64::from(other.resnum);
         let others = || self.around(at, residue, Some(nucleic));
-        let lettered = |residue: &Residue| !residue.icode.as_str().is_empty();
         if lettered(residue) || others().any(|(_, other)| step(other).abs() <= 1 && lettered(other)) {
             return false;
         }
         let next = |by: i64| others().find(|(_, other)| step(other) == by);
-        let inside = |by: i64| others().any(|(_, other)| step(other) * by < 0) || scattered(others());
+        let inside =
+            |by: i64| others().any(|(_, other)| step(other) * by < 0) || scattered(others().map(|(_, other)| other));
         let (i, far) = match (next(1), next(-1)) {
             (Some(_), None) if inside(1) => return false,
             (None, Some(_)) if inside(-1) => return false,
             (Some((i, before)), None) => {
                 let other = Backbone::of(self.structure, before);
-                (i, apart((own.n, other.c)) || apart((own.p, other.o3)))
+                (i, beyond((own.n, other.c)) || beyond((own.p, other.o3)))
             }
             (None, Some((i, after))) => {
                 let other = Backbone::of(self.structure, after);
-                (i, apart((own.c, other.n)) || apart((own.o3, other.p)))
+                (i, beyond((own.c, other.n)) || beyond((own.o3, other.p)))
             }
             (Some((_, before)), Some((_, after))) => {
                 let [one, other] = [before, after].map(|r| Backbone::of(self.structure, r));
@@ -581,11 +585,16 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Has it an insertion code?
+fn lettered(residue: &Residue) -> bool {
+    !residue.icode.as_str().is_empty()
+}
+
 /// Are members of a chain numbered in many short pieces, as those of a pocket that was cut out of it?
-fn scattered<'a>(members: impl Iterator<Item = (usize, &'a Residue)>) -> bool {
+fn scattered<'a>(members: impl Iterator<Item = &'a Residue>) -> bool {
     /// Residues of a piece, in the mean.
     const SHORT: usize = 10;
-    let mut numbers: Vec<i32> = members.map(|(_, residue)| residue.resnum).collect();
+    let mut numbers: Vec<i32> = members.map(|residue| residue.resnum).collect();
     numbers.sort_unstable();
     let gaps = numbers.windows(2).filter(|pair| matches!(pair, [one, other] if other.abs_diff(*one) > 1)).count();
     gaps > 0 && numbers.len() < SHORT * (gaps + 1)
