@@ -35,11 +35,15 @@ OUT_OF_THE_ORDINARY = {False: 38, True: 60}
 """Score of a stretch without gaps from which on two sequences are aligned (BLAST asks for 41 of proteins)."""
 
 
+RIBONUCLEOTIDES = {"RA": "A", "RC": "C", "RG": "G", "RU": "U"}
+"""Components that blocks stand for under another name."""
+
+
 @cache
-def _polymers() -> tuple[frozenset[str], frozenset[str]]:
+def _nucleotides() -> frozenset[str]:
     from biotite.structure import info
 
-    return frozenset(info.amino_acid_names()), frozenset(info.nucleotide_names())
+    return frozenset(info.nucleotide_names())
 
 
 def one_letter(residue: str, nucleic: bool) -> str:
@@ -61,22 +65,27 @@ class Chain(NamedTuple):
 
 
 def sequences(path: str | Path) -> dict[str, Chain]:
-    """The chains of a structure file that are long enough to be compared. Raises DataError if it cannot be read."""
+    """The chains of a structure file that are long enough to be compared, of residues as interfaces take them.
+
+    Raises DataError if it cannot be read.
+    """
     try:
-        columns = read_structure(str(path)).columns()
+        structure = read_structure(str(path))
     except (AtomicaError, OSError) as error:
         raise DataError(f"{path}: {error}") from None
-    amino, base = _polymers()
-    names = [columns[name].astype(str) for name in ("chain", "resnum", "icode", "resname")]
+    base = _nucleotides()
+    names = [structure.chain, structure.resnum, structure.icode, structure.resname, structure.block]
     first = np.ones(len(names[0]), dtype=bool)
     if len(first):
         first[1:] = np.any([one[1:] != one[:-1] for one in names[:3]], axis=0)
     found: dict[str, list[str]] = {}
-    seen: set[tuple[str, ...]] = set()
-    for chain, number, icode, residue in zip(*(one[first].tolist() for one in names), strict=True):
-        if (chain, number, icode) not in seen and (residue in amino or residue in base):
+    seen: set[tuple[str, int, str]] = set()
+    for chain, number, icode, written, block in zip(*(one[first].tolist() for one in names), strict=True):
+        if (chain, number, icode) not in seen and block:
             seen.add((chain, number, icode))  # residues may be written in several parts
-            found.setdefault(chain, []).append(residue)
+            found.setdefault(chain, []).append(
+                written if block == "UNK" else RIBONUCLEOTIDES.get(block, block)
+            )
     chains = {}
     for chain, residues in found.items():
         nucleic = 2 * sum(residue in base for residue in residues) > len(residues)

@@ -63,6 +63,16 @@ def places(atoms: _prep.Structure) -> Iterator[Place]:
     return zip(atoms.chain.tolist(), atoms.resnum.tolist(), atoms.icode.tolist(), strict=True)
 
 
+def _quoted(chain: str, parting: str) -> str:
+    """A chain id as an index writes it: in quotes where it holds what parts ids.
+
+    >>> _quoted("A", "_"), _quoted("A_1", "_"), _quoted("E 1", " ")
+    ('A', "'A_1'", "'E 1'")
+    """
+    plain = parting not in chain and not chain.startswith("'") and chain == chain.strip()
+    return chain if plain else "'" + chain.replace("'", "''") + "'"
+
+
 class Pocket(NamedTuple):
     """chains: those with residues in the pocket; residues: `CHAIN:NUMBER` with insertion codes, in file order."""
 
@@ -80,7 +90,7 @@ def pocket_by_score(path: str | Path, above: float) -> Pocket:
     sites = _prep.read_sites(path)
     high = (sites.first_model & (sites.b_factor > above)).tolist()
     found = [place for place, kept in zip(places(sites.atoms), high, strict=True) if kept and place in inside]
-    rows = dict.fromkeys((chain, f"{chain}:{number}{icode}") for chain, number, icode in found)
+    rows = dict.fromkeys((chain, f"{_quoted(chain, ' ')}:{number}{icode}") for chain, number, icode in found)
     return Pocket(tuple(dict.fromkeys(chain for chain, _ in rows)), tuple(name for _, name in rows))
 
 
@@ -119,7 +129,8 @@ def index_by_score(
             failures.append({**failure, "code": "NoPocket", "message": message})
             continue
         path = os.path.relpath(file, out.parent)
-        rows.append((name, path, "_".join(pocket.chains), " ".join(pocket.residues)))
+        chains = "_".join(_quoted(chain, "_") for chain in pocket.chains)
+        rows.append((name, path, chains, " ".join(pocket.residues)))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerows([("id", "path", "chain1", "residues"), *rows])

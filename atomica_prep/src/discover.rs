@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use strum::IntoStaticStr;
 
 use crate::error::{Error, Result};
-use crate::index::{chain_text, Ids, Index, Row};
+use crate::index::{chain_text, Ids, Index, Place, Row};
 use crate::interface::{
     bond, distance_squared, heavy, ligand_modality, meet, polymer_modality, polymer_side, spheres, Polymer, Role, Rule,
     Subject, COPY, COVALENT, MEMBERS, MEMBERS1,
@@ -887,7 +887,7 @@ impl Context<'_> {
         let place = [code, &*chain_name].into_iter().filter(|part| !part.is_empty());
         let id = format!("{}_{number}{icode}", place.collect::<Vec<_>>().join("_"));
         let atoms = residues.iter().flat_map(|r| r.start..r.end).filter(|a| heavy(structure, *a)).count();
-        let places = residues.iter().map(|r| format!("{}:{}{}", chain(r), r.resnum, r.icode.as_str()));
+        let places = residues.iter().map(|r| Place::of(structure, r).to_string());
         let members = if unit.len() > 1 { places.collect::<Vec<_>>().join(" ") } else { String::new() };
         Some(Molecule { id, chain: first.chain, chain_name, code, number, icode, atoms, members })
     }

@@ -7,7 +7,7 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use crate::error::{Error, Result};
 use crate::files::sha256_hex;
-use crate::structure::Assembly;
+use crate::structure::{Assembly, Residue, Structure};
 use crate::vocab;
 
 /// A ligand inside the structure file.
@@ -45,9 +45,16 @@ pub struct Place {
     pub icode: String,
 }
 
+impl Place {
+    pub(crate) fn of(structure: &Structure, residue: &Residue) -> Self {
+        let chain = structure.chains.get(residue.chain).cloned().unwrap_or_default();
+        Self { chain, resnum: residue.resnum, icode: residue.icode.as_str().to_owned() }
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}{}", self.chain, self.resnum, self.icode)
+        write!(f, "{}:{}{}", quoted(&self.chain, char::is_whitespace), self.resnum, self.icode)
     }
 }
 
@@ -613,7 +620,7 @@ impl<'a> Fields<'a> {
     fn residues(&self, text: &str, chains: &[String], note: &mut impl FnMut(Error)) -> Vec<Place> {
         let mut places: Vec<Place> = Vec::new();
         let mut known = HashSet::new();
-        for word in text.split_whitespace() {
+        for word in words(text) {
             match place(word, chains) {
                 Ok(place) if known.insert(place.clone()) => places.push(place),
                 Ok(place) => note(self.wrong(self.index.columns.residues, format!("names residue {place} twice"))),
@@ -656,12 +663,13 @@ impl<'a> Fields<'a> {
 
 /// One residue of a pocket in some chains, or why it is none.
 fn place(word: &str, chains: &[String]) -> std::result::Result<Place, String> {
-    let (chain, number) = match (word.rsplit_once(':'), chains) {
-        (Some((chain, _)), _) if !chains.iter().any(|c| c == chain) => {
+    let named = word.rsplit_once(':').map(|(chain, number)| (unquoted(chain), number));
+    let (chain, number) = match (named, chains) {
+        (Some((chain, _)), _) if !chains.contains(&chain) => {
             return Err(format!("residue {word:?} is of a chain that chain1 does not name"));
         }
         (Some((chain, number)), _) => (chain, number),
-        (None, [only]) => (only.as_str(), word),
+        (None, [only]) => (only.clone(), word),
         (None, _) => return Err(format!("residue {word:?} needs its chain, as in A:45: chain1 names several")),
     };
     let digits = number.char_indices().skip(usize::from(number.starts_with('-')));
@@ -670,7 +678,7 @@ fn place(word: &str, chains: &[String]) -> std::result::Result<Place, String> {
     let resnum = resnum.parse().map_err(|_| {
         format!("residue {word:?} is no residue number with an insertion code or none, such as 45 or 46A")
     })?;
-    Ok(Place { chain: chain.to_owned(), resnum, icode: icode.to_owned() })
+    Ok(Place { chain, resnum, icode: icode.to_owned() })
 }
 
 /// The chain ids that `_` joins. One that holds a `_` itself, begins with a quote, or begins or ends with a blank, stands
@@ -718,10 +726,35 @@ fn chain_ids(text: &str) -> std::result::Result<Vec<String>, String> {
 /// assert_eq!((&*chain_text("A"), &*chain_text("A_1"), &*chain_text("'A")), ("A", "'A_1'", "'''A'"));
 /// ```
 pub fn chain_text(id: &str) -> std::borrow::Cow<'_, str> {
-    if id.contains('_') || id.starts_with('\'') || id.trim() != id {
+    quoted(id, |c| c == '_')
+}
+
+/// A chain id, in quotes where it could be taken for something else in a list: `parts` are what parts its entries.
+fn quoted(id: &str, parts: impl Fn(char) -> bool) -> std::borrow::Cow<'_, str> {
+    if id.contains(parts) || id.starts_with('\'') || id.trim() != id {
         return format!("'{}'", id.replace('\'', "''")).into();
     }
     id.into()
+}
+
+/// The chain id that was quoted.
+fn unquoted(text: &str) -> String {
+    let inner = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    inner.map_or_else(|| text.to_owned(), |inner| inner.replace("''", "'"))
+}
+
+/// The entries of a list of residues (`A:1 'B 1':2`): blanks part them, but for those of chain ids in quotes.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
+    let (mut begins, mut of_quotes, mut open) = (true, false, false);
+    let parted = text.split(move |c: char| {
+        if begins {
+            (of_quotes, open) = (c == '\'', false);
+        }
+        open ^= of_quotes && c == '\'';
+        begins = !open && c.is_whitespace();
+        begins
+    });
+    parted.filter(|word| !word.is_empty())
 }
 
 /// Lines ended by line feeds: the reader counts no others.

@@ -749,6 +749,35 @@ def test_an_oligosaccharide_is_one_unit(shared: Path, tmp_path: Path):
     assert found.code == 0
 
 
+@pytest.mark.parametrize("chain", ["E", "E 1", "it's 1", "'1 2"])
+def test_lists_of_residues_in_a_chain_with_a_blank(tmp_path: Path, chain: str):
+    """Blanks part the members of a ligand and the residues of a pocket, but for those of a chain's id in quotes."""
+    from atomica import open_dataset
+
+    sugar = [(("C1", "LIG"), 1), (("C2", "LIG"), 1), (("C1", "LIH"), 2), (("C2", "LIH"), 2)]
+    ligand = [
+        pdb_line(*what, "E", n, (9.0 + 1.5 * i, 4.2, 2.0), "C", "HETATM") for i, (what, n) in enumerate(sugar)
+    ]
+    columns = "group_PDB id type_symbol label_atom_id label_comp_id label_asym_id auth_seq_id Cartn_x Cartn_y Cartn_z"
+    rows = [
+        f'{text[:6]} {i} {text[76:78]} {text[12:16]} {text[17:20]} "{chain}" {n} {text[30:54]}'
+        for i, text in enumerate([*peptide(), *ligand])
+        for n in [int(text[22:26]) + 100 * text.startswith("HETATM")]
+    ]
+    head = "".join(f"_atom_site.{column}\n" for column in columns.split())
+    (tmp_path / "x.cif").write_text(f"data_x\nloop_\n{head}" + "\n".join(rows) + "\n#\n")
+    found = Found(tmp_path / "found", tmp_path / "x.cif")
+    shown = chain if chain == "E" else "'{}'".format(chain.replace("'", "''"))
+    assert [row["lig_members"] for row in found.rows] == [f"{shown}:101 {shown}:102"]
+    built(tmp_path / "again", str(tmp_path / "found" / "discovered.csv"))
+    for record in (found.records()[0], open_dataset(tmp_path / "again")[0]):
+        assert (np.asarray(record.segment_ids) == 1).sum() == 5  # four atoms, and the global block
+    index = f"id,path,chain1,residues\na,x.cif,{shown},{shown}:2 {shown}:3\n"
+    (tmp_path / "x.csv").write_text(index)
+    built(tmp_path / "pocket", str(tmp_path / "x.csv"))
+    assert open_dataset(tmp_path / "pocket")[0].block_resnums[1:].tolist() == [2, 3]
+
+
 def test_lipids_of_a_simulation_are_left_out(tmp_path: Path):
     lines = peptide()
     for n in range(30):
@@ -1488,6 +1517,88 @@ def test_a_protein_written_as_hetatm(tmp_path: Path):
     assert found.ligands() == [("LIG", "A", "1001", "PL")]
 
 
+def test_members_of_a_chain_beside_gaps(tmp_path: Path):
+    """What has members on both sides stands beside a gap, however it is numbered."""
+    chain = peptide("GLY ALA SER LEU VAL GLY ALA SER LEU VAL GLY ALA SER LEU VAL GLY")
+    number = lambda text: int(text[22:26])  # noqa: E731
+    # 8 is numbered next to 7, and a loop is missing between them: the others do not show that it is too long.
+    apart = [shifted([text], 6.0 * (number(text) > 7), 0.0, 6.0 * (number(text) == 8))[0] for text in chain]
+    gap = [text for text in apart if number(text) not in (9, 10, 11)]
+    # Kabat's numbers: 5, 6, 7, 8, 9, 10 are 27, 27A, 27B, 27C, 27D, 28.
+    kabat = {5: "27 ", 6: "27A", 7: "27B", 8: "27C", 9: "27D"}
+    kabat_number = lambda n: kabat.get(n, f"{n + 18 if n > 9 else n} ")  # noqa: E731
+    lettered = [f"{text[:22]}{kabat_number(number(text)):>5}{text[27:]}" for text in chain]
+    cut = [text for text in lettered if text[22:27].strip() not in ("27A", "27C")]
+    ends = [text for text in lettered if text[22:27].strip() in ("27", "28", "29", "31", "32")]
+    partner = shifted([f"{text[:21]}B{text[22:]}" for text in chain], 0.0, 0.0, 4.0)
+    # Distant pieces of a chain in one pocket: 2 stands alone, and the others are 500 away.
+    pocket = [text for text in chain if number(text) in (2, 5, 6, 8, 9, 11, 12)]
+    shift = lambda text: number(text) + 500 * (number(text) > 2)  # noqa: E731
+    far = [f"{text[:22]}{shift(text):4d}{text[26:]}" for text in pocket]
+    # The last one of a file that was numbered anew, behind a short gap.
+    last = [text for text in gap if number(text) < 9]
+    for name, lines in (("gap", gap), ("cut", cut), ("ends", ends), ("far", far), ("last", last)):
+        found = discover(tmp_path, [*lines, *partner], f"{name}.pdb")
+        assert ([row["lig_code"] for row in found.rows], found.repairs) == ([""], {}), name
+    # Without members beyond it, it is free.
+    found = discover(tmp_path, last[:-6] + shifted(last[-6:], 8.0, 0.0, 0.0), "free.pdb")
+    assert found.repairs == {"free-residue": 1}
+
+
+def test_residues_of_polymers_by_any_name():
+    """The column says what interfaces take them for."""
+    names = ["GLY", "SEP", "HISD", "LYS+", "ala", "UNK", "VAL"]
+    standard = ["GLY", "SER", "HIS", "LYS", "ALA", "LEU", "VAL"]
+    renamed = dict(enumerate(names, start=1))
+    lines = [f"{text[:17]}{renamed[int(text[22:26])]:<4}{text[21:]}" for text in peptide(" ".join(standard))]
+    lines = [
+        text for text in lines if text[17:20] != "LYS" or text[12:16].strip() in ("N", "CA", "C", "O", "CB")
+    ]
+    free = numbered(NUCLEOTIDE, 1, "L")
+    structure = _prep.read_structure("\n".join([*lines, *free]).encode(), "pdb")
+    found = dict(zip(structure.resname.tolist(), structure.block.tolist(), strict=True))
+    expected = ["GLY", "SER", "HIS", "LYS", "ALA", "UNK", "VAL", ""]
+    assert found == dict(zip([*names, "A"], expected, strict=True))
+    assert np.array_equal(structure.polymer, structure.block != "")
+
+
+def test_sequences_by_any_name(tmp_path: Path):
+    """Chains are compared as the residues that interfaces take them for."""
+    from atomica.prep import alike
+
+    standard = peptide("GLY SER HIS LYS ALA LEU VAL " * 4)
+    other = {"SER": "SEP", "HIS": "HISD", "LYS": "LYS+", "ALA": "ala"}
+    lines = [f"{text[:17]}{other.get(text[17:20], text[17:20]):<4}{text[21:]}" for text in standard]
+    base = numbered(NUCLEOTIDE, 900)  # free, no part of the sequence
+    found = []
+    for name, atoms in (("standard", standard), ("other", [*lines, *base])):
+        (tmp_path / f"{name}.pdb").write_text("\n".join(atoms) + "\n")
+        found.append(alike.sequences(tmp_path / f"{name}.pdb"))
+    assert found == [{"A": alike.Chain("GSHKALV" * 4, nucleic=False)}] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "sugar", "kind", "block"),
+    [
+        ("U", "deoxy", "residue-unknown", "UNK"),
+        ("URA", "deoxy", "residue-unknown", "UNK"),
+        ("T", "ribose", "modified-residue", "RU"),
+        ("DT", "ribose", "modified-residue", "RU"),
+        ("THY", "ribose", "modified-residue", "RU"),
+        ("U", "ribose", None, "RU"),
+        ("T", "deoxy", None, "DT"),
+    ],
+)
+def test_bases_with_the_other_sugar(tmp_path: Path, name: str, sugar: str, kind: str | None, block: str):
+    lines = [f"{text[:17]}{name:>3}{text[20:]}" for text in shifted(NUCLEOTIDE, 0.0, 0.0, 1.0)]
+    lines = [text for text in lines if sugar == "ribose" or "O2'" not in text]
+    chain = [*numbered(lines, 1, "R"), *numbered(moved(lines, 6.1), 2, "R")]
+    found = discover(tmp_path, [*peptide(), *peptide(chain="B", z=4.0), *chain])
+    assert found.repairs == ({kind: 2} if kind else {})
+    structure = _prep.read_structure(tmp_path / "x.pdb")
+    assert set(structure.block[structure.chain == "R"].tolist()) == {block}
+
+
 @pytest.mark.parametrize(("name", "expected"), [("SEC", "CYS"), ("PYL", "LYS")])
 def test_amino_acids_beyond_the_twenty(tmp_path: Path, name: str, expected: str):
     found = discover(tmp_path, [text.replace("SER", name) for text in peptide()] + peptide(chain="B", z=4.0))
@@ -1501,6 +1612,21 @@ def test_a_name_of_four_letters_is_no_chain(tmp_path: Path):
     found = discover(tmp_path, lines + peptide(chain="B", z=4.0))
     assert [(row["chain1"], row["chain2"]) for row in found.rows] == [("A", "B")]
     assert (np.asarray(found.records()[0].segment_ids) == 0).sum() == 7  # the global block as well
+
+
+@pytest.mark.parametrize("letter", ["D", "Z"])
+def test_names_of_four_letters_among_plain_ones_are_no_chain(tmp_path: Path, letter: str):
+    """Deprotonated residues of CHARMM, and others: they are bonded to the plain ones of the chain."""
+    among = peptide("GLY CYS ALA SER VAL")
+    odd = [f"{text[:20]}{letter}{text[21:]}" if text[17:20] in ("CYS", "SER") else text for text in among]
+    found = discover(tmp_path, odd + peptide(chain="B", z=4.0))
+    assert [(row["chain1"], row["chain2"]) for row in found.rows] == [("A", "B")]
+    assert "chain-two-letters" not in found.repairs
+    # A chain of its own, not bonded to the one whose letter it shares.
+    own = [f"{text[:20]}ZA{text[22:]}" for text in peptide(z=4.0)]
+    found = discover(tmp_path, peptide() + own, "own.pdb")
+    assert [(row["chain1"], row["chain2"]) for row in found.rows] == [("A", "ZA")]
+    assert found.repairs == {"chain-two-letters": 1}
 
 
 @pytest.mark.parametrize("start", ["ATOM\t1  N", "ATOM\t      1  N", "ATOM      1\tN"])

@@ -84,6 +84,25 @@ def test_pockets_by_score(tiny_set, tmp_path):
         pockets.index_by_score([tmp_path / "graphs"], tmp_path / "other.csv", above=0.8, least=3)
 
 
+def test_an_index_names_any_chain(tiny_set, tmp_path):
+    """Ids with blanks and underscores."""
+    gemmi = pytest.importorskip("gemmi")
+    structure = gemmi.read_structure(str(tiny_set.parent / "c00.pdb"))
+    structure.setup_entities()
+    names = {"A": "A 1", "B": "B_1"}
+    for chain in structure[0]:
+        chain.name = names[chain.name]
+        for residue in chain:
+            for atom in residue:
+                atom.b_iso = 0.9 * (residue.seqid.num < 3)
+    structure.make_mmcif_document().write_file(str(tmp_path / "x.cif"))
+    assert pockets.index_by_score([tmp_path / "x.cif"], tmp_path / "index.csv", above=0.8, least=3) == []
+    code, found = built(tmp_path, (tmp_path / "index.csv").read_text())
+    assert code == 0
+    labels = zip(found[0].block_chains[1:], found[0].block_resnums[1:].tolist(), strict=True)
+    assert list(labels) == [("A 1", 1), ("A 1", 2), ("B_1", 1), ("B_1", 2)]
+
+
 def test_scores_of_all_formats(shared):
     """The same entry as PDB, mmCIF and BinaryCIF has the same pocket."""
     files = sorted((shared / "data" / "parser").glob("biotite__1aki.*"))

@@ -18,7 +18,7 @@ pub(crate) use roles::distance_squared;
 pub use roles::{Role, Subject};
 
 use crate::error::{Error, Result};
-use crate::index::{chain_text, Kind, Ligand, Place, Row};
+use crate::index::{chain_text, words, Kind, Ligand, Place, Row};
 use crate::read::ligand::{Bond, Molecule};
 use crate::record::Record;
 use crate::structure::{Name, Residue, Structure};
@@ -159,15 +159,14 @@ fn noted<'a>(row: &'a Row, column: &str) -> Option<&'a str> {
 /// The residues of a ligand: that of the row's name, and those that the row lists with it.
 fn members(subject: &Subject, row: &Row, copy: usize, column: &str) -> Vec<usize> {
     let structure = subject.structure();
-    let listed: HashSet<&str> = noted(row, column).unwrap_or_default().split(' ').filter(|m| !m.is_empty()).collect();
+    let listed: HashSet<&str> = words(noted(row, column).unwrap_or_default()).collect();
     let small = structure.residues.iter().zip(&subject.roles).enumerate();
     small
         .filter(|(at, (residue, role))| {
             *at == copy
-                || (**role == Role::Small && !listed.is_empty() && {
-                    let chain = structure.chains.get(residue.chain).map_or("", String::as_str);
-                    listed.contains(format!("{chain}:{}{}", residue.resnum, residue.icode.as_str()).as_str())
-                })
+                || (**role == Role::Small
+                    && !listed.is_empty()
+                    && listed.contains(Place::of(structure, residue).to_string().as_str()))
         })
         .map(|(at, _)| at)
         .collect()
@@ -286,11 +285,7 @@ fn pocket(subject: &Subject, row: &Row, chains: &[usize], options: &Options) -> 
 /// Which blocks are of the residues that a row names. All of them must be there.
 fn of_pocket(subject: &Subject, row: &Row, side: &Side) -> Result<Vec<bool>> {
     let structure = subject.structure();
-    let place = |block: &Block| {
-        let residue = structure.residues.get(block.residue)?;
-        let chain = structure.chains.get(residue.chain)?.clone();
-        Some(Place { chain, resnum: residue.resnum, icode: residue.icode.as_str().to_owned() })
-    };
+    let place = |block: &Block| Some(Place::of(structure, structure.residues.get(block.residue)?));
     let places: Vec<Option<Place>> = side.blocks.iter().map(place).collect();
     let wanted: HashSet<&Place> = row.residues.iter().collect();
     let present: HashSet<&Place> = places.iter().flatten().collect();

@@ -34,9 +34,17 @@ impl Role {
         matches!(self, Self::Polymer(block) if block != vocab::UNKNOWN_BLOCK)
     }
 
+    /// Block type of a part of a polymer.
+    pub(crate) fn block(self) -> Option<u16> {
+        match self {
+            Self::Polymer(block) | Self::Modified(block) => Some(block),
+            _ => None,
+        }
+    }
+
     /// Part of a polymer?
     pub(crate) fn in_polymer(self) -> bool {
-        matches!(self, Self::Polymer(_) | Self::Modified(_))
+        self.block().is_some()
     }
 }
 
@@ -181,10 +189,7 @@ fn told(kind: Repair, structure: &Structure, at: usize, role: Option<Role>) -> S
     let Some(residue) = structure.residues.get(at) else { return String::new() };
     let chain = structure.chains.get(residue.chain).map_or("", String::as_str);
     let who = format!("{} {}{} of chain {chain:?}", residue.name.as_str(), residue.resnum, residue.icode.as_str());
-    let block = match role {
-        Some(Role::Polymer(block) | Role::Modified(block)) => block,
-        _ => vocab::UNKNOWN_BLOCK,
-    };
+    let block = role.and_then(Role::block).unwrap_or(vocab::UNKNOWN_BLOCK);
     let taken = vocab::block_symbols().get(usize::from(block)).copied().unwrap_or("UNK");
     match kind {
         Repair::ForceFieldName => format!("{who} has a name of force fields; taken for {taken}"),
@@ -192,7 +197,7 @@ fn told(kind: Repair, structure: &Structure, at: usize, role: Option<Role>) -> S
         Repair::ResidueByAtoms => format!("{who} has the atoms of {taken}; taken for it"),
         Repair::ResidueUnknown => format!("{who} is part of a polymer, and nothing tells of which kind; unknown"),
         Repair::WaterByAtoms => format!("{who} is a lone oxygen; taken for water"),
-        Repair::FreeResidue => format!("{who} is bonded to nothing; taken for a ligand"),
+        Repair::FreeResidue => format!("{who} is bonded to no other as members of a polymer are; taken for a ligand"),
         Repair::ChainInterrupted => {
             format!(
                 "{who} follows by number, and is too far away from the residue before it; it may begin another chain"
@@ -306,7 +311,9 @@ impl<'a> Judge<'a> {
             return Role::Bead;
         }
         let (role, why) = match kind {
-            Kind::Known(block) if self.belongs(at, residue, block, true) => (Role::Polymer(block), None),
+            Kind::Known(block) if self.belongs(at, residue, block, true) => {
+                (Role::Polymer(block), (block == vocab::UNKNOWN_BLOCK).then_some(Repair::ResidueUnknown))
+            }
             Kind::Taken(block, why) if self.belongs(at, residue, block, false) => (Role::Modified(block), Some(why)),
             Kind::None if self.linked(at, false) => (Role::Polymer(vocab::UNKNOWN_BLOCK), Some(Repair::ResidueUnknown)),
             Kind::Known(_) => (Role::Small, (!residue.hetero).then_some(Repair::FreeResidue)),
@@ -331,7 +338,12 @@ impl<'a> Judge<'a> {
             vocab::Name::Dna(_) | vocab::Name::Rna(_) | vocab::Name::Base { .. } => {
                 // CYT is cytosine, and a cysteine without its hydrogen in Maestro.
                 if let Some(block) = nucleotide(known, &Backbone::of(structure, residue), at, &mut self.open) {
-                    return Kind::Known(block);
+                    let ribothymidine = is_thymine(known) && block == URIDINE;
+                    return if ribothymidine {
+                        Kind::Taken(block, Repair::ModifiedResidue)
+                    } else {
+                        Kind::Known(block)
+                    };
                 }
             }
             vocab::Name::Water | vocab::Name::Other => {}
@@ -354,7 +366,9 @@ impl<'a> Judge<'a> {
             }
             // Without a sugar, or with none that can be told, only the standard names are believed.
             _ if !backbone.sugar => None,
-            _ => nucleotide(name, &backbone, at, &mut Vec::new()).map(|block| Kind::Taken(block, why)),
+            _ => nucleotide(name, &backbone, at, &mut Vec::new())
+                .filter(|block| *block != vocab::UNKNOWN_BLOCK)
+                .map(|block| Kind::Taken(block, why)),
         };
         if let Some(kind) = taken(vocab::force_field_name(component), Repair::ForceFieldName) {
             return kind;
@@ -451,18 +465,21 @@ impl<'a> Judge<'a> {
         /// Å; for each residue, and for those that are badly placed.
         const REACH: [f64; 2] = [8.0, 12.0];
         let Some(place) = self.structure.positions.get(residue.start) else { return true };
-        let mut others = self.around(at, residue, Some(nucleic)).peekable();
-        if others.peek().is_none() {
+        if self.around(at, residue, Some(nucleic)).next().is_none() {
             // Of a chain of which nothing else is there, nothing is known of an amino acid. A nucleotide is one, and so is
             // what stands alone among members of the other kind.
             return !nucleic && self.around(at, residue, None).next().is_none();
         }
-        others.any(|(_, other)| {
+        let near = |other: &Residue, farthest: u32| {
             let gap = other.resnum.abs_diff(residue.resnum);
             let reach = REACH[0] * f64::from(gap) + REACH[1];
             let there = self.structure.positions.get(other.start);
-            gap <= FAR && there.is_some_and(|there| distance_squared(*place, *there) < reach * reach)
-        })
+            gap <= farthest && there.is_some_and(|there| distance_squared(*place, *there) < reach * reach)
+        };
+        let others = || self.around(at, residue, Some(nucleic)).map(|(_, other)| other);
+        // Ligands have no letters, and in pockets, which may hold distant pieces of a chain, they are numbered last.
+        let member = || lettered(residue) || (others().all(|o| o.resnum > residue.resnum) && scattered(others()));
+        others().any(|other| near(other, FAR)) || (member() && others().any(|other| near(other, u32::MAX)))
     }
 
     /// Residues of polymers in the chain of this one, the nearest in the file first; only nucleotides or only amino acids,
@@ -481,28 +498,37 @@ impl<'a> Judge<'a> {
         others.filter_map(|i| Some((i, all.get(i)?))).filter(move |(_, r)| r.chain == chain && polymer(r))
     }
 
-    /// Is it numbered before the first or after the last of a row of members, or between two that one residue at most
-    /// fits in between, all of them with the ends that would be bonded, and too far from it for any bond? A gap would have
-    /// a jump in the numbers, or, in files that were numbered anew, members on its other side as well, far apart.
+    /// Is it numbered before the first or after the last member of a chain, or between two that one residue at most fits
+    /// in between, all of them with the ends that would be bonded, and too far from it for any bond? What has members on
+    /// both sides, farther off or elsewhere, stands beside a gap, and insertion codes do not tell what is missing.
     fn loose(&mut self, at: usize, residue: &Residue, nucleic: bool) -> bool {
-        /// Å; no bond is as long, however badly it was modelled.
-        const FAR: f64 = 4.0;
+        /// Å; no bond is as long, however badly it was modelled; no gap that a file numbered anew hides at the end of a chain.
+        const FAR: [f64; 2] = [4.0, 13.0];
         let own = Backbone::of(self.structure, residue);
         /// Å; from the carbonyl carbon to the nitrogen of the residue after the next, and likewise from O3' to P.
         const SPAN: [f64; 2] = [6.5, 10.0];
         let within =
             |a: Option<[f64; 3]>, b: Option<[f64; 3]>, reach: f64| Some(distance_squared(a?, b?) < reach * reach);
-        let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR) == Some(false);
+        let apart = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR[0]) == Some(false);
+        let beyond = |(a, b): (Option<[f64; 3]>, Option<[f64; 3]>)| within(a, b, FAR[1]) == Some(false);
         let step = |other: &Residue| i64::from(residue.resnum) - i64::from(other.resnum);
-        let next = |by: i64| self.around(at, residue, Some(nucleic)).find(|(_, other)| step(other) == by);
+        let others = || self.around(at, residue, Some(nucleic));
+        if lettered(residue) || others().any(|(_, other)| step(other).abs() <= 1 && lettered(other)) {
+            return false;
+        }
+        let next = |by: i64| others().find(|(_, other)| step(other) == by);
+        let inside =
+            |by: i64| others().any(|(_, other)| step(other) * by < 0) || scattered(others().map(|(_, other)| other));
         let (i, far) = match (next(1), next(-1)) {
+            (Some(_), None) if inside(1) => return false,
+            (None, Some(_)) if inside(-1) => return false,
             (Some((i, before)), None) => {
                 let other = Backbone::of(self.structure, before);
-                (i, apart((own.n, other.c)) || apart((own.p, other.o3)))
+                (i, beyond((own.n, other.c)) || beyond((own.p, other.o3)))
             }
             (None, Some((i, after))) => {
                 let other = Backbone::of(self.structure, after);
-                (i, apart((own.c, other.n)) || apart((own.o3, other.p)))
+                (i, beyond((own.c, other.n)) || beyond((own.o3, other.p)))
             }
             (Some((_, before)), Some((_, after))) => {
                 let [one, other] = [before, after].map(|r| Backbone::of(self.structure, r));
@@ -557,6 +583,21 @@ impl<'a> Judge<'a> {
         let backbones = self.backbones.get_or_insert_with(|| Backbones::new(structure));
         backbones.linked(structure, at, &own, known)
     }
+}
+
+/// Has it an insertion code?
+fn lettered(residue: &Residue) -> bool {
+    !residue.icode.as_str().is_empty()
+}
+
+/// Are members of a chain numbered in many short pieces, as those of a pocket that was cut out of it?
+fn scattered<'a>(members: impl Iterator<Item = &'a Residue>) -> bool {
+    /// Residues of a piece, in the mean.
+    const SHORT: usize = 10;
+    let mut numbers: Vec<i32> = members.map(|residue| residue.resnum).collect();
+    numbers.sort_unstable();
+    let gaps = numbers.windows(2).filter(|pair| matches!(pair, [one, other] if other.abs_diff(*one) > 1)).count();
+    gaps > 0 && numbers.len() < SHORT * (gaps + 1)
 }
 
 /// Where a chain goes on by number, and is too far away for what may be missing between: long pieces of polymers on both
@@ -642,11 +683,19 @@ fn is_end(name: &[u8], block: u16) -> bool {
     }
 }
 
+/// Block type of uridine.
+const URIDINE: u16 = 31;
+
+/// Is it a name of thymidine or its base?
+fn is_thymine(name: vocab::Name) -> bool {
+    matches!(name, vocab::Name::Dna(27) | vocab::Name::Base { dna: 27, .. })
+}
+
 /// Block type of a nucleotide by name and sugar. `None` if it is none; undecided ones are noted in `open`.
 fn nucleotide(name: vocab::Name, backbone: &Backbone, at: usize, open: &mut Vec<(usize, u16, u16)>) -> Option<u16> {
     match name {
-        // A ribose is positive evidence; a missing oxygen is not.
-        vocab::Name::Dna(27) if backbone.ribose => Some(vocab::UNKNOWN_BLOCK),
+        // A ribose is positive evidence; a missing oxygen is not. With it thymidine is a methylated uridine.
+        name if is_thymine(name) && backbone.ribose => Some(URIDINE),
         vocab::Name::Dna(block) if backbone.ribose => Some(block + 4),
         vocab::Name::Dna(block) | vocab::Name::Rna(block) => Some(block),
         vocab::Name::Base { rna, .. } if backbone.ribose => Some(rna),

@@ -14,6 +14,7 @@ use super::error::to_python;
 use crate::interface::{Role, Subject};
 use crate::read::{self, Ids, Strictness};
 use crate::structure::{self, Name, Repaired, Residue, Source};
+use crate::vocab;
 
 /// What a structure is read from.
 #[derive(FromPyObject)]
@@ -39,6 +40,11 @@ type Column<'py, T> = Bound<'py, PyArray1<T>>;
 type TextColumn<'py> = PyResult<Bound<'py, PyAny>>;
 
 impl Structure {
+    /// What the residues are, as interfaces take them.
+    fn roles(&self) -> Vec<Role> {
+        Subject::new(Source { structure: self.structure.clone(), sha256: String::new() }).roles().to_vec()
+    }
+
     /// A value of every residue, repeated for its atoms.
     fn spread<T: Copy>(&self, mut value: impl FnMut(&Residue) -> T) -> Vec<T> {
         let mut column = Vec::with_capacity(self.structure.positions.len());
@@ -135,9 +141,20 @@ impl Structure {
     /// Whether the residue is an amino acid or a nucleotide of a polymer, as interfaces take it, `[N]` bool.
     #[getter]
     fn polymer<'py>(&self, py: Python<'py>) -> Column<'py, bool> {
-        let subject = Subject::new(Source { structure: self.structure.clone(), sha256: String::new() });
-        let mut roles = subject.roles().iter();
-        self.spread(|_| matches!(roles.next(), Some(Role::Polymer(_)))).into_pyarray(py)
+        let mut roles = self.roles().into_iter();
+        self.spread(|_| roles.next().is_some_and(Role::in_polymer)).into_pyarray(py)
+    }
+
+    /// What interfaces take the residue for, `[N]` str: the symbol of its block (`block_symbols()`), `UNK` where nothing
+    /// tells; empty for what is no part of a polymer.
+    #[getter]
+    fn block<'py>(&self, py: Python<'py>) -> TextColumn<'py> {
+        let mut symbols = vocab::block_symbols();
+        symbols.push("");
+        let none = symbols.len() - 1;
+        let mut roles = self.roles().into_iter();
+        let places = self.spread(|_| roles.next().and_then(Role::block).map_or(none, usize::from));
+        texts(py, symbols, places)
     }
 
     /// What was mended to read it: a dict for each kind, with `kind`, `count`, and of the first one `line`, `column`

@@ -66,8 +66,8 @@ fn four_letters(name: &[u8]) -> bool {
         b"HIS" => matches!(last, b'D' | b'E' | b'H' | b'A' | b'B' | b'P' | b'1' | b'2'),
         b"ASP" | b"GLU" => matches!(last, b'P' | b'H'),
         b"LYS" | b"ARG" => matches!(last, b'H' | b'N'),
-        b"CYS" => matches!(last, b'H' | b'M' | b'X' | b'1' | b'2' | b'P'),
-        b"ASN" | b"GLN" | b"TYR" | b"SER" | b"THR" => matches!(last, b'1' | b'2' | b'H' | b'P' | b'M'),
+        b"CYS" => matches!(last, b'H' | b'M' | b'X' | b'1' | b'2' | b'P' | b'D'),
+        b"ASN" | b"GLN" | b"TYR" | b"SER" | b"THR" => matches!(last, b'1' | b'2' | b'H' | b'P' | b'M' | b'D'),
         _ => last.is_ascii_digit() && vocab::name(three) == Name::Water,
     }
 }
@@ -77,11 +77,12 @@ fn is_polymer(component: &[u8]) -> bool {
 }
 
 /// Are columns 21 and 22 the chain's id? They are where a residue bears the name of three letters and column 21 cannot
-/// be a fourth one: not of one name only, in a chain whose other residues have nothing there.
-fn two_letters<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+/// be a fourth one: not of one name only, in a chain whose other residues have nothing there, nor of residues that are
+/// bonded to those.
+fn two_letters<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
     let mut names: HashMap<&[u8], HashSet<&[u8]>> = HashMap::new();
     let mut plain: HashSet<u8> = HashSet::new();
-    for name in lines.filter_map(|line| line.get(17..22)) {
+    for name in lines.clone().filter_map(|line| line.get(17..22)) {
         let ([three @ .., last, chain], Some(four)) = (name, name.get(..4)) else { continue };
         if *last == b' ' && is_polymer(three) {
             plain.insert(*chain);
@@ -89,7 +90,44 @@ fn two_letters<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
             names.entry(name.get(3..).unwrap_or_default()).or_default().insert(three);
         }
     }
-    names.iter().any(|(id, names)| names.len() > 1 || !id.last().is_some_and(|chain| plain.contains(chain)))
+    names.iter().any(|(id, names)| {
+        let alone = |chain| !plain.contains(chain);
+        id.last().is_none_or(alone) || (names.len() > 1 && !bonded_to_plain(lines.clone(), id))
+    })
+}
+
+/// Is a residue with these letters in columns 21 and 22 bonded, as a member of a polymer is, to one that has the second
+/// letter only? Then the first is no part of the chain's id.
+fn bonded_to_plain<'a>(lines: impl Iterator<Item = &'a [u8]>, id: &[u8]) -> bool {
+    /// Å; peptide and phosphodiester bonds are 1.3 to 1.6.
+    const BOND: f64 = 2.0;
+    const ENDS: [&[u8]; 4] = [b"N", b"C", b"P", b"O3'"];
+    let mut ends: [Vec<[f64; 3]>; 4] = Default::default();
+    let mut odd: Vec<(usize, [f64; 3])> = Vec::new();
+    for line in lines {
+        let (Some(name), Some([first, second])) = (line.get(12..16), line.get(20..22)) else { continue };
+        let Some(end) = ENDS.iter().position(|end| *end == name.trim_ascii()) else { continue };
+        let (is_odd, is_plain) = (id == [*first, *second], *first == b' ' && id.last() == Some(second));
+        let Some(place) = line.get(30..54).filter(|_| is_odd || is_plain).and_then(point) else { continue };
+        if is_odd {
+            odd.push((end, place));
+        } else if let Some(ends) = ends.get_mut(end) {
+            ends.push(place);
+        }
+    }
+    let cells = ends.each_ref().map(|points| Cells::new(points, BOND));
+    odd.iter().any(|(end, place)| {
+        // N is bonded to C, P to O3'.
+        let (Some(cells), Some(points)) = (cells.get(end ^ 1), ends.get(end ^ 1)) else { return false };
+        let mut found = false;
+        cells.near(*place, BOND, |at| found |= points.get(at).is_some_and(|p| near(p, place, BOND)));
+        found
+    })
+}
+
+/// Are two places nearer than that?
+fn near(one: &[f64; 3], other: &[f64; 3], reach: f64) -> bool {
+    one.iter().zip(other).map(|(p, q)| (p - q) * (p - q)).sum::<f64>() < reach * reach
 }
 
 /// A plan for the atom lines of a text, if it needs one. Each line comes with its number and whether TER stands before
@@ -110,8 +148,6 @@ fn frame(runs: &[Run<'_>]) -> Option<u64> {
     const CLASH: f64 = 0.9;
     /// One atom in so many that clashes makes a frame.
     const SHARE: usize = 30;
-    let near =
-        |p: &[f64; 3], q: &[f64; 3]| p.iter().zip(q).map(|(p, q)| (p - q) * (p - q)).sum::<f64>() < CLASH * CLASH;
     let mut before: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (i, run) in runs.iter().enumerate().filter(|(_, run)| run.polymer()) {
         let earlier = before.entry(run.chain).or_default();
@@ -124,7 +160,7 @@ fn frame(runs: &[Run<'_>]) -> Option<u64> {
             let clashes = |place: &[f64; 3]| {
                 let mut found = false;
                 cells.near(*place, CLASH, |at| {
-                    found |= points.get(at).is_some_and(|p| near(p, place));
+                    found |= points.get(at).is_some_and(|p| near(p, place, CLASH));
                 });
                 found
             };
@@ -392,7 +428,7 @@ mod tests {
 
     #[test]
     fn names_of_force_fields_are_no_chains() {
-        for name in ["HISD", "ASPP", "LYSH", "CYS2", "TIP3"] {
+        for name in ["HISD", "ASPP", "LYSH", "CYS2", "CYSD", "SERD", "TIP3"] {
             assert!(four_letters(name.as_bytes()), "{name}");
         }
         for name in ["GLYA", "ALAD", "HISC", "TRPH"] {
