@@ -336,7 +336,9 @@ fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
                     before = tokens;
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
-                if tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
+                // A table without rows is passed over.
+                let rows = next.is_some_and(|value| matches!(value.kind, Kind::Value { .. }));
+                if rows && tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
                     return Ok(Found::Loop(tags, token.line, before, block));
                 }
                 pending = next;
@@ -614,7 +616,7 @@ struct Table<'a> {
 fn given<'a>(row: &[Token<'a>], column: Option<usize>) -> Option<&'a [u8]> {
     let token = row.get(column?)?;
     match (token.kind, token.text) {
-        (Kind::Value { quoted: false }, b"." | b"?") => None,
+        (Kind::Value { quoted: false }, b"." | b"?") | (_, b"") => None,
         (_, text) => Some(text),
     }
 }
@@ -917,9 +919,16 @@ impl<'a> Table<'a> {
         let notes = &mut self.builder.notes;
         let place = |line, what| Problem { line, column: 0, column_end: 0, what };
         if others.rows > 0 {
-            let (rows, names) = (others.rows, others.blocks.join(", "));
-            let own = quote(block);
-            let what = format!("{rows} atoms of other data blocks ({names}) are not read, only those of {own}");
+            let (rows, own) = (others.rows, String::from_utf8_lossy(block));
+            let what = match others.blocks.iter().all(|name| *name == own) {
+                true => {
+                    format!("{rows} atoms of another table _atom_site of {own:?} are not read, only those of the first")
+                }
+                false => {
+                    let names = others.blocks.join(", ");
+                    format!("{rows} atoms of other data blocks ({names}) are not read, only those of {own:?}")
+                }
+            };
             notes.repairs(Repair::BlocksUnread, rows, || place(others.line, what));
         }
         let (rows, line) = self.unread;
