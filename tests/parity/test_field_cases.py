@@ -82,6 +82,40 @@ def test_tables_after_the_first_and_before_it():
     assert len(_prep.read_structure(empty.encode(), "cif")) == len(_prep.read_structure(text.encode(), "cif"))
 
 
+def models_of(path: Path, *models: list[str]) -> None:
+    """The atoms of PDB lines as models of an mmCIF or BinaryCIF file, by gemmi and Biotite."""
+    gemmi = pytest.importorskip("gemmi")
+    pdbx = pytest.importorskip("biotite.structure.io.pdbx")
+    texts = [[f"MODEL     {n:4d}", *lines, "ENDMDL"] for n, lines in enumerate(models, start=1)]
+    structure = gemmi.read_pdb_string("\n".join(line for lines in texts for line in lines))
+    text = structure.make_mmcif_document().as_string()
+    if path.suffix == ".cif":
+        path.write_text(text)
+        return
+    category = pdbx.CIFFile.deserialize(text).block["atom_site"]
+    columns = {
+        name: pdbx.BinaryCIFData(column.as_array(), [pdbx.StringArrayEncoding()])
+        for name, column in category.items()
+    }
+    block = pdbx.BinaryCIFBlock({"atom_site": pdbx.BinaryCIFCategory(columns)})
+    pdbx.BinaryCIFFile({"x": block}).write(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".cif", ".bcif"])
+def test_models_with_other_atoms_than_the_first(tmp_path: Path, suffix: str):
+    protein, ligand = parts_of("s.pdb")
+
+    def read(*models: list[str]) -> dict[str, int]:
+        models_of(tmp_path / f"x{suffix}", *models)
+        return repairs(_prep.read_structure(tmp_path / f"x{suffix}"))
+
+    size = len(protein)
+    assert read(protein, moved(protein, 1.0), moved(protein, 2.0)) == {"models-unread": 2 * size}
+    other = [f"{text[:21]}B{text[22:]}" for text in protein]
+    assert read(protein, other, protein, protein[1:]) == {"models-unread": 3 * size - 1, "models-differ": 2}
+    assert read(protein, ligand) == {"models-unread": len(ligand), "models-differ": 1}
+
+
 def test_an_empty_chain_id_of_the_author(tmp_path: Path):
     """As in BinaryCIF, the label is taken."""
     as_cif(tmp_path / "x.cif", parts_of("s.pdb")[0])

@@ -8,6 +8,7 @@ use super::assembly::{self, Described, Matrix, IDENTITY};
 use super::atom_site::{self, Item};
 use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::links;
+use super::models::{self, Atoms};
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -461,6 +462,7 @@ fn read_loop<'a>(
 ) -> Result<(Structure, usize)> {
     let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_name(t.text).and_then(Item::named)).collect();
     let mut table = Table::new(&items, builder, line, shown)?;
+    table.start = Some(tokens);
     let width = items.len();
     let mut words = Words::new();
     let mut row: Vec<Token<'a>> = Vec::with_capacity(width);
@@ -593,6 +595,36 @@ struct Columns {
     count: usize,
 }
 
+impl Columns {
+    /// Everything that tells one residue from another.
+    #[inline]
+    fn of_residue(&self) -> [Option<usize>; 8] {
+        let c = self;
+        [c.comp[0], c.comp[1], c.chain[0], c.chain[1], c.seq[0], c.seq[1], c.icode, c.group]
+    }
+
+    /// What tells one atom of a residue from another.
+    #[inline]
+    fn of_atom(&self) -> [Option<usize>; 2] {
+        [self.atom[0].or(self.atom[1]), self.altloc]
+    }
+}
+
+/// The first eight bytes of a value, as those of a short word.
+fn word(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(text).for_each(|(byte, c)| *byte = *c);
+    u64::from_le_bytes(bytes)
+}
+
+/// A model after the first.
+struct Model<'a> {
+    name: &'a [u8],
+    atoms: Atoms,
+    /// Where it begins.
+    line: u64,
+}
+
 struct Table<'a> {
     columns: Columns,
     builder: Builder,
@@ -605,8 +637,11 @@ struct Table<'a> {
     model_word: Option<Short>,
     /// The words of the last line's residue, if all of them are short: with the same words, the same residue.
     last_words: Option<[u64; 8]>,
-    /// Rows of other models, and the line of the first.
-    unread: (u64, u64),
+    /// The rows.
+    start: Option<Tokens<'a>>,
+    /// Other models, and which one the last row was of.
+    others: Vec<Model<'a>>,
+    other: usize,
     /// The last line's occupancy, as word and as number: mostly the same all along a file.
     occupancy: (Short, f64),
 }
@@ -659,7 +694,9 @@ impl<'a> Table<'a> {
             component: Name::default(),
             model_word: None,
             last_words: None,
-            unread: (0, 0),
+            start: None,
+            others: Vec::new(),
+            other: 0,
             occupancy: ((0, 0), 1.0),
         })
     }
@@ -674,7 +711,7 @@ impl<'a> Table<'a> {
     #[inline]
     fn line(&mut self, words: &Words<'a>, number: u64, row: &mut Vec<Token<'a>>) {
         let place = self.residue_words(words);
-        if place.is_some() && place == self.last_words && self.usual(words).is_some() {
+        if place.is_some() && place == self.last_words && self.usual(words, number).is_some() {
             return;
         }
         row.clear();
@@ -697,24 +734,24 @@ impl<'a> Table<'a> {
     /// Everything that tells one residue from another.
     #[inline]
     fn residue_words(&self, words: &Words<'a>) -> Option<[u64; 8]> {
-        let c = &self.columns;
+        let [comp, other_comp, chain, other_chain, seq, other_seq, icode, group] = self.columns.of_residue();
         let word = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
         Some([
-            word(c.comp[0])?,
-            word(c.comp[1])?,
-            word(c.chain[0])?,
-            word(c.chain[1])?,
-            word(c.seq[0])?,
-            word(c.seq[1])?,
-            word(c.icode)?,
-            word(c.group)?,
+            word(comp)?,
+            word(other_comp)?,
+            word(chain)?,
+            word(other_chain)?,
+            word(seq)?,
+            word(other_seq)?,
+            word(icode)?,
+            word(group)?,
         ])
     }
 
     /// Adds an atom that needs no second thought to the last residue, or passes over one of another model. `None`, with
     /// nothing done, for any other, which [`Self::row`] then looks at value by value. Both give the same atoms.
     #[inline]
-    fn usual(&mut self, words: &Words<'a>) -> Option<()> {
+    fn usual(&mut self, words: &Words<'a>, number: u64) -> Option<()> {
         let given = |(word, length): &Short| *length > 1 || !matches!(*word as u8, b'.' | b'?');
         if let Some(column) = self.columns.model {
             let model = words.short(column).filter(given)?;
@@ -722,7 +759,11 @@ impl<'a> Table<'a> {
                 if self.model.as_deref()? == words.get(column) {
                     return None;
                 }
-                self.unread.0 += 1;
+                let of_atom = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
+                let [atom, altloc] = self.columns.of_atom();
+                let of_atom = [of_atom(atom)?, of_atom(altloc)?];
+                let of_residue = self.last_words?;
+                self.other_model(words.get(column), of_residue.into_iter().chain(of_atom), number);
                 self.builder.accounts.records += 1;
                 return Some(());
             }
@@ -753,6 +794,47 @@ impl<'a> Table<'a> {
         Some(())
     }
 
+    /// The words that tell an atom.
+    fn words_of(&self, row: &[Token<'a>]) -> std::array::IntoIter<u64, 10> {
+        let mut words = [0; 10];
+        let columns = self.columns.of_residue().into_iter().chain(self.columns.of_atom());
+        for (slot, column) in words.iter_mut().zip(columns) {
+            *slot = column.and_then(|c| row.get(c)).map_or(0, |token| word(token.text));
+        }
+        words.into_iter()
+    }
+
+    /// Counts an atom of another model than the first.
+    #[inline]
+    fn other_model(&mut self, name: &'a [u8], words: impl Iterator<Item = u64>, line: u64) {
+        if self.others.get(self.other).is_none_or(|other| other.name != name) {
+            self.other = self.others.iter().position(|other| other.name == name).unwrap_or(self.others.len());
+            if self.other == self.others.len() {
+                self.others.push(Model { name, atoms: Atoms::default(), line });
+            }
+        }
+        if let Some(other) = self.others.get_mut(self.other) {
+            other.atoms.add(words);
+        }
+    }
+
+    /// The atoms of the first model, of which there are so many.
+    fn first_model(&self, count: u64, shown: &str) -> Result<Atoms> {
+        let mut first = Atoms::default();
+        let Some(mut tokens) = self.start else { return Ok(first) };
+        let mut row = Vec::new();
+        while first.count < count {
+            next_row(&mut tokens, self.columns.count, &mut row, shown)?;
+            if row.is_empty() {
+                break;
+            }
+            if given(&row, self.columns.model).is_none_or(|model| self.model.as_deref() == Some(model)) {
+                first.add(self.words_of(&row));
+            }
+        }
+        Ok(first)
+    }
+
     #[inline]
     fn row(&mut self, row: &[Token<'a>]) {
         self.last_words = None;
@@ -761,10 +843,8 @@ impl<'a> Table<'a> {
             match &self.model {
                 None => self.model = Some(model.to_vec()),
                 Some(first) if first.as_slice() != model => {
-                    if self.unread.0 == 0 {
-                        self.unread.1 = row.first().map_or(0, |t| t.line);
-                    }
-                    self.unread.0 += 1;
+                    let line = row.first().map_or(0, |t| t.line);
+                    self.other_model(model, self.words_of(row), line);
                     return;
                 }
                 Some(_) => {}
@@ -916,6 +996,11 @@ impl<'a> Table<'a> {
     fn finish(mut self, block: &[u8], tokens: Tokens<'_>, shown: &str) -> Result<Structure> {
         connections(tokens.text.get(tokens.at..).unwrap_or_default(), tokens.line, &mut self.builder, shown)?;
         let others = Others::find(tokens, block).map_err(|e| e.into_error(shown))?;
+        let rows: u64 = self.others.iter().map(|other| other.atoms.count).sum();
+        let first = match rows {
+            0 => Atoms::default(),
+            _ => self.first_model(self.builder.accounts.records - rows, shown)?,
+        };
         let notes = &mut self.builder.notes;
         let place = |line, what| Problem { line, column: 0, column_end: 0, what };
         if others.rows > 0 {
@@ -931,10 +1016,10 @@ impl<'a> Table<'a> {
             };
             notes.repairs(Repair::BlocksUnread, rows, || place(others.line, what));
         }
-        let (rows, line) = self.unread;
-        if rows > 0 {
+        if let Some(other) = self.others.first() {
             let what = format!("{rows} atoms of models after the first, from here on, are not read");
-            notes.repairs(Repair::ModelsUnread, rows, || place(line, what));
+            notes.repairs(Repair::ModelsUnread, rows, || place(other.line, what));
+            models::note(notes, first, self.others.iter().map(|other| (other.atoms, other.line)));
         }
         self.builder.accounts.leave(Unread::OtherModel, rows);
         self.builder.accounts.unread(Unread::OtherBlock, others.rows);

@@ -7,6 +7,7 @@ use memchr::{memchr, memchr_iter};
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::chains::{self, Numbers, Plan};
 use super::links;
+use super::models::Atoms;
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::options::Options;
 use super::sites::{Places, Sites};
@@ -149,27 +150,17 @@ pub(super) fn is_atom(line: &[u8]) -> bool {
             )
 }
 
-/// The atoms of a model or frame, in any order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Atoms {
-    count: u64,
-    sum: u64,
+/// Adds an atom by its key.
+fn add(atoms: &mut Atoms, key: AtomKey) {
+    let words = [key.first_chunk::<8>(), key.last_chunk::<8>()];
+    atoms.add(words.map(|chunk| chunk.map_or(0, |c| u64::from_le_bytes(*c))));
 }
 
-impl Atoms {
-    fn add(&mut self, key: AtomKey) {
-        let (head, tail) = (key.first_chunk::<8>(), key.last_chunk::<8>());
-        let word = |chunk: Option<&[u8; 8]>| chunk.map_or(0, |c| u64::from_le_bytes(*c));
-        let mixed = (word(head).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29) ^ word(tail);
-        self.count += 1;
-        self.sum = self.sum.wrapping_add(mixed.wrapping_mul(0xff51_afd7_ed55_8ccd));
-    }
-
-    fn of(text: &[u8]) -> Self {
-        let mut atoms = Self::default();
-        text.split(|c| *c == b'\n').filter_map(atom_key).for_each(|key| atoms.add(key));
-        atoms
-    }
+/// The atoms of a part of a file.
+fn atoms_of(text: &[u8]) -> Atoms {
+    let mut atoms = Atoms::default();
+    text.split(|c| *c == b'\n').filter_map(atom_key).for_each(|key| add(&mut atoms, key));
+    atoms
 }
 
 /// What comes after the first model or frame: counted, not read.
@@ -222,7 +213,7 @@ impl<'a> Skipped<'a> {
                 self.now_at = number;
             }
             self.atoms += 1;
-            self.now.add(key);
+            add(&mut self.now, key);
         } else if matches!(line.first(), Some(b'M' | b'm' | b'E' | b'e')) {
             let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
             if matches!(record.trim_ascii_end(), b"MODEL" | b"ENDMDL" | b"END") {
@@ -240,7 +231,7 @@ impl<'a> Skipped<'a> {
         }
         self.parts += 1;
         let read = self.read;
-        if *self.first.get_or_insert_with(|| Atoms::of(read)) != now {
+        if *self.first.get_or_insert_with(|| atoms_of(read)) != now {
             self.differing += 1;
             if self.differing == 1 {
                 self.differs_at = self.now_at;

@@ -18,6 +18,7 @@ use super::atom_site::{self, Item, ITEMS};
 use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::links;
 use super::mmcif;
+use super::models::{self, Atoms};
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -542,6 +543,21 @@ fn read_table(mut columns: Columns<'_>, others: u64, options: Options) -> Result
             let what = format!("{count} atoms of {what} are not read");
             builder.notes.repairs(kind, count, || Problem { line: 0, column: 0, column_end: 0, what });
         }
+    }
+    if unread > 0 {
+        let telling = [&comps, &chains, &seqs, &atoms].map(|both| both.each_ref()).into_iter().flatten();
+        let telling: Vec<&Texts<'_>> = telling.chain([&icode, &group, &altloc]).collect();
+        let mut models = vec![Atoms::default(); model.table.len()];
+        for (row, own) in model.rows.iter().enumerate() {
+            // Without a model it is one of the first.
+            let own = usize::try_from(*own).ok().or(first_model.and_then(|first| usize::try_from(first).ok()));
+            if let Some(atoms) = own.and_then(|own| models.get_mut(own)) {
+                atoms.add(telling.iter().map(|texts| texts.rows.get(row).map_or(0, |entry| *entry as u64)));
+            }
+        }
+        let first = first_model.and_then(|own| models.get(usize::try_from(own).ok()?)).copied().unwrap_or_default();
+        let others = models.into_iter().filter(|atoms| atoms.count > 0).map(|atoms| (atoms, 0));
+        models::note(&mut builder.notes, first, others);
     }
     builder.accounts.leave(Unread::OtherModel, unread);
     builder.accounts.unread(Unread::OtherBlock, others);
