@@ -206,9 +206,7 @@ impl Builder {
             bonds = Some(stated.resolve(&self.structure, &self.altlocs, &mut self.notes));
             self.bonded = true;
         }
-        if self.steps_back && !self.columns {
-            self.part_chains();
-        }
+        self.part_chains();
         if self.columns && !self.altlocs.is_empty() {
             self.lengthen_names();
         }
@@ -272,14 +270,18 @@ impl Builder {
     }
 
     /// Names the copies of chains that are there more than once: A, A-2, A-3.
-    fn part_chains(&mut self) {
+    pub(super) fn part_chains(&mut self) {
+        if !self.steps_back || self.columns {
+            return;
+        }
         let copies = chains::copies(&self.structure, &self.altlocs);
         let mut names: HashMap<(usize, usize), usize> = HashMap::new();
         for (at, copy) in copies.into_iter().enumerate().filter(|(_, copy)| *copy > 0) {
             let Some(own) = self.structure.residues.get(at).map(|r| r.chain) else { continue };
             let base = self.structure.chains.get(own).cloned().unwrap_or_default();
             if let std::collections::hash_map::Entry::Vacant(entry) = names.entry((own, copy)) {
-                let Some(name) = chains::copy_name(&base, |name| self.chain_places.contains_key(name)) else {
+                let Some(name) = chains::copy_name(&base, copy as u64 + 1, |name| self.chain_places.contains_key(name))
+                else {
                     continue;
                 };
                 let line = self.lines.get(at).copied().unwrap_or(0);

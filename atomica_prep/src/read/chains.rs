@@ -131,7 +131,7 @@ fn frame(runs: &[Run<'_>]) -> Option<u64> {
         let atoms: HashSet<&[u8]> = if same.is_empty() { HashSet::new() } else { run.atoms.iter().copied().collect() };
         if let Some(other) = same.into_iter().find(|other| other.atoms.iter().any(|a| atoms.contains(a))) {
             let points = |run: &Run<'_>| run.places.iter().filter_map(|text| point(text)).collect::<Vec<_>>();
-            if in_one_place(&points(other), &points(run)) {
+            if Places::new(&points(other), CLASH).holds(&points(run)) {
                 return Some(run.line);
             }
         }
@@ -146,21 +146,36 @@ const CLASH: f64 = 0.9;
 /// One atom in so many that clashes makes a frame.
 const SHARE: usize = 30;
 
-/// Do atoms stand where others do, as those of another frame?
-fn in_one_place(points: &[[f64; 3]], own: &[[f64; 3]]) -> bool {
-    let count = within(points, own, CLASH);
-    count > 0 && SHARE * count >= own.len()
+/// Places that others may be near to.
+struct Places<'a> {
+    points: &'a [[f64; 3]],
+    cells: Cells,
+    reach: f64,
 }
 
-/// How many of `own` have one of `points` nearer than `reach`.
-fn within(points: &[[f64; 3]], own: &[[f64; 3]], reach: f64) -> usize {
-    let cells = Cells::new(points, reach);
-    let near = |place: &&[f64; 3]| {
-        let mut found = false;
-        cells.near(**place, reach, |at| found |= points.get(at).is_some_and(|p| squared(p, place) < reach * reach));
-        found
-    };
-    own.iter().filter(near).count()
+impl<'a> Places<'a> {
+    fn new(points: &'a [[f64; 3]], reach: f64) -> Self {
+        Self { points, cells: Cells::new(points, reach), reach }
+    }
+
+    /// How many of `own` are nearer than the reach.
+    fn near(&self, own: &[[f64; 3]]) -> usize {
+        let square = self.reach * self.reach;
+        let near = |place: &&[f64; 3]| {
+            let mut found = false;
+            self.cells.near(**place, self.reach, |at| {
+                found |= self.points.get(at).is_some_and(|p| squared(p, place) < square);
+            });
+            found
+        };
+        own.iter().filter(near).count()
+    }
+
+    /// Do so many of `own` stand there that they are another frame?
+    fn holds(&self, own: &[[f64; 3]]) -> bool {
+        let count = self.near(own);
+        count > 0 && SHARE * count >= own.len()
+    }
 }
 
 fn squared(p: &[f64; 3], q: &[f64; 3]) -> f64 {
@@ -190,12 +205,12 @@ pub(super) fn partners(text: &[u8], at: usize) -> bool {
             continue;
         }
         let own: Vec<[f64; 3]> = part.into_iter().filter_map(place).collect();
-        let touching = within(&points, &own, TOUCH);
+        let touching = Places::new(&points, TOUCH).near(&own);
         parts += 1;
         if parts > MOST || touching == 0 || TOUCHING * touching < own.len() {
             return false;
         }
-        if SHARE * within(&points, &own, OVERLAP) >= own.len() {
+        if SHARE * Places::new(&points, OVERLAP).near(&own) >= own.len() {
             return false;
         }
         points.extend(own);
@@ -212,48 +227,60 @@ pub(super) fn ends(line: &[u8]) -> bool {
 /// once more, in another place, another copy begins. `altlocs` are those of the atoms, or empty.
 pub(super) fn copies(structure: &Structure, altlocs: &[u8]) -> Vec<usize> {
     let mut copies = vec![0; structure.residues.len()];
-    let mut chains: Vec<Vec<(usize, &Residue)>> = vec![Vec::new(); structure.chains.len()];
-    let member = |r: &Residue| !r.hetero && is_polymer(r.name.as_bytes());
-    let plain = |r: &Residue| altlocs.get(r.start..r.end).unwrap_or_default().iter().all(|letter| *letter == 0);
-    for (at, residue) in structure.residues.iter().enumerate().filter(|(_, r)| member(r)) {
+    let mut chains: Vec<Vec<usize>> = vec![Vec::new(); structure.chains.len()];
+    for (at, residue) in structure.residues.iter().enumerate() {
         if let Some(chain) = chains.get_mut(residue.chain) {
-            chain.push((at, residue));
+            chain.push(at);
         }
     }
-    for (chain, members) in chains.iter().enumerate() {
-        let mut first: HashMap<_, &Residue, ahash::RandomState> = HashMap::default();
-        // Where copies begin, among the members.
-        let mut begins: Vec<usize> = Vec::new();
-        let key = |r: &Residue| (r.resnum, r.icode, r.name);
-        for (i, (_, residue)) in members.iter().enumerate() {
-            // One residue alone makes no copy of a chain.
-            let again = |at: usize| {
-                let residue = members.get(at).map(|(_, r)| *r).filter(|r| plain(r));
-                residue.is_some_and(|r| first.get(&key(r)).is_some_and(|known| elsewhere(structure, known, r)))
-            };
-            if again(i) && again(i + 1) {
-                begins.push(i);
-                first.clear();
-            }
-            first.entry(key(residue)).or_insert(residue);
-        }
-        let points = |part: &[(usize, &Residue)]| -> Vec<[f64; 3]> {
-            part.iter().flat_map(|(_, r)| structure.positions_of(r)).copied().collect()
-        };
-        let ends = begins.iter().skip(1).copied().chain([members.len()]);
-        let of_first = points(members.get(..begins.first().copied().unwrap_or(0)).unwrap_or_default());
-        let part = |(begin, end): (&usize, usize)| points(members.get(*begin..end).unwrap_or_default());
-        if begins.is_empty() || begins.iter().zip(ends).map(part).any(|own| in_one_place(&of_first, &own)) {
-            continue;
-        }
-        let begins: Vec<usize> = begins.iter().filter_map(|i| members.get(*i)).map(|(at, _)| *at).collect();
-        for (at, (residue, copy)) in structure.residues.iter().zip(&mut copies).enumerate() {
-            if residue.chain == chain {
-                *copy = begins.partition_point(|begin| *begin <= at);
+    for chain in &chains {
+        let begins = repeats(structure, altlocs, chain);
+        for at in chain.iter().filter(|_| !begins.is_empty()) {
+            if let Some(copy) = copies.get_mut(*at) {
+                *copy = begins.partition_point(|begin| begin <= at);
             }
         }
     }
     copies
+}
+
+/// The residues of a chain, which are at `chain`, at which it begins once more, unless as another frame.
+fn repeats(structure: &Structure, altlocs: &[u8], chain: &[usize]) -> Vec<usize> {
+    let member = |at: &usize| {
+        let residue = structure.residues.get(*at).filter(|r| !r.hetero && is_polymer(r.name.as_bytes()));
+        residue.map(|residue| (*at, residue))
+    };
+    let members: Vec<(usize, &Residue)> = chain.iter().filter_map(member).collect();
+    let key = |r: &Residue| (r.resnum, r.icode, r.name);
+    let mut first: HashMap<_, &Residue, ahash::RandomState> = HashMap::default();
+    let mut begins: Vec<usize> = Vec::new();
+    for (i, (_, residue)) in members.iter().enumerate() {
+        let again = |i: usize| {
+            members.get(i).is_some_and(|(_, r)| {
+                let letters = altlocs.get(r.start..r.end).unwrap_or_default();
+                let known = first.get(&key(r)).filter(|_| letters.iter().all(|letter| *letter == 0));
+                known.is_some_and(|known| elsewhere(structure, known, r))
+            })
+        };
+        // One residue alone makes no copy of a chain.
+        if again(i) && again(i + 1) {
+            begins.push(i);
+            first.clear();
+        }
+        first.entry(key(residue)).or_insert(residue);
+    }
+    let points = |from: usize, to: usize| -> Vec<[f64; 3]> {
+        let part = members.get(from..to).unwrap_or_default();
+        part.iter().flat_map(|(_, r)| structure.positions_of(r)).copied().collect()
+    };
+    let Some(end) = begins.first() else { return begins };
+    let of_first = points(0, *end);
+    let places = Places::new(&of_first, CLASH);
+    let ends = begins.iter().skip(1).copied().chain([members.len()]);
+    if begins.iter().zip(ends).any(|(begin, end)| places.holds(&points(*begin, end))) {
+        return Vec::new();
+    }
+    begins.into_iter().filter_map(|i| members.get(i)).map(|(at, _)| *at).collect()
 }
 
 /// Are atoms of a residue there again, all of them in another place?
@@ -269,9 +296,9 @@ fn elsewhere(structure: &Structure, first: &Residue, again: &Residue) -> bool {
     }) && found
 }
 
-/// A name for another copy of the chain `base`.
-pub(super) fn copy_name(base: &str, taken: impl Fn(&str) -> bool) -> Option<String> {
-    (2..).map(|n| format!("{base}-{n}")).find(|name| !taken(name))
+/// The name of a copy of the chain `base`, A-2 for the one after the first; a later one where that is taken.
+pub(super) fn copy_name(base: &str, copy: u64, taken: impl Fn(&str) -> bool) -> Option<String> {
+    (copy..).map(|n| format!("{base}-{n}")).find(|name| !taken(name))
 }
 
 /// The numbers of columns 31 to 54.
@@ -479,7 +506,7 @@ fn by_break(
         let name = if chain.is_empty() {
             letters.by_ref().find(|name| !taken.contains(name))
         } else if repeating.contains(place) {
-            copy_name(&String::from_utf8_lossy(chain), |name| taken.contains(name))
+            copy_name(&String::from_utf8_lossy(chain), count + 2, |name| taken.contains(name))
         } else {
             None
         };

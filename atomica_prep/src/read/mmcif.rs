@@ -306,6 +306,10 @@ pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites>
             break;
         }
     }
+    // Models are no copies of chains.
+    if !first_model.contains(&false) {
+        table.builder.part_chains();
+    }
     let places = if b_factor.is_some() { Places::Words(words) } else { Places::Missing(names, ends) };
     Ok(Sites::new(table.builder.records(shown, EXPECTED)?, first_model, b_factors, text, places))
 }
@@ -642,6 +646,7 @@ struct Table<'a> {
     /// Other models, and which one the last row was of.
     others: Vec<Model<'a>>,
     other: usize,
+    places: HashMap<&'a [u8], usize, ahash::RandomState>,
     /// The last line's occupancy, as word and as number: mostly the same all along a file.
     occupancy: (Short, f64),
 }
@@ -697,6 +702,7 @@ impl<'a> Table<'a> {
             start: None,
             others: Vec::new(),
             other: 0,
+            places: HashMap::default(),
             occupancy: ((0, 0), 1.0),
         })
     }
@@ -808,7 +814,7 @@ impl<'a> Table<'a> {
     #[inline]
     fn other_model(&mut self, name: &'a [u8], words: impl Iterator<Item = u64>, line: u64) {
         if self.others.get(self.other).is_none_or(|other| other.name != name) {
-            self.other = self.others.iter().position(|other| other.name == name).unwrap_or(self.others.len());
+            self.other = *self.places.entry(name).or_insert(self.others.len());
             if self.other == self.others.len() {
                 self.others.push(Model { name, atoms: Atoms::default(), line });
             }

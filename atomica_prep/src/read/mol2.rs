@@ -173,6 +173,18 @@ impl Member<'_> {
     }
 }
 
+/// The member that stands for those that are joined to one; the way there is made shorter.
+fn root(joined: &mut [usize], mut at: usize) -> usize {
+    while let Some(next) = joined.get(at).copied().filter(|next| *next != at) {
+        let after = joined.get(next).copied().unwrap_or(next);
+        if let Some(slot) = joined.get_mut(at) {
+            *slot = after;
+        }
+        at = after;
+    }
+    at
+}
+
 /// Parts a file without chain ids where bonds do: what is bonded is one chain, and so is what goes on after it in number,
 /// as behind a gap, unless the chain has come to its end.
 fn chains_by_bonds<'a>(
@@ -210,15 +222,9 @@ fn chains_by_bonds<'a>(
     }
     // Members that bonds join lead to the same one; a bridge of two sulphurs joins no chains.
     let mut joined: Vec<usize> = (0..members.len()).collect();
-    let root = |joined: &[usize], mut at: usize| {
-        while let Some(next) = joined.get(at).copied().filter(|next| *next != at) {
-            at = next;
-        }
-        at
-    };
     for (_, ends) in bonds {
         let [Some((a, sulphur)), Some((b, other))] = ends.map(|end| member_of.get(end).copied()) else { continue };
-        let (a, b) = (root(&joined, a), root(&joined, b));
+        let (a, b) = (root(&mut joined, a), root(&mut joined, b));
         if !(sulphur && other) {
             if let Some(slot) = joined.get_mut(a.max(b)) {
                 *slot = a.min(b);
@@ -230,7 +236,7 @@ fn chains_by_bonds<'a>(
     let mut chains = Chains { of: vec![String::new(); atoms.len()], begins: None };
     let mut before: Option<(&Member<'_>, usize)> = None;
     for (at, member) in members.iter().enumerate() {
-        let own = *chain_of.entry(root(&joined, at)).or_insert_with(|| {
+        let own = *chain_of.entry(root(&mut joined, at)).or_insert_with(|| {
             let goes_on = before.filter(|(last, _)| {
                 last.number < member.number
                     && last.nucleotide == member.nucleotide

@@ -203,9 +203,14 @@ pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites
     b_factors.resize(columns.rows, f64::NAN);
     let of_first = model.rows.iter().copied().find(|m| *m >= 0);
     let of_first = (0..columns.rows).map(|row| model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == of_first));
-    let first_model = of_first.collect();
+    let first_model: Vec<bool> = of_first.collect();
     let places = b_factor_place(category, bytes).map_err(|reason| broken(shown, "_atom_site".to_owned(), reason))?;
-    Ok(Sites::new(read_table(columns, 0, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
+    let mut builder = read_table(columns, 0, options)?;
+    // Models are no copies of chains.
+    if !first_model.contains(&false) {
+        builder.part_chains();
+    }
+    Ok(Sites::new(builder.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
 }
 
 /// The column of B-factors, or the head of the list of columns, to which one more is to be written.
