@@ -646,6 +646,9 @@ struct Table<'a> {
     /// Other models, and which one the last row was of.
     others: Vec<Model<'a>>,
     other: usize,
+    other_word: Option<Short>,
+    /// The key of the residue of the last line, where its words are known.
+    last_key: u64,
     places: HashMap<&'a [u8], usize, ahash::RandomState>,
     /// The last line's occupancy, as word and as number: mostly the same all along a file.
     occupancy: (Short, f64),
@@ -702,6 +705,8 @@ impl<'a> Table<'a> {
             start: None,
             others: Vec::new(),
             other: 0,
+            other_word: None,
+            last_key: 0,
             places: HashMap::default(),
             occupancy: ((0, 0), 1.0),
         })
@@ -735,6 +740,7 @@ impl<'a> Table<'a> {
         }
         // What is wrong with a residue is said of each of its rows.
         self.last_words = place.filter(|_| self.has_last && self.builder.notes.problems.total() == problems);
+        self.last_key = place.map_or(0, |words| words.into_iter().fold(0, models::mix));
     }
 
     /// Everything that tells one residue from another.
@@ -762,14 +768,18 @@ impl<'a> Table<'a> {
         if let Some(column) = self.columns.model {
             let model = words.short(column).filter(given)?;
             if Some(model) != self.model_word {
-                if self.model.as_deref()? == words.get(column) {
+                if self.other_word != Some(model) && self.model.as_deref()? == words.get(column) {
                     return None;
                 }
                 let of_atom = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
                 let [atom, altloc] = self.columns.of_atom();
                 let of_atom = [of_atom(atom)?, of_atom(altloc)?];
-                let of_residue = self.last_words?;
-                self.other_model(words.get(column), of_residue.into_iter().chain(of_atom), number);
+                let key = of_atom.into_iter().fold(self.last_key, models::mix);
+                match self.others.get_mut(self.other).filter(|_| self.other_word == Some(model)) {
+                    Some(other) => other.atoms.add(key),
+                    None => self.other_model(words.get(column), key, number),
+                }
+                self.other_word = Some(model);
                 self.builder.accounts.records += 1;
                 return Some(());
             }
@@ -800,19 +810,17 @@ impl<'a> Table<'a> {
         Some(())
     }
 
-    /// The words that tell an atom.
-    fn words_of(&self, row: &[Token<'a>]) -> std::array::IntoIter<u64, 10> {
-        let mut words = [0; 10];
+    /// The key of a row's atom.
+    fn key_of(&self, row: &[Token<'a>]) -> u64 {
+        let word = |column: Option<usize>| column.and_then(|c| row.get(c)).map_or(0, |token| word(token.text));
         let columns = self.columns.of_residue().into_iter().chain(self.columns.of_atom());
-        for (slot, column) in words.iter_mut().zip(columns) {
-            *slot = column.and_then(|c| row.get(c)).map_or(0, |token| word(token.text));
-        }
-        words.into_iter()
+        columns.map(word).fold(0, models::mix)
     }
 
     /// Counts an atom of another model than the first.
     #[inline]
-    fn other_model(&mut self, name: &'a [u8], words: impl Iterator<Item = u64>, line: u64) {
+    fn other_model(&mut self, name: &'a [u8], key: u64, line: u64) {
+        self.other_word = None;
         if self.others.get(self.other).is_none_or(|other| other.name != name) {
             self.other = *self.places.entry(name).or_insert(self.others.len());
             if self.other == self.others.len() {
@@ -820,7 +828,7 @@ impl<'a> Table<'a> {
             }
         }
         if let Some(other) = self.others.get_mut(self.other) {
-            other.atoms.add(words);
+            other.atoms.add(key);
         }
     }
 
@@ -835,7 +843,7 @@ impl<'a> Table<'a> {
                 break;
             }
             if given(&row, self.columns.model).is_none_or(|model| self.model.as_deref() == Some(model)) {
-                first.add(self.words_of(&row));
+                first.add(self.key_of(&row));
             }
         }
         Ok(first)
@@ -850,7 +858,7 @@ impl<'a> Table<'a> {
                 None => self.model = Some(model.to_vec()),
                 Some(first) if first.as_slice() != model => {
                     let line = row.first().map_or(0, |t| t.line);
-                    self.other_model(model, self.words_of(row), line);
+                    self.other_model(model, self.key_of(row), line);
                     return;
                 }
                 Some(_) => {}

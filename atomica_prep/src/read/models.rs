@@ -12,13 +12,18 @@ pub(super) struct Atoms {
 }
 
 impl Atoms {
-    /// Adds the atom that these words tell from others, whatever its number and place.
+    /// Adds an atom by its key.
     #[inline]
-    pub(super) fn add(&mut self, words: impl IntoIterator<Item = u64>) {
-        let mix = |mixed: u64, word: u64| (mixed.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub(super) fn add(&mut self, key: u64) {
         self.count += 1;
-        self.sum = self.sum.wrapping_add(words.into_iter().fold(0, mix));
+        self.sum = self.sum.wrapping_add(key);
     }
+}
+
+/// A key that goes on with a word. All words that tell an atom from others, whatever its number and place, make its key.
+#[inline]
+pub(super) fn mix(key: u64, word: u64) -> u64 {
+    (key.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Notes those of the models that have other atoms than the first; each comes with the line where it begins.

@@ -7,7 +7,7 @@ use memchr::{memchr, memchr_iter};
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::chains::{self, Numbers, Plan};
 use super::links;
-use super::models::Atoms;
+use super::models::{mix, Atoms};
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::options::Options;
 use super::sites::{Places, Sites};
@@ -153,7 +153,7 @@ pub(super) fn is_atom(line: &[u8]) -> bool {
 /// Adds an atom by its key.
 fn add(atoms: &mut Atoms, key: AtomKey) {
     let words = [key.first_chunk::<8>(), key.last_chunk::<8>()];
-    atoms.add(words.map(|chunk| chunk.map_or(0, |c| u64::from_le_bytes(*c))));
+    atoms.add(words.map(|chunk| chunk.map_or(0, |c| u64::from_le_bytes(*c))).into_iter().fold(0, mix));
 }
 
 /// The atoms of a part of a file.

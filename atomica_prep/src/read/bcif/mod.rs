@@ -557,7 +557,8 @@ fn read_table(mut columns: Columns<'_>, others: u64, options: Options) -> Result
             // Without a model it is one of the first.
             let own = usize::try_from(*own).ok().or(first_model.and_then(|first| usize::try_from(first).ok()));
             if let Some(atoms) = own.and_then(|own| models.get_mut(own)) {
-                atoms.add(telling.iter().map(|texts| texts.rows.get(row).map_or(0, |entry| *entry as u64)));
+                let words = telling.iter().map(|texts| texts.rows.get(row).map_or(0, |entry| *entry as u64));
+                atoms.add(words.fold(0, models::mix));
             }
         }
         let first = first_model.and_then(|own| models.get(usize::try_from(own).ok()?)).copied().unwrap_or_default();
