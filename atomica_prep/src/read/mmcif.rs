@@ -647,8 +647,8 @@ struct Table<'a> {
     others: Vec<Model<'a>>,
     other: usize,
     other_word: Option<Short>,
-    /// The key of the residue of the last line, where its words are known.
-    last_key: u64,
+    /// The words of its residue, and the key that they make.
+    other_place: ([u64; 8], u64),
     places: HashMap<&'a [u8], usize, ahash::RandomState>,
     /// The last line's occupancy, as word and as number: mostly the same all along a file.
     occupancy: (Short, f64),
@@ -706,7 +706,7 @@ impl<'a> Table<'a> {
             others: Vec::new(),
             other: 0,
             other_word: None,
-            last_key: 0,
+            other_place: ([0; 8], 0),
             places: HashMap::default(),
             occupancy: ((0, 0), 1.0),
         })
@@ -722,7 +722,10 @@ impl<'a> Table<'a> {
     #[inline]
     fn line(&mut self, words: &Words<'a>, number: u64, row: &mut Vec<Token<'a>>) {
         let place = self.residue_words(words);
-        if place.is_some() && place == self.last_words && self.usual(words, number).is_some() {
+        if self.other_word.is_some() && self.pass_over(words, place).is_some() {
+            return;
+        }
+        if place.is_some() && place == self.last_words && self.usual(words).is_some() {
             return;
         }
         row.clear();
@@ -732,7 +735,10 @@ impl<'a> Table<'a> {
             row.push(Token { kind, text: words.get(column), line: number, column: words.column(column) });
         }
         let problems = self.builder.notes.problems.total();
-        self.row(row);
+        if !self.row(row) {
+            self.other_word = self.columns.model.and_then(|column| words.short(column));
+            return;
+        }
         if let (Some(first), Some(column)) = (&self.model, self.columns.model) {
             if first == words.get(column) {
                 self.model_word = words.short(column);
@@ -740,7 +746,6 @@ impl<'a> Table<'a> {
         }
         // What is wrong with a residue is said of each of its rows.
         self.last_words = place.filter(|_| self.has_last && self.builder.notes.problems.total() == problems);
-        self.last_key = place.map_or(0, |words| words.into_iter().fold(0, models::mix));
     }
 
     /// Everything that tells one residue from another.
@@ -760,28 +765,15 @@ impl<'a> Table<'a> {
         ])
     }
 
-    /// Adds an atom that needs no second thought to the last residue, or passes over one of another model. `None`, with
-    /// nothing done, for any other, which [`Self::row`] then looks at value by value. Both give the same atoms.
+    /// Adds an atom of the first model that needs no second thought to the last residue. `None`, with nothing done, for any
+    /// other, which [`Self::row`] then looks at value by value. Both give the same atoms.
     #[inline]
-    fn usual(&mut self, words: &Words<'a>, number: u64) -> Option<()> {
+    fn usual(&mut self, words: &Words<'a>) -> Option<()> {
         let given = |(word, length): &Short| *length > 1 || !matches!(*word as u8, b'.' | b'?');
         if let Some(column) = self.columns.model {
             let model = words.short(column).filter(given)?;
             if Some(model) != self.model_word {
-                if self.other_word != Some(model) && self.model.as_deref()? == words.get(column) {
-                    return None;
-                }
-                let of_atom = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
-                let [atom, altloc] = self.columns.of_atom();
-                let of_atom = [of_atom(atom)?, of_atom(altloc)?];
-                let key = of_atom.into_iter().fold(self.last_key, models::mix);
-                match self.others.get_mut(self.other).filter(|_| self.other_word == Some(model)) {
-                    Some(other) => other.atoms.add(key),
-                    None => self.other_model(words.get(column), key, number),
-                }
-                self.other_word = Some(model);
-                self.builder.accounts.records += 1;
-                return Some(());
+                return None;
             }
         }
         let [x, y, z] = self.columns.xyz;
@@ -807,6 +799,22 @@ impl<'a> Table<'a> {
         };
         self.builder.accounts.records += 1;
         self.builder.atom(Name::of_short(name.0, name.1 as u8), element, position, self.occupancy.1, altloc);
+        Some(())
+    }
+
+    /// Counts an atom of the same model after the first as the row before. `None`, with nothing done, for any other.
+    #[inline]
+    fn pass_over(&mut self, words: &Words<'a>, place: Option<[u64; 8]>) -> Option<()> {
+        let (place, model) = (place?, words.short(self.columns.model?)?);
+        let word = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
+        let [atom, altloc] = self.columns.of_atom();
+        let of_atom = [word(atom)?, word(altloc)?];
+        let other = self.others.get_mut(self.other).filter(|_| self.other_word == Some(model))?;
+        if place != self.other_place.0 {
+            self.other_place = (place, place.into_iter().fold(0, models::mix));
+        }
+        other.atoms.add(of_atom.into_iter().fold(self.other_place.1, models::mix));
+        self.builder.accounts.records += 1;
         Some(())
     }
 
@@ -849,8 +857,9 @@ impl<'a> Table<'a> {
         Ok(first)
     }
 
+    /// False for a row of another model than the first, which is only counted.
     #[inline]
-    fn row(&mut self, row: &[Token<'a>]) {
+    fn row(&mut self, row: &[Token<'a>]) -> bool {
         self.last_words = None;
         self.builder.accounts.records += 1;
         if let Some(model) = given(row, self.columns.model) {
@@ -859,7 +868,7 @@ impl<'a> Table<'a> {
                 Some(first) if first.as_slice() != model => {
                     let line = row.first().map_or(0, |t| t.line);
                     self.other_model(model, self.key_of(row), line);
-                    return;
+                    return false;
                 }
                 Some(_) => {}
             }
@@ -875,7 +884,7 @@ impl<'a> Table<'a> {
             text(self.columns.label_chain),
         ];
         if (!self.has_last || place != self.last) && !self.begin_residue(row, &place) {
-            return;
+            return true;
         }
         let mut position = [0.0; 3];
         for (out, (column, axis)) in position.iter_mut().zip(self.columns.xyz.into_iter().zip(["x", "y", "z"])) {
@@ -884,14 +893,16 @@ impl<'a> Table<'a> {
                 Some(value) => *out = value,
                 None => {
                     let what = format!("Cartn_{axis} {} is not a number", quote(field));
-                    return self.problem(row, Some(column), what);
+                    self.problem(row, Some(column), what);
+                    return true;
                 }
             }
         }
         let atom = either(row, self.columns.atom).unwrap_or_default();
         let Some(name) = Name::new(atom) else {
             let what = format!("atom name {} is longer than {} bytes", quote(atom), Name::CAPACITY);
-            return self.problem(row, self.columns.atom[0].or(self.columns.atom[1]), what);
+            self.problem(row, self.columns.atom[0].or(self.columns.atom[1]), what);
+            return true;
         };
         let altloc = given(row, self.columns.altloc).and_then(|a| a.first().copied()).unwrap_or(0);
         let occupancy = given(row, self.columns.occupancy)
@@ -907,6 +918,7 @@ impl<'a> Table<'a> {
             },
         };
         self.builder.atom(name, element, position, occupancy, altloc);
+        true
     }
 
     /// Counts a repair at the value in `column`, or at the row where the table has no such column.
