@@ -61,9 +61,7 @@ def at(entry: Any, path: str) -> float:
 def stem(name: str, arguments: argparse.Namespace) -> str:
     """The folder of a spec's graphs and results; another for other settings."""
     changed = "-".join(re.sub(r"[^\w.=]+", "_", one) for one in arguments.set)
-    return "-".join(
-        [name, *([f"{arguments.folds}-folds"] if arguments.folds else []), *filter(None, [changed])]
-    )
+    return "-".join([name, *([f"{arguments.folds}-folds"] if arguments.folds else []), *filter(None, [changed])])
 
 
 def perform(name: str, arguments: argparse.Namespace, out: Path, *more: str) -> dict[str, Any]:
