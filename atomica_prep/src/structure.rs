@@ -218,6 +218,8 @@ pub enum Repair {
     NumberFiveDigits,
     /// No residue number: taken to be 0.
     NumberMissing,
+    /// Atom names of five letters, the last of them in the column of alternate locations.
+    NameFiveLetters,
     /// No residue name: taken to be UNL.
     NameMissing,
     /// No id by the author: the label is used.

@@ -70,6 +70,65 @@ def test_data_blocks_after_the_first_are_counted(tmp_path: Path):
         _prep.read_structure(FIELD / "two_blocks.cif", strict=True)
 
 
+def test_tables_after_the_first_and_before_it():
+    """Of two tables in one block the first is read, unless it is empty."""
+    text = (FIELD / "two_blocks.cif").read_text().replace("data_second", "#")
+    (note,) = _prep.read_structure(text.encode(), "cif").repairs
+    assert note["kind"] == "blocks-unread"
+    assert 'another table _atom_site of "data_first"' in note["message"]
+    table = text[text.index("loop_\n_atom_site.") :]
+    tags = [line for line in table.splitlines()[1:] if line.startswith("_atom_site.")]
+    empty = "\n".join(["data_empty", "loop_", *tags[: len(set(tags))], "#", text])
+    assert len(_prep.read_structure(empty.encode(), "cif")) == len(_prep.read_structure(text.encode(), "cif"))
+
+
+def models_of(path: Path, *models: list[str]) -> None:
+    """The atoms of PDB lines as models of an mmCIF or BinaryCIF file, by gemmi and Biotite."""
+    gemmi = pytest.importorskip("gemmi")
+    pdbx = pytest.importorskip("biotite.structure.io.pdbx")
+    texts = [[f"MODEL     {n:4d}", *lines, "ENDMDL"] for n, lines in enumerate(models, start=1)]
+    structure = gemmi.read_pdb_string("\n".join(line for lines in texts for line in lines))
+    text = structure.make_mmcif_document().as_string()
+    if path.suffix == ".cif":
+        path.write_text(text)
+        return
+    category = pdbx.CIFFile.deserialize(text).block["atom_site"]
+    columns = {
+        name: pdbx.BinaryCIFData(column.as_array(), [pdbx.StringArrayEncoding()])
+        for name, column in category.items()
+    }
+    block = pdbx.BinaryCIFBlock({"atom_site": pdbx.BinaryCIFCategory(columns)})
+    pdbx.BinaryCIFFile({"x": block}).write(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".cif", ".bcif"])
+def test_models_with_other_atoms_than_the_first(tmp_path: Path, suffix: str):
+    protein, ligand = parts_of("s.pdb")
+
+    def read(*models: list[str]) -> dict[str, int]:
+        models_of(tmp_path / f"x{suffix}", *models)
+        return repairs(_prep.read_structure(tmp_path / f"x{suffix}"))
+
+    size = len(protein)
+    assert read(protein, moved(protein, 1.0), moved(protein, 2.0)) == {"models-unread": 2 * size}
+    other = [f"{text[:21]}B{text[22:]}" for text in protein]
+    assert read(protein, other, protein, protein[1:]) == {"models-unread": 3 * size - 1, "models-differ": 2}
+    assert read(protein, ligand) == {"models-unread": len(ligand), "models-differ": 1}
+
+
+def test_an_empty_chain_id_of_the_author(tmp_path: Path):
+    """As in BinaryCIF, the label is taken."""
+    as_cif(tmp_path / "x.cif", parts_of("s.pdb")[0])
+    atoms = (tmp_path / "x.cif").read_text().splitlines()
+    tags = [line.strip() for line in atoms if line.startswith("_atom_site.")]
+    column = tags.index("_atom_site.auth_asym_id")
+    rows = [line.split() for line in atoms if line.startswith("ATOM")]
+    rows = [" ".join([*row[:column], "''", *row[column + 1 :]]) for row in rows]
+    structure = _prep.read_structure("\n".join(["data_x", "loop_", *tags, *rows, ""]).encode(), "cif")
+    assert set(structure.chain) == {"A"}
+    assert "label-for-author" in repairs(structure)
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("packing", ["plain", "gzip"])
@@ -98,12 +157,33 @@ def test_files_with_a_mark_or_packed_under_another_name():
         (b"PK\x03\x04\x14", "zip"),
         ("ATOM".encode("utf-16-be"), "UTF-16"),
         ("ATOM".encode("utf-32"), "UTF-32"),
+        (b"\x1f\x9d\x90", "compress"),
+        (b"\0" * 257 + b"ustar", "tar"),
+        (gzip.compress(b"\0" * 257 + b"ustar"), "tar"),
+        (gzip.compress(gzip.compress(b"ATOM")), "packed twice"),
     ],
 )
 def test_encodings_that_are_not_read_are_named(tmp_path: Path, head: bytes, name: str):
     (tmp_path / "x.pdb").write_bytes(head)
     with pytest.raises(_prep.StructureError, match=name):
         _prep.read_structure(tmp_path / "x.pdb")
+
+
+@pytest.mark.parametrize("name", ["s.pdb", "two_blocks.cif"])
+def test_damage_within_a_file(name: str):
+    """NUL bytes would hide atoms, in a file of any format."""
+    content = (FIELD / name).read_bytes()
+    middle = content.index(b"\n", len(content) // 2)
+    with pytest.raises(_prep.StructureError, match="NUL") as raised:
+        _prep.read_structure(content[:middle] + b"\0" * 40 + content[middle + 40 :], name)
+    assert raised.value.code == "BadRecords"
+
+
+@pytest.mark.parametrize("end", ["A", "ATO", "HETAT"])
+def test_a_file_that_is_cut_off(end: str):
+    atoms, _ = parts_of("s.pdb")
+    with pytest.raises(_prep.StructureError, match="cut off"):
+        _prep.read_structure("\n".join([*atoms, end]).encode(), "pdb")
 
 
 def test_utf_16():
@@ -197,6 +277,66 @@ def test_chain_ids_that_repeat():
         line(i, "CA", "GLY", "P", 1 + i % 2, 4.0 * i, "PROA" if i < 2 else "PROB") for i in range(4)
     ]
     assert chains_of(*by_segment) == ["PROA", "PROA", "PROB", "PROB"]
+
+
+@pytest.mark.parametrize("suffix", [".cif", ".bcif"])
+def test_chains_that_are_there_twice_in_mmcif(tmp_path: Path, suffix: str):
+    """As in PDB files: frames are none, nor is a lone residue."""
+    protein, ligand = parts_of("s.pdb")
+
+    def read(lines: list[str]) -> _prep.Structure:
+        as_cif(tmp_path / f"x{suffix}", lines)
+        return _prep.read_structure(tmp_path / f"x{suffix}")
+
+    twice = read([*protein, *ligand, *moved(protein, 60.0), *moved(ligand, 60.0)])
+    assert {"A", "A-2"} == set(twice.chain) == set(_prep.read_sites(tmp_path / f"x{suffix}").atoms.chain)
+    assert list(twice.chain).count("A") == len(protein + ligand)
+    assert repairs(twice) == {"chain-by-break": 1}
+    assert {"A", "A-2", "A-3"} == set(read(protein + moved(protein, 60.0) + moved(protein, 120.0)).chain)
+    assert set(read(protein + moved(protein, 0.4)).chain) == {"A"}
+    first = [text for text in protein if text[22:26] == protein[0][22:26]]
+    assert repairs(read(protein + moved(first, 60.0))) == {"copies-parted": 1}
+
+
+def bonded_mol2(lines: list[str]) -> bytes:
+    """Without chains, as Open Babel writes it; bonds by distance."""
+    places = np.array([[float(text[at : at + 8]) for at in (30, 38, 46)] for text in lines])
+    near = np.linalg.norm(places[:, None] - places[None], axis=-1) < 1.7
+    pairs = [(a, b) for a, b in zip(*np.nonzero(near), strict=True) if a < b]
+    atoms = [
+        f"{i} {text[12:16].strip()} {text[30:38]} {text[38:46]} {text[46:54]} {text[76:78].strip()}.3 "
+        f"{text[22:26].strip()} {text[17:20]}{text[22:26].strip()} 0.0"
+        for i, text in enumerate(lines, start=1)
+    ]
+    bonds = [f"{i} {a + 1} {b + 1} 1" for i, (a, b) in enumerate(pairs, start=1)]
+    head = ["@<TRIPOS>MOLECULE", "p", f"{len(atoms)} {len(bonds)}", "SMALL", "NO_CHARGES", "@<TRIPOS>ATOM"]
+    return "\n".join([*head, *atoms, "@<TRIPOS>BOND", *bonds, ""]).encode()
+
+
+def test_mol2_without_chains():
+    """What bonds part is a chain of its own where numbers step back or an end is reached, not behind a gap."""
+    first, other = peptide(), peptide(z=8.0)
+    goes_on = [f"{text[:22]}{int(text[22:26]) + 20:4d}{text[26:]}" for text in other]
+    twice = _prep.read_structure(bonded_mol2(first + other), "mol2")
+    assert [list(twice.chain).count(name) for name in "AB"] == [len(first), len(other)]
+    assert repairs(twice) == {"chain-by-break": 2}
+    gap = _prep.read_structure(bonded_mol2(first + goes_on), "mol2")
+    assert (set(gap.chain), repairs(gap)) == ({""}, {})
+    end = pdb_line("OXT", "GLY", "A", 6, (25.6, 0.7, 0.0), "O")
+    ended = _prep.read_structure(bonded_mol2([*first, end, *goes_on]), "mol2")
+    assert set(ended.chain) == {"A", "B"}
+
+
+@pytest.mark.parametrize(("away", "together"), [(4.0, True), (0.8, False), (60.0, False)])
+def test_partners_of_a_docking_in_two_parts(away: float, together: bool):
+    """Two monomers under one chain id, each closed by END: unlike frames, they touch and do not overlap."""
+    parts = ["HEADER rec", *peptide(), "END", "HEADER lig", *peptide(z=away), "END"]
+    structure = _prep.read_structure("\n".join(parts).encode(), "pdb")
+    assert set(structure.chain) == ({"A", "A-2"} if together else {"A"})
+    assert ("frames-unread" in repairs(structure)) != together
+    assert adds_up(structure.accounts)
+    third = [*parts, *peptide(z=away), "END"]
+    assert set(_prep.read_structure("\n".join(third).encode(), "pdb").chain) == {"A"}
 
 
 def test_names_of_force_fields_reach_into_column_21():
@@ -1662,6 +1802,55 @@ def test_residue_numbers_of_five_digits():
     assert set(repairs(structure)) == {"number-five-digits"}
 
 
+def test_residue_numbers_that_end_in_column_27():
+    """A digit there is part of the number if the whole file has one there, else an insertion code."""
+    protein, ligand = parts_of("s.pdb")
+    lines = [f"{text[:22]} {text[22:26]}{text[27:]}" for text in protein + ligand]
+    structure = _prep.read_structure("\n".join(lines).encode(), "pdb")
+    expected = _prep.read_structure("\n".join(protein + ligand).encode(), "pdb")
+    assert np.array_equal(structure.resnum, expected.resnum)
+    assert (set(structure.icode), set(repairs(structure))) == ({""}, {"number-five-digits"})
+    one = [f"{text[:26]}7{text[27:]}" for text in protein[:3]]
+    structure = _prep.read_structure("\n".join([*one, *protein[3:]]).encode(), "pdb")
+    assert (set(structure.icode), repairs(structure)) == ({"", "7"}, {})
+
+
+@pytest.mark.parametrize("step", ["A010", "A00G"])
+def test_numbers_with_letters_are_hexadecimal_or_hybrid(step: str):
+    """OpenMM goes on from A00F to A010, hybrid-36 to A00G."""
+    written = ["9999", *(f"A{n:03X}" for n in range(16)), step, "A020"]
+    places = [(4.0 * n, 0.0, 0.0) for n in range(len(written))]
+    lines = [pdb_line("CA", "GLY", "A", 0, place, "C") for place in places]
+    lines = [f"{text[:22]}{number}{text[26:]}" for text, number in zip(lines, written, strict=True)]
+    structure = _prep.read_structure("\n".join(lines).encode(), "pdb")
+    last = 10_000 + (0x20 if step == "A010" else 2 * 36)
+    assert structure.resnum.tolist() == [*range(9999, 10_017), last]
+    assert set(repairs(structure)) == {"number-hexadecimal" if step == "A010" else "number-hybrid36"}
+
+
+def test_atom_names_of_five_letters():
+    """They reach into the column of alternate locations, but are bonded to one another as these are not."""
+    protein, _ = parts_of("s.pdb")
+    ligand = []
+    for n in range(12):
+        atom = pdb_line(f"C1{n // 4}A", "LIG", "A", 999, (1.3 * n, 0.7 * (n % 2), 0.0), "C", "HETATM")
+        ligand.append(f"{atom[:16]}{n % 4 + 1}{atom[17:]}")
+    structure = _prep.read_structure("\n".join(protein + ligand).encode(), "pdb")
+    names = [str(name) for name in structure.atom_name[structure.hetero]]
+    assert names == [f"C1{n // 4}A{n % 4 + 1}" for n in range(12)]
+    assert repairs(structure) == {"name-five-letters": 1}
+    places = [[(1.3 * n, 0.7 * (n % 2) + away, 0.0) for n in range(12)] for away in (0.0, 1.6)]
+    located = [
+        (lambda atom: f"{atom[:16]}{letter}{atom[17:]}")(
+            pdb_line(f"C{101 + n}", "LIG", "A", 999, place, "C", "HETATM")
+        )
+        for letter, location in zip("12", places, strict=True)
+        for n, place in enumerate(location)
+    ]
+    structure = _prep.read_structure("\n".join(protein + located).encode(), "pdb")
+    assert (structure.accounts["other-location"], repairs(structure)) == (12, {})
+
+
 @pytest.mark.parametrize("place", ["   0.000   0.000   0.000", "9999.0009999.0009999.000"])
 def test_atoms_without_a_place(tmp_path: Path, place: str):
     protein, ligand = parts_of("s.pdb")
@@ -2060,7 +2249,7 @@ def test_halogens_a_column_too_far_right(tmp_path: Path, name: str, distance: fl
     assert atoms_of_the_ligand(out) == ["C", "C", expected]
 
 
-@pytest.mark.parametrize("start", [" ", "\0\0\0", "\x1b[?1034h", "> "])
+@pytest.mark.parametrize("start", [" ", "\x1b[?1034h", "> "])
 @pytest.mark.parametrize("at", [0, 5])
 def test_atom_lines_that_begin_late_are_refused(start: str, at: int):
     """Not passed over: the first atom of a file would be gone."""

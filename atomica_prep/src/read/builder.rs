@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use memchr::memchr;
 
+use super::chains;
 use super::links::Stated;
 use super::notes::Notes;
 use super::options::{Ids, Options};
@@ -67,6 +68,8 @@ pub(super) struct Builder {
     bonded: bool,
     /// Atoms whose element was told from the columns of their name.
     pub(super) guessed: Vec<usize>,
+    /// The atoms are from columns, those of PDB files, whose parser has parted chains that are there twice.
+    pub(super) columns: bool,
 }
 
 impl Builder {
@@ -203,6 +206,10 @@ impl Builder {
             bonds = Some(stated.resolve(&self.structure, &self.altlocs, &mut self.notes));
             self.bonded = true;
         }
+        self.part_chains();
+        if self.columns && !self.altlocs.is_empty() {
+            self.lengthen_names();
+        }
         if self.unordered {
             self.join_split();
         }
@@ -260,6 +267,96 @@ impl Builder {
     fn who(&self, residue: &Residue) -> String {
         let chain = self.structure.chains.get(residue.chain).map_or("", String::as_str);
         format!("residue {} {}{} of chain {chain:?}", residue.name.as_str(), residue.resnum, residue.icode.as_str())
+    }
+
+    /// Names the copies of chains that are there more than once: A, A-2, A-3.
+    pub(super) fn part_chains(&mut self) {
+        if !self.steps_back || self.columns {
+            return;
+        }
+        let copies = chains::copies(&self.structure, &self.altlocs);
+        let mut names: HashMap<(usize, usize), usize> = HashMap::new();
+        for (at, copy) in copies.into_iter().enumerate().filter(|(_, copy)| *copy > 0) {
+            let Some(own) = self.structure.residues.get(at).map(|r| r.chain) else { continue };
+            let base = self.structure.chains.get(own).cloned().unwrap_or_default();
+            if let std::collections::hash_map::Entry::Vacant(entry) = names.entry((own, copy)) {
+                let Some(name) = chains::copy_name(&base, copy as u64 + 1, |name| self.chain_places.contains_key(name))
+                else {
+                    continue;
+                };
+                let line = self.lines.get(at).copied().unwrap_or(0);
+                let what = format!("chain {base:?} again, from residues that it has on; called {name:?}");
+                self.notes.repair(Repair::ChainByBreak, || Problem { line, column: 0, column_end: 0, what });
+                entry.insert(self.structure.chains.len());
+                self.chain_places.insert(name.clone(), self.structure.chains.len());
+                self.structure.chains.push(name);
+            }
+            if let (Some(residue), Some(place)) = (self.structure.residues.get_mut(at), names.get(&(own, copy))) {
+                residue.chain = *place;
+            }
+        }
+    }
+
+    /// Atom names of five letters, of which the last stands in the column of alternate locations: what looks like
+    /// locations of one atom is bonded to one another.
+    fn lengthen_names(&mut self) {
+        for at in 0..self.structure.residues.len() {
+            let Some(residue) = self.structure.residues.get(at).copied() else { continue };
+            if !self.has_long_names(&residue) {
+                continue;
+            }
+            let mut count = 0;
+            for atom in residue.start..residue.end {
+                let (Some(name), Some(letter)) = (self.structure.atom_names.get_mut(atom), self.altlocs.get_mut(atom))
+                else {
+                    continue;
+                };
+                if let Some(long) =
+                    Some(*letter).filter(|l| *l != 0).and_then(|l| Name::new(&[name.as_bytes(), &[l]].concat()))
+                {
+                    (*name, *letter) = (long, 0);
+                    count += 1;
+                }
+            }
+            let what = format!("{} has {count} atom names of five letters, in columns 13 to 17", self.who(&residue));
+            let line = self.lines.get(at).copied().unwrap_or(0);
+            self.notes.repair(Repair::NameFiveLetters, || Problem { line, column: 0, column_end: 0, what });
+        }
+    }
+
+    /// Do letters of alternate locations belong to the names of a residue's atoms? Atoms of different letters are then bonded
+    /// to one another more often than those of one letter, and none is in the place of another.
+    fn has_long_names(&self, residue: &Residue) -> bool {
+        /// Bonds of heavy atoms that make it certain.
+        const BONDS: usize = 4;
+        let letters = self.altlocs.get(residue.start..residue.end).unwrap_or_default();
+        let names = self.structure.names_of(residue);
+        let lettered: Vec<usize> = (0..letters.len()).filter(|i| letters.get(*i) != Some(&0)).collect();
+        let full = |i: &usize| names.get(*i).is_some_and(|name| name.as_bytes().len() == 4);
+        if lettered.len() <= BONDS || letters.len() > Copies::MOST || !lettered.iter().all(full) {
+            return false;
+        }
+        let mut known = HashSet::with_capacity(lettered.len());
+        if !lettered.iter().all(|i| known.insert((names.get(*i), letters.get(*i)))) {
+            return false;
+        }
+        let positions = self.structure.positions_of(residue);
+        let places: Vec<[f32; 3]> = positions.iter().map(|p| p.map(|c| c as f32)).collect();
+        let bonds = Bonds::new(&places, self.structure.elements_of(residue));
+        let letter = |i: usize| letters.get(i).copied().unwrap_or(0);
+        let heavy = |i: usize| self.structure.elements_of(residue).get(i).is_some_and(|e| *e > 1);
+        let (mut same, mut other) = (0, 0);
+        for (n, a) in lettered.iter().enumerate() {
+            let clash = |b: &usize| squared(positions, *a, *b) < Copies::CLASH * Copies::CLASH;
+            if lettered.iter().skip(n + 1).any(clash) {
+                return false;
+            }
+            let partners = bonds.of(*a).iter().map(|b| *b as usize).filter(|b| b > a && letter(*b) != 0);
+            for b in partners.filter(|b| heavy(*a) && heavy(*b)) {
+                *(if letter(*a) == letter(b) { &mut same } else { &mut other }) += 1;
+            }
+        }
+        other >= BONDS && other > 2 * same
     }
 
     /// Parts residues that hold an atom name twice without alternate locations: copies of a molecule under one number

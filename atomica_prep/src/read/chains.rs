@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::number::decimal;
+use super::pdb::is_atom;
 use crate::error::quote;
 use crate::neighbors::Cells;
-use crate::structure::Repair;
+use crate::structure::{Repair, Residue, Structure};
 use crate::vocab::{self, Name};
 
 /// How the chains of a file are to be read.
@@ -19,6 +20,17 @@ pub(super) struct Plan {
     pub(super) repairs: Vec<(Repair, u64, u64, String)>,
     /// From this line on the atoms before it are there again, as another frame.
     pub(super) frame: Option<u64>,
+    /// How residue numbers are written.
+    pub(super) numbers: Numbers,
+}
+
+/// How a file writes residue numbers, where it is not as the format says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// They end in the column of the insertion code.
+    pub(super) wide: bool,
+    /// After 9999 they go on as A000, A001 and so on in hexadecimal.
+    pub(super) shifted: bool,
 }
 
 impl Plan {
@@ -74,6 +86,11 @@ fn four_letters(name: &[u8]) -> bool {
 
 fn is_polymer(component: &[u8]) -> bool {
     !matches!(vocab::name(component.trim_ascii()), Name::Other | Name::Water)
+}
+
+/// An atom that the last residue of a protein has.
+pub(super) fn is_end(name: &[u8]) -> bool {
+    matches!(name, b"OXT" | b"OT2" | b"OC2")
 }
 
 /// Are columns 21 and 22 the chain's id? They are where a residue bears the name of three letters and column 21 cannot
@@ -144,10 +161,6 @@ pub(super) fn plan(lines: &[(u64, bool, &[u8])]) -> Option<Plan> {
 
 /// The line at which the atoms before it begin once more, in the same place: no two chains stand in one another.
 fn frame(runs: &[Run<'_>]) -> Option<u64> {
-    /// Å; bonds to hydrogens are about as long.
-    const CLASH: f64 = 0.9;
-    /// One atom in so many that clashes makes a frame.
-    const SHARE: usize = 30;
     let mut before: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (i, run) in runs.iter().enumerate().filter(|(_, run)| run.polymer()) {
         let earlier = before.entry(run.chain).or_default();
@@ -155,24 +168,175 @@ fn frame(runs: &[Run<'_>]) -> Option<u64> {
             earlier.iter().filter_map(|at| runs.get(*at)).filter(|other| other.segment == run.segment).collect();
         let atoms: HashSet<&[u8]> = if same.is_empty() { HashSet::new() } else { run.atoms.iter().copied().collect() };
         if let Some(other) = same.into_iter().find(|other| other.atoms.iter().any(|a| atoms.contains(a))) {
-            let points: Vec<[f64; 3]> = other.places.iter().filter_map(|text| point(text)).collect();
-            let cells = Cells::new(&points, CLASH);
-            let clashes = |place: &[f64; 3]| {
-                let mut found = false;
-                cells.near(*place, CLASH, |at| {
-                    found |= points.get(at).is_some_and(|p| near(p, place, CLASH));
-                });
-                found
-            };
-            let own: Vec<[f64; 3]> = run.places.iter().filter_map(|text| point(text)).collect();
-            let count = own.iter().filter(|place| clashes(place)).count();
-            if count > 0 && SHARE * count >= own.len() {
+            let points = |run: &Run<'_>| run.places.iter().filter_map(|text| point(text)).collect::<Vec<_>>();
+            if Places::new(&points(other), CLASH).holds(&points(run)) {
                 return Some(run.line);
             }
         }
         earlier.push(i);
     }
     None
+}
+
+/// Å; bonds to hydrogens are about as long.
+const CLASH: f64 = 0.9;
+
+/// One atom in so many that clashes makes a frame.
+const SHARE: usize = 30;
+
+/// Places that others may be near to.
+struct Places<'a> {
+    points: &'a [[f64; 3]],
+    cells: Cells,
+    reach: f64,
+}
+
+impl<'a> Places<'a> {
+    fn new(points: &'a [[f64; 3]], reach: f64) -> Self {
+        Self { points, cells: Cells::new(points, reach), reach }
+    }
+
+    /// How many of `own` are nearer than the reach.
+    fn near(&self, own: &[[f64; 3]]) -> usize {
+        let square = self.reach * self.reach;
+        let near = |place: &&[f64; 3]| {
+            let mut found = false;
+            self.cells.near(**place, self.reach, |at| {
+                found |= self.points.get(at).is_some_and(|p| squared(p, place) < square);
+            });
+            found
+        };
+        own.iter().filter(near).count()
+    }
+
+    /// Do so many of `own` stand there that they are another frame?
+    fn holds(&self, own: &[[f64; 3]]) -> bool {
+        let count = self.near(own);
+        count > 0 && SHARE * count >= own.len()
+    }
+}
+
+fn squared(p: &[f64; 3], q: &[f64; 3]) -> f64 {
+    p.iter().zip(q).map(|(p, q)| (p - q) * (p - q)).sum()
+}
+
+/// Do the polymers that END closes, from byte `at` on, stand beside those before them? Servers for docking write the two
+/// monomers of a dimer so; frames of a trajectory lie in one another, or anywhere.
+pub(super) fn partners(text: &[u8], at: usize) -> bool {
+    /// Å; heavy atoms of an interface are as near.
+    const TOUCH: f64 = 4.5;
+    /// Å; atoms that are not bonded are farther apart, but for a few of a model that is not refined.
+    const OVERLAP: f64 = 1.5;
+    /// One atom in so many touches at least.
+    const TOUCHING: usize = 50;
+    /// More parts are frames.
+    const MOST: usize = 24;
+    let place = |line: &[u8]| point(line.get(30..54)?).filter(|_| is_polymer(line.get(17..20).unwrap_or_default()));
+    let (before, rest) = text.split_at_checked(at).unwrap_or_default();
+    let atoms = |line: &&[u8]| is_atom(line);
+    let mut points: Vec<[f64; 3]> = before.split(|c| *c == b'\n').filter(atoms).filter_map(place).collect();
+    let mut parts = 0;
+    let mut lines = rest.split(|c| *c == b'\n').peekable();
+    while lines.peek().is_some() {
+        let part: Vec<&[u8]> = lines.by_ref().take_while(|line| !ends(line)).filter(atoms).collect();
+        if part.is_empty() {
+            continue;
+        }
+        let own: Vec<[f64; 3]> = part.into_iter().filter_map(place).collect();
+        let touching = Places::new(&points, TOUCH).near(&own);
+        parts += 1;
+        if parts > MOST || touching == 0 || TOUCHING * touching < own.len() {
+            return false;
+        }
+        if SHARE * Places::new(&points, OVERLAP).near(&own) >= own.len() {
+            return false;
+        }
+        points.extend(own);
+    }
+    parts > 0
+}
+
+/// A record END, of a file or of one of its parts.
+pub(super) fn ends(line: &[u8]) -> bool {
+    line.get(..6).unwrap_or(line).trim_ascii_end().eq_ignore_ascii_case(b"END")
+}
+
+/// Of each residue the copy of its chain that it is in, from 0 on: where residues of a polymer that the chain has begin
+/// once more, in another place, another copy begins. `altlocs` are those of the atoms, or empty.
+pub(super) fn copies(structure: &Structure, altlocs: &[u8]) -> Vec<usize> {
+    let mut copies = vec![0; structure.residues.len()];
+    let mut chains: Vec<Vec<usize>> = vec![Vec::new(); structure.chains.len()];
+    for (at, residue) in structure.residues.iter().enumerate() {
+        if let Some(chain) = chains.get_mut(residue.chain) {
+            chain.push(at);
+        }
+    }
+    for chain in &chains {
+        let begins = repeats(structure, altlocs, chain);
+        for at in chain.iter().filter(|_| !begins.is_empty()) {
+            if let Some(copy) = copies.get_mut(*at) {
+                *copy = begins.partition_point(|begin| begin <= at);
+            }
+        }
+    }
+    copies
+}
+
+/// The residues of a chain, which are at `chain`, at which it begins once more, unless as another frame.
+fn repeats(structure: &Structure, altlocs: &[u8], chain: &[usize]) -> Vec<usize> {
+    let member = |at: &usize| {
+        let residue = structure.residues.get(*at).filter(|r| !r.hetero && is_polymer(r.name.as_bytes()));
+        residue.map(|residue| (*at, residue))
+    };
+    let members: Vec<(usize, &Residue)> = chain.iter().filter_map(member).collect();
+    let key = |r: &Residue| (r.resnum, r.icode, r.name);
+    let mut first: HashMap<_, &Residue, ahash::RandomState> = HashMap::default();
+    let mut begins: Vec<usize> = Vec::new();
+    for (i, (_, residue)) in members.iter().enumerate() {
+        let again = |i: usize| {
+            members.get(i).is_some_and(|(_, r)| {
+                let letters = altlocs.get(r.start..r.end).unwrap_or_default();
+                let known = first.get(&key(r)).filter(|_| letters.iter().all(|letter| *letter == 0));
+                known.is_some_and(|known| elsewhere(structure, known, r))
+            })
+        };
+        // One residue alone makes no copy of a chain.
+        if again(i) && again(i + 1) {
+            begins.push(i);
+            first.clear();
+        }
+        first.entry(key(residue)).or_insert(residue);
+    }
+    let points = |from: usize, to: usize| -> Vec<[f64; 3]> {
+        let part = members.get(from..to).unwrap_or_default();
+        part.iter().flat_map(|(_, r)| structure.positions_of(r)).copied().collect()
+    };
+    let Some(end) = begins.first() else { return begins };
+    let of_first = points(0, *end);
+    let places = Places::new(&of_first, CLASH);
+    let ends = begins.iter().skip(1).copied().chain([members.len()]);
+    if begins.iter().zip(ends).any(|(begin, end)| places.holds(&points(*begin, end))) {
+        return Vec::new();
+    }
+    begins.into_iter().filter_map(|i| members.get(i)).map(|(at, _)| *at).collect()
+}
+
+/// Are atoms of a residue there again, all of them in another place?
+fn elsewhere(structure: &Structure, first: &Residue, again: &Residue) -> bool {
+    let atoms = |r: &Residue| structure.names_of(r).iter().zip(structure.positions_of(r)).collect::<Vec<_>>();
+    let (first, again) = (atoms(first), atoms(again));
+    let mut same =
+        again.iter().flat_map(|(name, p)| first.iter().filter(move |(n, _)| n == name).map(move |(_, q)| (p, q)));
+    let mut found = false;
+    same.all(|(p, q)| {
+        found = true;
+        squared(p, q) >= CLASH * CLASH
+    }) && found
+}
+
+/// The name of a copy of the chain `base`, A-2 for the one after the first; a later one where that is taken.
+pub(super) fn copy_name(base: &str, copy: u64, taken: impl Fn(&str) -> bool) -> Option<String> {
+    (copy..).map(|n| format!("{base}-{n}")).find(|name| !taken(name))
 }
 
 /// The numbers of columns 31 to 54.
@@ -261,7 +425,7 @@ fn runs<'a>(lines: &[(u64, bool, &'a [u8])], two_letters: bool) -> Vec<Run<'a>> 
         let component = line.get(17..if two_letters { 20 } else { 21 }).unwrap_or_default();
         let polymer = line.first().is_some_and(|c| c.eq_ignore_ascii_case(&b'A')) && is_polymer(component);
         let resnum: Option<i32> = line
-            .get(22..26)
+            .get(22..if line.get(26).is_some_and(u8::is_ascii_digit) { 27 } else { 26 })
             .filter(|_| polymer)
             .and_then(|f| std::str::from_utf8(f.trim_ascii()).ok())
             .and_then(|t| t.parse().ok());
@@ -277,7 +441,7 @@ fn runs<'a>(lines: &[(u64, bool, &'a [u8])], two_letters: bool) -> Vec<Run<'a>> 
         }
         if let Some(run) = runs.last_mut().filter(|_| polymer) {
             run.number = resnum.or(run.number);
-            if matches!(line.get(12..16).map(<[u8]>::trim_ascii), Some(b"OXT" | b"OT2" | b"OC2")) {
+            if line.get(12..16).is_some_and(|name| is_end(name.trim_ascii())) {
                 run.end = line.get(17..27);
             }
             if line.get(16) == Some(&b' ') {
@@ -380,8 +544,7 @@ fn by_break(
         let name = if chain.is_empty() {
             letters.by_ref().find(|name| !taken.contains(name))
         } else if repeating.contains(place) {
-            let base = String::from_utf8_lossy(chain);
-            (2..).map(|n| format!("{base}-{n}")).find(|name| !taken.contains(name))
+            copy_name(&String::from_utf8_lossy(chain), count + 2, |name| taken.contains(name))
         } else {
             None
         };
@@ -396,7 +559,7 @@ fn by_break(
 }
 
 /// A to Z, a to z, 0 to 9, AA, AB and so on.
-fn letters() -> impl Iterator<Item = String> {
+pub(super) fn letters() -> impl Iterator<Item = String> {
     let all: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').collect();
     let one = all.clone().into_iter().map(String::from);
     let more = (0usize..).map(move |n| {

@@ -8,6 +8,7 @@ use super::assembly::{self, Described, Matrix, IDENTITY};
 use super::atom_site::{self, Item};
 use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::links;
+use super::models::{self, Atoms};
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -305,6 +306,10 @@ pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites>
             break;
         }
     }
+    // Models are no copies of chains.
+    if !first_model.contains(&false) {
+        table.builder.part_chains();
+    }
     let places = if b_factor.is_some() { Places::Words(words) } else { Places::Missing(names, ends) };
     Ok(Sites::new(table.builder.records(shown, EXPECTED)?, first_model, b_factors, text, places))
 }
@@ -336,7 +341,9 @@ fn find<'a>(text: &'a [u8], shown: &str) -> Result<Found<'a>> {
                     before = tokens;
                     next = tokens.next().map_err(|e| e.into_error(shown))?;
                 }
-                if tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
+                // A table without rows is passed over.
+                let rows = next.is_some_and(|value| matches!(value.kind, Kind::Value { .. }));
+                if rows && tags.first().is_some_and(|t| atom_site_name(t.text).is_some()) {
                     return Ok(Found::Loop(tags, token.line, before, block));
                 }
                 pending = next;
@@ -459,6 +466,7 @@ fn read_loop<'a>(
 ) -> Result<(Structure, usize)> {
     let items: Vec<Option<Item>> = tags.iter().map(|t| atom_site_name(t.text).and_then(Item::named)).collect();
     let mut table = Table::new(&items, builder, line, shown)?;
+    table.start = Some(tokens);
     let width = items.len();
     let mut words = Words::new();
     let mut row: Vec<Token<'a>> = Vec::with_capacity(width);
@@ -591,6 +599,36 @@ struct Columns {
     count: usize,
 }
 
+impl Columns {
+    /// Everything that tells one residue from another.
+    #[inline]
+    fn of_residue(&self) -> [Option<usize>; 8] {
+        let c = self;
+        [c.comp[0], c.comp[1], c.chain[0], c.chain[1], c.seq[0], c.seq[1], c.icode, c.group]
+    }
+
+    /// What tells one atom of a residue from another.
+    #[inline]
+    fn of_atom(&self) -> [Option<usize>; 2] {
+        [self.atom[0].or(self.atom[1]), self.altloc]
+    }
+}
+
+/// The first eight bytes of a value, as those of a short word.
+fn word(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(text).for_each(|(byte, c)| *byte = *c);
+    u64::from_le_bytes(bytes)
+}
+
+/// A model after the first.
+struct Model<'a> {
+    name: &'a [u8],
+    atoms: Atoms,
+    /// Where it begins.
+    line: u64,
+}
+
 struct Table<'a> {
     columns: Columns,
     builder: Builder,
@@ -603,8 +641,15 @@ struct Table<'a> {
     model_word: Option<Short>,
     /// The words of the last line's residue, if all of them are short: with the same words, the same residue.
     last_words: Option<[u64; 8]>,
-    /// Rows of other models, and the line of the first.
-    unread: (u64, u64),
+    /// The rows.
+    start: Option<Tokens<'a>>,
+    /// Other models, and which one the last row was of.
+    others: Vec<Model<'a>>,
+    other: usize,
+    other_word: Option<Short>,
+    /// The words of its residue, and the key that they make.
+    other_place: ([u64; 8], u64),
+    places: HashMap<&'a [u8], usize, ahash::RandomState>,
     /// The last line's occupancy, as word and as number: mostly the same all along a file.
     occupancy: (Short, f64),
 }
@@ -614,7 +659,7 @@ struct Table<'a> {
 fn given<'a>(row: &[Token<'a>], column: Option<usize>) -> Option<&'a [u8]> {
     let token = row.get(column?)?;
     match (token.kind, token.text) {
-        (Kind::Value { quoted: false }, b"." | b"?") => None,
+        (Kind::Value { quoted: false }, b"." | b"?") | (_, b"") => None,
         (_, text) => Some(text),
     }
 }
@@ -657,7 +702,12 @@ impl<'a> Table<'a> {
             component: Name::default(),
             model_word: None,
             last_words: None,
-            unread: (0, 0),
+            start: None,
+            others: Vec::new(),
+            other: 0,
+            other_word: None,
+            other_place: ([0; 8], 0),
+            places: HashMap::default(),
             occupancy: ((0, 0), 1.0),
         })
     }
@@ -672,6 +722,9 @@ impl<'a> Table<'a> {
     #[inline]
     fn line(&mut self, words: &Words<'a>, number: u64, row: &mut Vec<Token<'a>>) {
         let place = self.residue_words(words);
+        if self.other_word.is_some() && self.pass_over(words, place).is_some() {
+            return;
+        }
         if place.is_some() && place == self.last_words && self.usual(words).is_some() {
             return;
         }
@@ -682,7 +735,10 @@ impl<'a> Table<'a> {
             row.push(Token { kind, text: words.get(column), line: number, column: words.column(column) });
         }
         let problems = self.builder.notes.problems.total();
-        self.row(row);
+        if !self.row(row) {
+            self.other_word = self.columns.model.and_then(|column| words.short(column));
+            return;
+        }
         if let (Some(first), Some(column)) = (&self.model, self.columns.model) {
             if first == words.get(column) {
                 self.model_word = words.short(column);
@@ -695,34 +751,29 @@ impl<'a> Table<'a> {
     /// Everything that tells one residue from another.
     #[inline]
     fn residue_words(&self, words: &Words<'a>) -> Option<[u64; 8]> {
-        let c = &self.columns;
+        let [comp, other_comp, chain, other_chain, seq, other_seq, icode, group] = self.columns.of_residue();
         let word = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
         Some([
-            word(c.comp[0])?,
-            word(c.comp[1])?,
-            word(c.chain[0])?,
-            word(c.chain[1])?,
-            word(c.seq[0])?,
-            word(c.seq[1])?,
-            word(c.icode)?,
-            word(c.group)?,
+            word(comp)?,
+            word(other_comp)?,
+            word(chain)?,
+            word(other_chain)?,
+            word(seq)?,
+            word(other_seq)?,
+            word(icode)?,
+            word(group)?,
         ])
     }
 
-    /// Adds an atom that needs no second thought to the last residue, or passes over one of another model. `None`, with
-    /// nothing done, for any other, which [`Self::row`] then looks at value by value. Both give the same atoms.
+    /// Adds an atom of the first model that needs no second thought to the last residue. `None`, with nothing done, for any
+    /// other, which [`Self::row`] then looks at value by value. Both give the same atoms.
     #[inline]
     fn usual(&mut self, words: &Words<'a>) -> Option<()> {
         let given = |(word, length): &Short| *length > 1 || !matches!(*word as u8, b'.' | b'?');
         if let Some(column) = self.columns.model {
             let model = words.short(column).filter(given)?;
             if Some(model) != self.model_word {
-                if self.model.as_deref()? == words.get(column) {
-                    return None;
-                }
-                self.unread.0 += 1;
-                self.builder.accounts.records += 1;
-                return Some(());
+                return None;
             }
         }
         let [x, y, z] = self.columns.xyz;
@@ -751,19 +802,73 @@ impl<'a> Table<'a> {
         Some(())
     }
 
+    /// Counts an atom of the same model after the first as the row before. `None`, with nothing done, for any other.
     #[inline]
-    fn row(&mut self, row: &[Token<'a>]) {
+    fn pass_over(&mut self, words: &Words<'a>, place: Option<[u64; 8]>) -> Option<()> {
+        let (place, model) = (place?, words.short(self.columns.model?)?);
+        let word = |column: Option<usize>| column.map_or(Some(0), |c| words.short(c).map(|(word, _)| word));
+        let [atom, altloc] = self.columns.of_atom();
+        let of_atom = [word(atom)?, word(altloc)?];
+        let other = self.others.get_mut(self.other).filter(|_| self.other_word == Some(model))?;
+        if place != self.other_place.0 {
+            self.other_place = (place, place.into_iter().fold(0, models::mix));
+        }
+        other.atoms.add(of_atom.into_iter().fold(self.other_place.1, models::mix));
+        self.builder.accounts.records += 1;
+        Some(())
+    }
+
+    /// The key of a row's atom.
+    fn key_of(&self, row: &[Token<'a>]) -> u64 {
+        let word = |column: Option<usize>| column.and_then(|c| row.get(c)).map_or(0, |token| word(token.text));
+        let columns = self.columns.of_residue().into_iter().chain(self.columns.of_atom());
+        columns.map(word).fold(0, models::mix)
+    }
+
+    /// Counts an atom of another model than the first.
+    #[inline]
+    fn other_model(&mut self, name: &'a [u8], key: u64, line: u64) {
+        self.other_word = None;
+        if self.others.get(self.other).is_none_or(|other| other.name != name) {
+            self.other = *self.places.entry(name).or_insert(self.others.len());
+            if self.other == self.others.len() {
+                self.others.push(Model { name, atoms: Atoms::default(), line });
+            }
+        }
+        if let Some(other) = self.others.get_mut(self.other) {
+            other.atoms.add(key);
+        }
+    }
+
+    /// The atoms of the first model, of which there are so many.
+    fn first_model(&self, count: u64, shown: &str) -> Result<Atoms> {
+        let mut first = Atoms::default();
+        let Some(mut tokens) = self.start else { return Ok(first) };
+        let mut row = Vec::new();
+        while first.count < count {
+            next_row(&mut tokens, self.columns.count, &mut row, shown)?;
+            if row.is_empty() {
+                break;
+            }
+            if given(&row, self.columns.model).is_none_or(|model| self.model.as_deref() == Some(model)) {
+                first.add(self.key_of(&row));
+            }
+        }
+        Ok(first)
+    }
+
+    /// False for a row of another model than the first, which is only counted.
+    #[inline]
+    fn row(&mut self, row: &[Token<'a>]) -> bool {
         self.last_words = None;
         self.builder.accounts.records += 1;
         if let Some(model) = given(row, self.columns.model) {
             match &self.model {
                 None => self.model = Some(model.to_vec()),
                 Some(first) if first.as_slice() != model => {
-                    if self.unread.0 == 0 {
-                        self.unread.1 = row.first().map_or(0, |t| t.line);
-                    }
-                    self.unread.0 += 1;
-                    return;
+                    let line = row.first().map_or(0, |t| t.line);
+                    self.other_model(model, self.key_of(row), line);
+                    return false;
                 }
                 Some(_) => {}
             }
@@ -779,7 +884,7 @@ impl<'a> Table<'a> {
             text(self.columns.label_chain),
         ];
         if (!self.has_last || place != self.last) && !self.begin_residue(row, &place) {
-            return;
+            return true;
         }
         let mut position = [0.0; 3];
         for (out, (column, axis)) in position.iter_mut().zip(self.columns.xyz.into_iter().zip(["x", "y", "z"])) {
@@ -788,14 +893,16 @@ impl<'a> Table<'a> {
                 Some(value) => *out = value,
                 None => {
                     let what = format!("Cartn_{axis} {} is not a number", quote(field));
-                    return self.problem(row, Some(column), what);
+                    self.problem(row, Some(column), what);
+                    return true;
                 }
             }
         }
         let atom = either(row, self.columns.atom).unwrap_or_default();
         let Some(name) = Name::new(atom) else {
             let what = format!("atom name {} is longer than {} bytes", quote(atom), Name::CAPACITY);
-            return self.problem(row, self.columns.atom[0].or(self.columns.atom[1]), what);
+            self.problem(row, self.columns.atom[0].or(self.columns.atom[1]), what);
+            return true;
         };
         let altloc = given(row, self.columns.altloc).and_then(|a| a.first().copied()).unwrap_or(0);
         let occupancy = given(row, self.columns.occupancy)
@@ -811,6 +918,7 @@ impl<'a> Table<'a> {
             },
         };
         self.builder.atom(name, element, position, occupancy, altloc);
+        true
     }
 
     /// Counts a repair at the value in `column`, or at the row where the table has no such column.
@@ -914,18 +1022,30 @@ impl<'a> Table<'a> {
     fn finish(mut self, block: &[u8], tokens: Tokens<'_>, shown: &str) -> Result<Structure> {
         connections(tokens.text.get(tokens.at..).unwrap_or_default(), tokens.line, &mut self.builder, shown)?;
         let others = Others::find(tokens, block).map_err(|e| e.into_error(shown))?;
+        let rows: u64 = self.others.iter().map(|other| other.atoms.count).sum();
+        let first = match rows {
+            0 => Atoms::default(),
+            _ => self.first_model(self.builder.accounts.records - rows, shown)?,
+        };
         let notes = &mut self.builder.notes;
         let place = |line, what| Problem { line, column: 0, column_end: 0, what };
         if others.rows > 0 {
-            let (rows, names) = (others.rows, others.blocks.join(", "));
-            let own = quote(block);
-            let what = format!("{rows} atoms of other data blocks ({names}) are not read, only those of {own}");
+            let (rows, own) = (others.rows, String::from_utf8_lossy(block));
+            let what = match others.blocks.iter().all(|name| *name == own) {
+                true => {
+                    format!("{rows} atoms of another table _atom_site of {own:?} are not read, only those of the first")
+                }
+                false => {
+                    let names = others.blocks.join(", ");
+                    format!("{rows} atoms of other data blocks ({names}) are not read, only those of {own:?}")
+                }
+            };
             notes.repairs(Repair::BlocksUnread, rows, || place(others.line, what));
         }
-        let (rows, line) = self.unread;
-        if rows > 0 {
+        if let Some(other) = self.others.first() {
             let what = format!("{rows} atoms of models after the first, from here on, are not read");
-            notes.repairs(Repair::ModelsUnread, rows, || place(line, what));
+            notes.repairs(Repair::ModelsUnread, rows, || place(other.line, what));
+            models::note(notes, first, self.others.iter().map(|other| (other.atoms, other.line)));
         }
         self.builder.accounts.leave(Unread::OtherModel, rows);
         self.builder.accounts.unread(Unread::OtherBlock, others.rows);

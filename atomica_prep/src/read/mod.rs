@@ -27,6 +27,7 @@ mod gunzip;
 pub mod ligand;
 mod links;
 mod mmcif;
+mod models;
 mod mol2;
 mod molecule;
 mod notes;

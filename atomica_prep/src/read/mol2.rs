@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::builder::{Builder, ResidueKey, LARGEST};
+use super::chains;
 use super::elements::{of_mol2, Said};
 use super::ligand::words;
 use super::options::Options;
@@ -85,9 +86,15 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
         let place = || Problem { line: unread.0, column: 0, column_end: 0, what };
         builder.notes.repairs(Repair::ModelsUnread, unread.1, place);
     }
+    let chains = chains_by_bonds(&atoms, &substructures, &ends);
+    if let Some((line, count)) = chains.begins {
+        let what = "no chain ids; bonds, and steps back in numbers, part the chains".to_owned();
+        let place = || Problem { line, column: 0, column_end: 0, what };
+        builder.notes.repairs(Repair::ChainByBreak, count, place);
+    }
     // Each atom's place in the structure, and its residue.
     let mut places: HashMap<&[u8], (usize, [&[u8]; 2])> = HashMap::with_capacity(atoms.len());
-    for atom in &atoms {
+    for (at, atom) in atoms.iter().enumerate() {
         let element = match of_mol2(atom.name.as_bytes(), atom.kind, bonds.get(atom.number).copied().unwrap_or(0)) {
             Said::Element(element) => element,
             Said::ForceField(element) => {
@@ -120,6 +127,7 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
             problem(&mut builder, atom.line, format!("{} is no name of a residue", quote(name)));
             continue;
         };
+        let chain = chains.of.get(at).map_or(chain, |named| named);
         let hetero = matches!(vocab::name(component.as_bytes()), vocab::Name::Other | vocab::Name::Water);
         builder.residue(ResidueKey {
             name: component,
@@ -140,6 +148,121 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
     };
     builder.stated.placed = ends.iter().filter_map(between).collect();
     builder.finish(shown, EXPECTED)
+}
+
+/// Names of chains for a file that has none.
+#[derive(Default)]
+struct Chains {
+    /// Of each atom; empty where the file is left as it is.
+    of: Vec<String>,
+    /// The line at which the second one begins, and how many there are.
+    begins: Option<(u64, u64)>,
+}
+
+/// Atoms of a polymer that follow one another in one residue.
+struct Member<'a> {
+    atoms: std::ops::Range<usize>,
+    number: i32,
+    nucleotide: bool,
+    names: Vec<&'a [u8]>,
+}
+
+impl Member<'_> {
+    fn has(&self, is: impl Fn(&[u8]) -> bool) -> bool {
+        self.names.iter().any(|name| is(name))
+    }
+}
+
+/// The member that stands for those that are joined to one; the way there is made shorter.
+fn root(joined: &mut [usize], mut at: usize) -> usize {
+    while let Some(next) = joined.get(at).copied().filter(|next| *next != at) {
+        let after = joined.get(next).copied().unwrap_or(next);
+        if let Some(slot) = joined.get_mut(at) {
+            *slot = after;
+        }
+        at = after;
+    }
+    at
+}
+
+/// Parts a file without chain ids where bonds do: what is bonded is one chain, and so is what goes on after it in number,
+/// as behind a gap, unless the chain has come to its end.
+fn chains_by_bonds<'a>(
+    atoms: &'a [Atom<'a>],
+    substructures: &HashMap<&[u8], Substructure<'_>>,
+    bonds: &[(u64, [&[u8]; 2])],
+) -> Chains {
+    let mut members: Vec<Member<'_>> = Vec::new();
+    let mut member_of: HashMap<&[u8], (usize, bool)> = HashMap::new();
+    let (mut before, mut start) = (None, 0);
+    for (at, atom) in atoms.iter().enumerate() {
+        let [number, name] = atom.residue;
+        let (chain, component) = substructures.get(number).copied().unwrap_or_default();
+        let (component, number, _) = residue(name, component, number);
+        let nucleotide = match vocab::name(component) {
+            vocab::Name::Other | vocab::Name::Water => {
+                before = None;
+                continue;
+            }
+            vocab::Name::AminoAcid(_) => false,
+            _ => true,
+        };
+        if !chain.is_empty() {
+            return Chains::default();
+        }
+        if before.replace(atom.residue) != Some(atom.residue) {
+            start = at;
+            members.push(Member { atoms: at..at, number, nucleotide, names: Vec::new() });
+        }
+        if let Some(member) = members.last_mut() {
+            member.atoms = start..at + 1;
+            member.names.push(atom.name.as_bytes());
+        }
+        member_of.insert(atom.number, (members.len() - 1, atom.kind.starts_with(b"S.")));
+    }
+    // Members that bonds join lead to the same one; a bridge of two sulphurs joins no chains.
+    let mut joined: Vec<usize> = (0..members.len()).collect();
+    for (_, ends) in bonds {
+        let [Some((a, sulphur)), Some((b, other))] = ends.map(|end| member_of.get(end).copied()) else { continue };
+        let (a, b) = (root(&mut joined, a), root(&mut joined, b));
+        if !(sulphur && other) {
+            if let Some(slot) = joined.get_mut(a.max(b)) {
+                *slot = a.min(b);
+            }
+        }
+    }
+    let mut chain_of: HashMap<usize, usize> = HashMap::new();
+    let (mut names, mut letters) = (Vec::new(), chains::letters());
+    let mut chains = Chains { of: vec![String::new(); atoms.len()], begins: None };
+    let mut before: Option<(&Member<'_>, usize)> = None;
+    for (at, member) in members.iter().enumerate() {
+        let own = *chain_of.entry(root(&mut joined, at)).or_insert_with(|| {
+            let goes_on = before.filter(|(last, _)| {
+                last.number < member.number
+                    && last.nucleotide == member.nucleotide
+                    && !last.has(chains::is_end)
+                    && (!member.nucleotide || member.has(|name| name == b"P"))
+            });
+            goes_on.map_or_else(
+                || {
+                    names.extend(letters.next());
+                    names.len() - 1
+                },
+                |(_, chain)| chain,
+            )
+        });
+        if own == 1 && chains.begins.is_none() {
+            chains.begins = atoms.get(member.atoms.start).map(|atom| (atom.line, 0));
+        }
+        for slot in chains.of.get_mut(member.atoms.clone()).into_iter().flatten() {
+            slot.clone_from(names.get(own).unwrap_or(&String::new()));
+        }
+        before = Some((member, own));
+    }
+    match chains.begins {
+        Some((line, _)) => Chains { begins: Some((line, names.len() as u64)), ..chains },
+        None => Chains::default(),
+    }
 }
 
 fn note(builder: &mut Builder, kind: Repair, line: u64, what: String) {

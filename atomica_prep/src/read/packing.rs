@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter, memrchr};
 
 use super::gunzip;
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Problems, Result};
 use crate::files::sha256_hex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Packing {
 
 const UNPACK: &str = "unpack it, or pack it with gzip or zstd";
 
-/// Text without a byte order mark, its lines ended by line feeds.
+/// Text without a byte order mark, its lines ended by line feeds. Text with a NUL is damaged, and refused.
 pub(super) fn text<'a>(bytes: Cow<'a, [u8]>, shown: &str) -> Result<Cow<'a, [u8]>> {
     let refused = |encoding| {
         let remedy = "save it as UTF-8 or ASCII, as with iconv -f UTF-16 -t UTF-8";
@@ -58,6 +58,15 @@ pub(super) fn text<'a>(bytes: Cow<'a, [u8]>, shown: &str) -> Result<Cow<'a, [u8]
             Cow::Owned(bytes)
         }
     };
+    if let Some(at) = memchr(0, &bytes) {
+        let before = bytes.get(..at).unwrap_or_default();
+        let line = 1 + memchr_iter(b'\n', before).count() as u64;
+        let column = (before.len() - memrchr(b'\n', before).map_or(0, |end| end + 1)) as u64 + 1;
+        let what = "a NUL byte: the file is damaged from here on".to_owned();
+        let mut problems = Problems::default();
+        problems.push(Problem { line, column, column_end: column, what });
+        return Err(Error::BadRecords { path: shown.to_owned(), problems });
+    }
     // Files with such lines have them from the first one on; only the odd ones are looked through to the end.
     let head = bytes.get(..1 << 12).unwrap_or(&bytes);
     let alone =
@@ -107,8 +116,23 @@ fn packing_of(head: &[u8], named: Packing, shown: &str) -> Result<Packing> {
         [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => refused("packed with bzip2", UNPACK),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => refused("packed with xz", UNPACK),
         [b'P', b'K', 3, 4, ..] => refused("a zip archive", UNPACK),
+        [0x1f, 0x9d, ..] => refused("packed with compress", UNPACK),
+        _ if is_tar(head) => refused("a tar archive", UNPACK),
         _ if is_text(head.strip_prefix(MARK).unwrap_or(head)) => Ok(Packing::Plain),
         _ => Ok(named),
+    }
+}
+
+/// Does a tar archive begin so?
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+}
+
+/// What was unpacked must not be packed once more, or an archive.
+fn check_inner(head: &[u8], shown: &str) -> Result<()> {
+    match packing_of(head, Packing::Plain, shown)? {
+        Packing::Plain => Ok(()),
+        _ => Err(Error::Encoding { path: shown.to_owned(), encoding: "packed twice", remedy: "unpack it once" }),
     }
 }
 
@@ -120,9 +144,17 @@ pub(super) fn stream(path: &Path, named: Packing, shown: &str) -> Result<Box<dyn
     let damaged = |e: std::io::Error| Error::Decompress { path: shown.to_owned(), reason: e.to_string() };
     Ok(match packing {
         Packing::Plain => Box::new(file),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file).map_err(damaged)?),
+        Packing::Gzip => checked(flate2::bufread::MultiGzDecoder::new(file), shown)?,
+        Packing::Zstd => checked(zstd::stream::read::Decoder::with_buffer(file).map_err(damaged)?, shown)?,
     })
+}
+
+/// What a decoder gives, its beginning looked at.
+fn checked<'a>(decoder: impl Read + 'a, shown: &str) -> Result<Box<dyn Read + 'a>> {
+    let mut inner = std::io::BufReader::with_capacity(1 << 16, decoder);
+    // What is wrong with the packing is told by whoever reads it.
+    check_inner(inner.fill_buf().unwrap_or_default(), shown)?;
+    Ok(Box::new(inner))
 }
 
 /// The bytes of a file without its packing.
@@ -146,6 +178,7 @@ pub(super) fn unpacked<'a>(raw: &'a [u8], packing: Packing, limit: u64, shown: &
         }
     };
     empty(&text)?;
+    check_inner(text.get(..1 << 9).unwrap_or(&text), shown)?;
     Ok(Cow::Owned(text))
 }
 

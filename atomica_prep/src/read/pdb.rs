@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use memchr::{memchr, memchr_iter};
 
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
-use super::chains::{self, Plan};
+use super::chains::{self, Numbers, Plan};
 use super::links;
+use super::models::{mix, Atoms};
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::options::Options;
 use super::sites::{Places, Sites};
@@ -20,7 +21,7 @@ const EXPECTED: &str = "lines ATOM or HETATM";
 
 pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Structure> {
     let (reader, end) = read(text, Plan::default(), options);
-    let (mut reader, end) = match odd_chains(&reader, text.get(..end).unwrap_or(text)) {
+    let (mut reader, end) = match plan(&reader, text.get(..end).unwrap_or(text)) {
         Some(plan) => read(text, plan, options),
         None => (reader, end),
     };
@@ -33,8 +34,8 @@ pub(super) fn parse(text: &[u8], shown: &str, options: Options) -> Result<Struct
 /// The atom lines of all models; each model, or frame, is read as if it were the first.
 pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites> {
     let (reader, end) = read(text, Plan::default(), options);
-    let plan = odd_chains(&reader, text.get(..end).unwrap_or(text)).unwrap_or_default();
-    let two_letters = plan.two_letters;
+    let plan = plan(&reader, text.get(..end).unwrap_or(text)).unwrap_or_default();
+    let (two_letters, numbers) = (plan.two_letters, plan.numbers);
     let mut reader = Reader::new(text, plan, options);
     let (mut first, mut begin) = (true, 0);
     let (mut first_model, mut b_factors, mut places) = (Vec::new(), Vec::new(), Vec::new());
@@ -44,7 +45,7 @@ pub(super) fn sites(text: &[u8], shown: &str, options: Options) -> Result<Sites>
         let line = whole.get(..whole.len() - ends).unwrap_or(whole);
         let before = reader.builder.atoms();
         if reader.line(line, number, begin).is_some() {
-            let plan = Plan { two_letters, ..Plan::default() };
+            let plan = Plan { two_letters, numbers, ..Plan::default() };
             let (in_model, builder) = (reader.in_model, reader.builder);
             let next = Reader::new(text, plan, options);
             reader = Reader { builder, in_model, looked_through: begin, ..next };
@@ -91,7 +92,14 @@ fn read(text: &[u8], plan: Plan, options: Options) -> (Reader<'_>, usize) {
         }
         at = begin;
     }
+    reader.cut_off(text, number);
     (reader, text.len())
+}
+
+/// How chains and residue numbers are to be read, if not as their columns say.
+fn plan(reader: &Reader<'_>, text: &[u8]) -> Option<Plan> {
+    let (numbers, chains) = (reader.numbers(), odd_chains(reader, text));
+    (chains.is_some() || numbers != Numbers::default()).then(|| Plan { numbers, ..chains.unwrap_or_default() })
 }
 
 /// How the chains are to be read, if not as column 22 says. Few files need to be looked through for that.
@@ -105,7 +113,7 @@ fn odd_chains(reader: &Reader<'_>, text: &[u8]) -> Option<Plan> {
         if is_atom(line) && line.len() > 26 {
             lines.push((number, std::mem::take(&mut after_ter), line));
         } else {
-            after_ter |= line.get(..3).is_some_and(|r| r.eq_ignore_ascii_case(b"TER"));
+            after_ter |= line.get(..3).is_some_and(|r| r.eq_ignore_ascii_case(b"TER")) || chains::ends(line);
         }
     }
     chains::plan(&lines)
@@ -133,7 +141,7 @@ fn is_conect(line: &[u8]) -> bool {
     line.get(..6).is_some_and(|record| record == b"CONECT" || record.eq_ignore_ascii_case(b"CONECT"))
 }
 
-fn is_atom(line: &[u8]) -> bool {
+pub(super) fn is_atom(line: &[u8]) -> bool {
     matches!(line.get(..6), Some(b"ATOM  " | b"HETATM"))
         || matches!(line.first(), Some(b'A' | b'a' | b'H' | b'h'))
             && matches!(
@@ -142,27 +150,17 @@ fn is_atom(line: &[u8]) -> bool {
             )
 }
 
-/// The atoms of a model or frame, in any order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Atoms {
-    count: u64,
-    sum: u64,
+/// Adds an atom by its key.
+fn add(atoms: &mut Atoms, key: AtomKey) {
+    let words = [key.first_chunk::<8>(), key.last_chunk::<8>()];
+    atoms.add(words.map(|chunk| chunk.map_or(0, |c| u64::from_le_bytes(*c))).into_iter().fold(0, mix));
 }
 
-impl Atoms {
-    fn add(&mut self, key: AtomKey) {
-        let (head, tail) = (key.first_chunk::<8>(), key.last_chunk::<8>());
-        let word = |chunk: Option<&[u8; 8]>| chunk.map_or(0, |c| u64::from_le_bytes(*c));
-        let mixed = (word(head).wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29) ^ word(tail);
-        self.count += 1;
-        self.sum = self.sum.wrapping_add(mixed.wrapping_mul(0xff51_afd7_ed55_8ccd));
-    }
-
-    fn of(text: &[u8]) -> Self {
-        let mut atoms = Self::default();
-        text.split(|c| *c == b'\n').filter_map(atom_key).for_each(|key| atoms.add(key));
-        atoms
-    }
+/// The atoms of a part of a file.
+fn atoms_of(text: &[u8]) -> Atoms {
+    let mut atoms = Atoms::default();
+    text.split(|c| *c == b'\n').filter_map(atom_key).for_each(|key| add(&mut atoms, key));
+    atoms
 }
 
 /// What comes after the first model or frame: counted, not read.
@@ -215,7 +213,7 @@ impl<'a> Skipped<'a> {
                 self.now_at = number;
             }
             self.atoms += 1;
-            self.now.add(key);
+            add(&mut self.now, key);
         } else if matches!(line.first(), Some(b'M' | b'm' | b'E' | b'e')) {
             let record = line.get(..6).unwrap_or(line).to_ascii_uppercase();
             if matches!(record.trim_ascii_end(), b"MODEL" | b"ENDMDL" | b"END") {
@@ -233,7 +231,7 @@ impl<'a> Skipped<'a> {
         }
         self.parts += 1;
         let read = self.read;
-        if *self.first.get_or_insert_with(|| Atoms::of(read)) != now {
+        if *self.first.get_or_insert_with(|| atoms_of(read)) != now {
             self.differing += 1;
             if self.differing == 1 {
                 self.differs_at = self.now_at;
@@ -301,6 +299,8 @@ struct Reader<'a> {
     ended_file: bool,
     /// Line of a MODEL record after atoms; no atom came since.
     late_model: Option<u64>,
+    /// Do the parts that END closes stand beside one another? Asked once.
+    partners: Option<bool>,
     /// One of these two, so that the next atom is to be looked at.
     odd_part: bool,
     /// Byte at which the first model begins.
@@ -315,11 +315,18 @@ struct Reader<'a> {
     /// Residue numbers of the chain go on in hexadecimal.
     hexadecimal: bool,
     number: i32,
+    /// A residue number was met that ends in the column of the insertion code, and one that does not.
+    wide: bool,
+    narrow: bool,
+    /// A010 was met right after A00F, as in hexadecimal, and a letter that hexadecimal has not.
+    after_f: bool,
+    beyond_f: bool,
 }
 
 impl<'a> Reader<'a> {
     fn new(text: &'a [u8], plan: Plan, options: Options) -> Self {
         let mut builder = Builder::new(text.len() / 81, options);
+        builder.columns = true;
         for (kind, count, line, what) in &plan.repairs {
             let place = || Problem { line: *line, column: 0, column_end: 0, what: what.clone() };
             builder.notes.repairs(*kind, *count, place);
@@ -348,6 +355,7 @@ impl<'a> Reader<'a> {
             in_model: false,
             ended_file: false,
             late_model: None,
+            partners: None,
             odd_part: false,
             model_at: 0,
             conect: Vec::new(),
@@ -356,6 +364,10 @@ impl<'a> Reader<'a> {
             chain_column: None,
             hexadecimal: false,
             number: 0,
+            wide: false,
+            narrow: false,
+            after_f: false,
+            beyond_f: false,
         }
     }
 
@@ -419,7 +431,9 @@ impl<'a> Reader<'a> {
                 let what = || "a MODEL begins after other atoms, which go with it, as a receptor with poses".to_owned();
                 self.repair(Repair::ModelContinues, line, 1, 6, what);
             }
-            (None, true) if again => return Some(Unread::OtherFrame),
+            (None, true) if again && !*self.partners.get_or_insert_with(|| chains::partners(self.text, at)) => {
+                return Some(Unread::OtherFrame)
+            }
             _ => {
                 let what = || "an atom after END; read like the others".to_owned();
                 self.repair(Repair::AtomsAfterEnd, number, 1, 6, what);
@@ -553,6 +567,19 @@ impl<'a> Reader<'a> {
         self.builder.notes.problems.push(Problem { line: number, column: 1, column_end: at as u64, what });
     }
 
+    /// A text that ends within the name of an atom's record was cut off there.
+    fn cut_off(&mut self, text: &[u8], number: u64) {
+        let last = text.rsplit(|c| *c == b'\n').next().unwrap_or_default();
+        if [&b"ATOM"[..], b"HETATM"]
+            .iter()
+            .any(|record| !last.is_empty() && last.len() < record.len() && record.starts_with(last))
+        {
+            self.builder.accounts.records += 1;
+            let (column_end, what) = (last.len() as u64, format!("the file ends with {}: it is cut off", quote(last)));
+            self.builder.notes.problems.push(Problem { line: number, column: 1, column_end, what });
+        }
+    }
+
     /// LINK and SSBOND, unless they are of a copy by symmetry, or LINKR of a gap.
     #[cold]
     fn link(&mut self, line: &[u8], number: u64) {
@@ -584,7 +611,10 @@ impl<'a> Reader<'a> {
         };
         let split = component + if self.plan.two_letters { 3 } else { 4 };
         let chain = std::str::from_utf8(field(line, split, seq - 1).trim_ascii()).ok()?;
-        let resnum = match numeral(field(line, seq, seq + 3), false)? {
+        let (number, icode) = self.number_columns(line, seq);
+        let beyond = if self.plan.numbers.shifted { Beyond::Shifted } else { Beyond::Hybrid36 };
+        let resnum = match numeral(number, beyond)? {
+            Numeral::Hexadecimal(number) if self.plan.numbers.shifted => number,
             Numeral::Decimal(number) | Numeral::Hybrid36(number) => number,
             Numeral::Missing | Numeral::Hexadecimal(_) => return None,
         };
@@ -592,7 +622,7 @@ impl<'a> Reader<'a> {
         Some(links::End {
             chain: self.plan.renamed.is_empty().then(|| chain.to_owned()),
             resnum,
-            icode: Name::new(field(line, seq + 4, seq + 4).trim_ascii())?,
+            icode: Name::new(icode.trim_ascii())?,
             component: self.components.get(&component).copied().unwrap_or(component),
             atom: Name::new(name)?,
             altloc: if altloc == b' ' { 0 } else { altloc },
@@ -918,15 +948,18 @@ impl<'a> Reader<'a> {
             });
             return None;
         };
-        let field = line.get(22..26).unwrap_or_default();
+        let (columns, icode) = self.number_columns(line, 23);
+        match line.get(22..27) {
+            Some(wide) if right_aligned(wide) => self.wide |= wide.starts_with(b" "),
+            _ => self.narrow = true,
+        }
         if place.get(4) != self.chain_column.as_ref() {
             self.hexadecimal = false;
             self.chain_column = place.get(4).copied();
         }
-        let mut icode = line.get(26..27).unwrap_or_default().trim_ascii();
-        let wide = line.get(22..27).filter(|wide| wide.iter().all(u8::is_ascii_digit)).and_then(decimal);
-        let told = wide.map(|wide| self.wide_number(wide as i32, &mut icode, number));
-        let Some(resnum) = told.or_else(|| self.residue_number(field, number)) else {
+        let wide = Some(columns).filter(|columns| columns.len() > 4).and_then(decimal);
+        let told = wide.map(|wide| self.wide_number(wide as i32, number));
+        let Some(resnum) = told.or_else(|| self.residue_number(columns, number)) else {
             if self.is_moved(line, number) {
                 return None;
             }
@@ -934,7 +967,7 @@ impl<'a> Reader<'a> {
                 line: number,
                 column: 23,
                 column_end: 26,
-                what: format!("residue number {} is not a number", quote(field)),
+                what: format!("residue number {} is not a number", quote(columns)),
             });
             return None;
         };
@@ -947,7 +980,7 @@ impl<'a> Reader<'a> {
             name,
             chain,
             resnum,
-            icode: Name::new(icode).unwrap_or_default(),
+            icode: Name::new(icode.trim_ascii()).unwrap_or_default(),
             hetero,
             polymer: None,
             after_ter: self.after_ter,
@@ -959,11 +992,26 @@ impl<'a> Reader<'a> {
         Some(name)
     }
 
-    /// The residue number that goes on in the column of the insertion code, where the archive has letters only.
+    /// The columns of a residue number that begins in column `first`, and that of the insertion code. In the archive
+    /// these are letters: digits belong to the number where it has five of them, or where the whole file has one there.
+    #[inline]
+    fn number_columns<'b>(&self, line: &'b [u8], first: usize) -> (&'b [u8], &'b [u8]) {
+        let wide = field(line, first, first + 4);
+        match wide {
+            [_, _, _, _, _] if self.plan.numbers.wide || wide.iter().all(u8::is_ascii_digit) => (wide, b""),
+            _ => wide.split_at(wide.len().min(4)),
+        }
+    }
+
+    /// How residue numbers are to be read, by what was met of them.
+    fn numbers(&self) -> Numbers {
+        Numbers { wide: self.wide && !self.narrow, shifted: self.after_f && !self.beyond_f }
+    }
+
+    /// The residue number that goes on in the column of the insertion code.
     #[cold]
-    fn wide_number(&mut self, resnum: i32, icode: &mut &[u8], line: u64) -> i32 {
-        *icode = b"";
-        let what = || format!("residue number {resnum} has five digits; its last one is no insertion code");
+    fn wide_number(&mut self, resnum: i32, line: u64) -> i32 {
+        let what = || format!("residue number {resnum} ends in column 27; its last digit is no insertion code");
         self.repair(Repair::NumberFiveDigits, line, 23, 27, what);
         resnum
     }
@@ -976,24 +1024,41 @@ impl<'a> Reader<'a> {
             self.number = resnum;
             return Some(resnum);
         }
-        let (resnum, kind) = match numeral(found, self.hexadecimal)? {
+        let beyond = match self.hexadecimal {
+            _ if self.plan.numbers.shifted => Beyond::Shifted,
+            true => Beyond::Hexadecimal,
+            false => Beyond::Hybrid36,
+        };
+        let (resnum, kind) = match numeral(found, beyond)? {
             Numeral::Decimal(resnum) => {
                 self.number = resnum;
                 self.hexadecimal = false;
                 return Some(resnum);
             }
             Numeral::Missing => (0, Repair::NumberMissing),
-            Numeral::Hybrid36(resnum) => (resnum, Repair::NumberHybrid36),
+            Numeral::Hybrid36(resnum) => {
+                self.letters(found);
+                (resnum, Repair::NumberHybrid36)
+            }
             Numeral::Hexadecimal(resnum) => (resnum, Repair::NumberHexadecimal),
         };
         self.number = resnum;
-        self.hexadecimal = kind == Repair::NumberHexadecimal;
+        self.hexadecimal = kind == Repair::NumberHexadecimal && beyond != Beyond::Shifted;
         self.repair(kind, line, 23, 26, || match kind {
             Repair::NumberMissing => "no residue number; taken to be 0".to_owned(),
             Repair::NumberHybrid36 => format!("residue number {} is hybrid-36; read as {resnum}", quote(found)),
             _ => format!("residue number {} is hexadecimal; read as {resnum}", quote(found)),
         });
         Some(resnum)
+    }
+
+    /// A number with letters: is it hybrid-36, or does it go on in hexadecimal after an F?
+    #[cold]
+    fn letters(&mut self, found: &[u8]) {
+        let value = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| u32::from_str_radix(text, 16).ok());
+        let before = self.last.get(5..9).filter(|before| before.last() == Some(&b'F'));
+        self.after_f |= before.and_then(value).is_some_and(|before| value(found) == Some(before + 1));
+        self.beyond_f |= found.iter().any(|c| matches!(c, b'G'..=b'Z' | b'a'..=b'z'));
     }
 
     #[cold]
@@ -1172,15 +1237,37 @@ fn plain_number(field: &[u8]) -> Option<i32> {
     all.then(|| digits.iter().fold(0, |sum, digit| 10 * sum + i32::from(digit - b'0')))
 }
 
-/// `hexadecimal`: four digits of the field are known to be that.
-fn numeral(field: &[u8], hexadecimal: bool) -> Option<Numeral> {
+/// How four columns hold numbers beyond 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// A000 is 10000, and A00Z goes before A010.
+    Hybrid36,
+    /// 2710 is 10000.
+    Hexadecimal,
+    /// A000 is 10000, and A00F goes before A010.
+    Shifted,
+}
+
+/// Blanks, perhaps a minus, and digits up to the end.
+fn right_aligned(field: &[u8]) -> bool {
+    let number = field.trim_ascii_start();
+    let digits = number.strip_prefix(b"-").unwrap_or(number);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}
+
+fn numeral(field: &[u8], beyond: Beyond) -> Option<Numeral> {
     let text = std::str::from_utf8(field.trim_ascii()).ok()?;
     let from_hexadecimal = || i32::from_str_radix(text, 16).ok().map(Numeral::Hexadecimal);
     if text.is_empty() {
         return Some(Numeral::Missing);
     }
-    if hexadecimal && text.len() == 4 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
+    let four = text.len() == 4 && text.bytes().all(|c| c.is_ascii_hexdigit());
+    if beyond == Beyond::Hexadecimal && four {
         return from_hexadecimal();
+    }
+    if beyond == Beyond::Shifted && four && text.starts_with(|c: char| c.is_ascii_uppercase()) {
+        let value = i32::from_str_radix(text, 16).ok()?;
+        return Some(Numeral::Hexadecimal(value - 0xa000 + 10_000));
     }
     if let Ok(number) = text.parse::<i32>() {
         return Some(Numeral::Decimal(number));
@@ -1218,20 +1305,24 @@ mod tests {
 
     #[test]
     fn residue_numbers() {
-        use Numeral::{Decimal, Hexadecimal, Hybrid36, Missing};
+        use Beyond::{Hexadecimal as Plain, Hybrid36 as Usual, Shifted};
+        use Numeral::{Decimal, Hexadecimal, Missing};
         for (field, known, expected) in [
-            ("  12", false, Some(Decimal(12))),
-            (" -12", false, Some(Decimal(-12))),
-            ("  12", true, Some(Decimal(12))),
-            ("    ", false, Some(Missing)),
-            ("A000", false, Some(Hybrid36(10_000))),
-            ("A00Z", false, Some(Hybrid36(10_035))),
-            ("ZZZZ", false, Some(Hybrid36(1_223_055))),
-            ("a000", false, Some(Hybrid36(1_223_056))),
-            ("a000", true, Some(Hexadecimal(0xa000))),
-            ("2710", true, Some(Hexadecimal(10_000))),
-            ("271a", false, Some(Hexadecimal(10_010))),
-            ("1?", false, None),
+            ("  12", Usual, Some(Decimal(12))),
+            (" -12", Usual, Some(Decimal(-12))),
+            ("  12", Plain, Some(Decimal(12))),
+            ("    ", Usual, Some(Missing)),
+            ("A000", Usual, Some(Numeral::Hybrid36(10_000))),
+            ("A00Z", Usual, Some(Numeral::Hybrid36(10_035))),
+            ("ZZZZ", Usual, Some(Numeral::Hybrid36(1_223_055))),
+            ("a000", Usual, Some(Numeral::Hybrid36(1_223_056))),
+            ("a000", Plain, Some(Hexadecimal(0xa000))),
+            ("A00F", Shifted, Some(Hexadecimal(10_015))),
+            ("A010", Shifted, Some(Hexadecimal(10_016))),
+            ("9999", Shifted, Some(Decimal(9999))),
+            ("2710", Plain, Some(Hexadecimal(10_000))),
+            ("271a", Usual, Some(Hexadecimal(10_010))),
+            ("1?", Usual, None),
         ] {
             assert_eq!(numeral(field.as_bytes(), known), expected, "{field}");
         }

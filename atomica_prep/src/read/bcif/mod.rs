@@ -18,6 +18,7 @@ use super::atom_site::{self, Item, ITEMS};
 use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::links;
 use super::mmcif;
+use super::models::{self, Atoms};
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -202,9 +203,14 @@ pub(super) fn sites(bytes: &[u8], shown: &str, options: Options) -> Result<Sites
     b_factors.resize(columns.rows, f64::NAN);
     let of_first = model.rows.iter().copied().find(|m| *m >= 0);
     let of_first = (0..columns.rows).map(|row| model.rows.get(row).is_none_or(|m| *m < 0 || Some(*m) == of_first));
-    let first_model = of_first.collect();
+    let first_model: Vec<bool> = of_first.collect();
     let places = b_factor_place(category, bytes).map_err(|reason| broken(shown, "_atom_site".to_owned(), reason))?;
-    Ok(Sites::new(read_table(columns, 0, options)?.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
+    let mut builder = read_table(columns, 0, options)?;
+    // Models are no copies of chains.
+    if !first_model.contains(&false) {
+        builder.part_chains();
+    }
+    Ok(Sites::new(builder.records(shown, EXPECTED)?, first_model, b_factors, bytes, places))
 }
 
 /// The column of B-factors, or the head of the list of columns, to which one more is to be written.
@@ -542,6 +548,22 @@ fn read_table(mut columns: Columns<'_>, others: u64, options: Options) -> Result
             let what = format!("{count} atoms of {what} are not read");
             builder.notes.repairs(kind, count, || Problem { line: 0, column: 0, column_end: 0, what });
         }
+    }
+    if unread > 0 {
+        let telling = [&comps, &chains, &seqs, &atoms].map(|both| both.each_ref()).into_iter().flatten();
+        let telling: Vec<&Texts<'_>> = telling.chain([&icode, &group, &altloc]).collect();
+        let mut models = vec![Atoms::default(); model.table.len()];
+        for (row, own) in model.rows.iter().enumerate() {
+            // Without a model it is one of the first.
+            let own = usize::try_from(*own).ok().or(first_model.and_then(|first| usize::try_from(first).ok()));
+            if let Some(atoms) = own.and_then(|own| models.get_mut(own)) {
+                let words = telling.iter().map(|texts| texts.rows.get(row).map_or(0, |entry| *entry as u64));
+                atoms.add(words.fold(0, models::mix));
+            }
+        }
+        let first = first_model.and_then(|own| models.get(usize::try_from(own).ok()?)).copied().unwrap_or_default();
+        let others = models.into_iter().filter(|atoms| atoms.count > 0).map(|atoms| (atoms, 0));
+        models::note(&mut builder.notes, first, others);
     }
     builder.accounts.leave(Unread::OtherModel, unread);
     builder.accounts.unread(Unread::OtherBlock, others);
