@@ -29,6 +29,7 @@ mod links;
 mod mmcif;
 mod mol2;
 mod molecule;
+mod no_atom;
 mod notes;
 mod number;
 mod options;
