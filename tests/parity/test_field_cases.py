@@ -1998,6 +1998,13 @@ def test_elements_that_are_the_first_letters_of_names(form: str):
     expected = [text[12:16].strip()[0] for text in lines[:29]]
     assert elements(structure) == [*expected, "Fe", "N", "C", "N", "C", "Ca", "O", "Pd", "C", "Hg"]
     assert repairs(structure)["element-guessed"] >= 9
+    # Locations of one ion are as near to each other as they like, and antimony to carbon in a poor model.
+    ion = [pdb_line("CA", "CA", "B", 1, (9.0 + 0.4 * i, 9.0, 9.0), "CA", "HETATM") for i in range(2)]
+    ion = [f"{text[:16]}{letter}{text[17:]}" for text, letter in zip(ion, "AB", strict=True)]
+    poor = [pdb_line("SB", "118", "B", 2, (20.0, 9.0, 9.0), "SB", "HETATM")]
+    poor += [pdb_line(f"C{i}", "118", "B", 2, (20.0 + 1.73 * i, 9.0, 9.0), "C", "HETATM") for i in (-1, 1)]
+    structure = _prep.read_structure("\n".join(ion + poor).encode(), "pdb")
+    assert (elements(structure), repairs(structure)) == (["Ca", "Sb", "C", "C"], {})
 
 
 @pytest.mark.parametrize(

@@ -487,7 +487,7 @@ impl Builder {
                 };
                 if odd(*stated) {
                     let single = initial(name.as_bytes(), *stated);
-                    let organic = single.filter(|single| self.is_organic(residue, atom, name.as_str(), *single));
+                    let organic = single.filter(|single| self.is_organic(residue, atom, [*stated, *single]));
                     doubted.extend(organic.map(|single| (at, atom, *stated, single)));
                 }
             }
@@ -506,21 +506,36 @@ impl Builder {
         }
     }
 
-    /// Is an atom of the element `single`, by its residue, or by a neighbour as near as only that is bonded?
-    fn is_organic(&self, residue: &Residue, atom: usize, name: &str, single: u8) -> bool {
+    /// Is an atom of the element `single`, by its residue, or by neighbours as near as only that is bonded?
+    fn is_organic(&self, residue: &Residue, atom: usize, [stated, single]: [u8; 2]) -> bool {
+        /// Å; beyond the sum of the radii.
+        const SLACK: f64 = 0.1;
+        /// Of these no ligand is made, but SG and OG are names of atoms.
+        const HEAVIEST: u8 = 103;
         let component = residue.name.as_bytes();
-        if [vocab::name(component), vocab::force_field_name(component)].iter().any(|c| vocab::is_atom_of(*c, name)) {
+        let name = self.structure.atom_names.get(atom).map_or("", Name::as_str);
+        let standard = [vocab::name(component), vocab::force_field_name(component)];
+        if stated > HEAVIEST || standard.iter().any(|known| vocab::is_atom_of(*known, name)) {
             return true;
         }
-        // Palladium and platinum are bonded to carbon at hardly more than phosphorus would be.
-        let slack = if single == 15 { 0.0 } else { 0.1 };
-        let bonded = |other: usize| {
-            let of = |element: u8| if matches!(element, 5..=9 | 14..=17) { radius(element) } else { radius(6) };
-            let heavy = self.structure.elements.get(other).copied().filter(|e| *e > 1);
-            let reach = radius(single) + heavy.map_or(0.0, of) + slack;
-            other != atom && heavy.is_some() && squared(&self.structure.positions, atom, other) < reach * reach
+        let letter = |atom: usize| self.altlocs.get(atom).copied().unwrap_or(0);
+        let bonded = |other: &usize| {
+            let element = self.structure.elements.get(*other).copied().unwrap_or(0);
+            let known = if matches!(element, 5..=9 | 14..=17) { element } else { 6 };
+            let reach = radius(single) + radius(known) + SLACK;
+            let one_location = letter(atom) == letter(*other) || letter(atom) == 0 || letter(*other) == 0;
+            let kind = if single == 15 { element == 8 } else { element > 1 };
+            let own = self.structure.atom_names.get(*other).is_some_and(|other| other.as_str() != name);
+            own && kind && one_location && squared(&self.structure.positions, atom, *other) < reach * reach
         };
-        (residue.start..residue.end).any(bonded)
+        let neighbours = (residue.start..residue.end).filter(bonded).count();
+        match single {
+            // Antimony and palladium stand as near to carbon as sulphur and phosphorus, in models that are not good. Only
+            // phosphates are without doubt.
+            16 => false,
+            15 => neighbours > 2,
+            _ => neighbours > 0,
+        }
     }
 
     /// Halogens one column too far right look like carbon and boron (` CL1`, ` BR1`, as CHARMM writes them): they have one
