@@ -87,11 +87,13 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
 fn same_places((polymer, a): (&Structure, &Side), (ligand, b): (&Structure, &Side)) -> bool {
     /// Å; beyond what formats round.
     const SAME: f64 = 0.01;
-    const SOME: usize = 12;
+    const SOME: usize = 8;
     let place = |structure: &Structure, atom: usize| structure.positions.get(atom).copied().unwrap_or([f64::NAN; 3]);
     let same = |p: &[f64; 3]| a.atoms.iter().any(|atom| distance_squared(place(polymer, *atom), *p) < SAME * SAME);
     let sample = || b.atoms.iter().step_by(b.atoms.len().div_ceil(SOME).max(1)).map(|atom| place(ligand, *atom));
-    2 * sample().filter(same).count() > sample().count()
+    // Half of them elsewhere are enough to tell that they do not.
+    let half = sample().count().div_ceil(2);
+    sample().filter(|place| !same(place)).take(half).count() < half
 }
 
 /// The bonds of a molecule between atoms that are kept, of which the first has the index `begin`.
