@@ -383,6 +383,14 @@ pub enum Error {
         /// Component id and residue number.
         ligand: String,
     },
+    /// The ligand is the receptor itself, as some docking programs write it before their poses.
+    #[error("{path}: molecule {ligand} is the receptor: its atoms stand in the places of the structure's own; ligand_index names another")]
+    ReceptorLigand {
+        /// The ligand's file.
+        path: String,
+        /// Its number in the file.
+        ligand: String,
+    },
     /// The ligand cannot be cut into fragments as asked.
     #[error("{path}: ligand {ligand} cannot be cut into fragments: {reason}")]
     LigandChemistry {
@@ -468,6 +476,7 @@ impl Error {
             | Self::MissingLigand { .. }
             | Self::MissingResidues { .. }
             | Self::HydrogenLigand { .. }
+            | Self::ReceptorLigand { .. }
             | Self::LigandChemistry { .. }
             | Self::NoInterface { .. }
             | Self::TooLarge { .. } => Stage::Interface,
@@ -506,6 +515,7 @@ impl Error {
             | Self::MissingLigand { path, .. }
             | Self::MissingResidues { path, .. }
             | Self::HydrogenLigand { path, .. }
+            | Self::ReceptorLigand { path, .. }
             | Self::LigandChemistry { path, .. }
             | Self::NoInterface { path, .. }
             | Self::TooLarge { path, .. }

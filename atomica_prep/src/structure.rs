@@ -286,6 +286,10 @@ pub enum Repair {
     MoleculesUnread,
     /// Water, or residues of the receptor, in the file of a ligand: left out.
     OutsideLigand,
+    /// Bonds that the file of a ligand leaves out, or all of them: those by distance are used.
+    BondsMissing,
+    /// A part of a ligand that is bonded to nothing and far from all of it.
+    PartsApart,
     /// A ligand whose file says no bond orders, and nothing else tells them: a block for each of its atoms.
     OrdersUnknown,
     /// A ligand whose bond orders were perceived with hydrogens of carbon that its file leaves out.
@@ -310,6 +314,8 @@ impl Repair {
                 | Self::ModelsDiffer
                 | Self::MoleculesUnread
                 | Self::OutsideLigand
+                | Self::BondsMissing
+                | Self::PartsApart
                 | Self::OrdersUnknown
                 | Self::HydrogensInferred
                 | Self::BondUnmatched
@@ -344,15 +350,15 @@ impl Repairs {
         self.0.iter()
     }
 
-    /// Counts one of a kind; `place` says where and what, and is asked only for the first.
-    pub(crate) fn add(&mut self, kind: Repair, place: impl FnOnce() -> Problem) {
+    /// Counts some of a kind; `place` says where and what, and is asked only for the first.
+    pub(crate) fn add(&mut self, kind: Repair, count: u64, place: impl FnOnce() -> Problem) {
         match self.0.binary_search_by_key(&kind, |known| known.kind) {
             Ok(at) => {
                 if let Some(known) = self.0.get_mut(at) {
-                    known.count += 1;
+                    known.count += count;
                 }
             }
-            Err(at) => self.0.insert(at, Repaired { kind, count: 1, first: place() }),
+            Err(at) => self.0.insert(at, Repaired { kind, count, first: place() }),
         }
     }
 

@@ -285,25 +285,31 @@ pub fn ion(component: &[u8]) -> Option<u8> {
 }
 
 /// Element of a lone ion by the names of its residue and its atom, where they agree: an ion bears the name of its residue,
-/// with a charge or without one, or another one of the same ion. A residue `ION` says nothing.
+/// with a charge or without one, or another one of the same ion. A residue `ION` says nothing. Where one
+/// of them has a sign, the other may have any charge, or none (`NA+1` in `NA1`, as HADDOCK has them).
 pub fn ion_of(component: &[u8], atom: &[u8]) -> Option<u8> {
-    let charge = |c: &u8| matches!(c, b'+' | b'-') || c.is_ascii_digit();
-    let end = atom.iter().rposition(|c| !charge(c)).map_or(0, |last| last + 1);
-    let bare = atom.get(..end).unwrap_or_default();
+    let sign = |c: &u8| matches!(c, b'+' | b'-');
+    let bare = uncharged(atom);
     match ion(component) {
         Some(known) => {
             let same = component.eq_ignore_ascii_case(atom) || ion(atom) == Some(known) || element(bare) == known;
             same.then_some(known)
         }
         None if component.eq_ignore_ascii_case(b"ION") => ion(atom).or((bare.len() == 2).then(|| element(bare))),
-        None => (component.len() == 2 && component.eq_ignore_ascii_case(bare)).then(|| element(component)),
+        None => {
+            let same = component.len() == 2 && component.eq_ignore_ascii_case(bare);
+            let signed = || component.iter().chain(atom).any(sign) && uncharged(component).eq_ignore_ascii_case(bare);
+            (same || signed()).then(|| element(bare))
+        }
     }
     .filter(|element| *element != 0)
 }
 
-/// Is it a name of lone pairs and other sites that are no atoms, in models that have them: LP1, LPA, EP?
-pub fn is_lone_pair(atom: &[u8]) -> bool {
-    matches!(atom, [b'L' | b'E', b'P', rest @ ..] if rest.len() < 3)
+/// The name of an ion without its charge.
+fn uncharged(ion: &[u8]) -> &[u8] {
+    let charge = |c: &u8| matches!(c, b'+' | b'-') || c.is_ascii_digit();
+    let end = ion.iter().rposition(|c| !charge(c)).map_or(0, |last| last + 1);
+    ion.get(..end).unwrap_or_default()
 }
 
 /// Atoms beyond the backbone of each amino acid, in the order of the block types.
@@ -357,6 +363,17 @@ pub fn has_side_chain<'a>(block: u16, atoms: impl Iterator<Item = &'a str>, comp
 /// The amino acid that has exactly these heavy atoms.
 pub fn by_side_chain<'a>(atoms: impl Iterator<Item = &'a str> + Clone) -> Option<u16> {
     AMINO_ACIDS.into_iter().find(|block| has_side_chain(*block, atoms.clone(), true))
+}
+
+/// Is it an atom of this amino acid, or a hydrogen or phosphorus of this nucleotide, by its name? Their elements are those
+/// of the first letters.
+pub fn is_atom_of(component: Name, atom: &str) -> bool {
+    let first = atom.trim_start_matches(|c: char| c.is_ascii_digit()).as_bytes().first();
+    match component {
+        Name::AminoAcid(block) => first == Some(&b'H') || has_side_chain(block, std::iter::once(atom), false),
+        Name::Dna(_) | Name::Rna(_) | Name::Base { .. } => matches!(first, Some(b'H' | b'P')),
+        Name::Water | Name::Other => false,
+    }
 }
 
 /// Atoms of the bases without their sugars.

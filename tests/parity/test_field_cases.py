@@ -734,7 +734,7 @@ def test_types_of_force_fields_in_mol2(tmp_path: Path):
     assert symbols == {"GLOBAL", "C", "N", "O", "S", "Cl", "Br", "F", "P", "I"} & symbols
     assert {"C", "N", "O", "S", "Cl", "Br", "I"} <= symbols
     lines = [json.loads(line) for line in (out / "repairs.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["file"][-9:]) for line in lines][-1] == ("element-guessed", "gaff.mol2")
+    assert ("element-guessed", "gaff.mol2") in [(line["kind"], line["file"][-9:]) for line in lines]
 
 
 def test_atoms_that_are_none(tmp_path: Path):
@@ -1151,10 +1151,11 @@ def test_where_the_bonds_of_docked_ligands_are_from(tmp_path: Path):
         assert dict(record.metadata)["ligand_bonds"] == source
         assert len(record.bond_orders) == 60
         assert not np.asarray(record.bond_orders).any()
+    # What CONECT leaves out is by distance, too.
     conect = "CONECT 1117 1118\nCONECT 1118 1119\n"
     _, out = ligand_file(tmp_path, "c.pdb", (FIELD / "lig.pdb").read_text().replace("END", "") + conect)
     record = open_dataset(out)[0]
-    assert (dict(record.metadata)["ligand_bonds"], len(record.bond_orders)) == ("conect", 2)
+    assert (dict(record.metadata)["ligand_bonds"], len(record.bond_orders)) == ("conect", 60)
 
 
 def protein_mol2(lines: list[str]) -> str:
@@ -1945,7 +1946,7 @@ def test_a_delimiter_is_a_whole_line(tmp_path: Path):
     text = (FIELD / "nohdr.sdf").read_text().replace("  3  1", "t\n\n\n  3  1", 1)
     text = text.replace("$$$$", "> <note>\n$$$$ of cost\n\n$$$$")
     _, out = ligand_file(tmp_path, "l.sdf", text)
-    assert (out / "repairs.jsonl").read_text() == ""
+    assert noted_of(out) == {"bonds-missing": 1}
 
 
 @pytest.mark.parametrize(
@@ -2266,6 +2267,204 @@ def test_columns_moved_by_something_else_than_an_id():
     with pytest.raises(_prep.StructureError, match="2 columns too far right: something in") as raised:
         _prep.read_structure(text.encode(), "pdb")
     assert "chain id" not in str(raised.value)
+
+
+def mmcif(lines: list[str]) -> bytes:
+    """Lines of a PDB file as a table."""
+    columns = (
+        "group_PDB type_symbol label_atom_id label_comp_id label_asym_id label_seq_id Cartn_x Cartn_y Cartn_z"
+    )
+    rows = [
+        " ".join(
+            text[first:last].strip() or "?"
+            for first, last in (
+                (0, 6),
+                (76, 78),
+                (12, 16),
+                (17, 20),
+                (21, 22),
+                (22, 26),
+                (30, 38),
+                (38, 46),
+                (46, 54),
+            )
+        )
+        for text in lines
+    ]
+    return "\n".join(["data_x", "loop_", *(f"_atom_site.{name}" for name in columns.split()), *rows]).encode()
+
+
+def elements(structure: _prep.Structure) -> list[str]:
+    return [_prep.atom_symbols()[2 + int(number)] if number else "X" for number in structure.element]
+
+
+@pytest.mark.parametrize("form", ["pdb", "cif"])
+def test_elements_that_are_the_first_letters_of_names(form: str):
+    """Calcium for alpha carbons, sodium for nitrogens of haem; true metals are not as near to their neighbours."""
+    named = [f"{text[:76]}{text[12:15].strip()[:2]:>2}" for text in peptide()]
+    haem = [("FE", "FE", 0.0), ("NA", "NA", 2.0), ("C1A", "C", 3.4), ("ND", "ND", 4.8), ("C4D", "C", 6.2)]
+    true = [("CA", "CA", 9.0), ("O1", "O", 11.4), ("PD", "PD", 13.4), ("C2", "C", 15.38), ("HG", "HG", 17.4)]
+    others = [
+        pdb_line(name, "LIG", "L", 1, (x, 40.0, 0.0), element, "HETATM") for name, element, x in haem + true
+    ]
+    hydrogen = pdb_line("HG", "SER", "A", 3, (9.0, 9.0, 9.0), "HG")
+    lines = [*named[:14], hydrogen, *named[14:], *others]
+    structure = _prep.read_structure("\n".join(lines).encode() if form == "pdb" else mmcif(lines), form)
+    expected = [text[12:16].strip()[0] for text in lines[:29]]
+    assert elements(structure) == [*expected, "Fe", "N", "C", "N", "C", "Ca", "O", "Pd", "C", "Hg"]
+    assert repairs(structure)["element-guessed"] >= 9
+    # Locations of one ion are as near to each other as they like, and antimony to carbon in a poor model.
+    ion = [pdb_line("CA", "CA", "B", 1, (9.0 + 0.4 * i, 9.0, 9.0), "CA", "HETATM") for i in range(2)]
+    ion = [f"{text[:16]}{letter}{text[17:]}" for text, letter in zip(ion, "AB", strict=True)]
+    poor = [pdb_line("SB", "118", "B", 2, (20.0, 9.0, 9.0), "SB", "HETATM")]
+    poor += [pdb_line(f"C{i}", "118", "B", 2, (20.0 + 1.73 * i, 9.0, 9.0), "C", "HETATM") for i in (-1, 1)]
+    structure = _prep.read_structure("\n".join(ion + poor).encode(), "pdb")
+    assert (elements(structure), repairs(structure)) == (["Ca", "Sb", "C", "C"], {})
+
+
+@pytest.mark.parametrize(
+    ("component", "atoms", "element"),
+    [
+        ("DUM", "N O", ""),
+        ("STP", "POL APOL", "Ve"),
+        ("XXX", "ORIG X Y", "X"),
+        ("MEM", "THKN CNTR NORM", "X"),
+        ("MMB", "BJ", "BJ"),
+        ("ANI", "X Y Z OO", ""),
+        ("PSD", "PS1", "PS"),
+        ("SPH", "C", ""),
+        ("LIG", "A1", "Du"),
+    ],
+)
+def test_what_programs_write_beside_a_structure(tmp_path: Path, component: str, atoms: str, element: str):
+    """Membranes, spheres and axes are no ligands; molecules that bear their names are."""
+    marks = [
+        pdb_line(name, component, "M", 1, (5.0 + 1.5 * i, 3.0, 0.0), element, "HETATM")
+        for i, name in enumerate(atoms.split())
+    ]
+    found = discover(tmp_path, peptide() + marks)
+    assert found.ligands() == []
+    assert found.repairs["no-atom"] == len(marks)
+    ligand = [
+        pdb_line(f"C{i}", component, "M", 1, (5.0 + 1.5 * i, 3.0, 0.0), "C", "HETATM") for i in range(4)
+    ]
+    structure = _prep.read_structure("\n".join(peptide() + ligand).encode(), "pdb")
+    assert len(structure) == 28 + 4
+
+
+@pytest.mark.parametrize("form", ["pdb", "cif"])
+@pytest.mark.parametrize(
+    ("name", "element"),
+    [("QB", ""), ("QQG", ""), ("MCB1", ""), ("NV", "X"), ("NV", ""), ("pseu", "PS")],
+)
+def test_sites_within_residues(form: str, name: str, element: str):
+    sites = [pdb_line(name, "ALA", "A", 2, (8.6, 2.6 + i, 0.5), element) for i in range(2)]
+    lines = peptide()[:9] + sites + peptide()[9:]
+    structure = _prep.read_structure("\n".join(lines).encode() if form == "pdb" else mmcif(lines), form)
+    assert (len(structure), structure.accounts["no-atom"]) == (28, 2)
+    assert adds_up(structure.accounts)
+    ligand = [
+        pdb_line(name, "LIG", "L", 1, (0.0, 1.4 * i, 0.0), "C") for i, name in enumerate(("QB", "NV", "C"))
+    ]
+    assert len(_prep.read_structure("\n".join(ligand).encode(), "pdb")) == 3
+
+
+@pytest.mark.parametrize(
+    ("component", "atom", "element"),
+    [
+        ("NA1", "NA+1", "Na"),
+        ("CS1", "CS+1", "Cs"),
+        ("HO3", "HO+3", "Ho"),
+        ("F1", " F-1", "F"),
+        ("CA+", " CA", "Ca"),
+    ],
+)
+def test_ions_with_their_charges(component: str, atom: str, element: str):
+    text = f"HETATM    1 {atom:<4} {component:>3} B   1    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00"
+    assert elements(_prep.read_structure(text.encode(), "pdb")) == [element]
+
+
+def test_rings_of_elements_that_take_turns(tmp_path: Path):
+    """Triazine, whose atoms are called N C N C N C, is one molecule; three of hydrogen cyanide are three."""
+    turns = [np.deg2rad(60 * i) for i in range(6)]
+    ring = [(8 + 1.35 * np.cos(turn), 5 + 1.35 * np.sin(turn), 0.0) for turn in turns]
+    lines = [
+        pdb_line("NC"[i % 2], "UNL", "L", 1, place, "NC"[i % 2], "HETATM") for i, place in enumerate(ring)
+    ]
+    found = discover(tmp_path, peptide() + lines, "ring.pdb")
+    assert (found.repairs, found.ligands()) == ({}, [("UNL", "L", "1", "PL")])
+    assert found.rows[0]["lig_copy"] == ""
+    lines = [
+        pdb_line(
+            "NC"[i % 2], "UNL", "L", 1, (6.0 * (i // 2) + 1.15 * (i % 2), 5.0, 0.0), "NC"[i % 2], "HETATM"
+        )
+        for i in range(6)
+    ]
+    assert discover(tmp_path, peptide() + lines, "apart.pdb").repairs == {"copies-parted": 1}
+
+
+def sdf(places: list[tuple[str, float, float, float]], bonds: list[tuple[int, int]], title: str = "x") -> str:
+    head = f"{title}\n\n\n{len(places):3d}{len(bonds):3d}  0  0  0  0            999 V2000\n"
+    atoms = "".join(f"{x:10.4f}{y:10.4f}{z:10.4f} {symbol:<3} 0  0\n" for symbol, x, y, z in places)
+    return head + atoms + "".join(f"{a:3d}{b:3d}  1  0\n" for a, b in bonds) + "M  END\n$$$$\n"
+
+
+def noted_of(out: Path) -> dict[str, int]:
+    lines = [json.loads(text) for text in (out / "repairs.jsonl").read_text().splitlines()]
+    return {entry["kind"]: entry["count"] for entry in lines}
+
+
+CHAIN = [("C", 46 + 1.5 * i, 14.0, 16.0) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("bonds", "missing", "source"),
+    [
+        ([(i, i + 1) for i in range(1, 5)], 0, None),
+        ([], 4, "distances"),
+        ([(1, 2), (2, 3)], 2, None),
+    ],
+)
+def test_bonds_that_a_ligand_lacks(
+    tmp_path: Path, bonds: list[tuple[int, int]], missing: int, source: str | None
+):
+    from atomica import open_dataset
+
+    noted = {"bonds-missing": missing} if missing else {}
+    _, out = ligand_file(tmp_path, "l.sdf", sdf(CHAIN, bonds))
+    record = open_dataset(out)[0]
+    assert (noted_of(out), len(record.bond_orders)) == (noted, 4)
+    assert dict(record.metadata).get("ligand_bonds") == source
+    if not bonds:
+        return
+    lines = [pdb_line(f"C{i}", "LIG", "L", 1, place[1:], "C", "HETATM") for i, place in enumerate(CHAIN)]
+    lines = [f"{text[:6]}{serial:5d}{text[11:]}" for serial, text in enumerate(lines, start=1)]
+    lines += [f"CONECT{a:5d}{b:5d}" for a, b in bonds]
+    _, out = ligand_file(tmp_path, "l.pdb", "\n".join(lines) + "\n")
+    assert (noted_of(out), len(open_dataset(out)[0].bond_orders)) == (noted, 4)
+
+
+@pytest.mark.parametrize(("away", "noted"), [(4.0, {}), (30.0, {"parts-apart": 1})])
+def test_a_part_of_a_ligand_that_stands_apart(tmp_path: Path, away: float, noted: dict[str, int]):
+    sodium = ("Na", 46.0, 14.0, 16.0 + away)
+    _, out = ligand_file(tmp_path, "l.sdf", sdf([*CHAIN, sodium], [(i, i + 1) for i in range(1, 5)]))
+    assert noted_of(out) == noted
+
+
+def test_a_receptor_before_its_poses(tmp_path: Path):
+    """Among poses it is passed over; a row of an index that has it for its ligand fails."""
+    receptor = FIELD / "recep.pdb"
+    atoms = [text for text in receptor.read_text().splitlines() if text.startswith("ATOM")]
+    places = [(text[76:78].strip(), *(float(text[at : at + 8]) for at in (30, 38, 46))) for text in atoms]
+    bonds = [(i, i + 1) for i in range(1, 5)]
+    text = sdf(places, [], "receptor") + sdf(CHAIN, bonds, "one") + sdf(CHAIN, bonds, "two")
+    (tmp_path / "poses.sdf").write_text(text)
+    out = tmp_path / "out"
+    built(out, "--receptor", str(receptor), "--ligands", str(tmp_path / "poses.sdf"))
+    assert ids(out) == ["one", "two"]
+    assert noted_of(out)["outside-ligand"] == 1
+    code, out = ligand_file(tmp_path, "l.sdf", text)
+    assert (code, json.loads((out / "failures.jsonl").read_text())["code"]) == (3, "ReceptorLigand")
 
 
 def many_chains(count: int) -> str:

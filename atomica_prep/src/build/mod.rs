@@ -82,14 +82,29 @@ type OpenLigands = (PathBuf, Result<Arc<LigandFile>>);
 
 /// The complexes of rows of one structure, which may share their ligand file as well.
 fn build_rows(subject: &Subject, rows: &[Row], mut ligands: Option<OpenLigands>, build: &Build) -> Vec<InputOutcomes> {
+    // Poses come with their file.
+    let poses = ligands.is_some();
     let mut work = |row: &Row| {
         let noted = subject.structure().repairs.iter();
-        let mut repairs = noted.map(|r| RepairLine::new(Some(row.line), &row.id, &row.path, r)).collect();
-        let complexes = build_row(subject, row, &mut ligands, build, &mut repairs);
+        let mut repairs: Vec<RepairLine> =
+            noted.map(|r| RepairLine::new(Some(row.line), &row.id, &row.path, r)).collect();
+        let mut complexes = build_row(subject, row, &mut ligands, build, &mut repairs);
+        if poses {
+            complexes.retain(|outcome| !is_receptor(outcome, row, &mut repairs));
+        }
         repairs.extend(other_molecules(row, ligands.as_ref()));
         InputOutcomes { complexes, repairs, found: None }
     };
     rows.iter().map(&mut work).collect()
+}
+
+/// Is it the receptor, before its poses? That is noted.
+fn is_receptor(outcome: &Outcome, row: &Row, repairs: &mut Vec<RepairLine>) -> bool {
+    let Some(failure) = outcome.as_ref().err().filter(|failure| failure.code == "ReceptorLigand") else { return false };
+    let first = Problem { line: 0, column: 0, column_end: 0, what: failure.message.clone() };
+    let noted = Repaired { kind: Repair::OutsideLigand, count: 1, first };
+    repairs.push(RepairLine::new(Some(row.line), &row.id, &row.path, &noted));
+    true
 }
 
 /// A note of the molecules of a ligand file that are not used, where the index does not say which one is.

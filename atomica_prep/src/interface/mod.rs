@@ -46,12 +46,17 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
     let Molecule { bonds, smiles, .. } = pose.molecule;
     let ligand = SmallMolecule { structure, at: 0, bonds, smiles: smiles.as_deref(), row };
     let (b, chemistry) = ligand.side(options)?;
+    let named = || match &row.ligand_file {
+        Some(file) => (file.path.clone(), file.index.to_string()),
+        None => (row.path.clone(), pose.molecule.title.clone()),
+    };
     if b.blocks.is_empty() {
-        let (path, ligand) = match &row.ligand_file {
-            Some(file) => (file.path.clone(), file.index.to_string()),
-            None => (row.path.clone(), pose.molecule.title.clone()),
-        };
+        let (path, ligand) = named();
         return Err(Error::HydrogenLigand { path, ligand });
+    }
+    if same_places((subject.structure(), &a), (structure, &b)) {
+        let (path, ligand) = named();
+        return Err(Error::ReceptorLigand { path, ligand });
     }
     let (keep_a, keep_b) = ligand_contacts(&a, &b, options);
     let modality = row.modality.unwrap_or_else(|| ligand_modality(&a, b.atoms.len()));
@@ -76,6 +81,19 @@ pub fn complex_with_pose(subject: &Subject, row: &Row, pose: Pose<'_>, options: 
         record.bond_orders.push(order);
     }
     Ok(record)
+}
+
+/// Do the atoms of a ligand stand where those of a polymer do? Some of them tell.
+fn same_places((polymer, a): (&Structure, &Side), (ligand, b): (&Structure, &Side)) -> bool {
+    /// Å; beyond what formats round.
+    const SAME: f64 = 0.01;
+    const SOME: usize = 8;
+    let place = |structure: &Structure, atom: usize| structure.positions.get(atom).copied().unwrap_or([f64::NAN; 3]);
+    let same = |p: &[f64; 3]| a.atoms.iter().any(|atom| distance_squared(place(polymer, *atom), *p) < SAME * SAME);
+    let sample = || b.atoms.iter().step_by(b.atoms.len().div_ceil(SOME).max(1)).map(|atom| place(ligand, *atom));
+    // Half of them elsewhere are enough to tell that they do not.
+    let half = sample().count().div_ceil(2);
+    sample().filter(|place| !same(place)).take(half).count() < half
 }
 
 /// The bonds of a molecule between atoms that are kept, of which the first has the index `begin`.

@@ -146,7 +146,7 @@ impl Subject {
         decisions.extend(interrupted(&source.structure, &roles).into_iter().map(|at| (Repair::ChainInterrupted, at)));
         for (kind, at) in decisions {
             let what = told(kind, &source.structure, at, roles.get(at).copied());
-            source.structure.repairs.add(kind, || Problem { line: 0, column: 0, column_end: 0, what });
+            source.structure.repairs.add(kind, 1, || Problem { line: 0, column: 0, column_end: 0, what });
         }
         let structure = &source.structure;
         let mut members = vec![Vec::new(); structure.chains.len()];

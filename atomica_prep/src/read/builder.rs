@@ -7,6 +7,7 @@ use memchr::memchr;
 
 use super::chains;
 use super::links::Stated;
+use super::no_atom;
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use crate::accounts::{Accounts, Unread};
@@ -70,6 +71,8 @@ pub(super) struct Builder {
     pub(super) guessed: Vec<usize>,
     /// The atoms are from columns, those of PDB files, whose parser has parted chains that are there twice.
     pub(super) columns: bool,
+    /// Atoms that are none by what stands in the place of their element.
+    pub(super) no_atoms: Vec<usize>,
 }
 
 impl Builder {
@@ -200,12 +203,14 @@ impl Builder {
     /// The structure; `expected` are the records that hold its atoms.
     pub(super) fn finish(mut self, shown: &str, expected: &str) -> Result<Structure> {
         self.doubt_metals();
+        self.doubt_names();
         let stated = std::mem::take(&mut self.stated);
         let mut bonds = None;
         if !stated.is_empty() {
             bonds = Some(stated.resolve(&self.structure, &self.altlocs, &mut self.notes));
             self.bonded = true;
         }
+        let no_atoms = self.leave_no_atoms();
         self.part_chains();
         if self.columns && !self.altlocs.is_empty() {
             self.lengthen_names();
@@ -218,7 +223,6 @@ impl Builder {
         self.part_copies();
         self.one_of_two();
         let unplaced = self.leave_unplaced();
-        let no_atoms = self.leave_lone_pairs();
         self.mend_ions();
         let (mut structure, mut notes, origins) = self.settle();
         if let Some(bonds) = bonds {
@@ -227,7 +231,7 @@ impl Builder {
         let repairs = notes.finish(shown)?;
         accounts.leave(Unread::NoPlace, unplaced as u64);
         accounts.leave(Unread::NoAtom, no_atoms as u64);
-        accounts.leave(Unread::OtherLocation, (given - unplaced - no_atoms - structure.positions.len()) as u64);
+        accounts.leave(Unread::OtherLocation, (given - unplaced - structure.positions.len()) as u64);
         accounts.settle(structure.positions.len(), shown)?;
         if structure.positions.is_empty() {
             return Err(Error::NoAtoms { path: shown.to_owned(), expected: expected.to_owned() });
@@ -482,23 +486,33 @@ impl Builder {
         gone.len()
     }
 
-    /// Leaves out lone pairs, which are written as atoms without an element. Gives how many.
-    fn leave_lone_pairs(&mut self) -> usize {
-        if memchr(0, &self.structure.elements).is_none() {
-            return 0;
+    /// Leaves out what is no atom: lone pairs, virtual sites, dummies. Gives how many.
+    fn leave_no_atoms(&mut self) -> usize {
+        let told: HashSet<usize> = std::mem::take(&mut self.no_atoms).into_iter().collect();
+        let unknown = memchr(0, &self.structure.elements).is_some();
+        let element = |atom: usize| self.structure.elements.get(atom).copied().unwrap_or(0);
+        let mut gone = Vec::new();
+        for residue in &self.structure.residues {
+            let names = self.structure.names_of(residue);
+            if no_atom::is_dummy(residue.name, names) {
+                gone.extend(residue.start..residue.end);
+            } else if unknown {
+                let is_none = |(atom, name): &(usize, &Name)| {
+                    element(*atom) == 0 && (told.contains(atom) || no_atom::is_site(residue.name, **name))
+                };
+                gone.extend((residue.start..residue.end).zip(names).filter(is_none).map(|(atom, _)| atom));
+            }
         }
-        let atoms = self.structure.elements.iter().zip(&self.structure.atom_names);
-        let lone = atoms.map(|(element, name)| *element == 0 && vocab::is_lone_pair(name.as_bytes()));
-        let lone: Vec<bool> = lone.collect();
-        let Some(first) = lone.iter().position(|lone| *lone) else { return 0 };
-        let at = self.structure.residue_of(first);
+        let Some(first) = gone.first() else { return 0 };
+        let at = self.structure.residue_of(*first);
         let who = self.structure.residues.get(at).map(|r| self.who(r)).unwrap_or_default();
+        let name = self.structure.atom_names.get(*first).copied().unwrap_or_default();
         let line = self.lines.get(at).copied().unwrap_or(0);
-        let count = lone.iter().filter(|lone| **lone).count();
-        let what = format!("{who} has lone pairs, which are no atoms; left out");
-        self.notes.repairs(Repair::NoAtom, count as u64, || Problem { line, column: 0, column_end: 0, what });
-        self.keep(|_, atom| lone.get(atom) != Some(&true));
-        count
+        let what =
+            format!("{} of {who} is a lone pair, a virtual site or a dummy, and no atom; left out", name.as_str());
+        self.notes.repairs(Repair::NoAtom, gone.len() as u64, || Problem { line, column: 0, column_end: 0, what });
+        self.keep(|_, atom| gone.binary_search(&atom).is_err());
+        gone.len()
     }
 
     /// Keeps the atoms that are wanted, asked for by residue and atom, and the residues that have any.
@@ -549,6 +563,75 @@ impl Builder {
                     *slot = single;
                 }
             }
+        }
+    }
+
+    /// Elements that are the first two letters of the atom's name, as some programs write them (calcium for CA): not those
+    /// of atoms of amino acids and nucleotides, nor of any as near to another of their residue as the element of the first
+    /// letter would be, and no metal is.
+    fn doubt_names(&mut self) {
+        // No name of a standard residue begins with those of chlorine, selenium and bromine.
+        let odd = |element: u8| !matches!(element, 0 | 1 | 3..=9 | 14..=17 | 34 | 35 | 53);
+        if !self.structure.elements.iter().any(|element| odd(*element)) {
+            return;
+        }
+        let mut doubted = Vec::new();
+        for (at, residue) in self.structure.residues.iter().enumerate() {
+            for atom in residue.start..residue.end {
+                let Some((stated, name)) = self.structure.elements.get(atom).zip(self.structure.atom_names.get(atom))
+                else {
+                    continue;
+                };
+                if odd(*stated) {
+                    let single = initial(name.as_bytes(), *stated);
+                    let organic = single.filter(|single| self.is_organic(residue, atom, [*stated, *single]));
+                    doubted.extend(organic.map(|single| (at, atom, *stated, single)));
+                }
+            }
+        }
+        for (at, atom, stated, single) in doubted {
+            let Some((residue, name)) = self.structure.residues.get(at).zip(self.structure.atom_names.get(atom)) else {
+                continue;
+            };
+            let [stated, known] = [stated, single].map(vocab::symbol);
+            let what = format!("{} of {}: not believed to be {stated}; {known}", name.as_str(), self.who(residue));
+            let line = self.lines.get(at).copied().unwrap_or(0);
+            self.notes.repair(Repair::ElementGuessed, || Problem { line, column: 0, column_end: 0, what });
+            if let Some(slot) = self.structure.elements.get_mut(atom) {
+                *slot = single;
+            }
+        }
+    }
+
+    /// Is an atom of the element `single`, by its residue, or by neighbours as near as only that is bonded?
+    fn is_organic(&self, residue: &Residue, atom: usize, [stated, single]: [u8; 2]) -> bool {
+        /// Å; beyond the sum of the radii.
+        const SLACK: f64 = 0.1;
+        /// Of these no ligand is made, but SG and OG are names of atoms.
+        const HEAVIEST: u8 = 103;
+        let component = residue.name.as_bytes();
+        let name = self.structure.atom_names.get(atom).map_or("", Name::as_str);
+        let standard = [vocab::name(component), vocab::force_field_name(component)];
+        if stated > HEAVIEST || standard.iter().any(|known| vocab::is_atom_of(*known, name)) {
+            return true;
+        }
+        let letter = |atom: usize| self.altlocs.get(atom).copied().unwrap_or(0);
+        let bonded = |other: &usize| {
+            let element = self.structure.elements.get(*other).copied().unwrap_or(0);
+            let known = if matches!(element, 5..=9 | 14..=17) { element } else { 6 };
+            let reach = radius(single) + radius(known) + SLACK;
+            let one_location = letter(atom) == letter(*other) || letter(atom) == 0 || letter(*other) == 0;
+            let kind = if single == 15 { element == 8 } else { element > 1 };
+            let own = self.structure.atom_names.get(*other).is_some_and(|other| other.as_str() != name);
+            own && kind && one_location && squared(&self.structure.positions, atom, *other) < reach * reach
+        };
+        let neighbours = (residue.start..residue.end).filter(bonded).count();
+        match single {
+            // Antimony and palladium stand as near to carbon as sulphur and phosphorus, in models that are not good. Only
+            // phosphates are without doubt.
+            16 => false,
+            15 => neighbours > 2,
+            _ => neighbours > 0,
         }
     }
 
@@ -971,7 +1054,7 @@ impl Copies {
 
     /// `None` for a molecule whose atoms just bear no names of their own.
     fn of(names: &[Name], positions: &[[f64; 3]], elements: &[u8]) -> Option<Self> {
-        let copies = Self::following(names, positions)
+        let copies = Self::following(names, positions, elements)
             .or_else(|| Self::apart(names, positions, elements))
             .or_else(|| Self::again(names, positions, elements))?;
         let mut kept: Vec<Vec<usize>> = Vec::with_capacity(copies.len());
@@ -994,7 +1077,7 @@ impl Copies {
     }
 
     /// The same names in the same order, again and again.
-    fn following(names: &[Name], positions: &[[f64; 3]]) -> Option<Vec<Vec<usize>>> {
+    fn following(names: &[Name], positions: &[[f64; 3]], elements: &[u8]) -> Option<Vec<Vec<usize>>> {
         /// Å; bonds are shorter.
         const BOND: f64 = 2.3;
         let first = names.first()?;
@@ -1007,6 +1090,15 @@ impl Copies {
         if period == 1 && (1..names.len()).any(|at| squared(positions, at - 1, at) < BOND * BOND) {
             return None;
         }
+        // So are those that bear the names of their elements: N C N C N C is a ring, or three molecules.
+        let bare = |name: &Name| name.as_bytes().iter().all(u8::is_ascii_alphabetic);
+        if period > 1 && names.len() <= Self::MOST && one.iter().all(bare) {
+            let bonds = bonds(positions, elements);
+            if (0..names.len()).any(|atom| bonds.of(atom).iter().any(|other| *other as usize / period != atom / period))
+            {
+                return None;
+            }
+        }
         Some((0..names.len() / period).map(|copy| (copy * period..(copy + 1) * period).collect()).collect())
     }
 
@@ -1015,8 +1107,7 @@ impl Copies {
         if names.len() > Self::MOST {
             return None;
         }
-        let places: Vec<[f32; 3]> = positions.iter().map(|p| p.map(|c| c as f32)).collect();
-        let bonds = Bonds::new(&places, elements);
+        let bonds = bonds(positions, elements);
         let mut molecule = vec![usize::MAX; names.len()];
         let mut molecules: Vec<Vec<usize>> = Vec::new();
         for seed in 0..names.len() {
@@ -1102,6 +1193,19 @@ impl Copies {
     }
 }
 
+fn bonds(positions: &[[f64; 3]], elements: &[u8]) -> Bonds {
+    let places: Vec<[f32; 3]> = positions.iter().map(|p| p.map(|c| c as f32)).collect();
+    Bonds::new(&places, elements)
+}
+
+/// The element of the first letter of an atom's name, if the first two are the symbol of another one, `stated`.
+fn initial(name: &[u8], stated: u8) -> Option<u8> {
+    let letters = name.iter().position(u8::is_ascii_alphabetic).and_then(|i| name.get(i..))?;
+    let two = letters.get(..2).is_some_and(|two| vocab::element(two) == stated);
+    let single = vocab::element(letters.get(..1)?);
+    (two && matches!(single, 1 | 6..=8 | 15 | 16)).then_some(single)
+}
+
 fn squared(positions: &[[f64; 3]], a: usize, b: usize) -> f64 {
     match (positions.get(a), positions.get(b)) {
         (Some(a), Some(b)) => a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum(),
@@ -1125,6 +1229,9 @@ pub(super) fn infer_element(padded: &[u8], columns: bool, component: Name) -> u8
     }
     let standard = |known| !matches!(known, Known::Other);
     if standard(name(component.as_bytes())) || standard(force_field_name(component.as_bytes())) {
+        if Name::new(bare).is_some_and(|bare| no_atom::is_site(component, bare)) {
+            return 0;
+        }
         // Amino acids and nucleotides hold no two-letter elements but selenium.
         let selenium = component.as_bytes().eq_ignore_ascii_case(b"MSE") && bare.eq_ignore_ascii_case(b"SE");
         return if selenium { 34 } else { single };

@@ -7,13 +7,14 @@ use std::ops::Range;
 use memchr::{memchr_iter, memmem};
 
 use super::molecule::{Bond, BondsFrom, Molecule};
+use super::no_atom;
 use super::number::decimal;
 use super::options::Options;
 use super::pdb;
 use crate::accounts::Unread;
 use crate::error::{Error, Problem, Result};
 use crate::neighbors::Cells;
-use crate::structure::{Name, Repair, Repaired, Residue, Structure};
+use crate::structure::{Name, Repair, Residue, Structure};
 use crate::torsion::Bonds;
 use crate::vocab;
 
@@ -194,12 +195,12 @@ pub(super) fn molecule(
         let count = lines().count() as u64;
         if let Some((first, _)) = lines().next() {
             structure.accounts.unread(why, count);
-            let place = Problem { line: line + first, column: 0, column_end: 0, what: what.to_owned() };
-            let at = structure.repairs.0.partition_point(|known| known.kind < kind);
-            structure.repairs.0.insert(at, Repaired { kind, count, first: place });
+            let place = || Problem { line: line + first, column: 0, column_end: 0, what: what.to_owned() };
+            structure.repairs.add(kind, count, place);
         }
     }
     molecule.structure = one_residue(structure, shown)?;
+    molecule.look_over(line);
     Ok(molecule)
 }
 
@@ -248,7 +249,7 @@ fn without_others(own: &[u8], pdbqt: bool) -> (Cow<'_, [u8]>, Vec<(u64, bool)>) 
     let receptor = with_receptor(own);
     let lone_pair = |line: &[u8]| {
         let [name, symbol] = [12..16, 76..78].map(|columns| line.get(columns).unwrap_or_default().trim_ascii());
-        vocab::is_lone_pair(name) && vocab::element(symbol) == 0
+        no_atom::is_symbol(symbol) || no_atom::is_lone_pair(name) && vocab::element(symbol) == 0
     };
     let pseudo = |line: &[u8]| if pdbqt { is_pseudo(autodock_type(line)) } else { lone_pair(line) };
     let mut flexible = false;

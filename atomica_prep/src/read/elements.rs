@@ -1,5 +1,6 @@
 //! Elements of the atoms of ligand files, from several signs that must agree: the type column, the atom's name, bonds.
 
+use super::no_atom;
 use crate::vocab::{element, symbol};
 
 /// What an atom's symbol or type says.
@@ -20,7 +21,7 @@ pub(super) enum Said {
 /// The symbol in an atom line of SDF.
 pub(super) fn of_sdf(symbol: &[u8]) -> Said {
     match symbol {
-        b"LP" | b"Lp" | b"Du" | b"DU" | b"Xx" => Said::NoAtom,
+        _ if no_atom::is_symbol(symbol) => Said::NoAtom,
         b"R#" | b"R" | b"*" | b"A" | b"Q" | b"L" | b"X" | b"M" | b"AH" | b"QH" | b"XH" | b"MH" | b"Pol" | b"Mod" => {
             Said::Query
         }

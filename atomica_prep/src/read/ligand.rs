@@ -222,6 +222,7 @@ impl LigandFile {
             places: HashMap::new(),
             placed: 0,
             component: Name::default(),
+            begin: *line,
             drawn: None,
         };
         match self.kind {
@@ -266,6 +267,8 @@ struct Reader<'a> {
     places: HashMap<u64, usize>,
     placed: usize,
     component: Name,
+    /// Its first line.
+    begin: u64,
     /// Line of an SDF that calls its molecule a drawing: `2D`.
     drawn: Option<u64>,
 }
@@ -584,6 +587,7 @@ impl<'a> Reader<'a> {
             polymer: Some(false),
             after_ter: false,
         });
+        self.molecule.look_over(self.begin);
         Ok(self.molecule)
     }
 }

@@ -9,6 +9,7 @@ use super::atom_site::{self, Item};
 use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::links;
 use super::models::{self, Atoms};
+use super::no_atom;
 use super::number::{short_decimal, ONES};
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -943,6 +944,10 @@ impl<'a> Table<'a> {
 
     #[cold]
     fn guess_element(&mut self, row: &[Token<'a>], atom: &[u8]) -> u8 {
+        if given(row, self.columns.symbol).is_some_and(no_atom::is_symbol) {
+            self.builder.no_atoms.push(self.builder.atoms());
+            return 0;
+        }
         let element = infer_element(atom, false, self.component);
         let column = self.columns.symbol;
         self.repair(Repair::ElementGuessed, row, column, || {

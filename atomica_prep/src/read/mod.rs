@@ -30,6 +30,7 @@ mod mmcif;
 mod models;
 mod mol2;
 mod molecule;
+mod no_atom;
 mod notes;
 mod number;
 mod options;

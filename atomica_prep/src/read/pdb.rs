@@ -8,6 +8,7 @@ use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
 use super::chains::{self, Numbers, Plan};
 use super::links;
 use super::models::{mix, Atoms};
+use super::no_atom;
 use super::number::{all_digits, blanks_before, decimal, short, short_decimal, BLANKS};
 use super::options::Options;
 use super::sites::{Places, Sites};
@@ -859,18 +860,19 @@ impl<'a> Reader<'a> {
         }
         // A third letter, and it was no symbol: PDBQT has OA and HD from column 78 on.
         if stated != 0 && !line.get(78).is_some_and(u8::is_ascii_alphabetic) {
-            let letter = symbol.first().map(u8::to_ascii_uppercase);
-            let begins = name4.iter().find(|c| c.is_ascii_alphabetic()).map(u8::to_ascii_uppercase);
-            let tidy = line.get(72..76).is_none_or(|f| f.iter().all(|c| *c == b' '));
-            if tidy || letter == begins {
-                return Some(stated);
-            }
+            return fits(symbol, line, name4).then_some(stated);
         }
         None
     }
 
     #[cold]
     fn guess_element(&mut self, line: &[u8], number: u64, name4: &[u8]) -> u8 {
+        let symbol = field(line, 77, 78).trim_ascii();
+        if no_atom::is_symbol(symbol) && !line.get(78).is_some_and(u8::is_ascii_alphabetic) && fits(symbol, line, name4)
+        {
+            self.builder.no_atoms.push(self.builder.atoms());
+            return 0;
+        }
         let element = infer_element(name4, true, self.component);
         self.builder.guessed.push(self.builder.atoms());
         self.repair(Repair::ElementGuessed, number, 77, 78, || {
@@ -1217,6 +1219,14 @@ fn by_serial<'a>(text: &'a [u8], wanted: &[u64]) -> std::result::Result<Lines<'a
 /// Columns of a line, counted from 1, as far as it goes.
 fn field(line: &[u8], first: usize, last: usize) -> &[u8] {
     line.get(first - 1..last.min(line.len())).unwrap_or_default()
+}
+
+/// Is a symbol no legacy text: nothing stands before it, or the atom's name begins alike?
+fn fits(symbol: &[u8], line: &[u8], name4: &[u8]) -> bool {
+    let letter = symbol.first().map(u8::to_ascii_uppercase);
+    let begins = name4.iter().find(|c| c.is_ascii_alphabetic()).map(u8::to_ascii_uppercase);
+    let tidy = line.get(72..76).is_none_or(|f| f.iter().all(|c| *c == b' '));
+    tidy || letter == begins
 }
 
 /// A residue number and how it is written.

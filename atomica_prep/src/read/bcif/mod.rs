@@ -19,6 +19,7 @@ use super::builder::{add_parent, infer_element, Builder, ResidueKey, LARGEST};
 use super::links;
 use super::mmcif;
 use super::models::{self, Atoms};
+use super::no_atom;
 use super::notes::Notes;
 use super::options::{Ids, Options};
 use super::sites::{Places, Sites};
@@ -524,6 +525,10 @@ fn read_table(mut columns: Columns<'_>, others: u64, options: Options) -> Result
         };
         let element = match symbol.entry(row).map(|e| elements.get(e).copied().unwrap_or(0)) {
             Some(element) if element != 0 || symbol.at(row) == Some(b"X") => element,
+            _ if symbol.at(row).is_some_and(no_atom::is_symbol) => {
+                builder.no_atoms.push(builder.atoms());
+                0
+            }
             _ => {
                 let element = infer_element(name.as_bytes(), false, component);
                 repair(&mut builder.notes, Repair::ElementGuessed, Item::Symbol, row, || {
