@@ -223,6 +223,9 @@ def run(job: Job, journal: Journal, data: Opened, model: Model) -> Result:
         together = replace(together, baselines=_baselines(job, data, name, together))
         if job.options.structures and model.head(name).on_blocks and together.predicted.ndim == 1:
             figures |= _structures(job, data, together, name if len(answers) > 1 else "")
+        unknown = int((~together.known).sum())
+        if unknown and not head.on_blocks:
+            journal.say(f"note    {unknown} of {len(rows)} complexes have no label that head {name} can use")
         if not together.known.any():
             evaluation.add(name, model.kinds[name], complexes=0)
             evaluation.predict(name, together.columns())

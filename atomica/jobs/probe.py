@@ -36,7 +36,8 @@ from atomica.evaluation.results import (
     singles,
 )
 from atomica.evaluation.statistics import MEASURES, Measure, compare, mcnemar, numbered
-from atomica.heads import Head
+from atomica.files import number_of
+from atomica.heads import Head, values_met
 from atomica.heads.multiclass import MulticlassConfig, MulticlassHead
 from atomica.heads.readout import FAR
 from atomica.heads.regression import RegressionConfig, RegressionHead
@@ -196,8 +197,12 @@ def question(options: ProbeConfig, data: Opened) -> Question:
         seen = {text for text, one in zip(texts, column, strict=True) if text and one and one != "test"}
         classes = options.classes or tuple(sorted(seen))
         if len(classes) < 2:
+            whole = (
+                "" if any(column) else "; no row is of a split, which atomica-prep split shares rows out to"
+            )
             raise DataError(
-                f"{rows.dataset.name}: column {options.label!r} has {len(classes)} classes; it takes two"
+                f"{rows.dataset.name}: column {options.label!r} has {len(classes)} classes among rows to learn from, "
+                f"and two are needed{whole}"
             )
         head = MulticlassHead(MulticlassConfig(classes), encoder)
     target, known = type(head).encode_labels(head.config, texts)
@@ -217,7 +222,13 @@ def question(options: ProbeConfig, data: Opened) -> Question:
     for part in parts:
         for name, found in zip(("train", "valid", "test"), part, strict=True):
             if not len(found):
-                raise DataError(f"{rows.dataset.name}: no {name} row has a label of column {options.label!r}")
+                met = [text for text, one in zip(texts, column, strict=True) if one == name or options.folds]
+                numbers = options.answers == "classes" and all(number_of(text) is not None for text in met)
+                raise DataError(
+                    f"{rows.dataset.name}: no {name} row has a label of column {options.label!r} that can be used; the "
+                    f"values are: {values_met(met) or 'none'}"
+                    + ('; of numbers, set probe.answers = "numbers"' if met and numbers else "")
+                )
     named = rows.clusters(options.cluster)
     return Question(
         head,

@@ -369,6 +369,11 @@ def split(given: argparse.Namespace) -> int:
     count = len(index.rows)
     label = given.label or ("label" if "label" in index.columns else "")
     labels = strata(index.column(label)) if label else [""] * count
+    if repeated := [name for name, number in Counter(index.names).items() if number > 1]:
+        print(
+            f"{len(repeated)} ids are there twice, {repeated[0]!r} for one; build-graphs takes each once",
+            file=sys.stderr,
+        )
     links = links_of(index.entries())
     chains = chains_of(index)
     unread = chains.unread.total()

@@ -134,7 +134,7 @@ pub enum Error {
         path: String,
     },
     /// `--resume` on a folder that another build made.
-    #[error("{path}: cannot be resumed: {reason}")]
+    #[error("{path}: cannot be resumed: {reason}; name another folder, or remove this one")]
     ResumeMismatch {
         /// The folder.
         path: String,
