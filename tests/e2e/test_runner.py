@@ -91,7 +91,9 @@ def test_metrics_are_recorded(finished):
     steps = [record for record in records if record["event"] == "step"]
     epochs = [record for record in records if record["event"] == "epoch"]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
-    assert [record["epoch"] for record in epochs] == [1, 2, 3, 4]
+    assert [record["epoch"] for record in epochs] == [0, 1, 2, 3, 4]
+    solved, *epochs = epochs
+    assert {"valid_loss", "valid_auroc", "valid_auprc"} == {name for name in solved if "_" in name}
     assert {"train_loss", "valid_loss", "valid_auroc", "valid_auprc", "complexes_per_s"} <= set(epochs[0])
     rates = [record["learning_rate"] for record in steps]
     assert rates[:3] == pytest.approx([1e-3, 2e-3, 3e-3])
@@ -110,7 +112,10 @@ def test_tensorboard_shows_the_same_numbers(finished):
     read = [(event.step, event.value) for event in reader.Scalars("step/loss")]
     assert [step for step, _ in read] == [step for step, _ in written]
     assert [value for _, value in read] == pytest.approx([value for _, value in written], rel=1e-6)
-    assert len(reader.Scalars("epoch/valid_auroc")) == 4
+    assert [event.step for event in reader.Scalars("epoch/valid_auroc")][
+        0
+    ] == 0  # of the head as it is solved
+    assert len(reader.Scalars("epoch/valid_auroc")) == 5
 
 
 def test_evaluation_and_predictions_belong_together(finished, tiny_set):
@@ -293,7 +298,7 @@ def test_a_resumed_run_stays_one_run_of_weights_and_biases(write_spec, monkeypat
     words = [str(path), "--set", "log.wandb.mode=offline", "--set", "log.tensorboard=false"]
     assert main(words) == 0
     assert main([*words, "--set", "train.epochs=2", "--resume"]) == 0
-    assert [event["epoch"] for event in events(out) if event["event"] == "epoch"] == [1, 2]
+    assert [event["epoch"] for event in events(out) if event["event"] == "epoch"] == [0, 1, 2]
     folders = [place.name for place in (out / "wandb").glob("offline-run-*")]
     assert {name.rpartition("-")[2] for name in folders} == {(out / "wandb" / "id").read_text()}
     assert len(folders) == 2  # `wandb sync` puts files of one run together, by the time of their start
@@ -324,7 +329,7 @@ def test_a_finished_run_can_be_trained_longer_but_not_otherwise(finished, write_
     before = events(out)
     assert main([str(path), "--resume", "--set", "train.epochs=2"]) == 0
     after = events(out)
-    assert [r["epoch"] for r in after if r["event"] == "epoch"] == [1, 2]
+    assert [r["epoch"] for r in after if r["event"] == "epoch"] == [0, 1, 2]
     kept = [record for record in before if record["event"] != "test"]
     assert after[: len(kept)] == kept
     with Lock(out / FOLDER_LOCK):  # as a process does that writes into the folder

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::number::decimal;
-use super::pdb::is_atom;
 use crate::error::quote;
 use crate::neighbors::Cells;
 use crate::structure::{Repair, Residue, Structure};
@@ -86,6 +85,16 @@ fn four_letters(name: &[u8]) -> bool {
 
 fn is_polymer(component: &[u8]) -> bool {
     !matches!(vocab::name(component.trim_ascii()), Name::Other | Name::Water)
+}
+
+/// Is a line of a PDB file an atom's?
+pub(super) fn is_atom(line: &[u8]) -> bool {
+    matches!(line.get(..6), Some(b"ATOM  " | b"HETATM"))
+        || matches!(line.first(), Some(b'A' | b'a' | b'H' | b'h'))
+            && matches!(
+                line.get(..6).unwrap_or(line).to_ascii_uppercase().trim_ascii_end(),
+                b"ATOM" | b"HETATM" | [b'A', b'T', b'O', b'M', b' ' | b'\t', _]
+            )
 }
 
 /// An atom that the last residue of a protein has.

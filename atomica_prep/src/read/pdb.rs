@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use memchr::{memchr, memchr_iter};
 
 use super::builder::{infer_element, Builder, ResidueKey, LARGEST};
-use super::chains::{self, Numbers, Plan};
+use super::chains::{self, is_atom, Numbers, Plan};
 use super::links;
 use super::models::{mix, Atoms};
 use super::no_atom;
@@ -140,15 +140,6 @@ fn atom_key(line: &[u8]) -> Option<AtomKey> {
 #[inline]
 fn is_conect(line: &[u8]) -> bool {
     line.get(..6).is_some_and(|record| record == b"CONECT" || record.eq_ignore_ascii_case(b"CONECT"))
-}
-
-pub(super) fn is_atom(line: &[u8]) -> bool {
-    matches!(line.get(..6), Some(b"ATOM  " | b"HETATM"))
-        || matches!(line.first(), Some(b'A' | b'a' | b'H' | b'h'))
-            && matches!(
-                line.get(..6).unwrap_or(line).to_ascii_uppercase().trim_ascii_end(),
-                b"ATOM" | b"HETATM" | [b'A', b'T', b'O', b'M', b' ' | b'\t', _]
-            )
 }
 
 /// Adds an atom by its key.
