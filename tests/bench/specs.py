@@ -118,9 +118,10 @@ def over_folds(name: str, entry: dict[str, Any]) -> str:
 
 def against_random(name: str, arguments: argparse.Namespace) -> str:
     """What a training on random weights reaches, and what is left of that on the given ones, as a line."""
-    tables = [arguments.out / name / "predictions.csv"]
+    whole = stem(name, arguments)
+    tables = [arguments.out / whole / "predictions.csv"]
     for seed in range(arguments.random):
-        weights, out = arguments.out / f"random{seed}", arguments.out / f"{name}-random{seed}"
+        weights, out = arguments.out / f"{whole}-weights{seed}", arguments.out / f"{whole}-random{seed}"
         if not weights.is_dir():
             settings = spec.load(SPECS / f"{name}.toml", arguments.set).tree["model"]
             redrawn(atomica.load(settings["init"]), seed).save(weights)
