@@ -12,8 +12,8 @@ use atomica_prep::error::Error;
 use atomica_prep::files::write_atomically;
 use atomica_prep::fragments::{Cut, Cutter, FragmentVocabulary, Fragments, Sketch};
 use atomica_prep::index::{Ids, Index, Row};
-use atomica_prep::interface::{complexes, Options, Rule, Subject};
-use atomica_prep::read::ligand::LigandFile;
+use atomica_prep::interface::{complex_with_pose, complexes, Options, Pose, Rule, Subject};
+use atomica_prep::read::ligand::{LigandFile, Molecule};
 use atomica_prep::read::{self, read_bytes, read_file, Strictness};
 use atomica_prep::record::{Record, MAX_ATOMS};
 use atomica_prep::structure::Source;
@@ -116,13 +116,20 @@ fn uncut(text: &str, values: &str) -> Error {
     complexes(&subject(text), &row, &options).remove(0).1.unwrap_err()
 }
 
-/// What becomes of a molecule of a file with one.
-fn ligand(index: usize) -> Error {
+/// What becomes of a molecule of a file with one, a carbon at the origin.
+fn molecule(index: usize) -> Result<Molecule, Error> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("l.sdf");
     fs::write(&path, "t\n\n\n  1  0  0  0  0  0            999 V2000\n    0.0       0.0       0.0    C\nM  END\n")
         .unwrap();
-    LigandFile::open(&path, "l.sdf", read::Options::default()).unwrap().molecule(index).unwrap_err()
+    LigandFile::open(&path, "l.sdf", read::Options::default()).unwrap().molecule(index)
+}
+
+/// What becomes of that molecule as the ligand of a structure.
+fn posed(text: &str) -> Error {
+    let row = row("id,path,chain1,chain2,ligand_path", "x,x.pdb,A,,l.sdf");
+    let pose = Pose { molecule: &molecule(0).unwrap(), sha256: "" };
+    complex_with_pose(&subject(text), &row, pose, &options()).unwrap_err()
 }
 
 /// One error of every kind, made the way a user would make it.
@@ -199,12 +206,13 @@ fn cases() -> Vec<(&'static str, Error, &'static str)> {
         ("Syntax", read("x.cif", b"data_x\n_a.b 'c\n"), "line 2"),
         ("BinaryCif", read("x.bcif", b"\x81\xaadataBlocks\x01"), "dataBlocks is no list"),
         ("MissingAssembly", read_with("x.pdb", CA.as_bytes(), read::Options { assembly: read::Assembly::Number(2), ..read::Options::default() }), "no biological assembly 2; the file describes: none"),
-        ("MissingMolecule", ligand(1), "no molecule 1; the file has 1"),
+        ("MissingMolecule", molecule(1).unwrap_err(), "no molecule 1; the file has 1"),
         ("MissingChain", made(&near, "x,x.pdb,A,B,").unwrap_err(), "no chain \"B\"; the file has: A"),
         ("EmptyPartner", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,").unwrap_err(), "lig_code"),
         ("MissingLigand", made(&format!("{near}{zinc}"), "x,x.pdb,A,B,CA").unwrap_err(), "it has: ZN 9"),
         ("MissingResidues", pocket(&format!("{near}{zinc}"), "A:1 A:7A B:9").unwrap_err(), "acid or nucleotide A:7A B:9; chains \"A_B\" hold: A:1"),
         ("HydrogenLigand", made(&format!("{near}{proton}"), "x,x.pdb,A,B,HYD").unwrap_err(), "heavier than hydrogen"),
+        ("ReceptorLigand", posed(&near), "molecule 0 is the receptor"),
         ("LigandChemistry", uncut(&format!("{near}{pair}"), "x,x.pdb,A,B,LIG,C#?"), "\"C#?\" is no SMILES"),
         // Strict: at exactly the cutoff there is no contact.
         ("NoInterface", made(&format!("{near}{far}"), "x,x.pdb,A,B,").unwrap_err(), "closer than 8 Å"),
