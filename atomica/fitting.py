@@ -268,7 +268,10 @@ def _build(
     build([index], graphs, InputConfig().suited(contracts, build=True), quiet=quiet)
     failures = tuple(ledger(graphs))
     if not len(open_dataset(graphs)):
-        raise DataError(f"{data}: none of its complexes could be built: {reasons(failures)}")
+        raise DataError(
+            f"{data}: none of its complexes could be built, remove {graphs} when that is mended: "
+            f"{reasons(failures)}"
+        )
     return failures
 
 

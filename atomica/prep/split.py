@@ -10,7 +10,6 @@ import argparse
 import csv
 import io
 import math
-import os
 import re
 import sys
 from collections import Counter
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomica import _prep
+from atomica.console import hang_up
 from atomica.errors import AtomicaError, DataError
 from atomica.files import DONE, FAILED, INTERRUPTED, SOME_FAILED, USAGE, number_of, write_text
 from atomica.prep import archive
@@ -67,12 +67,12 @@ class Index:
     @property
     def paths(self) -> list[str]:
         """The structure of each row."""
-        return self.column("pdb_path" if "pdb_path" in self.columns else "path")
+        return self.column("path" if "path" in self.columns else "pdb_path")
 
     @property
     def names(self) -> list[str]:
         """The id of each row."""
-        return self.column("pdb_id" if "id" not in self.columns else "id")
+        return self.column("id" if "id" in self.columns else "pdb_id")
 
     def entries(self) -> list[str]:
         """What structure each row is cut from: its `pdb_id`, else its file without suffixes."""
@@ -348,7 +348,7 @@ def main(words: Sequence[str]) -> int:
         print(f"atomica-prep: {error}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:  # nobody reads what is told; the files are written before that
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        hang_up()
         return DONE
     except OSError as error:
         print(f"atomica-prep: --out {given.out}: cannot be written: {error}", file=sys.stderr)

@@ -194,12 +194,10 @@ _TYPES: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
 
 
 def _other_type(value: Any, annotation: Any) -> str:
-    """What a value should be instead, if its type is another than a setting's; of lists and tables the type alone."""
-    options = [one for one in typing.get_args(annotation) if one is not type(None)]
-    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
-        options = [annotation]
-    elif value is None:
-        return ""
+    """What a value should be instead, if its type is another than a setting's; lists and tables are not looked at."""
+    options = [annotation]
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        options = [one for one in typing.get_args(annotation) if one is not type(None)]
     known = [_TYPES[one] for one in options if one in _TYPES]
     if len(known) < len(options):
         return ""

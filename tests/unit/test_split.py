@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -196,6 +199,28 @@ def test_indexes_are_read_as_they_are_built_from(families, run, tmp_path):
     expected, found = run()[1], run(index=other)[1]
     assert [row["split"] for row in found] == [row["split"] for row in expected]
     assert [row["label_pk"] for row in found] == [f"{number}.5" for number in range(len(found))]
+
+
+def test_nobody_need_read_what_is_told(families, tmp_path):
+    """As in `atomica-prep split … | head`: the files are written before that."""
+    read, write = os.pipe()
+    os.close(read)
+    words = ["split", str(families), "--out", str(tmp_path / "out.csv"), "--by", "column:group"]
+    done = subprocess.run(
+        [sys.executable, "-m", "atomica.prep", *words], stdout=write, stderr=subprocess.PIPE, check=False
+    )
+    os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert b"cannot be written" not in done.stderr
+    assert (tmp_path / "out.leakage.csv").is_file()
+
+
+def test_the_path_that_is_built_from_is_compared(families, tmp_path):
+    """Where an index has both columns, `pdb_path` is one of metadata."""
+    lines = families.read_text().splitlines()
+    index = families.with_name("both.csv")
+    index.write_text("\n".join([f"{lines[0]},pdb_path", *(f"{line},gone.pdb" for line in lines[1:])]) + "\n")
+    assert split.chains_of(split.read_index(index)) == split.chains_of(split.read_index(families))
 
 
 def test_what_is_not_compared_is_told(families, tmp_path, capsys):

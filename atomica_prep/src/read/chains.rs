@@ -141,19 +141,9 @@ fn bonded_to_plain<'a>(lines: impl Iterator<Item = &'a [u8]>, id: &[u8]) -> bool
             ends.push(place);
         }
     }
-    let cells = ends.each_ref().map(|points| Cells::new(points, BOND));
-    odd.iter().any(|(end, place)| {
-        // N is bonded to C, P to O3'.
-        let (Some(cells), Some(points)) = (cells.get(end ^ 1), ends.get(end ^ 1)) else { return false };
-        let mut found = false;
-        cells.near(*place, BOND, |at| found |= points.get(at).is_some_and(|p| near(p, place, BOND)));
-        found
-    })
-}
-
-/// Are two places nearer than that?
-fn near(one: &[f64; 3], other: &[f64; 3], reach: f64) -> bool {
-    one.iter().zip(other).map(|(p, q)| (p - q) * (p - q)).sum::<f64>() < reach * reach
+    let places = ends.each_ref().map(|points| Places::new(points, BOND));
+    // N is bonded to C, P to O3'.
+    odd.iter().any(|(end, place)| places.get(end ^ 1).is_some_and(|others| others.near(&[*place]) > 0))
 }
 
 /// A plan for the atom lines of a text, if it needs one. Each line comes with its number and whether TER stands before
